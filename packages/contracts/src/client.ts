@@ -1,0 +1,96 @@
+/** A typed HTTP client over a route table, for people's programs and the command line. Not for the relay's hot path. */
+import { ERRORS, ErrorBody, type ErrorCode, RbeesError } from "./errors.ts";
+import type { ClientInput, JsonReply, Route, RouteTable } from "./route.ts";
+import { readEvents, type SseEvent } from "./sse.ts";
+
+export interface ClientOptions {
+  /** Sent with every request, such as `authorization`. */
+  headers?: Record<string, string>;
+  fetch?: typeof fetch;
+}
+
+interface CallOptions {
+  signal?: AbortSignal;
+  headers?: Record<string, string>;
+}
+
+export interface Client<T extends RouteTable> {
+  /** Calls a route and gives its JSON. Throws `RbeesError` for every refusal and when the server can't be reached. */
+  call<Name extends keyof T & string>(name: Name, input: ClientInput<T[Name]>, options?: CallOptions): Promise<JsonReply<T[Name]>>;
+  /** Calls a route that answers with events. The response's headers come first, so a refusal throws before the first event. */
+  events<Name extends keyof T & string>(name: Name, input: ClientInput<T[Name]>, options?: CallOptions): Promise<AsyncGenerator<SseEvent>>;
+}
+
+export function createClient<T extends RouteTable>(routes: T, base_url: string, options: ClientOptions = {}): Client<T> {
+  const base = base_url.replace(/\/+$/, "");
+  const send = options.fetch ?? fetch;
+
+  async function request(route: Route, input: ClientInput<Route>, accept: string, call: CallOptions): Promise<Response> {
+    const { params, query, body } = input as { params?: Record<string, string>; query?: object; body?: unknown };
+    const path = route.path.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(params?.[name] ?? ""));
+    const search = new URLSearchParams();
+    for (const [key, value] of Object.entries(query ?? {})) if (value !== undefined) search.set(key, String(value));
+    const url = `${base}${path}${search.size > 0 ? `?${search}` : ""}`;
+    let response: Response;
+    try {
+      response = await send(url, {
+        method: route.method,
+        headers: {
+          accept,
+          ...(body === undefined ? {} : { "content-type": "application/json" }),
+          ...options.headers,
+          ...call.headers,
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(call.signal === undefined ? {} : { signal: call.signal }),
+      });
+    } catch (error) {
+      if (call.signal?.aborted) throw error;
+      throw new RbeesError("UNREACHABLE", `Nothing answers at ${base} (${reason(error)}). Is it running there?`, { cause: error });
+    }
+    if (!response.ok) throw await refusal(response, url);
+    return response;
+  }
+
+  return {
+    async call(name, input, call = {}) {
+      const response = await request(routes[name] as Route, input as ClientInput<Route>, "application/json", call);
+      if (response.status === 204) return undefined as never;
+      return (await response.json()) as never;
+    },
+    async events(name, input, call = {}) {
+      const response = await request(routes[name] as Route, input as ClientInput<Route>, "text/event-stream", call);
+      if (response.body === null) throw new RbeesError("UNREACHABLE", `${base} answered without a body`);
+      return readEvents(response.body as unknown as AsyncIterable<Uint8Array>);
+    },
+  };
+}
+
+/** The refusal that an answer carries; one without our error body is named by its status. */
+async function refusal(response: Response, url: string): Promise<RbeesError> {
+  const text = await response.text();
+  const parsed = ErrorBody.safeParse(parseJson(text));
+  if (!parsed.success) {
+    return new RbeesError("UNREACHABLE", `${url} answered ${response.status}, not as an rbees program would: ${text.slice(0, 200)}`);
+  }
+  const { code, message, retry_after_ms, details, param } = parsed.data.error;
+  return new RbeesError(code in ERRORS ? (code as ErrorCode) : "INTERNAL", message, {
+    details,
+    ...(retry_after_ms === undefined ? {} : { retry_after_ms }),
+    ...(param === null ? {} : { param }),
+  });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function reason(error: unknown): string {
+  const cause = error instanceof Error ? error.cause : undefined;
+  if (cause instanceof Error && "code" in cause) return String(cause.code);
+  return error instanceof Error ? error.message : String(error);
+}

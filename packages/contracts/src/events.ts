@@ -1,0 +1,68 @@
+/**
+ * The events of a job's stream. The worker writes `started`, `token`, `metrics`, `end`, `error` in exactly the shape the
+ * client gets, so that the orchestrator can pass a token on by putting an `id:` line before it, without parsing.
+ */
+import { z } from "zod";
+import { StopReason, Timings, Usage } from "./job.ts";
+
+export const Queued = z.object({ type: z.literal("queued"), job_id: z.string(), position: z.int().nonnegative() });
+export const Started = z.object({
+  type: z.literal("started"),
+  job_id: z.string(),
+  attempt: z.int().positive(),
+  worker_id: z.string(),
+  model: z.string(),
+});
+/**
+ * `t` is the text of one or more whole tokens (several when a character spans tokens, or when text was held back because it
+ * could have begun a stop string), `i` the index of the first of them in the answer, `ids` their numbers in the vocabulary.
+ */
+export const Token = z.object({
+  type: z.literal("token"),
+  t: z.string(),
+  i: z.int().nonnegative(),
+  ids: z.array(z.int().nonnegative()),
+});
+export const Metrics = z.object({
+  type: z.literal("metrics"),
+  job_id: z.string(),
+  tokens_out: z.int().nonnegative(),
+  decode_time_ms: z.number().nonnegative(),
+  memory_bytes: z.int().nonnegative(),
+});
+export const Migrated = z.object({
+  type: z.literal("migrated"),
+  attempt: z.int().positive(),
+  worker_id: z.string(),
+  reason: z.string(),
+});
+/** The answer begins again at `i` = 0: what was read before belongs to a lost attempt whose tokens are not known any more. */
+export const Restarted = z.object({ type: z.literal("restarted"), reason: z.string() });
+export const End = z.object({
+  type: z.literal("end"),
+  stop_reason: StopReason,
+  stop: z.string().optional().describe("The stop string that was found"),
+  ...Usage.shape,
+  timings: Timings,
+});
+export const Failed = z.object({
+  type: z.literal("error"),
+  code: z.string(),
+  message: z.string(),
+  retriable: z.boolean(),
+});
+
+export const JobEvent = z.discriminatedUnion("type", [Queued, Started, Token, Metrics, Migrated, Restarted, End, Failed]);
+export type JobEvent = z.infer<typeof JobEvent>;
+export type TokenEvent = z.infer<typeof Token>;
+export type EndEvent = z.infer<typeof End>;
+export type FailedEvent = z.infer<typeof Failed>;
+
+/** What a worker may send on `/execute`: `started`, tokens and metrics, then exactly one `end` or `error`. */
+export const WorkerEvent = z.discriminatedUnion("type", [Started, Token, Metrics, End, Failed]);
+export type WorkerEvent = z.infer<typeof WorkerEvent>;
+
+/** True for the event after which a stream closes. */
+export function isLast(event: { type: string }): boolean {
+  return event.type === "end" || event.type === "error";
+}

@@ -1,0 +1,161 @@
+/** What a client asks for and sees of a job. The noun is `job`; `task` lives only in the URL. */
+import { z } from "zod";
+
+export const PRIORITIES = ["interactive", "batch"] as const;
+export const Priority = z.enum(PRIORITIES);
+export type Priority = z.infer<typeof Priority>;
+
+export const JOB_STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"] as const;
+export const JobStatus = z.enum(JOB_STATUSES);
+export type JobStatus = z.infer<typeof JobStatus>;
+
+export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE"] as const;
+export const StopReason = z.enum(STOP_REASONS);
+export type StopReason = z.infer<typeof StopReason>;
+
+/** Upper bounds of the wire itself; the configuration of a program may set lower ones. */
+export const WIRE_LIMITS = {
+  max_tokens_max: 131_072,
+  stop_strings_max: 4,
+  stop_string_chars_max: 256,
+  metadata_keys_max: 16,
+  placement_workers_max: 64,
+  deadline_ms_max: 86_400_000,
+} as const;
+
+export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,255}$/;
+export const ModelName = z.string().regex(MODEL_NAME, "must be a model name: letters, digits and . _ : @ / + -, at most 256 characters");
+
+export const WORKER_ID = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
+export const WorkerId = z.string().regex(WORKER_ID, "must be a worker id: letters, digits and . _ : -, at most 128 characters");
+
+/** The sampling fields, the same from the client's request down to the engine. */
+export const Sampling = z.object({
+  max_tokens: z.int().min(1).max(WIRE_LIMITS.max_tokens_max).default(100).describe("Most tokens to generate"),
+  temperature: z.number().min(0).max(2).default(0.7).describe("0 is greedy: the likeliest token each time"),
+  top_p: z.number().gt(0).max(1).optional(),
+  top_k: z.int().min(1).max(1000).optional(),
+  min_p: z.number().min(0).max(1).optional(),
+  seed: z.int().min(0).max(4_294_967_295).optional().describe("Same seed, same worker: the same text"),
+  stop: z
+    .array(z.string().min(1).max(WIRE_LIMITS.stop_string_chars_max))
+    .max(WIRE_LIMITS.stop_strings_max)
+    .default([])
+    .describe("Strings that end the answer; they are not part of it"),
+});
+export type Sampling = z.infer<typeof Sampling>;
+
+export const Placement = z.strictObject({
+  pin: WorkerId.optional().describe("Only this worker"),
+  prefer: z.array(WorkerId).max(WIRE_LIMITS.placement_workers_max).default([]),
+  avoid: z.array(WorkerId).max(WIRE_LIMITS.placement_workers_max).default([]),
+});
+export type Placement = z.infer<typeof Placement>;
+
+export const SubmitJob = z
+  .strictObject({
+    model: ModelName,
+    prompt: z.string().min(1, "must not be empty"),
+    raw: z.boolean().default(false).describe("Feed the prompt as it is, without the model's chat template"),
+    ...Sampling.shape,
+    priority: Priority.default("interactive"),
+    deadline_ms: z.int().min(1).max(WIRE_LIMITS.deadline_ms_max).optional().describe("Ends the job this long after submission"),
+    placement: Placement.optional(),
+    on_disconnect: z
+      .enum(["continue", "cancel"])
+      .default("continue")
+      .describe("What becomes of the job when the connection that submitted it with stream:true breaks"),
+    stream: z.boolean().default(false).describe("Answer with the event stream on the same connection"),
+    metadata: z.record(z.string().max(64), z.string().max(512)).default({}),
+  })
+  .refine((job) => Object.keys(job.metadata).length <= WIRE_LIMITS.metadata_keys_max, {
+    path: ["metadata"],
+    message: `must have at most ${WIRE_LIMITS.metadata_keys_max} keys`,
+  })
+  .meta({ id: "SubmitJob" });
+export type SubmitJob = z.infer<typeof SubmitJob>;
+
+export const Accepted = z
+  .object({
+    job_id: z.string(),
+    status: z.literal("queued"),
+    queue_position: z.int().nonnegative().describe("Jobs ahead of this one; 0 when it starts at once"),
+    events_url: z.string(),
+    eta_ms: z.int().nonnegative().optional(),
+  })
+  .meta({ id: "Accepted" });
+export type Accepted = z.infer<typeof Accepted>;
+
+export const Usage = z.object({
+  tokens_in: z.int().nonnegative().describe("Prompt tokens"),
+  tokens_out: z.int().nonnegative().describe("Generated tokens"),
+  tokens_cached: z.int().nonnegative().describe("Prompt tokens that were not computed again"),
+});
+export type Usage = z.infer<typeof Usage>;
+
+/** What the worker measured, milliseconds. */
+export const Timings = z.object({
+  prefill_ms: z.number().nonnegative(),
+  decode_ms: z.number().nonnegative(),
+});
+export type Timings = z.infer<typeof Timings>;
+
+export const AttemptView = z.object({
+  attempt: z.int().positive(),
+  worker_id: z.string(),
+  started_at: z.string(),
+  ended_at: z.string().nullable(),
+  outcome: z.string().nullable().describe("done, refused, lost, failed, cancelled; null while it runs"),
+});
+export type AttemptView = z.infer<typeof AttemptView>;
+
+export const JobSummary = z
+  .object({
+    job_id: z.string(),
+    status: JobStatus,
+    model: z.string(),
+    priority: Priority,
+    worker_id: z.string().nullable(),
+    submitted_at: z.string(),
+    started_at: z.string().nullable().describe("When the last attempt was sent to its worker"),
+    first_token_at: z.string().nullable(),
+    ended_at: z.string().nullable(),
+    queue_position: z.int().nonnegative().nullable(),
+    stop_reason: StopReason.nullable(),
+    usage: Usage.nullable(),
+    error: z.object({ code: z.string(), message: z.string(), retriable: z.boolean() }).nullable(),
+  })
+  .meta({ id: "JobSummary" });
+export type JobSummary = z.infer<typeof JobSummary>;
+
+export const JobView = JobSummary.extend({
+  text: z.string().describe("The answer: whole when the job has ended, so far while it runs"),
+  timings: Timings.nullable(),
+  attempts: z.array(AttemptView),
+  seed: z.int(),
+  metadata: z.record(z.string(), z.string()),
+  correlation_id: z.string(),
+}).meta({ id: "JobView" });
+export type JobView = z.infer<typeof JobView>;
+
+export const ListJobs = z.strictObject({
+  status: JobStatus.optional(),
+  model: z.string().optional(),
+  limit: z.coerce.number().int().min(1).max(200).default(50),
+  cursor: z.string().optional(),
+});
+export type ListJobs = z.infer<typeof ListJobs>;
+
+export const JobList = z.object({ tasks: z.array(JobSummary), next_cursor: z.string().optional() }).meta({ id: "JobList" });
+export type JobList = z.infer<typeof JobList>;
+
+/** Why a job runs where it does, or what it waits for: one line a worker. */
+export const Explanation = z
+  .object({
+    job_id: z.string(),
+    status: JobStatus,
+    answer: z.string(),
+    workers: z.array(z.object({ worker_id: z.string(), verdict: z.enum(["chosen", "possible", "excluded"]), reason: z.string() })),
+  })
+  .meta({ id: "Explanation" });
+export type Explanation = z.infer<typeof Explanation>;

@@ -1,0 +1,83 @@
+/** OpenAPI 3.1 made from a route table: the same rows that validate requests describe them. */
+import { z } from "zod";
+import { ErrorBody } from "./errors.ts";
+import type { ReplyBody, Route, RouteTable } from "./route.ts";
+
+type Json = Record<string, unknown>;
+
+export function openApi(routes: RouteTable, info: { title: string; version: string }): Json {
+  const components: Json = {};
+  const paths: Record<string, Json> = {};
+  for (const [operationId, route] of Object.entries(routes)) {
+    paths[route.path] ??= {};
+    (paths[route.path] as Json)[route.method.toLowerCase()] = operation(operationId, route, components);
+  }
+  return { openapi: "3.1.0", info, paths, components: { schemas: components } };
+}
+
+function operation(operationId: string, route: Route, components: Json): Json {
+  const responses: Json = {};
+  for (const [status, bodies] of Object.entries(route.replies)) responses[status] = reply(bodies, components);
+  responses["default"] = {
+    description: "Refused: see docs/errors.md for the codes",
+    content: { "application/json": { schema: schema(ErrorBody, "output", components) } },
+  };
+  const parameters = [...pathParameters(route.path), ...queryParameters(route, components)];
+  return {
+    operationId,
+    summary: route.summary,
+    ...(parameters.length > 0 ? { parameters } : {}),
+    ...(route.body === undefined
+      ? {}
+      : { requestBody: { required: true, content: { "application/json": { schema: schema(route.body, "input", components) } } } }),
+    responses,
+  };
+}
+
+function reply(bodies: readonly ReplyBody[], components: Json): Json {
+  const content: Json = {};
+  for (const body of bodies) {
+    if (body === "text") content["text/plain"] = { schema: { type: "string" } };
+    else if (body === "events") content["text/event-stream"] = { schema: { type: "string" } };
+    else if (body !== "none") content["application/json"] = { schema: schema(body, "output", components) };
+  }
+  return { description: "Done", ...(Object.keys(content).length > 0 ? { content } : {}) };
+}
+
+function pathParameters(path: string): Json[] {
+  return [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({ name, in: "path", required: true, schema: { type: "string" } }));
+}
+
+function queryParameters(route: Route, components: Json): Json[] {
+  if (route.query === undefined) return [];
+  const { properties = {} } = schema(route.query, "input", components) as { properties?: Record<string, Json> };
+  return Object.entries(properties).map(([name, of]) => ({ name, in: "query", required: false, schema: of }));
+}
+
+/** A schema with an id becomes a component and is referred to; what it needs comes along. */
+function schema(type: z.ZodType, io: "input" | "output", components: Json): Json {
+  const made = z.toJSONSchema(type, { target: "draft-2020-12", io, unrepresentable: "any", reused: "inline" }) as Json;
+  const { $schema: _, $defs, id, ...body } = made as Json & { $defs?: Record<string, Json>; id?: string };
+  for (const [name, def] of Object.entries($defs ?? {})) components[name] ??= withoutId(refsToComponents(def));
+  const own = refsToComponents(body) as Json;
+  if (typeof id !== "string") return own;
+  components[id] ??= withoutId(own);
+  return { $ref: `#/components/schemas/${id}` };
+}
+
+function withoutId(value: unknown): unknown {
+  const { id: _, $schema: __, ...rest } = value as Json;
+  return rest;
+}
+
+function refsToComponents(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(refsToComponents);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, inner]) =>
+      key === "$ref" && typeof inner === "string"
+        ? [key, inner.replace("#/$defs/", "#/components/schemas/")]
+        : [key, refsToComponents(inner)],
+    ),
+  );
+}

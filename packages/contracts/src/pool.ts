@@ -1,0 +1,61 @@
+/** What `rbees-pool` answers with `--json`: the same shapes travel over SSH to `rbees pool …`. */
+import { z } from "zod";
+import { Backend } from "./worker.ts";
+
+/** A model known on a host: its alias or name, and what its file is. */
+export const PoolModel = z.object({
+  name: z.string(),
+  reference: z.string().describe("Where it came from: an alias, hf:…, file:…, https://…"),
+  present: z.boolean().describe("Whether its file is on this host"),
+  path: z.string().nullable(),
+  bytes: z.int().nonnegative().nullable(),
+  sha256: z.string().nullable(),
+  architecture: z.string().nullable(),
+  quantisation: z.string().nullable(),
+  context_size: z.int().nullable(),
+  license: z.string().nullable(),
+});
+export type PoolModel = z.infer<typeof PoolModel>;
+export const PoolModels = z.object({ models: z.array(PoolModel) });
+
+export const POOL_WORKER_STATUSES = ["starting", "ready", "draining", "unresponsive", "dead"] as const;
+/** A worker started on this host. `started_ticks` is the process's start time: a reused pid is never mistaken for it. */
+export const PoolWorker = z.object({
+  worker_id: z.string(),
+  status: z.enum(POOL_WORKER_STATUSES),
+  pid: z.int(),
+  backend: Backend,
+  model: z.string(),
+  host: z.string(),
+  port: z.int(),
+  slots: z.int(),
+  slots_busy: z.int().nullable(),
+  tokens_per_second: z.number().nullable(),
+  memory_bytes: z.int().nullable(),
+  uptime_seconds: z.number().nullable(),
+  log: z.string(),
+  started_at: z.string(),
+});
+export type PoolWorker = z.infer<typeof PoolWorker>;
+export const PoolWorkers = z.object({ workers: z.array(PoolWorker) });
+
+export const PoolBackend = z.object({
+  backend: Backend,
+  works: z.boolean(),
+  reason: z.string().describe("Why it works or not"),
+  devices: z.array(z.object({ index: z.int(), name: z.string(), memory_bytes: z.int().nullable() })),
+});
+export type PoolBackend = z.infer<typeof PoolBackend>;
+export const PoolBackends = z.object({ backends: z.array(PoolBackend) });
+
+export const PoolStatus = z.object({
+  host: z.string(),
+  platform: z.string(),
+  cpu: z.object({ model: z.string(), cores: z.int() }),
+  memory: z.object({ total_bytes: z.int(), available_bytes: z.int() }),
+  disk: z.object({ path: z.string(), total_bytes: z.int(), available_bytes: z.int() }),
+  backends: z.array(PoolBackend),
+  models: z.array(PoolModel),
+  workers: z.array(PoolWorker),
+});
+export type PoolStatus = z.infer<typeof PoolStatus>;

@@ -1,0 +1,95 @@
+/** The two route tables: everything the orchestrator and the worker answer to. */
+import { z } from "zod";
+import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
+import type { RouteTable } from "./route.ts";
+import { Beat, CancelAttempt, Execute, ModelList, Registered, RegisterWorker, WorkerHealth, WorkerList, WorkerView } from "./worker.ts";
+
+export const OrcdHealth = z
+  .object({
+    status: z.literal("OK"),
+    version: z.string(),
+    uptime_seconds: z.number(),
+    workers: z.int(),
+    queue_depth: z.int(),
+  })
+  .meta({ id: "Health" });
+
+/** `DELETE /v2/tasks/{id}` and its twin for clients that can't send DELETE. */
+const cancelReplies = { 202: [JobSummary], 200: [JobSummary] } as const;
+
+export const orcdRoutes = {
+  health: { method: "GET", path: "/health", summary: "Liveness; JSON when asked for", replies: { 200: ["text", OrcdHealth] } },
+  submitJob: {
+    method: "POST",
+    path: "/v2/tasks",
+    summary: "Submit a job; with stream:true or Accept: text/event-stream the answer is its event stream",
+    body: SubmitJob,
+    replies: { 202: [Accepted], 200: ["events"] },
+  },
+  listJobs: { method: "GET", path: "/v2/tasks", summary: "Jobs, newest first", query: ListJobs, replies: { 200: [JobList] } },
+  showJob: { method: "GET", path: "/v2/tasks/{id}", summary: "One job", replies: { 200: [JobView] } },
+  followJob: {
+    method: "GET",
+    path: "/v2/tasks/{id}/events",
+    summary: "The job's events: replay after Last-Event-ID, then live",
+    replies: { 200: ["events"] },
+  },
+  explainJob: {
+    method: "GET",
+    path: "/v2/tasks/{id}/explain",
+    summary: "Why the job runs where it does, or what it waits for",
+    replies: { 200: [Explanation] },
+  },
+  deleteJob: { method: "DELETE", path: "/v2/tasks/{id}", summary: "Cancel; idempotent", replies: cancelReplies },
+  cancelJob: { method: "POST", path: "/v2/tasks/{id}/cancel", summary: "Cancel; idempotent", replies: cancelReplies },
+  registerWorker: {
+    method: "POST",
+    path: "/workers/register",
+    summary: "A worker joins, or joins again",
+    body: RegisterWorker,
+    replies: { 200: ["text", Registered] },
+  },
+  beat: {
+    method: "POST",
+    path: "/workers/{id}/heartbeat",
+    summary: "A worker says how it is; 404: register again, 409: an older life",
+    body: Beat,
+    replies: { 200: [z.object({ status: z.literal("OK") })] },
+  },
+  removeWorker: { method: "DELETE", path: "/workers/{id}", summary: "The worker leaves", replies: { 204: ["none"] } },
+  listWorkers: { method: "GET", path: "/v2/workers", summary: "The registry", replies: { 200: [WorkerList] } },
+  drainWorker: {
+    method: "POST",
+    path: "/v2/workers/{id}/drain",
+    summary: "No new work for this worker; what runs there finishes",
+    replies: { 202: [WorkerView] },
+  },
+  listModels: { method: "GET", path: "/v2/models", summary: "Every model some worker serves or has served", replies: { 200: [ModelList] } },
+  metrics: { method: "GET", path: "/metrics", summary: "Prometheus text", replies: { 200: ["text"] } },
+  openapi: { method: "GET", path: "/openapi.json", summary: "This description", replies: { 200: [z.unknown()] } },
+} as const satisfies RouteTable;
+
+export const workerdRoutes = {
+  execute: {
+    method: "POST",
+    path: "/execute",
+    summary: "One attempt at a job; the connection is the attempt",
+    body: Execute,
+    replies: { 200: ["events"] },
+  },
+  cancel: {
+    method: "POST",
+    path: "/cancel",
+    summary: "Cancel an attempt; idempotent",
+    body: CancelAttempt,
+    replies: { 202: [z.object({ cancelled: z.boolean() })] },
+  },
+  health: { method: "GET", path: "/health", summary: "How the worker is", replies: { 200: [WorkerHealth] } },
+  metrics: { method: "GET", path: "/metrics", summary: "Prometheus text", replies: { 200: ["text"] } },
+  shutdown: {
+    method: "POST",
+    path: "/shutdown",
+    summary: "Drain, then exit 0",
+    replies: { 202: [z.object({ status: z.literal("draining") })] },
+  },
+} as const satisfies RouteTable;

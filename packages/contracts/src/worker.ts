@@ -1,0 +1,124 @@
+/** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
+import { z } from "zod";
+import { ModelName, Sampling, WorkerId } from "./job.ts";
+
+export const BACKENDS = ["cpu", "cuda", "metal"] as const;
+export const Backend = z.enum(BACKENDS);
+export type Backend = z.infer<typeof Backend>;
+
+export const RegisterWorker = z
+  .object({
+    id: WorkerId,
+    host: z.string().min(1).max(253),
+    port: z.int().min(1).max(65_535),
+    model: ModelName,
+    backend: Backend.default("cpu"),
+    device: z.string().default(""),
+    slots: z.int().min(1).max(256).default(1),
+    context_size: z.int().positive().optional().describe("Tokens a single slot can hold: prompt and answer together"),
+    model_digest: z.string().optional(),
+    model_bytes: z.int().nonnegative().optional(),
+    memory_bytes: z.int().nonnegative().optional(),
+    region: z.string().optional(),
+    labels: z.record(z.string(), z.string()).default({}),
+    version: z.string().default(""),
+    epoch: z.int().nonnegative().default(0).describe("Rises with each life of the worker: an older life is fenced off"),
+  })
+  .meta({ id: "RegisterWorker" });
+export type RegisterWorker = z.infer<typeof RegisterWorker>;
+
+export const Registered = z.object({ status: z.literal("OK"), heartbeat_ms: z.int().positive() }).meta({ id: "Registered" });
+
+export const Beat = z
+  .object({
+    epoch: z.int().nonnegative().default(0),
+    slots_busy: z.int().nonnegative(),
+    memory_bytes: z.int().nonnegative(),
+    tokens_per_second: z.number().nonnegative(),
+    draining: z.boolean().default(false),
+  })
+  .meta({ id: "Heartbeat" });
+export type Beat = z.infer<typeof Beat>;
+
+export const WORKER_STATUSES = ["ready", "draining"] as const;
+
+export const WorkerView = z
+  .object({
+    worker_id: z.string(),
+    status: z.enum(WORKER_STATUSES),
+    address: z.string(),
+    model: z.string(),
+    backend: Backend,
+    device: z.string(),
+    slots: z.int(),
+    jobs_running: z.int().describe("What the orchestrator has in flight there"),
+    context_size: z.int().nullable(),
+    memory_bytes: z.int().nullable(),
+    tokens_per_second: z.number().nullable(),
+    region: z.string().nullable(),
+    labels: z.record(z.string(), z.string()),
+    version: z.string(),
+    epoch: z.int(),
+    registered_at: z.string(),
+    last_heartbeat_at: z.string(),
+  })
+  .meta({ id: "Worker" });
+export type WorkerView = z.infer<typeof WorkerView>;
+export const WorkerList = z.object({ workers: z.array(WorkerView) }).meta({ id: "WorkerList" });
+
+export const ModelView = z.object({
+  model: z.string(),
+  workers: z.array(z.string()).describe("Ids of the workers that serve it now"),
+  digest: z.string().nullable(),
+  context_size: z.int().nullable(),
+});
+export const ModelList = z.object({ models: z.array(ModelView) }).meta({ id: "ModelList" });
+
+export const Message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() });
+export type Message = z.infer<typeof Message>;
+
+/**
+ * One attempt. Exactly one of `prompt` and `messages`. `continue_from.tokens` are the tokens another attempt has
+ * already sent to the client: they count towards `max_tokens`, take part in stop matching, and are not sent again.
+ */
+export const Execute = z
+  .strictObject({
+    job_id: z.string().min(1).max(128),
+    attempt: z.int().positive().default(1),
+    prompt: z.string().min(1).optional(),
+    messages: z.array(Message).min(1).optional(),
+    raw: z.boolean().default(false),
+    ...Sampling.shape,
+    continue_from: z.strictObject({ tokens: z.array(z.int().nonnegative()) }).optional(),
+    deadline: z.iso.datetime().optional(),
+  })
+  .refine((body) => (body.prompt === undefined) !== (body.messages === undefined), {
+    path: ["prompt"],
+    message: "give either prompt or messages",
+  })
+  .meta({ id: "Execute" });
+export type Execute = z.infer<typeof Execute>;
+
+export const CancelAttempt = z.strictObject({ job_id: z.string().min(1).max(128) });
+
+export const WorkerHealth = z
+  .object({
+    status: z.enum(["ready", "draining"]),
+    worker_id: z.string(),
+    version: z.string(),
+    model: z.string(),
+    model_digest: z.string(),
+    backend: Backend,
+    device: z.string(),
+    slots: z.int(),
+    slots_busy: z.int(),
+    context_size: z.int(),
+    deterministic: z.boolean(),
+    tokens_per_second: z.number(),
+    memory_bytes: z.int(),
+    uptime_seconds: z.number(),
+    registered: z.boolean().describe("Whether the orchestrator knows this worker"),
+    engine: z.object({ name: z.string(), version: z.string() }),
+  })
+  .meta({ id: "WorkerHealth" });
+export type WorkerHealth = z.infer<typeof WorkerHealth>;

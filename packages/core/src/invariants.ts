@@ -1,0 +1,35 @@
+/** What must hold after every step. Tests call it; a violation is a bug in `step`. */
+import { inOrder } from "./queue.ts";
+import { attemptKey, type State } from "./state.ts";
+
+/** The violated invariants, in words; empty when all hold. */
+export function violations(state: State): string[] {
+  const found: string[] = [];
+  const waiting = new Set<string>();
+  for (const [key, queue] of state.queues) {
+    for (const job of inOrder(queue)) {
+      if (waiting.has(job.spec.id)) found.push(`job ${job.spec.id} waits twice`);
+      waiting.add(job.spec.id);
+      if (job.worker_id !== null) found.push(`job ${job.spec.id} waits in ${key} and runs on ${job.worker_id}`);
+      if (!state.jobs.has(job.spec.id)) found.push(`job ${job.spec.id} waits but has ended`);
+    }
+  }
+  if (waiting.size !== state.queued) found.push(`${waiting.size} jobs wait, ${state.queued} are counted`);
+  for (const job of state.jobs.values()) {
+    if (job.worker_id === null) {
+      if (!waiting.has(job.spec.id)) found.push(`job ${job.spec.id} neither waits nor runs`);
+      continue;
+    }
+    const worker = state.workers.get(job.worker_id);
+    if (worker === undefined) found.push(`job ${job.spec.id} runs on ${job.worker_id}, which is gone`);
+    else if (!worker.running.has(attemptKey(job.spec.id, job.attempt)))
+      found.push(`job ${job.spec.id} runs outside the ledger of ${job.worker_id}`);
+    if (job.spent >= state.limits.attempts_max) found.push(`job ${job.spec.id} runs although its attempts are spent`);
+  }
+  for (const worker of state.workers.values()) {
+    if (worker.running.size > worker.spec.slots)
+      found.push(`worker ${worker.spec.id} runs ${worker.running.size} attempts in ${worker.spec.slots} slots`);
+    if (!state.models.has(worker.spec.model)) found.push(`model ${worker.spec.model} of ${worker.spec.id} is not known`);
+  }
+  return found;
+}

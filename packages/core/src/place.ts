@@ -1,0 +1,60 @@
+/**
+ * Placing: filter → score → pick. A worker that can't take a job gets a reason, and not placing is an answer, not an error.
+ * The pick is round-robin: among the workers with the best score, the one used least recently.
+ */
+import { isSilent, type Job, type State, type Worker } from "./state.ts";
+
+export type Verdict = { possible: true } | { possible: false; reason: string };
+
+const POSSIBLE: Verdict = { possible: true };
+
+/** The filter: may this job run on this worker now? The first failed check is the reason. */
+export function feasible(state: State, job: Job, worker: Worker, now_ms: number): Verdict {
+  const { spec } = job;
+  if (worker.spec.model !== spec.model) return excluded(`it serves ${worker.spec.model}, not ${spec.model}`);
+  if (spec.pin !== null && spec.pin !== worker.spec.id) return excluded(`the job is pinned to ${spec.pin}`);
+  if (spec.avoid.includes(worker.spec.id)) return excluded("the job avoids it");
+  if (worker.draining) return excluded("it is draining");
+  if (isSilent(state, worker, now_ms)) return excluded(`no heartbeat for ${now_ms - worker.last_beat_ms} ms`);
+  if (worker.spec.context_size !== null && spec.max_tokens >= worker.spec.context_size) {
+    return excluded(`max_tokens ${spec.max_tokens} leaves no room for a prompt in its context of ${worker.spec.context_size} tokens`);
+  }
+  if (worker.running.size >= worker.spec.slots) return excluded(`all ${worker.spec.slots} slots are busy`);
+  if (worker.inhibited_until_ms > now_ms)
+    return excluded(`it refused or was unreachable; left alone for ${worker.inhibited_until_ms - now_ms} ms`);
+  return POSSIBLE;
+}
+
+function excluded(reason: string): Verdict {
+  return { possible: false, reason };
+}
+
+/** The score: more is better. A preferred worker first; the one that lost the job's last attempt last. */
+function score(job: Job, worker: Worker): number {
+  return (job.spec.prefer.includes(worker.spec.id) ? 2 : 0) - (job.failed_on === worker.spec.id ? 1 : 0);
+}
+
+export function place(state: State, job: Job, now_ms: number): Worker | undefined {
+  if (job.not_before_ms > now_ms) return undefined;
+  let best: Worker | undefined;
+  let bestScore = Number.NEGATIVE_INFINITY;
+  for (const worker of state.workers.values()) {
+    if (!feasible(state, job, worker, now_ms).possible) continue;
+    const points = score(job, worker);
+    if (points > bestScore || (points === bestScore && best !== undefined && worker.last_dispatch < best.last_dispatch)) {
+      best = worker;
+      bestScore = points;
+    }
+  }
+  return best;
+}
+
+/** Free slots for a model now: lets the drain of a queue skip models without room. */
+export function freeSlots(state: State, model: string, now_ms: number): number {
+  let free = 0;
+  for (const worker of state.workers.values()) {
+    if (worker.spec.model !== model || worker.draining || isSilent(state, worker, now_ms) || worker.inhibited_until_ms > now_ms) continue;
+    free += Math.max(0, worker.spec.slots - worker.running.size);
+  }
+  return free;
+}

@@ -1,0 +1,65 @@
+/** The waiting jobs: FIFO within a priority, jobs that lost their worker before new ones. */
+import { type Job, PRIORITIES, type Queue, queueKey, type State } from "./state.ts";
+
+function emptyQueue(): Queue {
+  return {
+    returned: { interactive: new Map(), batch: new Map() },
+    fresh: { interactive: new Map(), batch: new Map() },
+  };
+}
+
+export function enqueue(state: State, job: Job): void {
+  const key = queueKey(job.spec);
+  let queue = state.queues.get(key);
+  if (queue === undefined) {
+    queue = emptyQueue();
+    state.queues.set(key, queue);
+  }
+  const line = job.attempt > 0 ? queue.returned : queue.fresh;
+  line[job.spec.priority].set(job.spec.id, job);
+  state.queued += 1;
+}
+
+/** True when the job waited. */
+export function dequeue(state: State, job: Job): boolean {
+  const key = queueKey(job.spec);
+  const queue = state.queues.get(key);
+  if (queue === undefined) return false;
+  const { id, priority } = job.spec;
+  if (!queue.returned[priority].delete(id) && !queue.fresh[priority].delete(id)) return false;
+  state.queued -= 1;
+  if (depth(queue) === 0) state.queues.delete(key);
+  return true;
+}
+
+/** The waiting jobs of a queue in the order in which they should run. */
+export function* inOrder(queue: Queue): Generator<Job> {
+  for (const priority of PRIORITIES) {
+    yield* queue.returned[priority].values();
+    yield* queue.fresh[priority].values();
+  }
+}
+
+export function depth(queue: Queue): number {
+  return PRIORITIES.reduce((sum, priority) => sum + queue.returned[priority].size + queue.fresh[priority].size, 0);
+}
+
+/** Jobs of the same queue that run before this one; walks the queue, so for views, not for decisions. */
+export function position(state: State, job: Job): number {
+  const queue = state.queues.get(queueKey(job.spec));
+  if (queue === undefined) return 0;
+  let ahead = 0;
+  for (const other of inOrder(queue)) {
+    if (other === job) return ahead;
+    ahead += 1;
+  }
+  return ahead;
+}
+
+/** What a job that joins the end of its queue would find before it; constant time. */
+export function lengthAhead(state: State, job: Job): number {
+  const queue = state.queues.get(queueKey(job.spec));
+  if (queue === undefined) return 0;
+  const interactive = queue.returned.interactive.size + queue.fresh.interactive.size;
+  return job.spec.priority === "interactive" ? interactive : depth(queue);
+}

@@ -1,0 +1,117 @@
+/** What the orchestrator knows: jobs that have not ended, workers, queues. Plain data; only `step` changes it. */
+
+export const PRIORITIES = ["interactive", "batch"] as const;
+export type Priority = (typeof PRIORITIES)[number];
+
+/** Every limit of the decisions, with its unit. */
+export interface Limits {
+  /** Jobs that may wait at once, over all models. */
+  readonly queue_jobs_max: number;
+  /** Attempts that may be lost or fail in a retriable way before a job fails. */
+  readonly attempts_max: number;
+  /** A worker silent for this long gets no new work; when nothing runs there, it is forgotten. */
+  readonly worker_silence_ms_max: number;
+  /** Wait before attempt n + 1: this × 2^(n-1), at most `retry_backoff_ms_max`. */
+  readonly retry_backoff_ms: number;
+  readonly retry_backoff_ms_max: number;
+  /** A worker that refused an attempt for want of a slot, or could not be reached, is left alone for this long. */
+  readonly worker_inhibit_ms: number;
+  /** How long a job is thought to run while nothing was measured yet. */
+  readonly service_ms_guess: number;
+}
+
+export interface JobSpec {
+  readonly id: string;
+  readonly model: string;
+  readonly priority: Priority;
+  readonly max_tokens: number;
+  readonly submitted_at_ms: number;
+  readonly deadline_at_ms: number | null;
+  readonly pin: string | null;
+  readonly prefer: readonly string[];
+  readonly avoid: readonly string[];
+}
+
+export interface Job {
+  readonly spec: JobSpec;
+  /** Attempts begun; the number of the present one while it runs. The fence against late reports. */
+  attempt: number;
+  /** Attempts that counted against `attempts_max`. */
+  spent: number;
+  /** The worker of the present attempt; null while queued. */
+  worker_id: string | null;
+  /** The worker that lost or failed the last attempt: the next one goes elsewhere if it can. */
+  failed_on: string | null;
+  /** Not placed before this time (back-off). */
+  not_before_ms: number;
+  started_at_ms: number;
+}
+
+export interface WorkerSpec {
+  readonly id: string;
+  readonly epoch: number;
+  readonly model: string;
+  readonly slots: number;
+  readonly context_size: number | null;
+}
+
+export interface Worker {
+  spec: WorkerSpec;
+  draining: boolean;
+  last_beat_ms: number;
+  /** Attempts in flight as `attemptKey`s: the orchestrator's own ledger, never a reported gauge. */
+  readonly running: Set<string>;
+  /** Rises with each dispatch: the least recently used worker is next. */
+  last_dispatch: number;
+  inhibited_until_ms: number;
+}
+
+/** Jobs of one model (or one pinned worker) that wait: those that came back first, then in order of submission. */
+export interface Queue {
+  readonly returned: Record<Priority, Map<string, Job>>;
+  readonly fresh: Record<Priority, Map<string, Job>>;
+}
+
+export interface State {
+  readonly limits: Limits;
+  readonly jobs: Map<string, Job>;
+  readonly workers: Map<string, Worker>;
+  /** By `queueKey`. */
+  readonly queues: Map<string, Queue>;
+  /** Jobs that wait, over all queues. */
+  queued: number;
+  /** Every model that some worker has ever served. */
+  readonly models: Set<string>;
+  /** How long a finished job ran, milliseconds: exponentially weighted, by model. */
+  readonly service_ms: Map<string, number>;
+  dispatches: number;
+  /** The orchestrator is stopping: nothing is dispatched any more. */
+  halted: boolean;
+}
+
+export function createState(limits: Limits, models: Iterable<string> = []): State {
+  return {
+    limits,
+    jobs: new Map(),
+    workers: new Map(),
+    queues: new Map(),
+    queued: 0,
+    models: new Set(models),
+    service_ms: new Map(),
+    dispatches: 0,
+    halted: false,
+  };
+}
+
+export function attemptKey(job_id: string, attempt: number): string {
+  return `${job_id}#${attempt}`;
+}
+
+/** Pinned jobs wait in a line of their own, so that they never hold up the others of their model. */
+export function queueKey(spec: JobSpec): string {
+  return spec.pin === null ? spec.model : `pin ${spec.pin} ${spec.model}`;
+}
+
+export function isSilent(state: State, worker: Worker, now_ms: number): boolean {
+  return now_ms - worker.last_beat_ms > state.limits.worker_silence_ms_max;
+}

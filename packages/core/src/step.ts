@@ -1,0 +1,335 @@
+/**
+ * Who runs what, when: `step(state, event) → decisions`. Deterministic: time and ids come in with the event, nothing is read
+ * from outside and nothing is done; the shell writes the decisions down and then carries them out. `step` changes the one
+ * state it is given, and the shell is that state's only holder.
+ */
+import { etaMs, learnServiceTime, placeFreeMs } from "./estimate.ts";
+import { freeSlots, place } from "./place.ts";
+import { dequeue, enqueue, inOrder, lengthAhead } from "./queue.ts";
+import { attemptKey, isSilent, type Job, type JobSpec, type State, type Worker, type WorkerSpec } from "./state.ts";
+
+/** How an attempt ended, as its link saw it. */
+export type AttemptOutcome =
+  | { kind: "done" }
+  /** The worker reported an error; a retriable one may go better elsewhere. */
+  | { kind: "failed"; code: string; message: string; retriable: boolean }
+  /** The worker had no slot after all, or was draining: nothing ran. */
+  | { kind: "refused"; reason: string }
+  /** The connection broke, never came about, or fell silent. `reached`: the worker had accepted the attempt. */
+  | { kind: "lost"; reason: string; reached: boolean }
+  /** We ended it. */
+  | { kind: "aborted" };
+
+export type Event = { readonly now_ms: number } & (
+  | { type: "job.submitted"; spec: JobSpec }
+  /** A job that was accepted in an earlier life of the orchestrator. */
+  | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number }
+  | { type: "job.cancelled"; job_id: string }
+  | { type: "worker.registered"; spec: WorkerSpec }
+  | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean }
+  | { type: "worker.drained"; worker_id: string }
+  | { type: "worker.left"; worker_id: string }
+  | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
+  /** No new attempts from now on: the orchestrator is about to stop. */
+  | { type: "halted" }
+  | { type: "tick" }
+);
+
+export type Decision =
+  | { type: "accept"; job_id: string; position: number; eta_ms: number | undefined }
+  | { type: "refuse"; job_id: string; code: RefusalCode; message: string; retry_after_ms?: number }
+  | { type: "dispatch"; job_id: string; attempt: number; worker_id: string }
+  | { type: "abort"; job_id: string; attempt: number; worker_id: string; reason: string }
+  | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }
+  | { type: "settle"; job_id: string; status: "succeeded" | "failed" | "cancelled"; code?: string; message?: string; retriable?: boolean }
+  | { type: "worker.join"; worker_id: string; epoch: number; model: string; again: boolean }
+  | { type: "worker.drain"; worker_id: string }
+  | { type: "worker.leave"; worker_id: string; epoch: number; reason: string }
+  /** The message came from a life that is over (`stale`) or from a worker we don't know. */
+  | { type: "worker.reject"; worker_id: string; because: "stale" | "unknown" };
+
+export type RefusalCode = "QUEUE_FULL" | "MODEL_NOT_FOUND" | "NO_WORKER" | "CONTEXT_TOO_LARGE";
+
+export function step(state: State, event: Event): Decision[] {
+  const out: Decision[] = [];
+  switch (event.type) {
+    case "job.submitted":
+      submit(state, event.spec, event.now_ms, out);
+      break;
+    case "job.recovered": {
+      const job = newJob(event.spec, event.attempt, event.spent);
+      state.jobs.set(event.spec.id, job);
+      enqueue(state, job);
+      drain(state, event.spec.model, event.now_ms, out);
+      break;
+    }
+    case "job.cancelled":
+      end(state, event.job_id, "cancelled", { code: "CANCELLED", message: "The job was cancelled." }, out);
+      break;
+    case "worker.registered":
+      register(state, event.spec, event.now_ms, out);
+      break;
+    case "worker.beat":
+      beat(state, event, out);
+      break;
+    case "worker.drained": {
+      const worker = state.workers.get(event.worker_id);
+      if (worker === undefined) out.push({ type: "worker.reject", worker_id: event.worker_id, because: "unknown" });
+      else setDraining(worker, out);
+      break;
+    }
+    case "worker.left": {
+      const worker = state.workers.get(event.worker_id);
+      if (worker === undefined) out.push({ type: "worker.reject", worker_id: event.worker_id, because: "unknown" });
+      else remove(state, worker, "it left", event.now_ms, out);
+      break;
+    }
+    case "attempt.ended":
+      attemptEnded(state, event, out);
+      break;
+    case "halted":
+      state.halted = true;
+      break;
+    case "tick":
+      tick(state, event.now_ms, out);
+      break;
+  }
+  return out;
+}
+
+function newJob(spec: JobSpec, attempt: number, spent: number): Job {
+  return { spec, attempt, spent, worker_id: null, failed_on: null, not_before_ms: 0, started_at_ms: 0 };
+}
+
+function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): void {
+  const job = newJob(spec, 0, 0);
+  const refusal = admission(state, job, now_ms);
+  if (refusal !== undefined) {
+    out.push({ type: "refuse", job_id: spec.id, ...refusal });
+    return;
+  }
+  const ahead = lengthAhead(state, job);
+  state.jobs.set(spec.id, job);
+  enqueue(state, job);
+  const dispatches: Decision[] = [];
+  drain(state, spec.model, now_ms, dispatches);
+  const starts = job.worker_id !== null;
+  out.push(
+    { type: "accept", job_id: spec.id, position: starts ? 0 : ahead, eta_ms: starts ? 0 : etaMs(state, job, ahead, now_ms) },
+    ...dispatches,
+  );
+}
+
+function admission(state: State, job: Job, now_ms: number): { code: RefusalCode; message: string; retry_after_ms?: number } | undefined {
+  const { model, pin, max_tokens } = job.spec;
+  if (!state.models.has(model)) {
+    const known = [...state.models].sort().join(", ");
+    return {
+      code: "MODEL_NOT_FOUND",
+      message: `No worker has ever served "${model}". ${known === "" ? "No worker has joined yet." : `Known: ${known}.`}`,
+    };
+  }
+  if (pin !== null && state.workers.get(pin)?.spec.model !== model) {
+    return {
+      code: "NO_WORKER",
+      message: `The job is pinned to "${pin}", and no worker of that name serves ${model} now.`,
+      retry_after_ms: state.limits.worker_silence_ms_max,
+    };
+  }
+  const contexts = [...state.workers.values()].flatMap(({ spec }) =>
+    spec.model === model && spec.context_size !== null ? [spec.context_size] : [],
+  );
+  const largest = Math.max(...contexts);
+  if (contexts.length > 0 && max_tokens >= largest) {
+    return {
+      code: "CONTEXT_TOO_LARGE",
+      message: `max_tokens is ${max_tokens}, and the largest context for ${model} holds ${largest} tokens, prompt and answer together.`,
+    };
+  }
+  if (state.queued >= state.limits.queue_jobs_max && place(state, job, now_ms) === undefined) {
+    return {
+      code: "QUEUE_FULL",
+      message: `The queue is full (${state.queued} jobs wait).`,
+      retry_after_ms: placeFreeMs(state, job, now_ms),
+    };
+  }
+  return undefined;
+}
+
+/** Gives free slots to the waiting jobs of a model; the same for a new job, a free slot, a new worker. */
+function drain(state: State, model: string, now_ms: number, out: Decision[]): void {
+  let free = state.halted ? 0 : freeSlots(state, model, now_ms);
+  if (free === 0) return;
+  const pinned = [...state.workers.values()].filter(({ spec }) => spec.model === model).map(({ spec }) => `pin ${spec.id} ${model}`);
+  for (const key of [...pinned, model]) {
+    const queue = state.queues.get(key);
+    if (queue === undefined) continue;
+    for (const job of inOrder(queue)) {
+      if (free === 0) return;
+      const worker = place(state, job, now_ms);
+      if (worker === undefined) continue;
+      dispatch(state, job, worker, now_ms, out);
+      free -= 1;
+    }
+  }
+}
+
+function dispatch(state: State, job: Job, worker: Worker, now_ms: number, out: Decision[]): void {
+  dequeue(state, job);
+  job.attempt += 1;
+  job.worker_id = worker.spec.id;
+  job.started_at_ms = now_ms;
+  state.dispatches += 1;
+  worker.last_dispatch = state.dispatches;
+  worker.running.add(attemptKey(job.spec.id, job.attempt));
+  out.push({ type: "dispatch", job_id: job.spec.id, attempt: job.attempt, worker_id: worker.spec.id });
+}
+
+/** Ends a job for good, wherever it is. The slot of a running attempt stays taken until its link says that it is over. */
+function end(state: State, job_id: string, status: "failed" | "cancelled", why: { code: string; message: string }, out: Decision[]): void {
+  const job = state.jobs.get(job_id);
+  if (job === undefined) return;
+  state.jobs.delete(job_id);
+  if (job.worker_id === null) dequeue(state, job);
+  else out.push({ type: "abort", job_id, attempt: job.attempt, worker_id: job.worker_id, reason: why.code });
+  out.push({ type: "settle", job_id, status, ...why, retriable: false });
+}
+
+function attemptEnded(state: State, event: Extract<Event, { type: "attempt.ended" }>, out: Decision[]): void {
+  const { job_id, attempt, worker_id, outcome, now_ms } = event;
+  const worker = state.workers.get(worker_id);
+  worker?.running.delete(attemptKey(job_id, attempt));
+  const job = state.jobs.get(job_id);
+  // The fence: only the present attempt may decide over its job; a late report of an older one frees its slot, no more.
+  if (job !== undefined && job.attempt === attempt && job.worker_id === worker_id) {
+    if (outcome.kind === "done") {
+      learnServiceTime(state, job.spec.model, now_ms - job.started_at_ms);
+      state.jobs.delete(job_id);
+      out.push({ type: "settle", job_id, status: "succeeded" });
+    } else if (outcome.kind === "failed" && !outcome.retriable) {
+      state.jobs.delete(job_id);
+      out.push({ type: "settle", job_id, status: "failed", code: outcome.code, message: outcome.message, retriable: false });
+    } else {
+      retry(state, job, worker, outcome, now_ms, out);
+    }
+  }
+  if (worker === undefined) return;
+  if (isSilent(state, worker, now_ms) && worker.running.size === 0) remove(state, worker, "no heartbeat", now_ms, out);
+  else drain(state, worker.spec.model, now_ms, out);
+}
+
+function retry(
+  state: State,
+  job: Job,
+  worker: Worker | undefined,
+  outcome: Exclude<AttemptOutcome, { kind: "done" }>,
+  now_ms: number,
+  out: Decision[],
+): void {
+  const { limits } = state;
+  const reason = outcome.kind === "failed" ? outcome.message : outcome.kind === "aborted" ? "it was ended" : outcome.reason;
+  const ran = outcome.kind === "failed" || (outcome.kind === "lost" && outcome.reached);
+  if (worker !== undefined && !ran) worker.inhibited_until_ms = now_ms + limits.worker_inhibit_ms;
+  if (outcome.kind !== "refused") job.spent += 1;
+  if (job.spent >= limits.attempts_max) {
+    state.jobs.delete(job.spec.id);
+    const code = outcome.kind === "failed" ? outcome.code : "WORKER_LOST";
+    out.push({
+      type: "settle",
+      job_id: job.spec.id,
+      status: "failed",
+      code,
+      message: `${job.spent} attempts failed; the last: ${reason}`,
+      retriable: true,
+    });
+    return;
+  }
+  const waits = outcome.kind === "refused" ? 0 : Math.min(limits.retry_backoff_ms * 2 ** (job.spent - 1), limits.retry_backoff_ms_max);
+  job.failed_on = job.worker_id;
+  job.worker_id = null;
+  job.not_before_ms = now_ms + waits;
+  enqueue(state, job);
+  out.push({ type: "requeue", job_id: job.spec.id, attempt: job.attempt, spent: job.spent, reason });
+}
+
+function register(state: State, spec: WorkerSpec, now_ms: number, out: Decision[]): void {
+  const known = state.workers.get(spec.id);
+  if (known !== undefined && spec.epoch < known.spec.epoch) {
+    out.push({ type: "worker.reject", worker_id: spec.id, because: "stale" });
+    return;
+  }
+  const again = known !== undefined && spec.epoch === known.spec.epoch && known.spec.model === spec.model;
+  if (again) {
+    known.spec = spec;
+    known.last_beat_ms = now_ms;
+    known.inhibited_until_ms = 0;
+  } else {
+    if (known !== undefined) remove(state, known, "a newer life of it registered", now_ms, out);
+    state.workers.set(spec.id, {
+      spec,
+      draining: false,
+      last_beat_ms: now_ms,
+      running: new Set(),
+      last_dispatch: 0,
+      inhibited_until_ms: 0,
+    });
+    state.models.add(spec.model);
+  }
+  out.push({ type: "worker.join", worker_id: spec.id, epoch: spec.epoch, model: spec.model, again });
+  drain(state, spec.model, now_ms, out);
+}
+
+function beat(state: State, event: Extract<Event, { type: "worker.beat" }>, out: Decision[]): void {
+  const worker = state.workers.get(event.worker_id);
+  if (worker === undefined || event.epoch !== worker.spec.epoch) {
+    out.push({
+      type: "worker.reject",
+      worker_id: event.worker_id,
+      because: worker !== undefined && event.epoch < worker.spec.epoch ? "stale" : "unknown",
+    });
+    return;
+  }
+  const was_silent = isSilent(state, worker, event.now_ms);
+  worker.last_beat_ms = event.now_ms;
+  if (event.draining) setDraining(worker, out);
+  else if (was_silent) drain(state, worker.spec.model, event.now_ms, out);
+}
+
+function setDraining(worker: Worker, out: Decision[]): void {
+  if (worker.draining) return;
+  worker.draining = true;
+  out.push({ type: "worker.drain", worker_id: worker.spec.id });
+}
+
+/** The worker is gone: what ran there goes back to the queue. */
+function remove(state: State, worker: Worker, reason: string, now_ms: number, out: Decision[]): void {
+  state.workers.delete(worker.spec.id);
+  out.push({ type: "worker.leave", worker_id: worker.spec.id, epoch: worker.spec.epoch, reason });
+  for (const key of worker.running) {
+    const cut = key.lastIndexOf("#");
+    const [job_id, attempt] = [key.slice(0, cut), Number(key.slice(cut + 1))];
+    out.push({ type: "abort", job_id, attempt, worker_id: worker.spec.id, reason });
+    const job = state.jobs.get(job_id);
+    if (job?.attempt !== attempt || job.worker_id !== worker.spec.id) continue;
+    retry(state, job, undefined, { kind: "lost", reason: `worker ${worker.spec.id}: ${reason}`, reached: true }, now_ms, out);
+  }
+  worker.running.clear();
+  drain(state, worker.spec.model, now_ms, out);
+}
+
+function tick(state: State, now_ms: number, out: Decision[]): void {
+  for (const worker of [...state.workers.values()]) {
+    if (isSilent(state, worker, now_ms) && worker.running.size === 0) remove(state, worker, "no heartbeat", now_ms, out);
+  }
+  for (const job of [...state.jobs.values()]) {
+    const { deadline_at_ms, id } = job.spec;
+    if (deadline_at_ms === null || now_ms < deadline_at_ms) continue;
+    end(state, id, "failed", { code: "DEADLINE_EXCEEDED", message: "The job's deadline passed before it ended." }, out);
+  }
+  for (const model of new Set([...state.queues.values()].flatMap((queue) => firstModel(queue)))) drain(state, model, now_ms, out);
+}
+
+function firstModel(queue: Parameters<typeof inOrder>[0]): string[] {
+  for (const job of inOrder(queue)) return [job.spec.model];
+  return [];
+}

@@ -1,0 +1,87 @@
+/**
+ * One response that is an event stream. Owns how bytes reach the socket: text is written as one latin1 string with its
+ * chunk framing, one system call an event; a full socket is reported, never buffered without bound by us.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { SSE_PING } from "@rbees/contracts/sse";
+
+export class EventStream {
+  readonly #response: ServerResponse;
+  #closed = false;
+  #ended = false;
+  /** When the last byte was written, milliseconds of `performance.now()`; pings fill the silence. */
+  written_at_ms = performance.now();
+
+  constructor(request: IncomingMessage, response: ServerResponse, headers: Record<string, string>) {
+    this.#response = response;
+    response.on("close", () => {
+      this.#closed = true;
+    });
+    request.on("error", () => {});
+    response.on("error", () => {});
+    response.writeHead(200, {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache, no-transform",
+      "x-accel-buffering": "no",
+      ...headers,
+    });
+    response.flushHeaders();
+    response.socket?.setNoDelay(true);
+  }
+
+  get closed(): boolean {
+    return this.#closed || this.#ended;
+  }
+
+  /** Bytes that wait in this process because the reader has not taken them. */
+  get buffered_bytes(): number {
+    return this.#response.writableLength + (this.#response.socket?.writableLength ?? 0);
+  }
+
+  /**
+   * Writes bytes given as a latin1 string (each character one byte). False: the reader is behind, wait for `onDrain`.
+   */
+  write(latin1: string): boolean {
+    if (this.closed) return false;
+    this.written_at_ms = performance.now();
+    const { socket } = this.#response;
+    // A pipelined request has no socket yet, HTTP/1.0 no chunks: leave those to Node.
+    if (socket === null || !this.#response.chunkedEncoding) return this.#response.write(latin1, "latin1");
+    return socket.write(`${latin1.length.toString(16)}\r\n${latin1}\r\n`, "latin1");
+  }
+
+  /** The same for text beyond latin1. */
+  writeText(text: string): boolean {
+    return this.write(Buffer.from(text, "utf8").toString("latin1"));
+  }
+
+  /** `: ping`, when nothing was written for `idle_ms`; a reader that is behind gets none. */
+  ping(idle_ms: number): void {
+    if (performance.now() - this.written_at_ms >= idle_ms && this.buffered_bytes === 0) this.write(SSE_PING);
+  }
+
+  onDrain(listener: () => void): void {
+    const { socket } = this.#response;
+    socket?.on("drain", listener);
+    // The connection outlives the stream: what listens to it must not.
+    this.#response.on("close", () => socket?.off("drain", listener));
+  }
+
+  onClose(listener: () => void): void {
+    if (this.#closed) listener();
+    else this.#response.on("close", listener);
+  }
+
+  /** Everything was written: ends the response and leaves the connection for the next request. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#response.end();
+  }
+
+  /** Cuts the connection: what waits for a reader who is too slow is thrown away. */
+  cut(): void {
+    this.#ended = true;
+    this.#response.destroy();
+  }
+}

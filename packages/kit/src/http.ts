@@ -1,0 +1,213 @@
+/**
+ * Serving a route table: the only file that knows the web framework. Every request gets a correlation id, its parts are
+ * parsed by the row's schemas, every refusal leaves as the one error body, and a stream leaves through `EventStream`.
+ */
+import { randomUUID } from "node:crypto";
+import type { IncomingHttpHeaders } from "node:http";
+import { type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
+import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
+import { EventStream } from "./event-stream.ts";
+import type { Log } from "./log.ts";
+
+export type Request<R extends Route> = Input<R> & {
+  correlation_id: string;
+  /** What the caller's `Accept` asks for by name; `*` and nothing ask for neither. */
+  wants: { json: boolean; events: boolean };
+  headers: IncomingHttpHeaders;
+};
+
+export type Reply<R extends Route = Route> =
+  | { status?: number; json: JsonReply<R>; headers?: Record<string, string> }
+  | { status?: number; text: string; content_type?: string }
+  | { status?: number; none: true }
+  | { events: (stream: EventStream) => void; headers?: Record<string, string> };
+
+export type Handlers<T extends RouteTable> = { [Name in keyof T]: (request: Request<T[Name]>) => Promise<Reply<T[Name]>> | Reply<T[Name]> };
+
+export interface ServeOptions {
+  host: string;
+  port: number;
+  log: Log;
+  body_bytes_max: number;
+  /** A silent event stream gets a comment this often. */
+  ping_ms: number;
+}
+
+export interface Served {
+  readonly host: string;
+  readonly port: number;
+  readonly url: string;
+  /** Stops accepting and waits for open requests; streams still open after `grace_ms` are cut. */
+  close(grace_ms: number): Promise<void>;
+}
+
+const CORRELATION_ID = /^[A-Za-z0-9-]{1,64}$/;
+
+export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<T>, options: ServeOptions): Promise<Served> {
+  const { log } = options;
+  const streams = new Set<EventStream>();
+  const app = fastify({
+    logger: false,
+    bodyLimit: options.body_bytes_max,
+    requestTimeout: 60_000,
+    forceCloseConnections: "idle",
+    genReqId: (request) => {
+      const given = request.headers["x-correlation-id"];
+      return typeof given === "string" && CORRELATION_ID.test(given) ? given : randomUUID();
+    },
+  });
+  app.addHook("onRequest", async (request, reply) => {
+    reply.header("x-correlation-id", request.id);
+  });
+  app.setErrorHandler((error, request, reply) => refuse(toRbeesError(error, options), request, reply, log));
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split("?", 1)[0];
+    return refuse(
+      new RbeesError("NOT_FOUND", `There is no ${request.method} ${path}. GET /openapi.json lists what there is.`),
+      request,
+      reply,
+      log,
+    );
+  });
+
+  for (const [name, route] of Object.entries(routes)) {
+    const handler = handlers[name] as unknown as (request: Request<Route>) => Promise<Reply> | Reply;
+    app.route({
+      method: route.method,
+      url: route.path.replace(/\{(\w+)\}/g, ":$1"),
+      handler: async (request, reply) => {
+        const answer = await handler(parseRequest(route, request));
+        if ("events" in answer) return openStream(answer, request, reply, streams);
+        if ("json" in answer)
+          return reply
+            .code(answer.status ?? 200)
+            .headers(answer.headers ?? {})
+            .type("application/json; charset=utf-8")
+            .send(JSON.stringify(answer.json));
+        if ("text" in answer)
+          return reply
+            .code(answer.status ?? 200)
+            .type(answer.content_type ?? "text/plain; charset=utf-8")
+            .send(answer.text);
+        return reply.code(answer.status ?? 204).send();
+      },
+    });
+  }
+
+  const pings = setInterval(
+    () => {
+      for (const stream of streams) stream.ping(options.ping_ms);
+    },
+    Math.max(10, options.ping_ms / 4),
+  );
+  pings.unref();
+
+  try {
+    await app.listen({ host: options.host, port: options.port, backlog: 1024 });
+  } catch (error) {
+    clearInterval(pings);
+    throw listenError(error, options);
+  }
+  const address = app.server.address();
+  const port = typeof address === "object" && address !== null ? address.port : options.port;
+  return {
+    host: options.host,
+    port,
+    url: `http://${options.host.includes(":") ? `[${options.host}]` : options.host}:${port}`,
+    async close(grace_ms) {
+      clearInterval(pings);
+      const cut = setTimeout(() => {
+        for (const stream of streams) stream.cut();
+        app.server.closeAllConnections();
+      }, grace_ms);
+      await app.close();
+      clearTimeout(cut);
+    },
+  };
+}
+
+function parseRequest(route: Route, request: FastifyRequest): Request<Route> {
+  const problems: FieldProblem[] = [];
+  const parse = (schema: Route["body"], value: unknown) => {
+    if (schema === undefined) return undefined;
+    const parsed = schema.safeParse(value);
+    if (!parsed.success) problems.push(...fieldProblems(parsed.error));
+    return parsed.data;
+  };
+  if (route.body !== undefined && request.body === undefined) {
+    throw new RbeesError("INVALID_REQUEST", "A JSON body is required: send it with Content-Type: application/json.");
+  }
+  const query = parse(route.query, request.query);
+  const body = parse(route.body, request.body);
+  if (problems.length > 0) throw invalidRequest(problems);
+  const accept = request.headers.accept ?? "";
+  return {
+    params: request.params as Record<never, string>,
+    query: query as undefined,
+    body: body as undefined,
+    correlation_id: request.id,
+    wants: { json: accept.includes("application/json"), events: accept.includes("text/event-stream") },
+    headers: request.headers,
+  };
+}
+
+function openStream(
+  answer: Extract<Reply, { events: unknown }>,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  streams: Set<EventStream>,
+): FastifyReply {
+  reply.hijack();
+  const stream = new EventStream(request.raw, reply.raw, { "x-correlation-id": request.id, ...answer.headers });
+  streams.add(stream);
+  stream.onClose(() => streams.delete(stream));
+  answer.events(stream);
+  return reply;
+}
+
+function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply, log: Log): FastifyReply {
+  if (error.status >= 500 && error.cause !== undefined) log.error({ err: error.cause, correlation_id: request.id }, error.message);
+  if (error.retry_after_ms !== undefined) {
+    reply.header("retry-after", String(Math.max(1, Math.ceil(error.retry_after_ms / 1000))));
+    reply.header("x-backoff-ms", String(Math.ceil(error.retry_after_ms)));
+  }
+  return reply
+    .code(error.status)
+    .type("application/json; charset=utf-8")
+    .send(JSON.stringify(error.body(request.id)));
+}
+
+function toRbeesError(error: unknown, options: ServeOptions): RbeesError {
+  if (error instanceof RbeesError) return error;
+  const { code = "", statusCode = 500, message = String(error) } = error as { code?: string; statusCode?: number; message?: string };
+  if (code === "FST_ERR_CTP_BODY_TOO_LARGE") {
+    return new RbeesError("PAYLOAD_TOO_LARGE", `The body is larger than ${options.body_bytes_max} bytes.`);
+  }
+  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
+    return new RbeesError(
+      "INVALID_REQUEST",
+      "The body must be JSON: send Content-Type: application/json (curl: -H 'content-type: application/json').",
+    );
+  }
+  if (code === "FST_ERR_CTP_EMPTY_JSON_BODY") return new RbeesError("INVALID_REQUEST", "The body is empty; it must be JSON.");
+  if (statusCode === 400) return new RbeesError("INVALID_REQUEST", `The body is not valid JSON (${withoutQuotedInput(message)}).`);
+  if (statusCode < 500) return new RbeesError("INVALID_REQUEST", message);
+  return new RbeesError("INTERNAL", "This is a bug in rbees; the log has the details under this correlation id.", { cause: error });
+}
+
+/** V8 quotes the text around a JSON mistake; that may be part of a prompt, which no error may echo. */
+function withoutQuotedInput(message: string): string {
+  return /at position \d+|Unexpected end of JSON input/.exec(message)?.[0] ?? "it can't be parsed";
+}
+
+function listenError(error: unknown, { host, port }: ServeOptions): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === "EADDRINUSE")
+    return new RbeesError("CONFLICT", `${host}:${port} is taken by another program. Choose another port, or stop that program.`, {
+      cause: error,
+    });
+  if (code === "EACCES") return new RbeesError("FORBIDDEN", `Not allowed to listen on ${host}:${port}.`, { cause: error });
+  if (code === "EADDRNOTAVAIL") return new RbeesError("INVALID_REQUEST", `${host} is no address of this machine.`, { cause: error });
+  return error;
+}

@@ -1,0 +1,26 @@
+/** The routes about the orchestrator itself: health, metrics, its description. */
+import { openApi } from "@rbees/contracts/openapi";
+import { orcdRoutes } from "@rbees/contracts/routes";
+import type { Handlers } from "@rbees/kit/http";
+import { VERSION } from "@rbees/kit/version";
+import type { Loop } from "../loop.ts";
+import type { OrcdMetrics } from "../metrics.ts";
+
+type SystemRoutes = Pick<typeof orcdRoutes, "health" | "metrics" | "openapi">;
+
+export function systemHandlers(loop: Loop, metrics: OrcdMetrics): Handlers<SystemRoutes> {
+  const started = performance.now();
+  const description = openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION });
+  return {
+    health({ wants }) {
+      if (!wants.json) return { text: "OK" };
+      const { workers, queued } = loop.state;
+      const uptime_seconds = Math.round(performance.now() - started) / 1000;
+      return { json: { status: "OK", version: VERSION, uptime_seconds, workers: workers.size, queue_depth: queued } };
+    },
+    async metrics() {
+      return { text: await metrics.registry.metrics(), content_type: metrics.registry.contentType };
+    },
+    openapi: () => ({ json: description }),
+  };
+}

@@ -1,0 +1,159 @@
+/** Carrying out decisions: attempts are started and ended, streams are told, ended jobs kept for a while. May be repeated. */
+
+import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
+import type { JobEvent } from "@rbees/contracts/events";
+import type { AttemptOutcome, Decision } from "@rbees/core/step";
+import type { Log } from "@rbees/kit/log";
+import { type ActiveJob, sentTokens } from "./active-job.ts";
+import type { JobRegistry } from "./job-registry.ts";
+import type { OrcdMetrics } from "./metrics.ts";
+import type { WorkerDirectory } from "./worker-directory.ts";
+
+export interface DeedPorts {
+  readonly jobs: JobRegistry;
+  readonly workers: WorkerDirectory;
+  readonly metrics: OrcdMetrics;
+  readonly log: Log;
+  readonly attemptEnded: (job_id: string, attempt: number, worker_id: string, outcome: AttemptOutcome) => void;
+}
+
+export class Deeds {
+  readonly #ports: DeedPorts;
+  /** How to end each running attempt. */
+  readonly #running = new Map<string, () => void>();
+
+  constructor(ports: DeedPorts) {
+    this.#ports = ports;
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  carryOut(decision: Decision): void {
+    const { jobs, workers, log } = this.#ports;
+    switch (decision.type) {
+      case "accept":
+        jobs.get(decision.job_id)?.stream.append({ type: "queued", job_id: decision.job_id, position: decision.position });
+        break;
+      case "refuse":
+        jobs.drop(decision.job_id);
+        break;
+      case "dispatch":
+        this.#dispatch(decision);
+        break;
+      case "abort":
+        this.#running.get(attemptName(decision.job_id, decision.attempt))?.();
+        break;
+      case "requeue": {
+        const job = jobs.get(decision.job_id);
+        if (job !== undefined) job.moved_because = decision.reason;
+        log.warn({ job_id: decision.job_id, attempt: decision.attempt, reason: decision.reason }, "attempt lost, job queued again");
+        break;
+      }
+      case "settle":
+        this.#settle(decision);
+        break;
+      case "worker.leave":
+        workers.remove(decision.worker_id, decision.epoch);
+        log.warn({ worker_id: decision.worker_id, reason: decision.reason }, "worker left");
+        break;
+      case "worker.join":
+        if (!decision.again) log.info({ worker_id: decision.worker_id, model: decision.model }, "worker joined");
+        break;
+      case "worker.drain":
+        log.info({ worker_id: decision.worker_id }, "worker draining");
+        break;
+      case "worker.reject":
+        break;
+    }
+  }
+
+  #dispatch({ job_id, attempt, worker_id }: Extract<Decision, { type: "dispatch" }>): void {
+    const { jobs, workers, metrics, log } = this.#ports;
+    const job = jobs.get(job_id);
+    const link = workers.link(worker_id);
+    let over = false;
+    const ended = (outcome: AttemptOutcome) => {
+      over = true;
+      this.#running.delete(attemptName(job_id, attempt));
+      metrics.dispatched.inc({ worker_id, outcome: outcome.kind });
+      metrics.connections.dec({ worker_id });
+      this.#ports.attemptEnded(job_id, attempt, worker_id, outcome);
+    };
+    metrics.connections.inc({ worker_id });
+    if (job === undefined || link === undefined) return ended({ kind: "lost", reason: "the worker left", reached: false });
+    job.attempt = attempt;
+    const tokens = this.#continueFrom(job);
+    const { request } = job;
+    const { prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop } = request;
+    const sampling = defined({ max_tokens, temperature, top_p, top_k, min_p, seed, stop });
+    const continued = tokens.length > 0 ? { continue_from: { tokens } } : {};
+    log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
+    const abort = link.execute({ job_id, attempt, prompt, raw, max_tokens, ...sampling, ...continued }, job.correlation_id, {
+      onToken(block) {
+        if (job.first_token_at_ms === null) {
+          job.first_token_at_ms = Date.now();
+          metrics.time_to_first_token.observe({ model: request.model }, (job.first_token_at_ms - job.submitted_at_ms) / 1000);
+        }
+        job.stream.appendBlock(block);
+      },
+      onEvent(event) {
+        if (event.type === "end") job.end = event;
+        else if (event.type === "metrics") job.stream.append(event);
+        else if (event.type === "started") {
+          // What the worker calls itself is its affair: the client is told what the registry knows.
+          const reason = job.moved_because;
+          job.stream.append(
+            tokens.length > 0
+              ? { type: "migrated", attempt, worker_id, reason }
+              : { type: "started", job_id, attempt, worker_id, model: request.model },
+          );
+        }
+      },
+      onEnded: ended,
+    });
+    if (!over) this.#running.set(attemptName(job_id, attempt), abort);
+  }
+
+  /** The tokens the next attempt continues after; none when it begins from the start. */
+  #continueFrom(job: ActiveJob): number[] {
+    const tokens = sentTokens(job);
+    if (tokens !== undefined && !job.begins_anew) return tokens;
+    const reason = tokens === undefined ? "more was sent than is kept for replay" : "the orchestrator was restarted";
+    if (job.begins_anew || tokens === undefined) job.stream.append({ type: "restarted", reason });
+    job.begins_anew = false;
+    return [];
+  }
+
+  #settle({ job_id, status, code, message, retriable }: Extract<Decision, { type: "settle" }>): void {
+    const { jobs, metrics } = this.#ports;
+    const job = jobs.get(job_id);
+    if (job === undefined) return;
+    const failed: JobEvent = {
+      type: "error",
+      code: code ?? "INTERNAL",
+      message: message ?? ERRORS[(code ?? "INTERNAL") as ErrorCode]?.title ?? "",
+      retriable: retriable ?? false,
+    };
+    job.stream.append(status === "succeeded" && job.end !== undefined ? job.end : failed);
+    metrics.ended.inc({ status });
+    jobs.end(job);
+  }
+
+  /** Ends every running attempt: the last thing before the process goes. */
+  abortAll(): void {
+    for (const abort of this.#running.values()) abort();
+  }
+}
+
+function attemptName(job_id: string, attempt: number): string {
+  return `${job_id}#${attempt}`;
+}
+
+/** Without the members that are undefined. */
+function defined<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+}

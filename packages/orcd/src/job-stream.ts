@@ -1,0 +1,126 @@
+/**
+ * One job's event stream: gives each event its id, keeps it for replay, and passes it on to whoever reads. A reader who keeps
+ * up gets the same string the log got; one who falls behind reads from the log at its own pace, and nothing waits for it.
+ */
+
+import { ERRORS } from "@rbees/contracts/errors";
+import type { JobEvent } from "@rbees/contracts/events";
+import { encodeEvent } from "@rbees/contracts/sse";
+import type { EventStream } from "@rbees/kit/event-stream";
+import { ReplayLog, type SlabPool } from "./replay-log.ts";
+
+/** How much of the log a reader who catches up is given at a time. */
+const CATCH_UP_BYTES = 65_536;
+
+interface Reader {
+  readonly stream: EventStream;
+  /** The last event it was given. */
+  id: number;
+  /** Since when its socket has been full; undefined while it takes what it gets. */
+  blocked_at_ms: number | undefined;
+}
+
+export interface StreamLimits {
+  replay_bytes_per_job_max: number;
+  reader_stall_ms_max: number;
+}
+
+export class JobStream {
+  readonly #log: ReplayLog;
+  readonly #limits: StreamLimits;
+  readonly #readers = new Set<Reader>();
+  #ended = false;
+  #released = false;
+
+  /** `base`: ids begin after it, so that they rise over restarts of the orchestrator too. */
+  constructor(pool: SlabPool, limits: StreamLimits, base: number) {
+    this.#log = new ReplayLog(pool, limits.replay_bytes_per_job_max, base);
+    this.#limits = limits;
+  }
+
+  get readers(): number {
+    return this.#readers.size;
+  }
+
+  get last_id(): number {
+    return this.#log.last_id;
+  }
+
+  /** The oldest event that can still be read; later than `last_id` when none can. */
+  get first_id(): number {
+    return this.#released ? this.#log.last_id + 1 : this.#log.first_id;
+  }
+
+  append(event: JobEvent): void {
+    this.appendBlock(Buffer.from(encodeEvent(event), "utf8").toString("latin1"));
+    if (event.type === "end" || event.type === "error") this.#close();
+  }
+
+  /** An event without its id line, as the latin1 string of its bytes: the hot path of the relay. */
+  appendBlock(block: string): void {
+    const id = this.#log.last_id + 1;
+    const event = `id: ${id}\n${block}`;
+    this.#log.append(event);
+    for (const reader of this.#readers) {
+      if (reader.blocked_at_ms !== undefined || reader.id !== id - 1) continue;
+      reader.id = id;
+      if (!reader.stream.write(event)) reader.blocked_at_ms = performance.now();
+    }
+  }
+
+  /** Everything since the log began, decoded: for the stored text, for continuation, never while tokens flow. */
+  events(): { type: string; [key: string]: unknown }[] {
+    const { latin1 } = this.#log.read(this.first_id - 1, Number.POSITIVE_INFINITY);
+    const text = Buffer.from(latin1, "latin1").toString("utf8");
+    return [...text.matchAll(/^data: (.*)$/gm)].map(([, data]) => JSON.parse(data as string));
+  }
+
+  /** Adds a reader who has seen everything up to `after_id`. */
+  attach(stream: EventStream, after_id: number): void {
+    const reader: Reader = { stream, id: Math.max(after_id, this.first_id - 1), blocked_at_ms: undefined };
+    this.#readers.add(reader);
+    stream.onClose(() => this.#readers.delete(reader));
+    stream.onDrain(() => {
+      reader.blocked_at_ms = undefined;
+      this.#catchUp(reader);
+    });
+    this.#catchUp(reader);
+  }
+
+  #catchUp(reader: Reader): void {
+    while (reader.blocked_at_ms === undefined && reader.id < this.#log.last_id && !reader.stream.closed) {
+      if (reader.id + 1 < this.first_id) return this.#cutOff(reader);
+      const { latin1, last_id } = this.#log.read(reader.id, CATCH_UP_BYTES);
+      reader.id = last_id;
+      if (!reader.stream.write(latin1)) reader.blocked_at_ms = performance.now();
+    }
+    if (this.#ended && reader.id >= this.#log.last_id) reader.stream.end();
+  }
+
+  /** Cuts off readers that have taken nothing for too long; they may resume by id. */
+  cutStalled(now_ms: number): void {
+    for (const reader of this.#readers) {
+      if (reader.blocked_at_ms !== undefined && now_ms - reader.blocked_at_ms > this.#limits.reader_stall_ms_max) this.#cutOff(reader);
+    }
+  }
+
+  #cutOff(reader: Reader): void {
+    this.#readers.delete(reader);
+    const { title, retriable } = ERRORS.LAGGED;
+    // Without an id: it is no event of the job, and the reader's last id must stay what it was.
+    reader.stream.writeText(encodeEvent({ type: "error", code: "LAGGED", message: `${title}.`, retriable } as JobEvent));
+    reader.stream.cut();
+  }
+
+  #close(): void {
+    this.#ended = true;
+    for (const reader of this.#readers) this.#catchUp(reader);
+  }
+
+  /** Forgets the events: readers who still wait are cut off. */
+  release(): void {
+    for (const reader of this.#readers) this.#cutOff(reader);
+    this.#released = true;
+    this.#log.release();
+  }
+}

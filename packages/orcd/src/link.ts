@@ -1,0 +1,196 @@
+/**
+ * The link to one worker: starts attempts over HTTP and cuts their event streams into blocks. A token's bytes are passed on
+ * untouched; everything else is parsed and checked. The connection is the attempt: when it breaks, the attempt is lost.
+ */
+
+import { ErrorBody } from "@rbees/contracts/errors";
+import type { WorkerEvent } from "@rbees/contracts/events";
+import { WorkerEvent as WorkerEventSchema } from "@rbees/contracts/events";
+import type { Execute } from "@rbees/contracts/worker";
+import { type Dispatcher, Pool } from "undici";
+import type { z } from "zod";
+
+const TOKEN_HEAD = 'event: token\ndata: {"type":"token",';
+/** The most bytes one event may have; a worker that sends more is not speaking our protocol. */
+const BLOCK_BYTES_MAX = 1_048_576;
+
+export type LinkOutcome =
+  | { kind: "done" }
+  | { kind: "failed"; code: string; message: string; retriable: boolean }
+  | { kind: "refused"; reason: string }
+  | { kind: "lost"; reason: string; reached: boolean }
+  | { kind: "aborted" };
+
+export interface AttemptListener {
+  /** One token event, as the latin1 string of its bytes. */
+  onToken(block: string): void;
+  /** `started`, `metrics`, and the `end` or `error` just before `onEnded`. */
+  onEvent(event: Exclude<WorkerEvent, { type: "token" }>): void;
+  /** Exactly once, last. */
+  onEnded(outcome: LinkOutcome): void;
+}
+
+export interface LinkLimits {
+  connect_ms_max: number;
+  attempt_silence_ms_max: number;
+}
+
+export class Link {
+  readonly #pool: Pool;
+
+  constructor(origin: string, limits: LinkLimits) {
+    this.#pool = new Pool(origin, {
+      connections: null,
+      pipelining: 1,
+      keepAliveTimeout: 30_000,
+      connectTimeout: limits.connect_ms_max,
+      headersTimeout: limits.attempt_silence_ms_max,
+      bodyTimeout: limits.attempt_silence_ms_max,
+    });
+  }
+
+  /** Starts an attempt; the returned function ends it by breaking the connection. */
+  execute(body: z.input<typeof Execute>, correlation_id: string, listener: AttemptListener): () => void {
+    const attempt = new Attempt(listener);
+    this.#pool.dispatch(
+      {
+        path: "/execute",
+        method: "POST",
+        headers: { "content-type": "application/json", accept: "text/event-stream", "x-correlation-id": correlation_id },
+        body: JSON.stringify(body),
+      },
+      attempt,
+    );
+    return () => attempt.abort();
+  }
+
+  async close(): Promise<void> {
+    await this.#pool.destroy();
+  }
+}
+
+class Attempt implements Dispatcher.DispatchHandler {
+  readonly #listener: AttemptListener;
+  #controller: Dispatcher.DispatchController | undefined;
+  #status = 0;
+  #rest = "";
+  #outcome: LinkOutcome | undefined;
+  #ended = false;
+  #aborted = false;
+  #checked = false;
+
+  constructor(listener: AttemptListener) {
+    this.#listener = listener;
+  }
+
+  abort(): void {
+    this.#aborted = true;
+    this.#controller?.abort(new Error("aborted"));
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#aborted) controller.abort(new Error("aborted"));
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number): void {
+    this.#status = status;
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    const text = chunk.toString("latin1");
+    if (this.#status !== 200) {
+      this.#rest += text;
+      return;
+    }
+    try {
+      this.#cut(this.#rest === "" ? text : this.#rest + text);
+    } catch (error) {
+      this.#outcome = { kind: "lost", reason: `it sent what is no event (${(error as Error).message})`, reached: true };
+      controller.abort(error as Error);
+    }
+  }
+
+  /** Cuts whole blocks off; what is left over waits for the next chunk. */
+  #cut(text: string): void {
+    let from = 0;
+    for (;;) {
+      const end = text.indexOf("\n\n", from);
+      if (end < 0) break;
+      this.#block(from === 0 && end + 2 === text.length ? text : text.slice(from, end + 2));
+      from = end + 2;
+    }
+    this.#rest = from === text.length ? "" : text.slice(from);
+    if (this.#rest.length > BLOCK_BYTES_MAX) throw new RangeError(`an event exceeds ${BLOCK_BYTES_MAX} bytes`);
+  }
+
+  #block(block: string): void {
+    if (this.#outcome !== undefined || this.#aborted) return;
+    // The one line break inside is the one after the name: no further field can be smuggled in.
+    if (block.startsWith(TOKEN_HEAD) && block.indexOf("\n", TOKEN_HEAD.length) === block.length - 2) {
+      // Its shape is fixed, so the first one of a stream stands for all.
+      if (!this.#checked) this.#parse(block);
+      this.#checked = true;
+      this.#listener.onToken(block);
+      return;
+    }
+    if (block.startsWith(":")) return;
+    const event = this.#parse(block);
+    if (event.type === "token") throw new SyntaxError("a token event in another shape");
+    this.#listener.onEvent(event);
+    if (event.type === "end") this.#outcome = { kind: "done" };
+    if (event.type === "error") this.#outcome = { kind: "failed", code: event.code, message: event.message, retriable: event.retriable };
+  }
+
+  #parse(block: string): WorkerEvent {
+    const data = /^data: ?(.*)$/m.exec(Buffer.from(block, "latin1").toString("utf8"))?.[1];
+    if (data === undefined) throw new SyntaxError("an event without data");
+    return WorkerEventSchema.parse(JSON.parse(data));
+  }
+
+  onResponseEnd(): void {
+    if (this.#status === 200) this.#end(this.#outcome ?? { kind: "lost", reason: "its stream ended without an end", reached: true });
+    else this.#end(refusal(this.#status, this.#rest));
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    if (this.#aborted) return this.#end({ kind: "aborted" });
+    this.#end(this.#outcome ?? { kind: "lost", reason: reasonOf(error), reached: this.#status !== 0 });
+  }
+
+  #end(outcome: LinkOutcome): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#listener.onEnded(outcome);
+  }
+}
+
+/** What a worker's answer other than 200 means for the attempt. */
+function refusal(status: number, latin1: string): LinkOutcome {
+  const body = ErrorBody.safeParse(parseJson(Buffer.from(latin1, "latin1").toString("utf8")));
+  if (!body.success) return { kind: "lost", reason: `it answered ${status}, not as a worker would`, reached: false };
+  const { code, message, retriable } = body.data.error;
+  if (code === "ALL_SLOTS_BUSY" || code === "SHUTTING_DOWN") return { kind: "refused", reason: message };
+  return { kind: "failed", code, message, retriable };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function reasonOf(error: Error): string {
+  const { code } = error as NodeJS.ErrnoException;
+  const known: Record<string, string> = {
+    ECONNREFUSED: "nothing listens at its address",
+    UND_ERR_CONNECT_TIMEOUT: "its address did not answer in time",
+    UND_ERR_BODY_TIMEOUT: "it fell silent",
+    UND_ERR_HEADERS_TIMEOUT: "it did not answer in time",
+    UND_ERR_SOCKET: "the connection broke",
+    ECONNRESET: "the connection broke",
+  };
+  return known[code ?? ""] ?? error.message;
+}

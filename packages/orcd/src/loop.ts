@@ -1,0 +1,76 @@
+/**
+ * The loop: the one holder of the core's state. An event goes through `step`; what it decided is written down in one
+ * transaction; only then is it carried out, in the order in which it was decided. A failed transaction ends the process:
+ * the rows are the truth, and the next start recovers from them.
+ */
+import type { State } from "@rbees/core/state";
+import { type Decision, type Event, step } from "@rbees/core/step";
+import type { ActiveJob } from "./active-job.ts";
+import { attemptEnded, changesFor } from "./record.ts";
+import type { Change, Store } from "./store/port.ts";
+
+export interface LoopPorts {
+  readonly store: Store;
+  readonly jobOf: (job_id: string) => ActiveJob | undefined;
+  readonly carryOut: (decision: Decision) => void;
+  /** The store refused: nothing of this can be undone, so the process has to end. */
+  readonly fatal: (error: unknown) => void;
+}
+
+type WithoutTime = Event extends infer Each ? (Each extends Event ? Omit<Each, "now_ms"> : never) : never;
+
+export interface Sent {
+  readonly decisions: readonly Decision[];
+  /** Resolves when the decisions are durable and have been carried out. */
+  readonly done: Promise<void>;
+}
+
+export class Loop {
+  readonly state: State;
+  readonly #ports: LoopPorts;
+  #closed = false;
+
+  constructor(state: State, ports: LoopPorts) {
+    this.state = state;
+    this.#ports = ports;
+  }
+
+  send(event: WithoutTime, now_ms = Date.now()): Sent {
+    if (this.#closed) return { decisions: [], done: Promise.resolve() };
+    const decisions = step(this.state, { ...event, now_ms } as Event);
+    const changes = this.#changes(event, decisions, now_ms);
+    return { decisions, done: changes.length === 0 ? this.#now(decisions) : this.#after(changes, decisions) };
+  }
+
+  #changes(event: WithoutTime, decisions: readonly Decision[], now_ms: number): Change[] {
+    const context = {
+      now_ms,
+      ...(event.type === "attempt.ended" ? { ended: { job_id: event.job_id, attempt: event.attempt, outcome: event.outcome.kind } } : {}),
+    };
+    const decided = decisions.flatMap((decision) =>
+      changesFor(decision, "job_id" in decision ? this.#ports.jobOf(decision.job_id) : undefined, context),
+    );
+    return [...attemptEnded(context), ...decided];
+  }
+
+  async #now(decisions: readonly Decision[]): Promise<void> {
+    for (const decision of decisions) this.#ports.carryOut(decision);
+  }
+
+  async #after(changes: Change[], decisions: readonly Decision[]): Promise<void> {
+    try {
+      await this.#ports.store.commit(changes);
+    } catch (error) {
+      this.#closed = true;
+      this.#ports.fatal(error);
+      throw error;
+    }
+    if (this.#closed) return;
+    for (const decision of decisions) this.#ports.carryOut(decision);
+  }
+
+  /** From now on events change nothing: what ran is recovered at the next start. */
+  close(): void {
+    this.#closed = true;
+  }
+}

@@ -1,0 +1,57 @@
+#!/usr/bin/env node
+/** `rbees-orcd`: reads the configuration, runs the orchestrator until a signal. The only `process.exit` of this program. */
+import { join } from "node:path";
+import { EXIT, RbeesError } from "@rbees/contracts/errors";
+import { describeConfig, describeFlags, environment, loadConfig } from "@rbees/kit/config";
+import { homeOf } from "@rbees/kit/home";
+import { createLog } from "@rbees/kit/log";
+import { stopOnSignal } from "@rbees/kit/shutdown";
+import { nodeTooOld, VERSION } from "@rbees/kit/version";
+import { settings } from "./config.ts";
+import { createOrcd } from "./orcd.ts";
+
+const HELP = `rbees-orcd ${VERSION}: the orchestrator. Admits jobs, queues them, gives them to workers, relays their tokens, keeps the record.
+
+  rbees-orcd [flags]          run
+  rbees-orcd config [flags]   print the configuration and where each value comes from
+
+Settings come from the flags below, then RBEES_* environment variables (--queue-jobs-max is RBEES_QUEUE_JOBS_MAX),
+then [orcd] in config.toml, then the defaults.
+
+${describeFlags(settings)}
+`;
+
+/** Further than `drain_ms`: closing the store and the sockets needs a moment too. */
+const STOP_MARGIN_MS = 5000;
+
+async function main(argv: readonly string[]): Promise<void> {
+  const old = nodeTooOld(process.versions.node);
+  if (old !== undefined) throw new RbeesError("CONFLICT", old);
+  if (argv.includes("--help") || argv.includes("-h")) return void process.stdout.write(HELP);
+  if (argv.includes("--version")) return void process.stdout.write(`${VERSION}\n`);
+  const env = environment();
+  const home = homeOf(env);
+  const loaded = loadConfig(settings, { section: "orcd", argv, env, file: join(home.config, "config.toml") });
+  const [verb, ...more] = loaded.rest;
+  if (verb === "config" && more.length === 0) return void process.stdout.write(`${describeConfig(settings, loaded)}\n`);
+  if (verb !== undefined) throw new RbeesError("INVALID_REQUEST", `rbees-orcd has no "${verb}"; --help lists what it has.`);
+  const { config } = loaded;
+  const log = createLog("rbees-orcd", { level: config.log_level, format: config.log_format });
+  const fatal = (error: unknown) => {
+    log.fatal({ err: error }, "the store failed; ending, so that the next start recovers from what is written");
+    process.exit(EXIT.bug);
+  };
+  const orcd = await createOrcd(config, { log, data_dir: config.data_dir === "" ? join(home.data, "orcd") : config.data_dir, fatal });
+  stopOnSignal(
+    () => orcd.stop(),
+    log,
+    config.drain_ms + STOP_MARGIN_MS,
+    (code) => process.exit(code),
+  );
+}
+
+main(process.argv.slice(2)).catch((error) => {
+  if (!(error instanceof RbeesError)) throw error;
+  process.stderr.write(`rbees-orcd: ${error.message}\n`);
+  process.exit(error.exit === EXIT.bug ? EXIT.bug : error.code === "INVALID_REQUEST" ? EXIT.usage : EXIT.failed);
+});

@@ -1,0 +1,152 @@
+/**
+ * What is written down for each decision: the rows and the audit entry that become durable in one transaction, before the
+ * decision is carried out. Prompts and answers enter the job's row; the audit trail gets only their hashes and lengths.
+ */
+import { hash } from "node:crypto";
+import type { Decision } from "@rbees/core/step";
+import { type ActiveJob, textSoFar } from "./active-job.ts";
+import type { AuditValue } from "./store/audit-chain.ts";
+import type { Change } from "./store/port.ts";
+
+type Fields = { readonly [key: string]: AuditValue };
+
+export interface RecordContext {
+  readonly now_ms: number;
+  /** How the attempt that the event is about ended. */
+  readonly ended?: { job_id: string; attempt: number; outcome: string };
+}
+
+/** The changes for one decision about a job or worker. `job` is undefined for decisions that concern none. */
+export function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms }: RecordContext): Change[] {
+  const audit = (kind: string, fields: Fields): Change => ({ table: "audit", append: { at_ms: now_ms, kind, fields } });
+  switch (decision.type) {
+    case "accept":
+      return job === undefined ? [] : [jobRow(job), audit("job.accepted", { ...who(job), ...request(job) })];
+    case "refuse":
+      return job === undefined ? [] : [audit("job.refused", { ...who(job), code: decision.code, ...request(job) })];
+    case "dispatch": {
+      const { job_id, attempt, worker_id } = decision;
+      return [
+        { table: "jobs", id: job_id, update: { status: "running", attempt, worker_id, started_at_ms: now_ms } },
+        { table: "attempts", insert: { job_id, attempt, worker_id, started_at_ms: now_ms, ended_at_ms: null, outcome: null } },
+        audit("job.dispatched", { job_id, attempt, worker_id }),
+      ];
+    }
+    case "requeue": {
+      const { job_id, attempt, spent, reason } = decision;
+      return [
+        { table: "jobs", id: job_id, update: { status: "queued", worker_id: null, spent } },
+        audit("job.requeued", { job_id, attempt, reason }),
+      ];
+    }
+    case "settle":
+      return job === undefined ? [] : settled(decision, job, now_ms, audit);
+    case "worker.join":
+      if (decision.again) return [];
+      return [
+        { table: "models", insert: { model: decision.model, first_seen_at_ms: now_ms } },
+        audit("worker.joined", { worker_id: decision.worker_id, epoch: decision.epoch, model: decision.model }),
+      ];
+    case "worker.drain":
+      return [audit("worker.draining", { worker_id: decision.worker_id })];
+    case "worker.leave":
+      return [audit("worker.left", { worker_id: decision.worker_id, reason: decision.reason })];
+    case "abort":
+    case "worker.reject":
+      return [];
+  }
+}
+
+/** The row of the attempt that ended. */
+export function attemptEnded({ ended, now_ms }: RecordContext): Change[] {
+  if (ended === undefined) return [];
+  const { job_id, attempt, outcome } = ended;
+  return [{ table: "attempts", job_id, attempt, update: { ended_at_ms: now_ms, outcome } }];
+}
+
+function who(job: ActiveJob): Fields {
+  return { job_id: job.id, correlation_id: job.correlation_id };
+}
+
+function request({ request: asked }: ActiveJob): Fields {
+  const { model, priority, max_tokens, seed, temperature } = asked;
+  return { model, priority, max_tokens, seed, temperature: String(temperature), ...digest("prompt", asked.prompt) };
+}
+
+function digest(name: string, text: string): Fields {
+  const bytes = Buffer.from(text, "utf8");
+  return { [`${name}_sha256`]: hash("sha256", bytes, "hex"), [`${name}_bytes`]: bytes.length };
+}
+
+function jobRow(job: ActiveJob): Change {
+  const { request: asked } = job;
+  return {
+    table: "jobs",
+    insert: {
+      id: job.id,
+      status: "queued",
+      model: asked.model,
+      priority: asked.priority,
+      request: JSON.stringify(asked),
+      correlation_id: job.correlation_id,
+      attempt: 0,
+      spent: 0,
+      worker_id: null,
+      lives: job.lives,
+      submitted_at_ms: job.submitted_at_ms,
+      started_at_ms: null,
+      first_token_at_ms: null,
+      ended_at_ms: null,
+      stop_reason: null,
+      tokens_in: null,
+      tokens_out: null,
+      tokens_cached: null,
+      prefill_ms: null,
+      decode_ms: null,
+      text: "",
+      error_code: null,
+      error_message: null,
+      error_retriable: null,
+    },
+  };
+}
+
+function settled(
+  decision: Extract<Decision, { type: "settle" }>,
+  job: ActiveJob,
+  now_ms: number,
+  audit: (kind: string, fields: Fields) => Change,
+): Change[] {
+  const { status, code = null, message = null, retriable } = decision;
+  const text = textSoFar(job);
+  const { end } = job;
+  const usage = { tokens_in: end?.tokens_in ?? null, tokens_out: end?.tokens_out ?? null, tokens_cached: end?.tokens_cached ?? null };
+  return [
+    {
+      table: "jobs",
+      id: job.id,
+      update: {
+        status,
+        ended_at_ms: now_ms,
+        first_token_at_ms: job.first_token_at_ms,
+        text,
+        stop_reason: end?.stop_reason ?? null,
+        ...usage,
+        prefill_ms: end?.timings.prefill_ms ?? null,
+        decode_ms: end?.timings.decode_ms ?? null,
+        error_code: code,
+        error_message: message,
+        error_retriable: retriable === undefined ? null : Number(retriable),
+      },
+    },
+    audit(status === "cancelled" ? "job.cancelled" : "job.ended", {
+      ...who(job),
+      status,
+      code,
+      attempts: job.attempt,
+      stop_reason: end?.stop_reason ?? null,
+      ...usage,
+      ...digest("answer", text),
+    }),
+  ];
+}

@@ -1,0 +1,36 @@
+/** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
+import type { AuditEntry } from "./audit-chain.ts";
+import type { AttemptTable, JobTable } from "./schema.ts";
+
+/** One row that changes. All changes of a commit become durable together, in order, or none does. */
+export type Change =
+  | { table: "jobs"; insert: Omit<JobTable, "seq"> }
+  | { table: "jobs"; id: string; update: Partial<Omit<JobTable, "seq" | "id">> }
+  | { table: "attempts"; insert: AttemptTable }
+  | { table: "attempts"; job_id: string; attempt: number; update: Pick<AttemptTable, "ended_at_ms" | "outcome"> }
+  | { table: "models"; insert: { model: string; first_seen_at_ms: number } }
+  | { table: "audit"; append: AuditEntry };
+
+export interface JobQuery {
+  status?: string | undefined;
+  model?: string | undefined;
+  limit: number;
+  before_seq?: number | undefined;
+}
+
+/** What survives a restart. */
+export interface Recovered {
+  /** Jobs that had not ended, those that ran first, each in order of acceptance; their `lives` already count this start. */
+  jobs: JobTable[];
+  models: string[];
+}
+
+export interface Store {
+  /** Resolves when the changes are on disk (fsync). Commits are carried out in the order of the calls. */
+  commit(changes: readonly Change[]): Promise<void>;
+  listJobs(query: JobQuery): Promise<JobTable[]>;
+  showJob(id: string): Promise<{ job: JobTable; attempts: AttemptTable[] } | undefined>;
+  /** Called once at start: ends the attempts that were open (their connections died with the last process). */
+  recover(now_ms: number): Promise<Recovered>;
+  close(): Promise<void>;
+}

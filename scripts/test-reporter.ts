@@ -1,0 +1,52 @@
+/** Test results for people: a line a file, every failure with its cause, and the closing line that machines read. */
+import { relative } from "node:path";
+import type { TestEvent } from "node:test/reporters";
+
+interface FileResult {
+  passed: number;
+  failed: number;
+  skipped: number;
+  ms: number;
+}
+
+export default async function* report(source: AsyncIterable<TestEvent>): AsyncGenerator<string> {
+  const files = new Map<string, FileResult>();
+  const failures: string[] = [];
+  const skips: string[] = [];
+  for await (const event of source) {
+    if (event.type === "test:stderr" || event.type === "test:stdout") continue;
+    if (event.type !== "test:pass" && event.type !== "test:fail") continue;
+    const { name, file = "", details, skip, nesting } = event.data;
+    const path = relative(process.cwd(), file);
+    if (nesting === 0 && name === file) continue;
+    if (details.type === "suite") continue;
+    const result = files.get(path) ?? { passed: 0, failed: 0, skipped: 0, ms: 0 };
+    if (!files.has(path)) files.set(path, result);
+    if (nesting === 0) result.ms += details.duration_ms;
+    if (event.type === "test:fail") {
+      result.failed += 1;
+      failures.push(`✖ ${path}: ${name}\n${indent(causeOf(event.data.details.error))}`);
+      yield `✖ ${path}: ${name}\n`;
+    } else if (skip !== undefined && skip !== false) {
+      result.skipped += 1;
+      skips.push(`- ${path}: ${name}${typeof skip === "string" ? ` (${skip})` : ""}`);
+    } else result.passed += 1;
+  }
+  for (const [path, { passed, failed, skipped, ms }] of [...files].sort()) {
+    yield `${failed > 0 ? "✖" : "✔"} ${path}: ${passed} passed${failed > 0 ? `, ${failed} failed` : ""}${skipped > 0 ? `, ${skipped} skipped` : ""} (${(ms / 1000).toFixed(1)} s)\n`;
+  }
+  if (skips.length > 0) yield `\nSkipped:\n${skips.join("\n")}\n`;
+  if (failures.length > 0) yield `\n${failures.join("\n\n")}\n`;
+  const sum = (pick: (result: FileResult) => number) => [...files.values()].reduce((total, result) => total + pick(result), 0);
+  const skipped = sum((result) => result.skipped);
+  yield `\n${sum((result) => result.passed)} passed, ${sum((result) => result.failed)} failed${skipped > 0 ? `, ${skipped} skipped` : ""}\n`;
+}
+
+function causeOf(error: Error & { cause?: unknown }): string {
+  const cause = error.cause instanceof Error ? error.cause : error;
+  return cause.stack ?? cause.message;
+}
+
+function indent(text: string): string {
+  return text.replace(/^/gm, "    ");
+}

@@ -1,0 +1,109 @@
+/**
+ * A worker that speaks the protocol and does what a test tells it to: for injecting faults into the orchestrator's link.
+ * Real inference is proven elsewhere, with the real worker.
+ */
+
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { encodeEvent } from "@rbees/contracts/sse";
+import type { Execute } from "@rbees/contracts/worker";
+
+export interface FakeAttempt {
+  readonly body: Execute;
+  readonly response: ServerResponse;
+  /** True once the orchestrator has broken the connection. */
+  readonly closed: Promise<void>;
+  started(): void;
+  /** Sends tokens with the given texts; ids count up from the index. */
+  tokens(...texts: string[]): void;
+  end(stop_reason?: "EOS" | "MAX_TOKENS" | "STOP_SEQUENCE"): void;
+  fail(code: string, retriable: boolean): void;
+  /** Breaks the connection in mid-stream. */
+  drop(): void;
+}
+
+export interface FakeWorker {
+  readonly id: string;
+  readonly port: number;
+  readonly origin: string;
+  /** Attempts as they come; waits for the next one. */
+  next(): Promise<FakeAttempt>;
+  /** Answers the next `/execute` with this status and body instead of a stream. */
+  refuseNext(status: number, body: unknown): void;
+  register(orchestrator_url: string, more?: Record<string, unknown>): Promise<Response>;
+  close(): Promise<void>;
+}
+
+export async function startFakeWorker(id: string, model = "fake"): Promise<FakeWorker> {
+  const arrived: FakeAttempt[] = [];
+  const waiting: ((attempt: FakeAttempt) => void)[] = [];
+  const refusals: { status: number; body: unknown }[] = [];
+  const server: Server = createServer(async (request, response) => {
+    const body = JSON.parse(await text(request)) as Execute;
+    const refusal = refusals.shift();
+    if (refusal !== undefined) {
+      response.writeHead(refusal.status, { "content-type": "application/json" }).end(JSON.stringify(refusal.body));
+      return;
+    }
+    const attempt = fakeAttempt(id, model, body, response);
+    const waiter = waiting.shift();
+    if (waiter === undefined) arrived.push(attempt);
+    else waiter(attempt);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  return {
+    id,
+    port,
+    origin: `http://127.0.0.1:${port}`,
+    next: () => {
+      const attempt = arrived.shift();
+      return attempt === undefined ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve(attempt);
+    },
+    refuseNext: (status, body) => refusals.push({ status, body }),
+    register: (orchestrator_url, more = {}) =>
+      fetch(`${orchestrator_url}/workers/register`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ id, host: "127.0.0.1", port, model, ...more }),
+      }),
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+function fakeAttempt(worker_id: string, model: string, body: Execute, response: ServerResponse): FakeAttempt {
+  const { job_id, attempt } = body;
+  let index = body.continue_from?.tokens.length ?? 0;
+  const closed = new Promise<void>((resolve) => response.on("close", () => resolve()));
+  response.writeHead(200, { "content-type": "text/event-stream" });
+  response.flushHeaders();
+  return {
+    body,
+    response,
+    closed,
+    started: () => response.write(encodeEvent({ type: "started", job_id, attempt, worker_id, model } as never)),
+    tokens(...texts) {
+      for (const t of texts) {
+        response.write(encodeEvent({ type: "token", t, i: index, ids: [1000 + index] } as never));
+        index += 1;
+      }
+    },
+    end(stop_reason = "EOS") {
+      const timings = { prefill_ms: 1, decode_ms: 2 };
+      response.end(encodeEvent({ type: "end", stop_reason, tokens_in: 3, tokens_out: index, tokens_cached: 0, timings } as never));
+    },
+    fail: (code, retriable) =>
+      response.end(encodeEvent({ type: "error", code, message: `the fake worker says ${code}`, retriable } as never)),
+    drop: () => response.destroy(),
+  };
+}
+
+async function text(request: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
+  for await (const part of request) parts.push(part as Buffer);
+  return Buffer.concat(parts).toString("utf8");
+}
