@@ -5,6 +5,8 @@ import type { Job, State } from "./state.ts";
 const NEWEST = 0.2;
 
 export function learnServiceTime(state: State, model: string, ran_ms: number): void {
+  // The clock was set back meanwhile.
+  if (ran_ms < 0) return;
   const mean = state.service_ms.get(model);
   state.service_ms.set(model, mean === undefined ? ran_ms : mean + NEWEST * (ran_ms - mean));
 }

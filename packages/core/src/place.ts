@@ -29,9 +29,9 @@ function excluded(reason: string): Verdict {
   return { possible: false, reason };
 }
 
-/** The score: more is better. A preferred worker first; the one that lost the job's last attempt last. */
+/** The score: more is better. The worker that lost the job's last attempt comes last, even if the job prefers it. */
 function score(job: Job, worker: Worker): number {
-  return (job.spec.prefer.includes(worker.spec.id) ? 2 : 0) - (job.failed_on === worker.spec.id ? 1 : 0);
+  return (job.spec.prefer.includes(worker.spec.id) ? 1 : 0) - (job.failed_on === worker.spec.id ? 2 : 0);
 }
 
 export function place(state: State, job: Job, now_ms: number): Worker | undefined {

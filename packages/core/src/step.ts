@@ -136,8 +136,9 @@ function admission(state: State, job: Job, now_ms: number): { code: RefusalCode;
       retry_after_ms: state.limits.worker_silence_ms_max,
     };
   }
+  // A worker that declares no context is thought to hold anything: placing thinks so too.
   const contexts = [...state.workers.values()].flatMap(({ spec }) =>
-    spec.model === model && spec.context_size !== null ? [spec.context_size] : [],
+    spec.model === model && (pin === null || pin === spec.id) ? [spec.context_size ?? Number.POSITIVE_INFINITY] : [],
   );
   const largest = Math.max(...contexts);
   if (contexts.length > 0 && max_tokens >= largest) {
@@ -146,7 +147,7 @@ function admission(state: State, job: Job, now_ms: number): { code: RefusalCode;
       message: `max_tokens is ${max_tokens}, and the largest context for ${model} holds ${largest} tokens, prompt and answer together.`,
     };
   }
-  if (state.queued >= state.limits.queue_jobs_max && place(state, job, now_ms) === undefined) {
+  if (state.queued >= state.limits.queue_jobs_max && (state.halted || place(state, job, now_ms) === undefined)) {
     return {
       code: "QUEUE_FULL",
       message: `The queue is full (${state.queued} jobs wait).`,

@@ -3,10 +3,10 @@ import { type ConfigOf, flag, number, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS } from "@rbees/kit/log";
 
 export const settings = {
-  host: text({ default: "127.0.0.1", help: "Address to listen on" }),
+  host: text<string>({ default: "127.0.0.1", help: "Address to listen on" }),
   port: number({ default: 8080, max: 65_535, help: "Port to listen on; 0 takes a free one" }),
   open_network: flag({ default: false, help: "Allow an address beyond loopback although callers are not authenticated yet" }),
-  data_dir: text({ default: "", help: "Folder of the database; empty: the platform's data folder" }),
+  data_dir: text<string>({ default: "", help: "Folder of the database; empty: the platform's data folder" }),
   body_bytes_max: number({ default: 4_194_304, min: 1024, help: "Largest request body, bytes" }),
   queue_jobs_max: number({ default: 1000, min: 1, help: "Jobs that may wait at once" }),
   attempts_max: number({ default: 3, min: 1, max: 20, help: "Attempts that may be lost or fail before a job fails" }),

@@ -10,14 +10,16 @@ import type { EventStream } from "@rbees/kit/event-stream";
 import { ReplayLog, type SlabPool } from "./replay-log.ts";
 
 /** How much of the log a reader who catches up is given at a time. */
-const CATCH_UP_BYTES = 65_536;
+const CATCH_UP_BYTES = 16_384;
 
 interface Reader {
   readonly stream: EventStream;
   /** The last event it was given. */
   id: number;
-  /** Since when its socket has been full; undefined while it takes what it gets. */
+  /** Since when its full socket has taken nothing; undefined while it takes what it gets. */
   blocked_at_ms: number | undefined;
+  /** What waited in the socket when that was last looked at. */
+  waiting_bytes: number;
 }
 
 export interface StreamLimits {
@@ -77,7 +79,7 @@ export class JobStream {
 
   /** Adds a reader who has seen everything up to `after_id`. */
   attach(stream: EventStream, after_id: number): void {
-    const reader: Reader = { stream, id: Math.max(after_id, this.first_id - 1), blocked_at_ms: undefined };
+    const reader: Reader = { stream, id: Math.max(after_id, this.first_id - 1), blocked_at_ms: undefined, waiting_bytes: 0 };
     this.#readers.add(reader);
     stream.onClose(() => this.#readers.delete(reader));
     stream.onDrain(() => {
@@ -100,7 +102,12 @@ export class JobStream {
   /** Cuts off readers that have taken nothing for too long; they may resume by id. */
   cutStalled(now_ms: number): void {
     for (const reader of this.#readers) {
-      if (reader.blocked_at_ms !== undefined && now_ms - reader.blocked_at_ms > this.#limits.reader_stall_ms_max) this.#cutOff(reader);
+      if (reader.blocked_at_ms === undefined) continue;
+      const waiting_bytes = reader.stream.buffered_bytes;
+      // Slow is not stalled: whoever takes something gets a new span of time.
+      if (waiting_bytes !== reader.waiting_bytes) reader.blocked_at_ms = now_ms;
+      reader.waiting_bytes = waiting_bytes;
+      if (now_ms - reader.blocked_at_ms > this.#limits.reader_stall_ms_max) this.#cutOff(reader);
     }
   }
 

@@ -79,20 +79,25 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
   }, config.tick_ms);
   log.info({ url: served.url, data_dir, recovered_jobs: recovered.jobs.length }, "ready");
 
+  let stopped: Promise<void> | undefined;
+  const stop = async () => {
+    stopping = true;
+    loop.send({ type: "halted" });
+    await until(() => deeds.running === 0, config.drain_ms, config.tick_ms);
+    clearInterval(ticks);
+    loop.close();
+    deeds.abortAll();
+    await served.close(200);
+    await note(store, "orchestrator.stopped", {});
+    await workers.close();
+    await store.close();
+  };
   return {
     url: served.url,
     port: served.port,
-    async stop() {
-      stopping = true;
-      loop.send({ type: "halted" });
-      await until(() => deeds.running === 0, config.drain_ms, config.tick_ms);
-      clearInterval(ticks);
-      loop.close();
-      deeds.abortAll();
-      await served.close(200);
-      await note(store, "orchestrator.stopped", {});
-      await workers.close();
-      await store.close();
+    stop() {
+      stopped ??= stop();
+      return stopped;
     },
   };
 }
