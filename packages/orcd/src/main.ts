@@ -8,7 +8,6 @@ import { createLog } from "@rbees/kit/log";
 import { stopOnSignal } from "@rbees/kit/shutdown";
 import { nodeTooOld, VERSION } from "@rbees/kit/version";
 import { settings } from "./config.ts";
-import { createOrcd } from "./orcd.ts";
 
 const HELP = `rbees-orcd ${VERSION}: the orchestrator. Admits jobs, queues them, gives them to workers, relays their tokens, keeps the record.
 
@@ -41,6 +40,8 @@ async function main(argv: readonly string[]): Promise<void> {
     log.fatal({ err: error }, "the store failed; ending, so that the next start recovers from what is written");
     process.exit(EXIT.bug);
   };
+  // Only now: on a Node.js that is too old, the libraries behind it would fail before the sentence above is said.
+  const { createOrcd } = await import("./orcd.ts");
   const orcd = await createOrcd(config, { log, data_dir: config.data_dir === "" ? join(home.data, "orcd") : config.data_dir, fatal });
   stopOnSignal(
     () => orcd.stop(),
