@@ -6,7 +6,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const projects = ["packages/contracts", "packages/core", "packages/kit", "packages/orcd", "packages/workerd", "packages/cli", "."];
 const steps: [string, string[]][] = [
   ...projects.map((project): [string, string[]] => ["tsc", ["-p", project]]),
-  ["biome", ["ci", "--error-on-warnings", "."]],
+  ["biome", ["ci", "--error-on-warnings", ...(process.stdout.isTTY ? [] : ["--colors=off"]), "."]],
   ["knip", ["--no-progress"]],
 ];
 
