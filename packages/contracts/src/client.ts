@@ -48,7 +48,7 @@ export function createClient<T extends RouteTable>(routes: T, base_url: string, 
       if (call.signal?.aborted) throw error;
       throw new RbeesError("UNREACHABLE", `Nothing answers at ${base} (${reason(error)}). Is it running there?`, { cause: error });
     }
-    if (!response.ok) throw await refusal(response, url);
+    if (!response.ok) throw await refusal(response);
     return response;
   }
 
@@ -56,7 +56,16 @@ export function createClient<T extends RouteTable>(routes: T, base_url: string, 
     async call(name, input, call = {}) {
       const response = await request(routes[name] as Route, input as ClientInput<Route>, "application/json", call);
       if (response.status === 204) return undefined as never;
-      return (await response.json()) as never;
+      let text = "";
+      try {
+        text = await response.text();
+        return JSON.parse(text) as never;
+      } catch (error) {
+        if (call.signal?.aborted) throw error;
+        if (!(error instanceof SyntaxError))
+          throw new RbeesError("UNREACHABLE", `${base} broke off its answer (${reason(error)}).`, { cause: error });
+        throw foreign(response, text);
+      }
     },
     async events(name, input, call = {}) {
       const response = await request(routes[name] as Route, input as ClientInput<Route>, "text/event-stream", call);
@@ -67,18 +76,21 @@ export function createClient<T extends RouteTable>(routes: T, base_url: string, 
 }
 
 /** The refusal that an answer carries; one without our error body is named by its status. */
-async function refusal(response: Response, url: string): Promise<RbeesError> {
+async function refusal(response: Response): Promise<RbeesError> {
   const text = await response.text();
   const parsed = ErrorBody.safeParse(parseJson(text));
-  if (!parsed.success) {
-    return new RbeesError("UNREACHABLE", `${url} answered ${response.status}, not as an rbees program would: ${text.slice(0, 200)}`);
-  }
+  if (!parsed.success) return foreign(response, text);
   const { code, message, retry_after_ms, details, param } = parsed.data.error;
-  return new RbeesError(code in ERRORS ? (code as ErrorCode) : "INTERNAL", message, {
+  return new RbeesError(Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : "INTERNAL", message, {
     details,
     ...(retry_after_ms === undefined ? {} : { retry_after_ms }),
     ...(param === null ? {} : { param }),
   });
+}
+
+/** What answers there is another program. */
+function foreign({ url, status }: Response, text: string): RbeesError {
+  return new RbeesError("UNREACHABLE", `${url || "The server"} answered ${status}, not as an rbees program would: ${text.slice(0, 200)}`);
 }
 
 function parseJson(text: string): unknown {

@@ -46,14 +46,14 @@ export class SseDecoder {
     }
     // A CRLF cut between its two characters is one line end, not two.
     if (this.#afterCarriageReturn && text.startsWith("\n")) text = text.slice(1);
-    this.#afterCarriageReturn = text === "" ? this.#afterCarriageReturn : text.endsWith("\r");
+    this.#afterCarriageReturn = text.endsWith("\r");
     const lines = (this.#rest + text).split(/\r\n|\n|\r/);
     this.#rest = lines.pop() ?? "";
+    const events: SseEvent[] = [];
+    for (const line of lines) this.#line(line, events);
     if (this.#rest.length + this.#pending() > this.#event_bytes_max) {
       throw new RangeError(`an SSE event exceeds ${this.#event_bytes_max} bytes`);
     }
-    const events: SseEvent[] = [];
-    for (const line of lines) this.#line(line, events);
     return events;
   }
 

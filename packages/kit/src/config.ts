@@ -86,9 +86,9 @@ export function pairs(options: Options<Readonly<Record<string, string>>>): Setti
       const entries = raw
         .split(",")
         .filter((pair) => pair !== "")
-        .map((pair) => pair.split("=", 2));
-      if (entries.some((entry) => entry.length !== 2 || entry[0] === "")) return { problem: "must be key=value,key=value" };
-      return { value: Object.fromEntries(entries) as Record<string, string> };
+        .map((pair): [string, string] => [pair.slice(0, Math.max(0, pair.indexOf("="))), pair.slice(pair.indexOf("=") + 1)]);
+      if (entries.some(([key]) => key === "")) return { problem: "must be key=value,key=value" };
+      return { value: Object.fromEntries(entries) };
     },
   };
 }
@@ -113,7 +113,7 @@ export function loadConfig<S extends Settings>(
   const { values: flags, rest } = readFlags(settings, sources.argv, problems);
   const file = sources.file === undefined ? {} : readFile(sources.file, sources.section, sources.file_required ?? false, problems);
   for (const key of Object.keys(file)) {
-    if (!(key in settings)) problems.push({ field: `${sources.file} [${sources.section}] ${key}`, problem: "unknown setting" });
+    if (!Object.hasOwn(settings, key)) problems.push({ field: `${sources.file} [${sources.section}] ${key}`, problem: "unknown setting" });
   }
   const config: Record<string, unknown> = {};
   const source: Record<string, string> = {};
@@ -121,7 +121,7 @@ export function loadConfig<S extends Settings>(
     config[key] = setting.default;
     source[key] = "default";
     const found: [string, unknown][] = [];
-    if (key in file) found.push([`file ${sources.file}`, file[key]]);
+    if (Object.hasOwn(file, key)) found.push([`file ${sources.file}`, file[key]]);
     for (const name of [...(setting.env ?? []), `RBEES_${key.toUpperCase()}`]) {
       const value = sources.env[name];
       if (value !== undefined && value !== "") found.push([`env ${name}`, value]);
@@ -152,7 +152,10 @@ function readFlags(settings: Settings, argv: readonly string[], problems: { fiel
   for (const token of tokens) {
     if (token.kind !== "option") continue;
     if (!known.has(token.name)) problems.push({ field: token.rawName, problem: "unknown flag; --help lists them" });
-    else if (options[token.name]?.type === "string" && token.value === undefined) {
+    else if (
+      options[token.name]?.type === "string" &&
+      (token.value === undefined || (!token.inlineValue && token.value.startsWith("--")))
+    ) {
       problems.push({ field: token.rawName, problem: "needs a value" });
       delete values[token.name];
     }
@@ -175,8 +178,10 @@ function readFile(path: string, section: string, required: boolean, problems: { 
     return {};
   }
   try {
-    const table = parseToml(source)[section];
-    return typeof table === "object" && table !== null ? (table as Record<string, unknown>) : {};
+    const table = parseToml(source)[section] ?? {};
+    if (typeof table === "object" && !Array.isArray(table)) return table as Record<string, unknown>;
+    problems.push({ field: `${path} [${section}]`, problem: "must be a table" });
+    return {};
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
     problems.push({ field: `${path}:${error.line}:${error.column}`, problem: error.message.split("\n", 1)[0] ?? "not TOML" });

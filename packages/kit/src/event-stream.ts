@@ -35,7 +35,7 @@ export class EventStream {
 
   /** Bytes that wait in this process because the reader has not taken them. */
   get buffered_bytes(): number {
-    return this.#response.writableLength + (this.#response.socket?.writableLength ?? 0);
+    return this.#response.writableLength;
   }
 
   /**
@@ -43,6 +43,8 @@ export class EventStream {
    */
   write(latin1: string): boolean {
     if (this.closed) return false;
+    // An empty chunk would be the last one.
+    if (latin1 === "") return true;
     this.written_at_ms = performance.now();
     const { socket } = this.#response;
     // A pipelined request has no socket yet, HTTP/1.0 no chunks: leave those to Node.

@@ -42,6 +42,8 @@ export interface Served {
   close(grace_ms: number): Promise<void>;
 }
 
+/** Room for the longest id there is with each of its characters percent-encoded. */
+const PARAM_CHARS_MAX = 512;
 const CORRELATION_ID = /^[A-Za-z0-9-]{1,64}$/;
 
 export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<T>, options: ServeOptions): Promise<Served> {
@@ -52,11 +54,21 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     bodyLimit: options.body_bytes_max,
     requestTimeout: 60_000,
     forceCloseConnections: "idle",
+    routerOptions: { maxParamLength: PARAM_CHARS_MAX },
+    frameworkErrors: (_error, request, reply) =>
+      refuse(
+        new RbeesError("INVALID_REQUEST", "The path is not valid: a part of it can't be decoded, or is too long."),
+        request,
+        reply,
+        log,
+      ),
     genReqId: (request) => {
       const given = request.headers["x-correlation-id"];
       return typeof given === "string" && CORRELATION_ID.test(given) ? given : randomUUID();
     },
   });
+  // Else text would reach a route as its body, and be told that it is no object instead of that it is no JSON.
+  app.removeContentTypeParser("text/plain");
   app.addHook("onRequest", async (request, reply) => {
     reply.header("x-correlation-id", request.id);
   });
@@ -121,6 +133,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
         for (const stream of streams) stream.cut();
         app.server.closeAllConnections();
       }, grace_ms);
+      // A connection whose stream has ended only now idles, and nobody else would close it.
+      for (const stream of streams) stream.onClose(() => app.server.closeIdleConnections());
       await app.close();
       clearTimeout(cut);
     },
@@ -174,6 +188,7 @@ function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply,
   }
   return reply
     .code(error.status)
+    .header("x-correlation-id", request.id)
     .type("application/json; charset=utf-8")
     .send(JSON.stringify(error.body(request.id)));
 }

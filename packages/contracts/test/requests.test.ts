@@ -1,0 +1,151 @@
+/** The bodies that cross the wire: defaults, refusals, and what a refusal must not say. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { z } from "zod";
+import { type FieldProblem, fieldProblems, invalidRequest } from "../src/errors.ts";
+import { isLast, JobEvent } from "../src/events.ts";
+import { ListJobs, SubmitJob, WIRE_LIMITS } from "../src/job.ts";
+import { Beat, Execute, RegisterWorker } from "../src/worker.ts";
+
+function problems(schema: z.ZodType, value: unknown): FieldProblem[] {
+  const parsed = schema.safeParse(value);
+  return parsed.success ? [] : fieldProblems(parsed.error);
+}
+
+const fields = (schema: z.ZodType, value: unknown) => problems(schema, value).map(({ field }) => field);
+const job = { model: "demo", prompt: "Say hi." };
+
+test("a job needs a model and a prompt; everything else has the contract's default", () => {
+  assert.deepEqual(SubmitJob.parse(job), {
+    ...job,
+    raw: false,
+    max_tokens: 100,
+    temperature: 0.7,
+    stop: [],
+    priority: "interactive",
+    on_disconnect: "continue",
+    stream: false,
+    metadata: {},
+  });
+  assert.deepEqual(SubmitJob.parse({ ...job, placement: { pin: "w1" } }).placement, { pin: "w1", prefer: [], avoid: [] });
+});
+
+test("all problems of a job are told at once, each with its field", () => {
+  const bad = {
+    prompt: "",
+    max_tokens: 0,
+    temperature: 3,
+    top_p: 0,
+    seed: -1,
+    stop: ["a", "b", "c", "d", "e"],
+    priority: "urgent",
+    deadline_ms: 0,
+    placement: { pin: "no spaces", nearby: true },
+    stream: "yes",
+    shout: 1,
+  };
+  assert.deepEqual(fields(SubmitJob, bad).sort(), [
+    "deadline_ms",
+    "max_tokens",
+    "model",
+    "placement.nearby",
+    "placement.pin",
+    "priority",
+    "prompt",
+    "seed",
+    "shout",
+    "stop",
+    "stream",
+    "temperature",
+    "top_p",
+  ]);
+});
+
+test("unknown fields are refused by name, in the job and in its placement", () => {
+  assert.deepEqual(problems(SubmitJob, { ...job, maxTokens: 5, placement: { pinned: "w1" } }), [
+    { field: "placement.pinned", problem: "unknown field" },
+    { field: "maxTokens", problem: "unknown field" },
+  ]);
+});
+
+test("a refusal never echoes the prompt, wherever it was put", () => {
+  const secret = "my medical history";
+  fc.assert(
+    fc.property(
+      fc.constantFrom("model", "priority", "temperature", "stop", "placement", "metadata", "seed", "on_disconnect", "max_tokens"),
+      (field) => {
+        const error = invalidRequest(
+          problems(SubmitJob, { prompt: secret, [field]: field === "model" ? `${secret}!` : secret, temperature: 9 }),
+        );
+        assert.doesNotMatch(JSON.stringify(error.body("c")), /medical/);
+      },
+    ),
+  );
+  assert.doesNotMatch(JSON.stringify(problems(SubmitJob, { model: "demo", prompt: [secret] })), /medical/);
+  assert.doesNotMatch(JSON.stringify(problems(SubmitJob, secret)), /medical/);
+  assert.doesNotMatch(
+    JSON.stringify(problems(Execute, { job_id: "j", prompt: secret, messages: [{ role: "user", content: secret }] })),
+    /medical/,
+  );
+});
+
+test("the limits of the wire are the ones that are told", () => {
+  const metadata = (keys: number) => Object.fromEntries(Array.from({ length: keys }, (_, i) => [`k${i}`, "v"]));
+  assert.deepEqual(fields(SubmitJob, { ...job, metadata: metadata(WIRE_LIMITS.metadata_keys_max) }), []);
+  assert.deepEqual(fields(SubmitJob, { ...job, metadata: metadata(WIRE_LIMITS.metadata_keys_max + 1) }), ["metadata"]);
+  assert.deepEqual(fields(SubmitJob, { ...job, max_tokens: WIRE_LIMITS.max_tokens_max }), []);
+  assert.deepEqual(fields(SubmitJob, { ...job, max_tokens: WIRE_LIMITS.max_tokens_max + 1 }), ["max_tokens"]);
+  assert.deepEqual(fields(SubmitJob, { ...job, stop: ["x".repeat(WIRE_LIMITS.stop_string_chars_max + 1)] }), ["stop.0"]);
+});
+
+test("model names and worker ids hold nothing that would have to be quoted in a shell, a URL or a log", () => {
+  for (const model of ["demo", "hf:org/repo@main", "TheBloke/Llama-2-7B-GGUF", "qwen2.5:0.5b"])
+    assert.deepEqual(fields(SubmitJob, { ...job, model }), []);
+  for (const model of ["", " demo", "-rf", "a b", "a;b", "a'b", "a\nb", "x".repeat(257)])
+    assert.deepEqual(fields(SubmitJob, { ...job, model }), ["model"]);
+  for (const id of ["", "a b", "a/b", "../x", "x".repeat(129)]) assert.deepEqual(fields(RegisterWorker, { ...worker, id }), ["id"]);
+});
+
+const worker = { id: "w1", host: "127.0.0.1", port: 8001, model: "demo" };
+
+test("id, host, port and model are enough to register, and fields of a later version are tolerated", () => {
+  assert.deepEqual(RegisterWorker.parse({ ...worker, from_the_future: true }), {
+    ...worker,
+    backend: "cpu",
+    device: "",
+    slots: 1,
+    labels: {},
+    version: "",
+    epoch: 0,
+  });
+  assert.equal(Beat.parse({ slots_busy: 0, memory_bytes: 0, tokens_per_second: 0, new: 1 }).draining, false);
+});
+
+test("an attempt has a prompt or messages: both or neither is refused at the prompt", () => {
+  const messages = [{ role: "user", content: "hi" }];
+  const base = { job_id: "j1", max_tokens: 5 };
+  assert.deepEqual(Execute.parse({ ...base, prompt: "hi" }).attempt, 1);
+  assert.deepEqual(fields(Execute, { ...base, messages }), []);
+  for (const wrong of [base, { ...base, prompt: "hi", messages }]) {
+    assert.deepEqual(problems(Execute, wrong), [{ field: "prompt", problem: "give either prompt or messages" }]);
+  }
+});
+
+test("an attempt refuses what it does not know, also in where it continues from", () => {
+  const base = { job_id: "j1", prompt: "hi" };
+  assert.deepEqual(fields(Execute, { ...base, continue_from: { tokens: [1, 2], text: "a" } }), ["continue_from.text"]);
+  assert.deepEqual(fields(Execute, { ...base, max_token: 5 }), ["max_token"]);
+  assert.deepEqual(fields(Execute, { ...base, continue_from: { tokens: [-1] } }), ["continue_from.tokens.0"]);
+});
+
+test("the list's limit is read from text and bounded", () => {
+  assert.equal(ListJobs.parse({}).limit, 50);
+  assert.equal(ListJobs.parse({ limit: "200" }).limit, 200);
+  for (const limit of ["0", "201", "1.5", "many"]) assert.deepEqual(fields(ListJobs, { limit }), ["limit"]);
+});
+
+test("exactly end and error close a stream", () => {
+  const types = JobEvent.options.map((option) => option.shape.type.value);
+  assert.deepEqual(types.filter((type) => isLast({ type })).sort(), ["end", "error"]);
+});

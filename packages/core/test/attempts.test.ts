@@ -1,0 +1,267 @@
+/** Attempts: how they end, what that means for their job, their slot and their worker. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { AttemptOutcome } from "../src/step.ts";
+import { Core, dispatched, FAILED, LOST, only, REFUSED, the, UNREACHED } from "./support.ts";
+
+test("a finished attempt settles its job once and frees its slot", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  assert.deepEqual(core.ends("a"), [{ type: "settle", job_id: "a", status: "succeeded" }]);
+  assert.deepEqual(core.running("w1"), []);
+  assert.deepEqual(core.reports("a", 1, "w1"), []);
+});
+
+test("a failure that no retry can help settles the job with the worker's own code", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  const settle = the(core.ends("a", { kind: "failed", code: "CONTEXT_TOO_LARGE", message: "too long", retriable: false }), "settle");
+  assert.deepEqual([settle.status, settle.code, settle.message, settle.retriable], ["failed", "CONTEXT_TOO_LARGE", "too long", false]);
+});
+
+test("a lost attempt is queued again, counts, and its reason is kept", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  const requeue = the(core.ends("a", LOST), "requeue");
+  assert.deepEqual([requeue.attempt, requeue.spent, requeue.reason], [1, 1, "the connection broke"]);
+});
+
+test("a job fails after attempts_max attempts were lost, with WORKER_LOST and a word about the last one", () => {
+  const core = new Core({ attempts_max: 3 });
+  core.worker("w1");
+  core.submit("a");
+  for (let n = 1; n < 3; n++) {
+    assert.equal(the(core.ends("a", LOST), "requeue").spent, n);
+    core.after(2000);
+  }
+  const settle = the(core.ends("a", LOST), "settle");
+  assert.deepEqual([settle.status, settle.code, settle.retriable], ["failed", "WORKER_LOST", true]);
+  assert.match(settle.message ?? "", /3 attempts failed; the last: the connection broke/);
+});
+
+test("retriable failures count like losses, and the last one's code is the job's", () => {
+  const core = new Core({ attempts_max: 2 });
+  core.worker("w1");
+  core.submit("a");
+  core.ends("a", FAILED);
+  core.after(100);
+  assert.equal(the(core.ends("a", FAILED), "settle").code, "ENGINE_FAILED");
+});
+
+test("the wait before a further attempt doubles up to its limit", () => {
+  const core = new Core({ attempts_max: 8, retry_backoff_ms: 100, retry_backoff_ms_max: 1000 });
+  core.worker("w1");
+  core.submit("a");
+  for (const wait of [100, 200, 400, 800, 1000, 1000]) {
+    core.ends("a", LOST);
+    assert.deepEqual(dispatched(core.after(wait - 1)), [], `not after ${wait - 1} ms`);
+    assert.deepEqual(dispatched(core.after(1)), ["a→w1"], `after ${wait} ms`);
+    core.beats("w1");
+  }
+});
+
+test("a job in its back-off leaves the slot to the next one", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  core.submit("b");
+  assert.deepEqual(dispatched(core.ends("a", LOST)), ["b→w1"]);
+});
+
+test("refused attempts don't count, however many, but the worker is left alone for a while each time", () => {
+  const core = new Core({ attempts_max: 2, worker_inhibit_ms: 500 });
+  core.worker("w1");
+  core.submit("a");
+  for (let n = 1; n <= 6; n++) {
+    const decisions = core.ends("a", REFUSED);
+    assert.deepEqual([the(decisions, "requeue").spent, the(decisions, "requeue").attempt], [0, n]);
+    assert.deepEqual(dispatched(decisions), []);
+    assert.deepEqual(dispatched(core.after(499)), []);
+    assert.deepEqual(dispatched(core.after(1)), ["a→w1"]);
+    core.beats("w1");
+  }
+});
+
+test("a refused job goes to another worker in the same step", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.worker("w2");
+  core.submit("a");
+  assert.deepEqual(dispatched(core.ends("a", REFUSED)), ["a→w2"]);
+});
+
+test("a worker that could not be reached is left alone; one that lost an attempt it had begun is not", () => {
+  const unreached = new Core();
+  unreached.worker("w1", { slots: 2 });
+  unreached.submit("a");
+  unreached.ends("a", UNREACHED);
+  assert.deepEqual(dispatched(unreached.submit("b")), []);
+
+  const lost = new Core();
+  lost.worker("w1", { slots: 2 });
+  lost.submit("a");
+  lost.ends("a", LOST);
+  assert.deepEqual(dispatched(lost.submit("b")), ["b→w1"]);
+});
+
+test("a worker that registers again is not left alone any more", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  core.ends("a", REFUSED);
+  assert.deepEqual(dispatched(core.worker("w1")), ["a→w1"]);
+});
+
+test("a queued job is cancelled at once, in every line it may wait in", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("runs");
+  core.submit("fresh");
+  core.submit("pinned", { pin: "w1" });
+  core.submit("batch", { priority: "batch" });
+  core.ends("runs", LOST);
+  const waiting = [...core.state.jobs.values()].filter(({ worker_id }) => worker_id === null).map(({ spec }) => spec.id);
+  assert.equal(waiting.length, 3);
+  for (const id of waiting) {
+    assert.deepEqual(core.cancel(id), [
+      { type: "settle", job_id: id, status: "cancelled", code: "CANCELLED", message: "The job was cancelled.", retriable: false },
+    ]);
+  }
+  assert.equal(core.state.queued, 0);
+});
+
+test("cancelling a running job settles it at once, but its slot is free only when its link says so", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  core.submit("b");
+  const decisions = core.cancel("a");
+  assert.deepEqual(the(decisions, "abort"), { type: "abort", job_id: "a", attempt: 1, worker_id: "w1", reason: "CANCELLED" });
+  assert.equal(the(decisions, "settle").status, "cancelled");
+  assert.deepEqual(dispatched(decisions), []);
+  assert.deepEqual(dispatched(core.after(5000)), []);
+  assert.deepEqual(dispatched(core.reports("a", 1, "w1", { kind: "aborted" })), ["b→w1"]);
+});
+
+test("an attempt that finishes while it is being cancelled changes nothing about the outcome", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  core.cancel("a");
+  assert.deepEqual(core.reports("a", 1, "w1"), []);
+  assert.deepEqual(core.running("w1"), []);
+});
+
+test("cancelling twice, or a job that is unknown, decides nothing", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  core.cancel("a");
+  assert.deepEqual(core.cancel("a"), []);
+  assert.deepEqual(core.cancel("nobody"), []);
+});
+
+const everyOutcome: AttemptOutcome[] = [
+  { kind: "done" },
+  FAILED,
+  { kind: "failed", code: "ENGINE_FAILED", message: "it broke", retriable: false },
+  REFUSED,
+  LOST,
+  UNREACHED,
+  { kind: "aborted" },
+];
+
+test("the fence: a late report of attempt 1 settles nothing of attempt 2, whatever it says", () => {
+  for (const outcome of everyOutcome) {
+    const core = new Core();
+    core.worker("w1");
+    core.worker("w2");
+    core.submit("a");
+    core.ends("a", LOST);
+    core.after(100);
+    assert.deepEqual(core.reports("a", 1, "w1", outcome), [], outcome.kind);
+    assert.deepEqual([core.at("a"), core.state.jobs.get("a")?.attempt, core.running("w2")], ["w2", 2, ["a#2"]]);
+  }
+});
+
+test("the fence: a report of the last attempt while its job waits again decides nothing", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  core.ends("a", LOST);
+  assert.deepEqual(core.reports("a", 1, "w1"), []);
+  assert.equal(core.at("a"), null);
+});
+
+test("the fence: a report of the present attempt from another worker decides nothing", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.worker("w2");
+  core.submit("a");
+  assert.deepEqual(core.reports("a", 1, "w2"), []);
+  assert.deepEqual(core.running("w1"), ["a#1"]);
+});
+
+test("the fence: reports of attempts that never were decide nothing", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  assert.deepEqual(core.reports("a", 2, "w1"), []);
+  assert.deepEqual(core.reports("a", 0, "w1"), []);
+  assert.deepEqual(core.reports("ghost", 1, "w1"), []);
+  assert.deepEqual(core.reports("a", 1, "nobody"), []);
+  assert.equal(core.at("a"), "w1");
+});
+
+test("a job whose deadline passes ends at once, waiting or running, and what runs is aborted", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("runs", { deadline_at_ms: core.now_ms + 1000 });
+  core.submit("waits", { deadline_at_ms: core.now_ms + 1000 });
+  core.submit("patient");
+  assert.deepEqual(core.after(999), []);
+  const decisions = core.after(1);
+  assert.deepEqual(
+    only(decisions, "settle").map(({ job_id, status, code }) => [job_id, status, code]),
+    [
+      ["runs", "failed", "DEADLINE_EXCEEDED"],
+      ["waits", "failed", "DEADLINE_EXCEEDED"],
+    ],
+  );
+  assert.equal(the(decisions, "abort").job_id, "runs");
+  assert.equal(core.at("patient"), null);
+  assert.deepEqual(dispatched(core.reports("runs", 1, "w1", { kind: "aborted" })), ["patient→w1"]);
+});
+
+test("once halted nothing is dispatched any more, but what runs still ends properly", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a");
+  core.submit("b");
+  assert.deepEqual(core.send({ type: "halted" }), []);
+  assert.deepEqual(core.ends("a"), [{ type: "settle", job_id: "a", status: "succeeded" }]);
+  assert.deepEqual(dispatched([...core.after(1000), ...core.worker("w2"), ...core.beats("w1")]), []);
+  assert.equal(core.at("b"), null);
+  assert.equal(the(core.cancel("b"), "settle").status, "cancelled");
+});
+
+test("a recovered job goes on counting where the earlier life stopped", () => {
+  const core = new Core({ attempts_max: 3 });
+  core.send({ type: "job.recovered", spec: core.spec("a"), attempt: 4, spent: 2 });
+  assert.deepEqual(
+    only(core.worker("w1"), "dispatch").map(({ attempt }) => attempt),
+    [5],
+  );
+  assert.deepEqual(core.reports("a", 4, "w1"), [], "what the earlier life had in flight settles nothing");
+  assert.equal(the(core.ends("a", LOST), "settle").code, "WORKER_LOST");
+});
+
+test("recovered jobs that had run before come before those that had only waited", () => {
+  const core = new Core();
+  core.send({ type: "job.recovered", spec: core.spec("waited"), attempt: 0, spent: 0 });
+  core.send({ type: "job.recovered", spec: core.spec("ran"), attempt: 1, spent: 0 });
+  assert.deepEqual(dispatched(core.worker("w1")), ["ran→w1"]);
+});

@@ -1,0 +1,224 @@
+/**
+ * The oracle of the simulation: knows from events and decisions alone what must be true, keeps the rows that a database
+ * would hold, and throws at the first decision that can't be right. It reads nothing of the core's own state.
+ */
+import type { JobSpec, Limits, WorkerSpec } from "../src/state.ts";
+import { attemptKey } from "../src/state.ts";
+import type { Decision, Event } from "../src/step.ts";
+
+/** What the database holds of a job. */
+export interface Row {
+  readonly spec: JobSpec;
+  status: "queued" | "running" | "ended";
+  attempt: number;
+  spent: number;
+}
+
+interface KnownWorker {
+  spec: WorkerSpec;
+  draining: boolean;
+  last_beat_ms: number;
+  /** Attempts sent there whose end nobody has reported. */
+  readonly ledger: Set<string>;
+}
+
+export class Oracle {
+  readonly rows = new Map<string, Row>();
+  readonly models = new Set<string>();
+  readonly refused = new Map<string, string>();
+  settled = 0;
+  readonly #limits: Limits;
+  readonly #workers = new Map<string, KnownWorker>();
+  /** The current attempt of each job that runs. */
+  readonly #current = new Map<string, { attempt: number; worker_id: string }>();
+  readonly #cancelled = new Set<string>();
+  #halted = false;
+
+  constructor(limits: Limits) {
+    this.#limits = limits;
+  }
+
+  /** One step: what went in and what came out. */
+  step(event: Event, decisions: readonly Decision[]): void {
+    const waited = this.#waiting();
+    const current = event.type === "attempt.ended" ? this.#current.get(event.job_id) : undefined;
+    const fenced = event.type === "attempt.ended" && (current?.attempt !== event.attempt || current.worker_id !== event.worker_id);
+    this.#hear(event, decisions);
+    for (const decision of decisions) this.#check(decision, event, fenced);
+    if (event.type === "job.submitted") {
+      this.#oneAnswer(event.spec.id, decisions);
+      const limit = Math.max(waited, this.#limits.queue_jobs_max);
+      this.#must(this.#waiting() <= limit, `${this.#waiting()} jobs wait after a submission, the limit is ${limit}`);
+    }
+    if (event.type === "attempt.ended" && !fenced) {
+      const { job_id } = event;
+      const answered = decisions.some(
+        (decision) => (decision.type === "settle" || decision.type === "requeue") && decision.job_id === job_id,
+      );
+      this.#must(answered, `the end of the current attempt of ${job_id} decided nothing`);
+    }
+  }
+
+  /** The process died: links and memory are gone, the rows stay. */
+  crash(): void {
+    this.#workers.clear();
+    this.#current.clear();
+    this.#halted = false;
+  }
+
+  /** What a restart reads: those that ran first, each in order of submission. */
+  unfinished(): Row[] {
+    const open = [...this.rows.values()].filter(({ status }) => status !== "ended");
+    return [...open.filter(({ status }) => status === "running"), ...open.filter(({ status }) => status === "queued")];
+  }
+
+  /** The rows after a restart: nothing runs any more. */
+  recovered(row: Row): void {
+    row.status = "queued";
+  }
+
+  #waiting(): number {
+    let waiting = 0;
+    for (const { status } of this.rows.values()) if (status === "queued") waiting += 1;
+    return waiting;
+  }
+
+  /** What the event itself tells, where the decisions did not turn it away. */
+  #hear(event: Event, decisions: readonly Decision[]): void {
+    const rejected = decisions.some(({ type }) => type === "worker.reject");
+    if (event.type === "worker.beat" && !rejected) {
+      const worker = this.#workers.get(event.worker_id);
+      this.#must(worker !== undefined && worker.spec.epoch === event.epoch, `a beat of an unknown life of ${event.worker_id} was taken`);
+      if (worker === undefined) return;
+      worker.last_beat_ms = event.now_ms;
+      worker.draining ||= event.draining;
+    }
+    if (event.type === "worker.registered" && !rejected) {
+      const known = this.#workers.get(event.spec.id);
+      this.#must(known === undefined || known.spec.epoch <= event.spec.epoch, `an older life of ${event.spec.id} was registered`);
+    }
+    if (event.type === "worker.drained" && !rejected) {
+      const worker = this.#workers.get(event.worker_id);
+      if (worker !== undefined) worker.draining = true;
+    }
+    if (event.type === "attempt.ended") this.#workers.get(event.worker_id)?.ledger.delete(attemptKey(event.job_id, event.attempt));
+    if (event.type === "job.cancelled") this.#cancelled.add(event.job_id);
+    if (event.type === "halted") this.#halted = true;
+  }
+
+  #check(decision: Decision, event: Event, fenced: boolean): void {
+    switch (decision.type) {
+      case "accept":
+        this.#must(
+          event.type === "job.submitted" && event.spec.id === decision.job_id,
+          `job ${decision.job_id} was accepted by a ${event.type}`,
+        );
+        if (event.type !== "job.submitted") return;
+        this.#must(!this.rows.has(decision.job_id), `job ${decision.job_id} was accepted twice`);
+        this.rows.set(decision.job_id, { spec: event.spec, status: "queued", attempt: 0, spent: 0 });
+        return;
+      case "refuse":
+        this.#must(!this.rows.has(decision.job_id), `job ${decision.job_id} was refused after it was accepted`);
+        if (decision.code === "QUEUE_FULL") this.#must((decision.retry_after_ms ?? 0) > 0, "QUEUE_FULL without a retry_after");
+        this.refused.set(decision.job_id, decision.code);
+        return;
+      case "dispatch":
+        return this.#dispatch(decision, event.now_ms);
+      case "abort":
+        return;
+      case "requeue": {
+        const row = this.#open(decision.job_id, "queued again");
+        const current = this.#current.get(decision.job_id);
+        this.#must(
+          !fenced || (event.type === "attempt.ended" && event.job_id !== decision.job_id),
+          `a fenced report queued ${decision.job_id} again`,
+        );
+        this.#must(
+          current?.attempt === decision.attempt,
+          `attempt ${decision.attempt} of ${decision.job_id} was queued again and is not current`,
+        );
+        this.#must(
+          decision.spent >= row.spent && decision.spent <= row.spent + 1,
+          `${decision.job_id} spent ${decision.spent} after ${row.spent}`,
+        );
+        this.#current.delete(decision.job_id);
+        row.status = "queued";
+        row.spent = decision.spent;
+        return;
+      }
+      case "settle":
+        return this.#settle(decision, event, fenced);
+      case "worker.join": {
+        if (event.type !== "worker.registered") return this.#must(false, `a worker joined by a ${event.type}`);
+        const known = this.#workers.get(decision.worker_id);
+        this.models.add(decision.model);
+        this.#must(decision.again === (known !== undefined), `${decision.worker_id} joined ${decision.again ? "again" : "anew"}`);
+        if (known !== undefined) Object.assign(known, { spec: event.spec, last_beat_ms: event.now_ms });
+        else this.#workers.set(decision.worker_id, { spec: event.spec, draining: false, last_beat_ms: event.now_ms, ledger: new Set() });
+        return;
+      }
+      case "worker.leave":
+        this.#must(this.#workers.delete(decision.worker_id), `${decision.worker_id} left and was not there`);
+        return;
+      case "worker.drain":
+      case "worker.reject":
+        return;
+    }
+  }
+
+  #dispatch({ job_id, attempt, worker_id }: Extract<Decision, { type: "dispatch" }>, now_ms: number): void {
+    const row = this.#open(job_id, "dispatched");
+    const { spec } = row;
+    const worker = this.#workers.get(worker_id);
+    const to = `${job_id} went to ${worker_id}`;
+    this.#must(!this.#halted, `${to} after the halt`);
+    this.#must(!this.#current.has(job_id), `two attempts of ${job_id} are current at once`);
+    this.#must(attempt === row.attempt + 1, `attempt ${attempt} of ${job_id} follows attempt ${row.attempt}`);
+    this.#must(row.spent < this.#limits.attempts_max, `${to} although its attempts are spent`);
+    if (worker === undefined) return this.#must(false, `${to}, which is not registered`);
+    this.#must(worker.spec.model === spec.model, `${to}, which serves another model`);
+    this.#must(!worker.draining, `${to}, which is draining`);
+    this.#must(now_ms - worker.last_beat_ms <= this.#limits.worker_silence_ms_max, `${to}, which is silent`);
+    this.#must(spec.pin === null || spec.pin === worker_id, `${to} and is pinned to ${spec.pin}`);
+    this.#must(!spec.avoid.includes(worker_id), `${to}, which it avoids`);
+    this.#must(spec.max_tokens < (worker.spec.context_size ?? Number.POSITIVE_INFINITY), `${to}, whose context is too small`);
+    worker.ledger.add(attemptKey(job_id, attempt));
+    this.#must(worker.ledger.size <= worker.spec.slots, `${worker_id} has ${worker.ledger.size} attempts in ${worker.spec.slots} slots`);
+    this.#current.set(job_id, { attempt, worker_id });
+    row.attempt = attempt;
+    row.status = "running";
+  }
+
+  #settle({ job_id, status, code }: Extract<Decision, { type: "settle" }>, event: Event, fenced: boolean): void {
+    const row = this.#open(job_id, "settled");
+    if (event.type === "attempt.ended") {
+      this.#must(!fenced && event.job_id === job_id, `${job_id} was settled by a report that is not of its current attempt`);
+      this.#must(
+        (status === "succeeded") === (event.outcome.kind === "done"),
+        `${job_id} ${status} by an attempt that was ${event.outcome.kind}`,
+      );
+    } else this.#must(status !== "succeeded", `${job_id} succeeded by a ${event.type}`);
+    if (status === "cancelled") this.#must(this.#cancelled.has(job_id), `${job_id} was cancelled by nobody`);
+    if (code === "DEADLINE_EXCEEDED")
+      this.#must(event.now_ms >= (row.spec.deadline_at_ms ?? Number.POSITIVE_INFINITY), `${job_id} ended before its deadline`);
+    this.#current.delete(job_id);
+    row.status = "ended";
+    this.settled += 1;
+  }
+
+  #open(job_id: string, what: string): Row {
+    const row = this.rows.get(job_id);
+    if (row === undefined) throw new Error(`job ${job_id} was ${what} and never accepted`);
+    this.#must(row.status !== "ended", `job ${job_id} was ${what} after it was settled`);
+    return row;
+  }
+
+  #oneAnswer(job_id: string, decisions: readonly Decision[]): void {
+    const answers = decisions.filter(({ type }) => type === "accept" || type === "refuse");
+    this.#must(answers.length === 1, `the submission of ${job_id} got ${answers.length} answers`);
+  }
+
+  #must(holds: boolean, otherwise: string): void {
+    if (!holds) throw new Error(otherwise);
+  }
+}

@@ -1,0 +1,344 @@
+/**
+ * A seeded world around the core: clients, a network that lags and repeats itself, workers that die, refuse, drain and come
+ * back, a clock that jumps, an orchestrator that crashes between any two acts and recovers from the oracle's rows. After the
+ * storm the world is healed, and then everything that was accepted must settle.
+ */
+import { violations } from "../src/invariants.ts";
+import { createState, type JobSpec, type Limits, type State } from "../src/state.ts";
+import { type AttemptOutcome, type Decision, type Event, step } from "../src/step.ts";
+import { Oracle } from "./sim-oracle.ts";
+import { Random } from "./sim-random.ts";
+import type { Said } from "./support.ts";
+
+export type Step = typeof step;
+
+const LIMITS: Limits = {
+  queue_jobs_max: 8,
+  attempts_max: 4,
+  worker_silence_ms_max: 3000,
+  retry_backoff_ms: 100,
+  retry_backoff_ms_max: 1000,
+  worker_inhibit_ms: 300,
+  service_ms_guess: 1000,
+};
+const BEAT_MS = 1000;
+const TICK_MS = 100;
+const STORM_MS = 30_000;
+/** Longer than any clock jump back, so that every back-off ends. */
+const HEAL_MS_MAX = 120_000;
+const JOBS = 100;
+
+interface SimWorker {
+  readonly id: string;
+  readonly model: string;
+  readonly slots: number;
+  readonly context_size: number | null;
+  epoch: number;
+  alive: boolean;
+  draining: boolean;
+  /** Attempts it generates, which may be more than the orchestrator believes. */
+  readonly busy: Set<string>;
+  /** Its heartbeats don't arrive before this time. */
+  muted_until_ms: number;
+}
+
+/** One attempt's connection, seen from the orchestrator. */
+interface Link {
+  readonly job_id: string;
+  readonly attempt: number;
+  readonly worker: SimWorker;
+  readonly epoch: number;
+  ended: boolean;
+}
+
+export class World {
+  readonly oracle = new Oracle(LIMITS);
+  steps = 0;
+  crashes = 0;
+  /** How often each kind of outcome was reported, for tests that the storm storms. */
+  readonly outcomes: Record<string, number> = {};
+  readonly #random: Random;
+  readonly #step: Step;
+  #state: State = createState(LIMITS);
+  #time_ms = 0;
+  #skew_ms = 1_000_000;
+  #healed = false;
+  readonly #agenda: { at_ms: number; order: number; act: () => void }[] = [];
+  #order = 0;
+  readonly #workers: SimWorker[] = [];
+  readonly #links = new Map<string, Link>();
+
+  constructor(seed: number, stepFunction: Step = step) {
+    this.#random = new Random(seed);
+    this.#step = stepFunction;
+  }
+
+  /** Runs storm and healing; throws at the first thing that can't be right. */
+  run(): void {
+    this.#populate();
+    this.#runUntil(STORM_MS, () => false);
+    this.#heal();
+    this.#runUntil(STORM_MS + HEAL_MS_MAX, () => this.oracle.unfinished().length === 0 && this.#links.size === 0);
+    const open = this.oracle.unfinished().map(({ spec, status, attempt }) => `${spec.id} (${status}, attempt ${attempt})`);
+    if (open.length > 0) throw new Error(`not settled in a healthy world: ${open.join(", ")}`);
+    const leaked = [...this.#state.workers.values()].flatMap(({ running }) => [...running]);
+    if (leaked.length > 0) throw new Error(`slots still taken although nothing runs: ${leaked.join(", ")}`);
+  }
+
+  #populate(): void {
+    const random = this.#random;
+    for (let i = 0; i < random.from(2, 5); i++) {
+      this.#workers.push({
+        id: `w${i}`,
+        model: i === 0 || random.chance(0.6) ? "m" : "n",
+        slots: random.from(1, 3),
+        context_size: random.chance(0.3) ? random.from(50, 200) : null,
+        epoch: random.from(0, 3),
+        alive: true,
+        draining: false,
+        busy: new Set(),
+        muted_until_ms: 0,
+      });
+    }
+    for (const worker of this.#workers) {
+      this.#in(random.from(0, 2000), () => this.#register(worker));
+      this.#in(BEAT_MS + random.from(0, BEAT_MS), () => this.#beat(worker));
+    }
+    this.#in(TICK_MS, () => this.#tick());
+    for (let i = 0; i < JOBS; i++) this.#in(random.from(0, STORM_MS - 2000), () => this.#submit(`j${i}`));
+    for (let i = 0; i < random.from(5, 25); i++) this.#in(random.from(0, STORM_MS), () => this.#mishap());
+  }
+
+  // The agenda: what happens when, in the order of time.
+
+  #in(delay_ms: number, act: () => void): void {
+    this.#agenda.push({ at_ms: this.#time_ms + delay_ms, order: this.#order++, act });
+  }
+
+  #runUntil(end_ms: number, done: () => boolean): void {
+    while (!done()) {
+      let next = 0;
+      for (let i = 1; i < this.#agenda.length; i++) {
+        const [a, b] = [this.#agenda[i], this.#agenda[next]];
+        if (a !== undefined && b !== undefined && (a.at_ms < b.at_ms || (a.at_ms === b.at_ms && a.order < b.order))) next = i;
+      }
+      const entry = this.#agenda[next];
+      if (entry === undefined || entry.at_ms > end_ms) return;
+      this.#agenda[next] = this.#agenda[this.#agenda.length - 1] ?? entry;
+      this.#agenda.pop();
+      this.#time_ms = Math.max(this.#time_ms, entry.at_ms);
+      entry.act();
+    }
+  }
+
+  // The orchestrator: an event, its decisions, the rows, the deeds; and a crash between any two of them.
+
+  #send(said: Said): readonly Decision[] {
+    const event = { ...said, now_ms: this.#time_ms + this.#skew_ms } as Event;
+    this.steps += 1;
+    const decisions = this.#step(this.#state, event);
+    if (this.#crashesHere(0.002)) return [];
+    this.oracle.step(event, decisions);
+    const broken = violations(this.#state);
+    if (broken.length > 0) throw new Error(`after ${event.type}: ${broken.join("; ")}`);
+    if (this.#crashesHere(0.002)) return decisions;
+    for (const decision of decisions) this.#carryOut(decision);
+    return decisions;
+  }
+
+  #crashesHere(p: number): boolean {
+    if (this.#healed || !this.#random.chance(p)) return false;
+    this.#crash();
+    return true;
+  }
+
+  #crash(): void {
+    this.crashes += 1;
+    this.oracle.crash();
+    for (const link of this.#links.values()) {
+      link.ended = true;
+      this.#in(this.#lag(), () => link.worker.busy.delete(busyKey(link)));
+    }
+    this.#links.clear();
+    this.#state = createState(LIMITS, this.oracle.models);
+    const life = this.crashes;
+    for (const row of this.oracle.unfinished()) {
+      const { spec, attempt, spent } = row;
+      this.oracle.recovered(row);
+      this.#send({ type: "job.recovered", spec, attempt, spent });
+      // It crashed in the middle of its recovery, and has done it again since.
+      if (this.crashes !== life) return;
+    }
+  }
+
+  #carryOut(decision: Decision): void {
+    if (decision.type === "dispatch") this.#dispatch(decision);
+    if (decision.type === "abort") {
+      const link = this.#links.get(`${decision.job_id}#${decision.attempt}`);
+      if (link !== undefined) this.#in(this.#random.from(0, 50), () => this.#ended(link, { kind: "aborted" }));
+    }
+  }
+
+  #dispatch({ job_id, attempt, worker_id }: Extract<Decision, { type: "dispatch" }>): void {
+    const worker = this.#workers.find(({ id }) => id === worker_id);
+    if (worker === undefined) throw new Error(`${job_id} was sent to ${worker_id}, which does not exist`);
+    const link: Link = { job_id, attempt, worker, epoch: worker.epoch, ended: false };
+    this.#links.set(`${job_id}#${attempt}`, link);
+    this.#in(this.#lag(), () => this.#arrive(link));
+  }
+
+  /** The attempt reaches its worker, if there still is one. */
+  #arrive(link: Link): void {
+    const { worker } = link;
+    const storm = !this.#healed;
+    if (link.ended) return;
+    if (!worker.alive || worker.epoch !== link.epoch)
+      return this.#ended(link, { kind: "lost", reason: "nothing listens at its address", reached: false });
+    if (worker.draining || worker.busy.size >= worker.slots || (storm && this.#random.chance(0.05))) {
+      return this.#ended(link, { kind: "refused", reason: "all slots are busy" });
+    }
+    worker.busy.add(busyKey(link));
+    const outcome = storm ? this.#fate() : ({ kind: "done" } as const);
+    this.#in(this.#random.from(10, 1500), () => {
+      if (!worker.busy.delete(busyKey(link))) return;
+      this.#in(this.#lag(), () => this.#ended(link, outcome));
+    });
+  }
+
+  #fate(): AttemptOutcome {
+    const dice = this.#random.next();
+    if (dice < 0.7) return { kind: "done" };
+    if (dice < 0.8) return { kind: "failed", code: "ENGINE_FAILED", message: "the engine broke", retriable: true };
+    if (dice < 0.85) return { kind: "failed", code: "CONTEXT_TOO_LARGE", message: "too long", retriable: false };
+    return { kind: "lost", reason: "the connection broke", reached: true };
+  }
+
+  /** The link's one report; and what a confused network makes of it. */
+  #ended(link: Link, outcome: AttemptOutcome): void {
+    if (link.ended) return;
+    link.ended = true;
+    this.#links.delete(`${link.job_id}#${link.attempt}`);
+    if (link.worker.busy.has(busyKey(link))) this.#in(this.#lag(), () => link.worker.busy.delete(busyKey(link)));
+    this.outcomes[outcome.kind] = (this.outcomes[outcome.kind] ?? 0) + 1;
+    const { job_id, attempt, worker } = link;
+    const report: Said = { type: "attempt.ended", job_id, attempt, worker_id: worker.id, outcome };
+    this.#send(report);
+    if (this.#healed) return;
+    // The same report again, much later; one with another end; one from a worker that never had it; one of no attempt at all.
+    if (this.#random.chance(0.3)) this.#in(this.#random.from(0, 8000), () => this.#send(report));
+    if (this.#random.chance(0.2)) this.#in(this.#random.from(0, 8000), () => this.#send({ ...report, outcome: this.#fate() } as Said));
+    if (this.#random.chance(0.1)) this.#send({ ...report, attempt: attempt + 7, outcome: { kind: "done" } } as Said);
+    const liar = this.#random.pick(this.#workers);
+    if (liar !== worker && this.#random.chance(0.1)) this.#send({ ...report, worker_id: liar.id, outcome: { kind: "done" } } as Said);
+  }
+
+  // The others.
+
+  #tick(): void {
+    this.#send({ type: "tick" });
+    this.#in(TICK_MS, () => this.#tick());
+  }
+
+  #register(worker: SimWorker): void {
+    if (!worker.alive) return;
+    const { id, epoch, model, slots, context_size } = worker;
+    this.#send({ type: "worker.registered", spec: { id, epoch, model, slots, context_size } });
+  }
+
+  #beat(worker: SimWorker): void {
+    this.#in(BEAT_MS, () => this.#beat(worker));
+    if (!worker.alive || this.#time_ms < worker.muted_until_ms) return;
+    const { id, epoch, draining } = worker;
+    const rejected = this.#send({ type: "worker.beat", worker_id: id, epoch, draining }).some(({ type }) => type === "worker.reject");
+    if (rejected) this.#in(this.#lag(), () => this.#register(worker));
+  }
+
+  #submit(id: string): void {
+    const random = this.#random;
+    const now_ms = this.#time_ms + this.#skew_ms;
+    const model = random.chance(0.05) ? "never" : random.pick(this.#workers).model;
+    const serving = this.#workers.filter((worker) => worker.model === model);
+    const pin = serving.length > 0 && random.chance(0.15) ? random.pick(serving).id : null;
+    // Never all of a model's workers: such a job would rightly wait for ever.
+    const avoid = pin === null && serving.length > 1 && random.chance(0.2) ? [random.pick(serving).id] : [];
+    const roomy = serving.some(({ id, context_size }) => context_size === null && (pin ?? id) === id && !avoid.includes(id));
+    const spec: JobSpec = {
+      id,
+      model,
+      priority: random.chance(0.6) ? "interactive" : "batch",
+      max_tokens: roomy && random.chance(0.2) ? random.from(50, 400) : 10,
+      submitted_at_ms: now_ms,
+      deadline_at_ms: random.chance(0.15) ? now_ms + random.from(0, 6000) : null,
+      pin,
+      prefer: random.chance(0.2) ? [random.pick(this.#workers).id] : [],
+      avoid,
+    };
+    this.#send({ type: "job.submitted", spec });
+    if (random.chance(0.2)) this.#in(random.from(0, 3000), () => this.#send({ type: "job.cancelled", job_id: id }));
+  }
+
+  #mishap(): void {
+    const random = this.#random;
+    const worker = random.pick(this.#workers);
+    const mishaps: (() => void)[] = [
+      () => this.#die(worker),
+      () => this.#die(worker),
+      () => {
+        worker.muted_until_ms = this.#time_ms + random.from(500, 9000);
+      },
+      () => this.#register(worker),
+      () => this.#send({ type: "worker.registered", spec: { ...worker, epoch: worker.epoch - 1 } }),
+      () => this.#send({ type: "worker.drained", worker_id: worker.id }),
+      () => {
+        worker.draining = true;
+      },
+      () => this.#send({ type: "worker.left", worker_id: worker.id }),
+      () => {
+        this.#skew_ms += random.from(-20_000, 20_000);
+      },
+      () => this.#crash(),
+      // A stop in good order, and the start after it.
+      () => {
+        this.#send({ type: "halted" });
+        this.#in(random.from(0, 2000), () => this.#crash());
+      },
+    ];
+    random.pick(mishaps)();
+  }
+
+  /** Its connections break, at once or when the silence is noticed; a new life may come, sooner than that. */
+  #die(worker: SimWorker): void {
+    worker.alive = false;
+    worker.draining = false;
+    worker.busy.clear();
+    worker.epoch += 1;
+    for (const link of this.#links.values()) {
+      if (link.worker !== worker) continue;
+      this.#in(this.#random.from(0, 5000), () => this.#ended(link, { kind: "lost", reason: "the connection broke", reached: true }));
+    }
+    if (!this.#random.chance(0.8)) return;
+    this.#in(this.#random.from(0, 6000), () => {
+      worker.alive = true;
+      this.#register(worker);
+    });
+  }
+
+  /** From now on nothing goes wrong any more: every worker lives, in a new life that does not drain. */
+  #heal(): void {
+    this.#healed = true;
+    for (const worker of this.#workers) {
+      this.#die(worker);
+      worker.alive = true;
+      worker.muted_until_ms = 0;
+      this.#register(worker);
+    }
+  }
+
+  #lag(): number {
+    return this.#healed || !this.#random.chance(0.1) ? this.#random.from(0, 20) : this.#random.from(0, 2500);
+  }
+}
+
+function busyKey({ job_id, attempt }: Link): string {
+  return `${job_id}#${attempt}`;
+}
