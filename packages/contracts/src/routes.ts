@@ -56,7 +56,13 @@ export const orcdRoutes = {
     body: Beat,
     replies: { 200: [z.object({ status: z.literal("OK") })] },
   },
-  removeWorker: { method: "DELETE", path: "/workers/{id}", summary: "The worker leaves", replies: { 204: ["none"] } },
+  removeWorker: {
+    method: "DELETE",
+    path: "/workers/{id}",
+    summary: "The worker leaves; with its epoch, so that an old life's goodbye does not send a newer one away",
+    query: z.strictObject({ epoch: z.coerce.number().int().nonnegative().optional() }),
+    replies: { 204: ["none"] },
+  },
   listWorkers: { method: "GET", path: "/v2/workers", summary: "The registry", replies: { 200: [WorkerList] } },
   drainWorker: {
     method: "POST",

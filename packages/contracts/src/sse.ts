@@ -21,29 +21,24 @@ export const SSE_PING = ": ping\n\n";
 
 /**
  * Decodes a stream of bytes however it was cut. Feed chunks, get whole events.
- * `event_bytes_max` bounds what one unfinished event may hold; more throws a RangeError.
+ * `event_chars_max` bounds what one unfinished event may hold, UTF-16 units; more throws a RangeError.
  */
 export class SseDecoder {
   readonly #utf8 = new TextDecoder("utf-8");
-  readonly #event_bytes_max: number;
+  readonly #event_chars_max: number;
   #rest = "";
   #lastId: string | undefined;
   #event = "";
   #data: string[] = [];
   #afterCarriageReturn = false;
-  #first = true;
 
-  constructor(event_bytes_max = 16_777_216) {
-    this.#event_bytes_max = event_bytes_max;
+  constructor(event_chars_max = 16_777_216) {
+    this.#event_chars_max = event_chars_max;
   }
 
   feed(chunk: Uint8Array): SseEvent[] {
     let text = this.#utf8.decode(chunk, { stream: true });
     if (text === "") return [];
-    if (this.#first) {
-      this.#first = false;
-      if (text.startsWith("\uFEFF")) text = text.slice(1);
-    }
     // A CRLF cut between its two characters is one line end, not two.
     if (this.#afterCarriageReturn && text.startsWith("\n")) text = text.slice(1);
     this.#afterCarriageReturn = text.endsWith("\r");
@@ -51,8 +46,8 @@ export class SseDecoder {
     this.#rest = lines.pop() ?? "";
     const events: SseEvent[] = [];
     for (const line of lines) this.#line(line, events);
-    if (this.#rest.length + this.#pending() > this.#event_bytes_max) {
-      throw new RangeError(`an SSE event exceeds ${this.#event_bytes_max} bytes`);
+    if (this.#rest.length + this.#pending() > this.#event_chars_max) {
+      throw new RangeError(`an SSE event exceeds ${this.#event_chars_max} characters`);
     }
     return events;
   }

@@ -142,7 +142,7 @@ test("an unfinished event beyond the limit is refused, in one long line and in m
   const long = bytes(`data: ${"x".repeat(2000)}`);
   const many = bytes(`data: ${"x".repeat(90)}\n`.repeat(20));
   for (const all of [long, many]) {
-    assert.throws(() => new SseDecoder(1000).feed(all), { name: "RangeError", message: "an SSE event exceeds 1000 bytes" });
+    assert.throws(() => new SseDecoder(1000).feed(all), { name: "RangeError", message: "an SSE event exceeds 1000 characters" });
     const decoder = new SseDecoder(1000);
     assert.throws(() => {
       for (let i = 0; i < all.length; i += 7) decoder.feed(all.subarray(i, i + 7));

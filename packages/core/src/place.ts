@@ -36,6 +36,7 @@ function score(job: Job, worker: Worker): number {
 
 export function place(state: State, job: Job, now_ms: number): Worker | undefined {
   if (job.not_before_ms > now_ms) return undefined;
+  if (job.spec.deadline_at_ms !== null && now_ms >= job.spec.deadline_at_ms) return undefined;
   let best: Worker | undefined;
   let bestScore = Number.NEGATIVE_INFINITY;
   for (const worker of state.workers.values()) {

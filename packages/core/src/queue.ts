@@ -1,5 +1,5 @@
 /** The waiting jobs: FIFO within a priority, jobs that lost their worker before new ones. */
-import { type Job, PRIORITIES, type Queue, queueKey, type State } from "./state.ts";
+import { type Job, PRIORITIES, type Priority, type Queue, queueKey, type State } from "./state.ts";
 
 function emptyQueue(): Queue {
   return {
@@ -34,10 +34,12 @@ export function dequeue(state: State, job: Job): boolean {
 
 /** The waiting jobs of a queue in the order in which they should run. */
 export function* inOrder(queue: Queue): Generator<Job> {
-  for (const priority of PRIORITIES) {
-    yield* queue.returned[priority].values();
-    yield* queue.fresh[priority].values();
-  }
+  for (const priority of PRIORITIES) yield* waiting(queue, priority);
+}
+
+export function* waiting(queue: Queue, priority: Priority): Generator<Job> {
+  yield* queue.returned[priority].values();
+  yield* queue.fresh[priority].values();
 }
 
 export function depth(queue: Queue): number {

@@ -25,7 +25,6 @@ export interface JobSpec {
   readonly model: string;
   readonly priority: Priority;
   readonly max_tokens: number;
-  readonly submitted_at_ms: number;
   readonly deadline_at_ms: number | null;
   readonly pin: string | null;
   readonly prefer: readonly string[];
@@ -109,7 +108,11 @@ export function attemptKey(job_id: string, attempt: number): string {
 
 /** Pinned jobs wait in a line of their own, so that they never hold up the others of their model. */
 export function queueKey(spec: JobSpec): string {
-  return spec.pin === null ? spec.model : `pin ${spec.pin} ${spec.model}`;
+  return spec.pin === null ? spec.model : pinKey(spec.pin, spec.model);
+}
+
+export function pinKey(worker_id: string, model: string): string {
+  return `pin ${worker_id} ${model}`;
 }
 
 export function isSilent(state: State, worker: Worker, now_ms: number): boolean {

@@ -5,8 +5,8 @@
  */
 import { etaMs, learnServiceTime, placeFreeMs } from "./estimate.ts";
 import { freeSlots, place } from "./place.ts";
-import { dequeue, enqueue, inOrder, lengthAhead } from "./queue.ts";
-import { attemptKey, isSilent, type Job, type JobSpec, type State, type Worker, type WorkerSpec } from "./state.ts";
+import { dequeue, enqueue, inOrder, lengthAhead, waiting } from "./queue.ts";
+import { attemptKey, isSilent, type Job, type JobSpec, PRIORITIES, pinKey, type State, type Worker, type WorkerSpec } from "./state.ts";
 
 /** How an attempt ended, as its link saw it. */
 export type AttemptOutcome =
@@ -28,7 +28,8 @@ export type Event = { readonly now_ms: number } & (
   | { type: "worker.registered"; spec: WorkerSpec }
   | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean }
   | { type: "worker.drained"; worker_id: string }
-  | { type: "worker.left"; worker_id: string }
+  /** `epoch`: of the life that says goodbye; null when it does not say. */
+  | { type: "worker.left"; worker_id: string; epoch: number | null }
   | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
   /** No new attempts from now on: the orchestrator is about to stop. */
   | { type: "halted" }
@@ -44,7 +45,7 @@ export type Decision =
   | { type: "settle"; job_id: string; status: "succeeded" | "failed" | "cancelled"; code?: string; message?: string; retriable?: boolean }
   | { type: "worker.join"; worker_id: string; epoch: number; model: string; again: boolean }
   | { type: "worker.drain"; worker_id: string }
-  | { type: "worker.leave"; worker_id: string; epoch: number; reason: string }
+  | { type: "worker.leave"; worker_id: string; epoch: number; model: string; reason: string }
   /** The message came from a life that is over (`stale`) or from a worker we don't know. */
   | { type: "worker.reject"; worker_id: string; because: "stale" | "unknown" };
 
@@ -81,7 +82,9 @@ export function step(state: State, event: Event): Decision[] {
     case "worker.left": {
       const worker = state.workers.get(event.worker_id);
       if (worker === undefined) out.push({ type: "worker.reject", worker_id: event.worker_id, because: "unknown" });
-      else remove(state, worker, "it left", event.now_ms, out);
+      else if (event.epoch !== null && event.epoch < worker.spec.epoch) {
+        out.push({ type: "worker.reject", worker_id: event.worker_id, because: "stale" });
+      } else remove(state, worker, "it left", event.now_ms, out);
       break;
     }
     case "attempt.ended":
@@ -161,16 +164,18 @@ function admission(state: State, job: Job, now_ms: number): { code: RefusalCode;
 function drain(state: State, model: string, now_ms: number, out: Decision[]): void {
   let free = state.halted ? 0 : freeSlots(state, model, now_ms);
   if (free === 0) return;
-  const pinned = [...state.workers.values()].filter(({ spec }) => spec.model === model).map(({ spec }) => `pin ${spec.id} ${model}`);
-  for (const key of [...pinned, model]) {
-    const queue = state.queues.get(key);
-    if (queue === undefined) continue;
-    for (const job of inOrder(queue)) {
-      if (free === 0) return;
-      const worker = place(state, job, now_ms);
-      if (worker === undefined) continue;
-      dispatch(state, job, worker, now_ms, out);
-      free -= 1;
+  const pinned = [...state.workers.values()].filter(({ spec }) => spec.model === model).map(({ spec }) => pinKey(spec.id, model));
+  for (const priority of PRIORITIES) {
+    for (const key of [...pinned, model]) {
+      const queue = state.queues.get(key);
+      if (queue === undefined) continue;
+      for (const job of waiting(queue, priority)) {
+        if (free === 0) return;
+        const worker = place(state, job, now_ms);
+        if (worker === undefined) continue;
+        dispatch(state, job, worker, now_ms, out);
+        free -= 1;
+      }
     }
   }
 }
@@ -305,7 +310,7 @@ function setDraining(worker: Worker, out: Decision[]): void {
 /** The worker is gone: what ran there goes back to the queue. */
 function remove(state: State, worker: Worker, reason: string, now_ms: number, out: Decision[]): void {
   state.workers.delete(worker.spec.id);
-  out.push({ type: "worker.leave", worker_id: worker.spec.id, epoch: worker.spec.epoch, reason });
+  out.push({ type: "worker.leave", worker_id: worker.spec.id, epoch: worker.spec.epoch, model: worker.spec.model, reason });
   for (const key of worker.running) {
     const cut = key.lastIndexOf("#");
     const [job_id, attempt] = [key.slice(0, cut), Number(key.slice(cut + 1))];

@@ -17,7 +17,7 @@ test("a model that no worker ever served is refused at once, and the refusal nam
 test("a job for a model that has no worker just now waits for one", () => {
   const core = new Core();
   core.worker("w1");
-  core.send({ type: "worker.left", worker_id: "w1" });
+  core.send({ type: "worker.left", worker_id: "w1", epoch: null });
   const accept = the(core.submit("a"), "accept");
   assert.equal(accept.eta_ms, undefined);
   assert.deepEqual(dispatched(core.worker("w2")), ["a→w2"]);

@@ -267,7 +267,6 @@ export class World {
       model,
       priority: random.chance(0.6) ? "interactive" : "batch",
       max_tokens: roomy && random.chance(0.2) ? random.from(50, 400) : 10,
-      submitted_at_ms: now_ms,
       deadline_at_ms: random.chance(0.15) ? now_ms + random.from(0, 6000) : null,
       pin,
       prefer: random.chance(0.2) ? [random.pick(this.#workers).id] : [],
@@ -292,7 +291,7 @@ export class World {
       () => {
         worker.draining = true;
       },
-      () => this.#send({ type: "worker.left", worker_id: worker.id }),
+      () => this.#send({ type: "worker.left", worker_id: worker.id, epoch: null }),
       () => {
         this.#skew_ms += random.from(-20_000, 20_000);
       },

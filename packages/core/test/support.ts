@@ -55,7 +55,6 @@ export class Core {
       model: "m",
       priority: "interactive",
       max_tokens: 10,
-      submitted_at_ms: this.now_ms,
       deadline_at_ms: null,
       pin: null,
       prefer: [],

@@ -85,7 +85,7 @@ test("a silent worker where nothing runs is forgotten; one with a running attemp
   core.worker("busy");
   core.submit("a", { pin: "busy" });
   assert.deepEqual(core.after(10_000), []);
-  const leave = { type: "worker.leave", worker_id: "idle", epoch: 1, reason: "no heartbeat" };
+  const leave = { type: "worker.leave", worker_id: "idle", epoch: 1, model: "m", reason: "no heartbeat" };
   assert.deepEqual(core.after(1), [leave]);
   assert.equal(core.at("a"), "busy");
   assert.deepEqual(core.ends("a"), [
@@ -121,7 +121,7 @@ test("the jobs of a worker that leaves are aborted, counted and queued again", (
   core.worker("w1", { slots: 2 });
   core.submit("a");
   core.submit("b");
-  const decisions = core.send({ type: "worker.left", worker_id: "w1" });
+  const decisions = core.send({ type: "worker.left", worker_id: "w1", epoch: null });
   assert.deepEqual(
     decisions.map(({ type }) => type),
     ["worker.leave", "abort", "requeue", "abort", "requeue"],
@@ -139,7 +139,7 @@ test("draining or removing a worker that is not there is answered as unknown", (
   const core = new Core();
   const unknown = [{ type: "worker.reject", worker_id: "w1", because: "unknown" }];
   assert.deepEqual(core.send({ type: "worker.drained", worker_id: "w1" }), unknown);
-  assert.deepEqual(core.send({ type: "worker.left", worker_id: "w1" }), unknown);
+  assert.deepEqual(core.send({ type: "worker.left", worker_id: "w1", epoch: null }), unknown);
 });
 
 /** What `explain` says of each worker, as one line. */
@@ -190,14 +190,14 @@ test("explain tells of pins, refusals, back-offs and the place in the line", () 
   assert.equal(explain(core.state, "a", core.now_ms)?.answer, "It waits 100 ms before attempt 3.");
   core.cancel("a");
   for (const id of ["b", "c", "d", "e", "f"]) core.submit(id);
-  assert.equal(explain(core.state, "f", core.now_ms)?.answer, "It waits behind 1 jobs.");
+  assert.equal(explain(core.state, "f", core.now_ms)?.answer, "It waits behind 1 job.");
   assert.equal(explain(core.state, "nobody", core.now_ms), undefined);
 });
 
 test("explain says how to start a worker when there is none", () => {
   const core = new Core();
   core.worker("w1");
-  core.send({ type: "worker.left", worker_id: "w1" });
+  core.send({ type: "worker.left", worker_id: "w1", epoch: null });
   core.submit("a");
   assert.match(explain(core.state, "a", core.now_ms)?.answer ?? "", /no worker is registered.*rbees up/);
 });
@@ -221,4 +221,13 @@ test("the invariants see a state that step would never leave behind", () => {
     breakIt(core);
     assert.match(violations(core.state).join("; "), expected, what);
   }
+});
+
+test("an old life's late goodbye does not send a newer life away", () => {
+  const core = new Core();
+  core.worker("w1", { epoch: 2 });
+  assert.deepEqual(core.send({ type: "worker.left", worker_id: "w1", epoch: 1 }), [
+    { type: "worker.reject", worker_id: "w1", because: "stale" },
+  ]);
+  assert.ok(core.state.workers.has("w1"));
 });

@@ -54,6 +54,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     bodyLimit: options.body_bytes_max,
     requestTimeout: 60_000,
     forceCloseConnections: "idle",
+    // HEAD on an event stream would open it.
+    exposeHeadRoutes: false,
     routerOptions: { maxParamLength: PARAM_CHARS_MAX },
     frameworkErrors: (_error, request, reply) =>
       refuse(

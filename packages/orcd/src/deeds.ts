@@ -55,7 +55,7 @@ export class Deeds {
         this.#settle(decision);
         break;
       case "worker.leave":
-        workers.remove(decision.worker_id, decision.epoch);
+        workers.remove(decision.worker_id, decision.epoch, decision.model);
         log.warn({ worker_id: decision.worker_id, reason: decision.reason }, "worker left");
         break;
       case "worker.join":
@@ -94,7 +94,7 @@ export class Deeds {
       onToken(block) {
         if (job.first_token_at_ms === null) {
           job.first_token_at_ms = Date.now();
-          metrics.time_to_first_token.observe({ model: request.model }, (job.first_token_at_ms - job.submitted_at_ms) / 1000);
+          metrics.time_to_first_token.observe({ model: request.model }, Math.max(0, job.first_token_at_ms - job.submitted_at_ms) / 1000);
         }
         job.stream.appendBlock(block);
       },

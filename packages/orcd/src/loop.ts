@@ -6,6 +6,7 @@
 import type { State } from "@rbees/core/state";
 import { type Decision, type Event, step } from "@rbees/core/step";
 import type { ActiveJob } from "./active-job.ts";
+import { coreNow } from "./clock.ts";
 import { attemptEnded, changesFor } from "./record.ts";
 import type { Change, Store } from "./store/port.ts";
 
@@ -35,10 +36,10 @@ export class Loop {
     this.#ports = ports;
   }
 
-  send(event: WithoutTime, now_ms = Date.now()): Sent {
+  send(event: WithoutTime): Sent {
     if (this.#closed) return { decisions: [], done: Promise.resolve() };
-    const decisions = step(this.state, { ...event, now_ms } as Event);
-    const changes = this.#changes(event, decisions, now_ms);
+    const decisions = step(this.state, { ...event, now_ms: coreNow() } as Event);
+    const changes = this.#changes(event, decisions, Date.now());
     return { decisions, done: changes.length === 0 ? this.#now(decisions) : this.#after(changes, decisions) };
   }
 

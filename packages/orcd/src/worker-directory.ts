@@ -1,6 +1,7 @@
 /** Where each registered worker is and what it said of itself; the link to it lives and ends with its registration. */
 import type { Beat, RegisterWorker, WorkerView } from "@rbees/contracts/worker";
 import type { State } from "@rbees/core/state";
+import { wallTime } from "./clock.ts";
 import { Link, type LinkLimits } from "./link.ts";
 
 interface Entry {
@@ -24,7 +25,12 @@ export class WorkerDirectory {
     const { id, host, port } = registration;
     const origin = `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
     const known = this.#entries.get(id);
-    if (known !== undefined && known.origin === origin && known.registration.epoch === registration.epoch) {
+    if (
+      known !== undefined &&
+      known.origin === origin &&
+      known.registration.epoch === registration.epoch &&
+      known.registration.model === registration.model
+    ) {
       known.registration = registration;
       return;
     }
@@ -42,9 +48,9 @@ export class WorkerDirectory {
   }
 
   /** Forgets that life of the worker; a newer one that took its place stays. */
-  remove(worker_id: string, epoch: number): void {
+  remove(worker_id: string, epoch: number, model: string): void {
     const entry = this.#entries.get(worker_id);
-    if (entry === undefined || entry.registration.epoch !== epoch) return;
+    if (entry?.registration.epoch !== epoch || entry.registration.model !== model) return;
     void entry.link.close();
     this.#entries.delete(worker_id);
   }
@@ -75,7 +81,7 @@ export class WorkerDirectory {
       version: registration.version,
       epoch: registration.epoch,
       registered_at: new Date(registered_at_ms).toISOString(),
-      last_heartbeat_at: new Date(worker.last_beat_ms).toISOString(),
+      last_heartbeat_at: new Date(wallTime(worker.last_beat_ms)).toISOString(),
     };
   }
 

@@ -213,3 +213,12 @@ test("a correlation id is taken over, passed on to the worker, and kept with the
   const { job_id } = (await answer.json()) as Json;
   assert.equal((await orcd.json(`/v2/tasks/${job_id}`)).correlation_id, "order-66");
 });
+
+test("a worker that registers again with another model keeps its link", async (t) => {
+  const orcd = await startHarness(t);
+  const worker = await orcd.worker("w1");
+  await worker.register(orcd.url, { model: "other" });
+  const answer = await orcd.submit({ model: "other" });
+  assert.equal(answer.status, 202);
+  assert.equal((await worker.next()).body.attempt, 1);
+});

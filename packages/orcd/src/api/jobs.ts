@@ -9,6 +9,7 @@ import type { Decision } from "@rbees/core/step";
 import type { EventStream } from "@rbees/kit/event-stream";
 import type { Handlers, Reply } from "@rbees/kit/http";
 import type { ActiveJob } from "../active-job.ts";
+import { coreNow, coreTime } from "../clock.ts";
 import { mintJobId } from "../job-id.ts";
 import type { JobRegistry } from "../job-registry.ts";
 import { summary, view } from "../job-view.ts";
@@ -74,7 +75,7 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
       return { events: (reader) => stream.attach(reader, from ?? stream.first_id - 1) };
     },
     async explainJob({ params }) {
-      const found = explain(loop.state, params.id, Date.now());
+      const found = explain(loop.state, params.id, coreNow());
       const { job } = await find(store, params.id);
       const { answer, workers } = found ?? { answer: `It has ended: ${job.status}.`, workers: [] };
       return { json: { job_id: job.id, status: summary(job, loop.state, undefined).status, answer, workers } };
@@ -98,7 +99,7 @@ async function submit(
   const request = { ...body, seed: body.seed ?? randomInt(0, 2 ** 32) };
   const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, lives: 0, attempt: 0, begins_anew: false });
   const began = performance.now();
-  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms) }, now_ms);
+  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms) });
   metrics.scheduling_latency.observe({ algorithm: "round-robin" }, performance.now() - began);
   await done;
   const verdict = decisions.find(
@@ -138,8 +139,7 @@ export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number)
     model,
     priority,
     max_tokens,
-    submitted_at_ms,
-    deadline_at_ms: deadline_ms === undefined ? null : submitted_at_ms + deadline_ms,
+    deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
     pin: placement?.pin ?? null,
     prefer: placement?.prefer ?? [],
     avoid: placement?.avoid ?? [],

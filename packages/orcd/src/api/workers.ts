@@ -28,8 +28,8 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
       await done;
       return { json: { status: "OK" } };
     },
-    async removeWorker({ params }) {
-      const { decisions, done } = loop.send({ type: "worker.left", worker_id: params.id });
+    async removeWorker({ params, query }) {
+      const { decisions, done } = loop.send({ type: "worker.left", worker_id: params.id, epoch: query.epoch ?? null });
       await done;
       checkNotRejected(decisions, params.id);
       return { none: true };
