@@ -1,0 +1,89 @@
+/** The settings of `rbees-workerd`: the table, and what follows from the machine where a setting is left open. */
+import { availableParallelism, hostname } from "node:os";
+import { basename } from "node:path";
+import { RbeesError } from "@rbees/contracts/errors";
+import { MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
+import { BACKENDS, type Backend } from "@rbees/contracts/worker";
+import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
+import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "@rbees/kit/log";
+import { CONTEXT_MIN } from "./model-check.ts";
+
+/** `--orchestrator none`: a worker that nobody schedules, for tests by hand. */
+export const NO_ORCHESTRATOR = "none";
+
+export const workerdSettings = {
+  model: text<string>({ default: "", help: "the model's GGUF file (required)" }),
+  model_name: text<string>({ default: "", help: "what the model is called; default: its file's name" }),
+  worker_id: text<string>({ default: "", help: "default: host name and port" }),
+  backend: text<Backend>({ default: "cpu", one_of: BACKENDS, help: BACKENDS.join(" | ") }),
+  gpu: number({ default: 0, max: 255, help: "which GPU" }),
+  host: text<string>({ default: "127.0.0.1", help: "address to listen on" }),
+  port: number({ default: 8001, max: 65_535, help: "port to listen on; 0: any free one" }),
+  slots: number({ default: 4, min: 1, max: 256, help: "answers at the same time" }),
+  ctx: number({
+    default: 0,
+    max: 16_777_216,
+    help: "tokens a slot holds, prompt and answer; 0: what model and memory allow, 8192 at most",
+  }),
+  threads: number({ default: 0, max: 1_024, help: "threads that compute; 0: all cores but one" }),
+  deterministic: flag({ default: false, help: "same request, same tokens, whatever else runs; slower" }),
+  orchestrator: text<string>({
+    default: "http://localhost:8080",
+    matches: /^(none|https?:\/\/\S+)$/,
+    env: ["LLORCH_ORCHESTRATOR_URL"],
+    help: "where to register; none: nowhere",
+  }),
+  advertise_host: text<string>({ default: "", help: "the address that the orchestrator shall use; default: --host" }),
+  region: text<string>({ default: "", help: "where this machine is, for placement" }),
+  labels: pairs({ default: {}, help: "labels for placement" }),
+  prefill_chunk_tokens: number({ default: 64, min: 1, max: 4_096, help: "prompt tokens computed in one step" }),
+  metrics_ms: number({ default: 500, min: 250, max: 1_000, help: "metrics events at most this often" }),
+  drain_ms: number({ default: 30_000, max: 3_600_000, help: "how long running answers may take to finish at shutdown" }),
+  body_bytes_max: number({ default: 8_388_608, min: 1_024, max: 268_435_456, help: "largest request" }),
+  stream_buffer_bytes_max: number({
+    default: 1_048_576,
+    min: 1_024,
+    max: 268_435_456,
+    help: "unread bytes after which a slow reader is cut off",
+  }),
+  ping_ms: number({ default: 15_000, min: 100, max: 300_000, help: "a comment on a silent stream this often" }),
+  log_level: text<LogLevel>({ default: "info", one_of: LOG_LEVELS, help: LOG_LEVELS.join(" | ") }),
+  log_format: text<LogFormat>({ default: "auto", one_of: LOG_FORMATS, help: LOG_FORMATS.join(" | ") }),
+};
+export type WorkerdConfig = ConfigOf<typeof workerdSettings>;
+
+/** What the table can't say: settings that must be there or must suit each other. */
+export function checkConfig(config: WorkerdConfig): void {
+  const problems: string[] = [];
+  if (config.model === "") problems.push("model: is required; give the GGUF file with --model");
+  if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
+    problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
+  if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
+  if (config.ctx !== 0 && config.ctx < CONTEXT_MIN) problems.push(`ctx: must be 0 or at least ${CONTEXT_MIN}`);
+  if (problems.length > 0) {
+    throw new RbeesError("INVALID_REQUEST", `The configuration is not valid:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
+  }
+}
+
+export function modelName({ model, model_name }: Pick<WorkerdConfig, "model" | "model_name">): string {
+  return model_name !== "" ? model_name : basename(model).replace(/\.gguf$/i, "");
+}
+
+export function workerId({ worker_id }: Pick<WorkerdConfig, "worker_id">, port: number): string {
+  if (worker_id !== "") return worker_id;
+  const host = hostname()
+    .replace(/[^A-Za-z0-9._:-]/g, "-")
+    .replace(/^[^A-Za-z0-9]+/, "");
+  return `${host === "" ? "worker" : host}-${port}`.slice(-128);
+}
+
+/** One core is left to this process and the rest of the machine: engine threads that share a core wait for one another. */
+export function threadCount({ threads }: Pick<WorkerdConfig, "threads">): number {
+  return threads > 0 ? threads : Math.max(1, availableParallelism() - 1);
+}
+
+/** What others can reach: an address that means "all of mine" is none. */
+export function advertisedHost({ advertise_host, host }: Pick<WorkerdConfig, "advertise_host" | "host">): string {
+  if (advertise_host !== "") return advertise_host;
+  return host === "0.0.0.0" || host === "::" ? hostname() : host;
+}

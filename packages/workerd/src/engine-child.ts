@@ -1,0 +1,65 @@
+/**
+ * The engine's own process. Native code can abort on a damaged model and takes its process with it: here that is not the worker.
+ * It lives exactly as long as its parent: when the IPC channel closes it ends.
+ */
+import { RbeesError } from "@rbees/contracts/errors";
+import type { FromEngine, ToEngine, WireError } from "./engine-messages.ts";
+import { LlamaEngine } from "./llama/engine.ts";
+
+/** How often the parent hears how much memory this process holds. */
+const MEMORY_REPORT_MS = 1_000;
+
+const engine = new LlamaEngine();
+
+function send(message: FromEngine): void {
+  if (process.connected) process.send?.(message);
+}
+
+function wireError(error: unknown): WireError {
+  if (error instanceof RbeesError) return { code: error.code, message: error.message, details: error.details, param: error.param };
+  return { code: "ENGINE_FAILED", message: error instanceof Error ? error.message : String(error) };
+}
+
+function receive(message: ToEngine): void {
+  switch (message.type) {
+    case "load":
+      engine
+        .load(message.options, {
+          progress: (fraction) => send({ type: "progress", fraction }),
+          step: (reports) => send({ type: "step", reports }),
+        })
+        .then((facts) => {
+          reportMemory();
+          setInterval(reportMemory, MEMORY_REPORT_MS).unref();
+          send({ type: "loaded", facts });
+        })
+        .catch((error: unknown) => end(wireError(error)));
+      return;
+    case "start":
+      engine.start(message.run, message.request).then(
+        (accepted) => send({ type: "accepted", run: message.run, accepted }),
+        (error: unknown) => send({ type: "refused", run: message.run, error: wireError(error) }),
+      );
+      return;
+    case "abort":
+      engine.abort(message.run);
+  }
+}
+
+function reportMemory(): void {
+  send({ type: "memory", bytes: process.memoryUsage.rss() });
+}
+
+/** Says why and ends: after a failure in the engine nothing here can be relied on. */
+function end(error: WireError): void {
+  if (!process.connected) process.exit(1);
+  process.send?.({ type: "failed", error } satisfies FromEngine, () => process.exit(1));
+}
+
+process.on("message", receive);
+process.on("disconnect", () => process.exit(0));
+process.on("unhandledRejection", (error) => end(wireError(error)));
+process.on("uncaughtException", (error) => end(wireError(error)));
+// The terminal's Ctrl-C goes to the whole group; the worker drains first and then lets go of this process.
+process.on("SIGINT", () => {});
+process.on("SIGTERM", () => {});

@@ -1,0 +1,25 @@
+/** What `EngineProcess` and the engine's child process say to each other over IPC. */
+import type { ErrorCode } from "@rbees/contracts/errors";
+import type { EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+
+export type ToEngine =
+  | { type: "load"; options: EngineOptions }
+  | { type: "start"; run: number; request: RunRequest }
+  | { type: "abort"; run: number };
+
+export type FromEngine =
+  | { type: "progress"; fraction: number }
+  | { type: "loaded"; facts: ModelFacts }
+  | { type: "failed"; error: WireError }
+  | { type: "accepted"; run: number; accepted: RunAccepted }
+  | { type: "refused"; run: number; error: WireError }
+  | { type: "step"; reports: readonly StepReport[] }
+  | { type: "memory"; bytes: number };
+
+/** An `RbeesError` as plain data. */
+export interface WireError {
+  code: ErrorCode;
+  message: string;
+  details?: unknown;
+  param?: string | undefined;
+}

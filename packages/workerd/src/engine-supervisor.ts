@@ -1,0 +1,95 @@
+/**
+ * Keeps one engine process alive. A crash loses the running attempts, not the worker: the engine is started again, unless it
+ * crashes so often that the fault is not chance.
+ */
+import { RbeesError } from "@rbees/contracts/errors";
+import type { Environment } from "@rbees/kit/config";
+import type { Log } from "@rbees/kit/log";
+import type { EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import { EngineProcess } from "./engine-process.ts";
+
+export const RESTART_LIMITS = { restarts_max: 3, window_ms: 600_000 } as const;
+
+export interface SupervisorEvents {
+  step: (reports: readonly StepReport[]) => void;
+  progress: (fraction: number) => void;
+  /** The engine is gone and with it every run. */
+  lost: (error: RbeesError) => void;
+  /** It will not come back. */
+  gave_up: (error: RbeesError) => void;
+}
+
+export class EngineSupervisor {
+  readonly #options: EngineOptions;
+  readonly #env: Environment;
+  readonly #log: Log;
+  readonly #events: SupervisorEvents;
+  #process: EngineProcess | undefined;
+  #ready = false;
+  #stopped = false;
+  #restarts_at_ms: number[] = [];
+
+  constructor(options: EngineOptions, env: Environment, log: Log, events: SupervisorEvents) {
+    this.#options = options;
+    this.#env = env;
+    this.#log = log;
+    this.#events = events;
+  }
+
+  /** False while the engine is being started again. */
+  get ready(): boolean {
+    return this.#ready;
+  }
+
+  get memory_bytes(): number {
+    return this.#process?.memory_bytes ?? 0;
+  }
+
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
+
+  async load(): Promise<ModelFacts> {
+    const engine = new EngineProcess(this.#env);
+    this.#process = engine;
+    engine.onLost((error) => this.#lost(error));
+    const facts = await engine.load(this.#options, this.#events);
+    this.#ready = true;
+    return facts;
+  }
+
+  start(run: number, request: RunRequest): Promise<RunAccepted> {
+    if (this.#process === undefined || !this.#ready) return Promise.reject(new RbeesError("ENGINE_FAILED", "The engine is not running."));
+    return this.#process.start(run, request);
+  }
+
+  abort(run: number): void {
+    this.#process?.abort(run);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#ready = false;
+    await this.#process?.end();
+  }
+
+  #lost(error: RbeesError): void {
+    this.#ready = false;
+    if (this.#stopped) return;
+    this.#log.error({ err: error.message }, "engine lost");
+    this.#events.lost(error);
+    const now = performance.now();
+    this.#restarts_at_ms = this.#restarts_at_ms.filter((at) => now - at < RESTART_LIMITS.window_ms);
+    if (this.#restarts_at_ms.length >= RESTART_LIMITS.restarts_max) {
+      const often = `The engine crashed ${RESTART_LIMITS.restarts_max + 1} times within ${RESTART_LIMITS.window_ms / 60_000} minutes`;
+      return this.#events.gave_up(new RbeesError("ENGINE_FAILED", `${often}; last: ${error.message}`));
+    }
+    this.#restarts_at_ms.push(now);
+    this.load().then(
+      () => this.#log.info({ restarts: this.#restarts_at_ms.length }, "engine restarted"),
+      (failure: RbeesError) => {
+        if (!this.#stopped) this.#events.gave_up(failure);
+      },
+    );
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * The engine port: what the worker asks of whatever generates tokens, and what it hears back. Types only.
+ *
+ * An engine holds one model and a fixed number of slots. It is told to start runs and to abort them; after each step of the
+ * engine (one batch through the model) it reports, in one go, what that step brought for every run. The port is spoken twice:
+ * by an adapter (`llama/engine.ts` on node-llama-cpp) and by `EngineProcess`, which has an adapter in a child process.
+ * Unloading a model is ending the process: native memory comes back no other way.
+ */
+import type { ErrorCode } from "@rbees/contracts/errors";
+import type { StopReason } from "@rbees/contracts/job";
+import type { Backend, Message } from "@rbees/contracts/worker";
+
+export interface EngineOptions {
+  model_path: string;
+  backend: Backend;
+  /** Which GPU; no meaning on the CPU. */
+  gpu: number;
+  slots: number;
+  /** Tokens a slot can hold: prompt and answer together. */
+  context_size: number;
+  threads: number;
+  /** Same request, same tokens, whatever runs beside it. */
+  deterministic: boolean;
+  prefill_chunk_tokens: number;
+}
+
+export interface ModelFacts {
+  vocab_size: number;
+  context_size: number;
+  has_chat_template: boolean;
+  /** The device as its driver names it; empty on the CPU. */
+  device: string;
+  /** Memory of the GPU that the model and its context take; 0 on the CPU. */
+  vram_bytes: number;
+  engine: { name: string; version: string };
+}
+
+export interface RunRequest {
+  /** Exactly one of `prompt` and `messages`. */
+  prompt?: string | undefined;
+  messages?: readonly Message[] | undefined;
+  /** The prompt is fed as it is. */
+  raw: boolean;
+  max_tokens: number;
+  temperature: number;
+  top_p?: number | undefined;
+  top_k?: number | undefined;
+  min_p?: number | undefined;
+  seed: number;
+  stop: readonly string[];
+  /** Tokens that another attempt has already sent: the answer goes on after them. */
+  continue_tokens: readonly number[];
+}
+
+/** A run has its slot; what is known of it before the first step. */
+export interface RunAccepted {
+  slot: number;
+  tokens_in: number;
+  /** Prompt tokens whose state was still in the slot. */
+  tokens_cached: number;
+}
+
+export interface TokenReport {
+  /** Text of whole tokens that ends between two characters. */
+  t: string;
+  /** Index in the answer of the first of `ids`, continued tokens included. */
+  i: number;
+  ids: number[];
+}
+
+export interface RunTimings {
+  prefill_ms: number;
+  decode_ms: number;
+}
+
+export interface RunEnd {
+  stop_reason: StopReason;
+  /** The stop string that was found. */
+  stop?: string;
+  tokens_in: number;
+  tokens_out: number;
+  tokens_cached: number;
+  timings: RunTimings;
+}
+
+/** What one step brought for one run. The report with `end`, `error` or `aborted` is its last: the slot is free. */
+export interface StepReport {
+  run: number;
+  token?: TokenReport;
+  /** Tokens of the answer so far, continued ones included. */
+  tokens_out: number;
+  /** Tokens that this step generated: 1, or 0 while the prompt is read. */
+  generated: number;
+  decode_ms: number;
+  end?: RunEnd;
+  error?: { code: ErrorCode; message: string };
+  aborted?: true;
+}
+
+export interface EngineEvents {
+  /** 0…1 while the model loads. */
+  progress: (fraction: number) => void;
+  step: (reports: readonly StepReport[]) => void;
+}
+
+export interface Engine {
+  load(options: EngineOptions, events: EngineEvents): Promise<ModelFacts>;
+  /** Takes a slot for a run. Refuses with an `RbeesError`: CONTEXT_TOO_LARGE, INVALID_REQUEST, ALL_SLOTS_BUSY. */
+  start(run: number, request: RunRequest): Promise<RunAccepted>;
+  /** Ends a run at the next step; unknown and ended runs are left alone. */
+  abort(run: number): void;
+}

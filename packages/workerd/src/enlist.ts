@@ -1,0 +1,143 @@
+/**
+ * The worker's place in the orchestrator's registry: registers once it listens, beats, registers again when it is not known any
+ * more, keeps trying while the orchestrator is away, and leaves when it stops.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Client, createClient } from "@rbees/contracts/client";
+import { RbeesError } from "@rbees/contracts/errors";
+import { orcdRoutes } from "@rbees/contracts/routes";
+import type { Beat, RegisterWorker } from "@rbees/contracts/worker";
+import type { Log } from "@rbees/kit/log";
+
+export interface EnlistLimits {
+  /** First wait after a failure; doubles with each, up to the most, each ± half of it by chance. */
+  backoff_ms: number;
+  backoff_max_ms: number;
+  /** How long one call may take. */
+  call_ms: number;
+  /** How long leaving may take. */
+  leave_ms: number;
+}
+export const ENLIST_LIMITS: EnlistLimits = { backoff_ms: 500, backoff_max_ms: 15_000, call_ms: 5_000, leave_ms: 2_000 };
+
+export interface EnlistOptions {
+  url: string;
+  registration: RegisterWorker;
+  beat: () => Omit<Beat, "epoch">;
+  log: Log;
+  /** A newer life of this worker is registered: this one must end. */
+  on_fenced: (error: RbeesError) => void;
+  limits?: EnlistLimits;
+}
+
+export class Enlist {
+  readonly #options: EnlistOptions;
+  readonly #limits: EnlistLimits;
+  readonly #client: Client<typeof orcdRoutes>;
+  readonly #stop = new AbortController();
+  #wake = new AbortController();
+  #loop: Promise<void> | undefined;
+  #registered = false;
+  #failures = 0;
+
+  constructor(options: EnlistOptions) {
+    this.#options = options;
+    this.#limits = options.limits ?? ENLIST_LIMITS;
+    this.#client = createClient(orcdRoutes, options.url);
+  }
+
+  /** Whether the orchestrator knows this worker, as far as the last answer says. */
+  get registered(): boolean {
+    return this.#registered;
+  }
+
+  start(): void {
+    this.#loop ??= this.#run();
+  }
+
+  /** Says at once what has changed, such as that the worker drains. */
+  beatNow(): void {
+    this.#wake.abort();
+  }
+
+  /** Leaves the registry; an orchestrator that is away will notice the silence instead. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.#wake.abort();
+    await this.#loop;
+    if (!this.#registered) return;
+    this.#registered = false;
+    const { registration, log } = this.#options;
+    try {
+      await this.#client.call("removeWorker", { params: { id: registration.id }, query: { epoch: registration.epoch } }, { signal: AbortSignal.timeout(this.#limits.leave_ms) });
+      log.info("left the registry");
+    } catch (error) {
+      log.warn({ reason: messageOf(error) }, "could not leave the registry");
+    }
+  }
+
+  async #run(): Promise<void> {
+    let heartbeat_ms = 0;
+    while (!this.#stop.signal.aborted) {
+      try {
+        if (this.#registered) await this.#beat();
+        else heartbeat_ms = await this.#register();
+        this.#failures = 0;
+        await this.#pause(heartbeat_ms);
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        const { code } = error instanceof RbeesError ? error : { code: "UNREACHABLE" };
+        if (code === "CONFLICT") return this.#fenced(error as RbeesError);
+        if (code === "NOT_FOUND" && this.#registered) {
+          this.#registered = false;
+          this.#options.log.info("the orchestrator does not know this worker any more: registering again");
+          continue;
+        }
+        await this.#backOff(error);
+      }
+    }
+  }
+
+  async #register(): Promise<number> {
+    const { registration, url, log } = this.#options;
+    const { heartbeat_ms } = await this.#client.call("registerWorker", { body: registration }, { signal: this.#callSignal() });
+    this.#registered = true;
+    log.info({ orchestrator: url, heartbeat_ms }, "registered");
+    return heartbeat_ms;
+  }
+
+  async #beat(): Promise<void> {
+    const { registration, beat } = this.#options;
+    const body = { ...beat(), epoch: registration.epoch };
+    await this.#client.call("beat", { params: { id: registration.id }, body }, { signal: this.#callSignal() });
+  }
+
+  async #backOff(error: unknown): Promise<void> {
+    const { backoff_ms, backoff_max_ms } = this.#limits;
+    const wait_ms = Math.min(backoff_max_ms, backoff_ms * 2 ** Math.min(this.#failures, 16)) * (0.5 + Math.random());
+    if (this.#failures === 0) {
+      this.#options.log.warn({ orchestrator: this.#options.url, reason: messageOf(error) }, "can't reach the orchestrator; trying on");
+    }
+    this.#failures++;
+    await this.#pause(wait_ms);
+  }
+
+  #fenced(error: RbeesError): void {
+    this.#registered = false;
+    this.#options.on_fenced(error);
+  }
+
+  #callSignal(): AbortSignal {
+    return AbortSignal.any([this.#stop.signal, AbortSignal.timeout(this.#limits.call_ms)]);
+  }
+
+  /** Waits, unless woken; a wake-up from before the wait counts. */
+  async #pause(ms: number): Promise<void> {
+    await sleep(ms, undefined, { signal: this.#wake.signal }).catch(() => {});
+    if (!this.#stop.signal.aborted) this.#wake = new AbortController();
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

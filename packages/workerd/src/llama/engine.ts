@@ -1,0 +1,224 @@
+/**
+ * The engine port on node-llama-cpp. It owns the slots and the step loop: each step queues the next token of every answer and
+ * one chunk of a waiting prompt, and all of it is one batch. The binding's own scheduling is left out of the game: it leaves
+ * streams out of batches and can't abort a prompt.
+ */
+import { RbeesError } from "@rbees/contracts/errors";
+import type { LlamaContextSequence, Token } from "node-llama-cpp";
+import type { Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
+import { chooseSlot } from "../slots.ts";
+import { type LoadedModel, loadModel, startLlama } from "./load.ts";
+import { promptTokens } from "./prompt.ts";
+import { Run } from "./run.ts";
+
+interface Slot {
+  sequence: LlamaContextSequence;
+  run: Run | undefined;
+  /** Tokens at the beginning whose state was computed as a prompt: in deterministic mode only these are used again. */
+  prompt_tokens: number;
+}
+
+/** What one step computes for one run. */
+interface Work {
+  run: Run;
+  tokens: readonly number[];
+  /** These tokens finish the prompt or go on with the answer: a token is drawn after them. */
+  draw: boolean;
+}
+
+export class LlamaEngine implements Engine {
+  readonly #start_llama: typeof startLlama;
+  #model: LoadedModel | undefined;
+  #options: EngineOptions | undefined;
+  #events: EngineEvents | undefined;
+  #slots: Slot[] = [];
+  #working = false;
+  #last_was_prefill = false;
+
+  /** `start` may give a library that runs already. */
+  constructor(start = startLlama) {
+    this.#start_llama = start;
+  }
+
+  async load(options: EngineOptions, events: EngineEvents): Promise<ModelFacts> {
+    const model = await loadModel(options, events.progress, this.#start_llama);
+    this.#model = model;
+    this.#options = options;
+    this.#events = events;
+    this.#slots = Array.from({ length: options.slots }, () => ({
+      sequence: model.context.getSequence(),
+      run: undefined,
+      prompt_tokens: 0,
+    }));
+    await this.#checkNumbers();
+    return model.facts;
+  }
+
+  async start(id: number, request: RunRequest): Promise<RunAccepted> {
+    const { model, options } = this.#loaded();
+    checkContinued(request, model.facts);
+    const tokens = promptTokens(model.prompt, request);
+    if (tokens.length === 0) throw new RbeesError("INVALID_REQUEST", "prompt: has no tokens", { param: "prompt" });
+    const needed = tokens.length + request.max_tokens;
+    if (needed > options.context_size) {
+      throw new RbeesError(
+        "CONTEXT_TOO_LARGE",
+        `The prompt has ${tokens.length} tokens and max_tokens is ${request.max_tokens}: together ${needed}, but a slot of this worker holds ${options.context_size}. Shorten the prompt or lower max_tokens.`,
+        { param: "prompt", details: { tokens_in: tokens.length, max_tokens: request.max_tokens, context_size: options.context_size } },
+      );
+    }
+    const prompt = [...tokens, ...request.continue_tokens];
+    const choice = chooseSlot(
+      this.#slots.map(({ sequence, run, prompt_tokens }) => ({
+        busy: run !== undefined,
+        kept: run === undefined ? sequence.contextTokens : [],
+        reusable: options.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER,
+      })),
+      prompt,
+      options.deterministic ? options.prefill_chunk_tokens : 1,
+    );
+    const slot = choice === undefined ? undefined : this.#slots[choice.slot];
+    if (choice === undefined || slot === undefined) throw new RbeesError("ALL_SLOTS_BUSY", "Every slot of the engine is busy.");
+    // A model whose state can't be cut back goes on from all of it or from nothing.
+    if (slot.sequence.needsCheckpoints && choice.cached < slot.sequence.nextTokenIndex) choice.cached = 0;
+    const run = new Run(id, request, model, tokens, choice);
+    slot.run = run;
+    slot.prompt_tokens = Math.min(slot.prompt_tokens, choice.cached);
+    void this.#work();
+    return { slot: choice.slot, tokens_in: run.tokens_in, tokens_cached: run.tokens_cached };
+  }
+
+  abort(id: number): void {
+    for (const { run } of this.#slots) if (run?.id === id) run.aborted = true;
+  }
+
+  #loaded(): { model: LoadedModel; options: EngineOptions; events: EngineEvents } {
+    if (this.#model === undefined || this.#options === undefined || this.#events === undefined) throw new Error("no model is loaded");
+    return { model: this.#model, options: this.#options, events: this.#events };
+  }
+
+  /** Damaged weights load without a word and then say one token for ever: so one token is computed and its numbers looked at. */
+  async #checkNumbers(): Promise<void> {
+    const { model, options } = this.#loaded();
+    const sequence = this.#slots[0]?.sequence;
+    const token = (model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0) as Token;
+    const draw = { generateNext: { token: true, confidence: true, options: { temperature: 0 } } } as const;
+    const [result] = (await sequence?.controlledEvaluate([[token, draw]])) ?? [];
+    await sequence?.clearHistory();
+    if (!Number.isFinite(result?.next.confidence)) {
+      throw new RbeesError("ENGINE_FAILED", `${options.model_path} computes no numbers (NaN): its weights are damaged, download it again`);
+    }
+  }
+
+  async #work(): Promise<void> {
+    if (this.#working) return;
+    this.#working = true;
+    // A start that comes in the same turn shares the first step.
+    await new Promise((resolve) => setImmediate(resolve));
+    while (this.#slots.some(({ run }) => run !== undefined)) {
+      const reports = await this.#step();
+      if (reports.length > 0) this.#loaded().events.step(reports);
+    }
+    this.#working = false;
+  }
+
+  async #step(): Promise<StepReport[]> {
+    const { model } = this.#loaded();
+    const reports: StepReport[] = [];
+    for (const slot of this.#slots) {
+      const { run } = slot;
+      if (run === undefined) continue;
+      const end = run.over;
+      if (run.aborted) reports.push({ ...run.report(), aborted: true });
+      else if (end !== undefined && run.last === undefined) reports.push({ ...run.report(), end });
+      else {
+        await this.#prepare(slot, run);
+        continue;
+      }
+      slot.run = undefined;
+    }
+    const work = this.#plan();
+    const results = await Promise.all(work.map((item) => this.#compute(item)));
+    for (const [index, { run, tokens, draw }] of work.entries()) {
+      const slot = this.#slots[run.slot];
+      if (run.prefilling) {
+        run.done += tokens.length;
+        if (slot !== undefined) slot.prompt_tokens = run.done;
+      }
+      const token = results[index];
+      if (!draw || token === undefined) continue;
+      const report = run.took(token, model);
+      reports.push(report);
+      if (report.end !== undefined && slot !== undefined) slot.run = undefined;
+    }
+    return reports;
+  }
+
+  /** Before the first step of a run: the slot forgets what the prompt does not share. */
+  async #prepare({ sequence }: Slot, run: Run): Promise<void> {
+    if (run.prepared) return;
+    run.prepared = true;
+    if (run.done === 0) await sequence.clearHistory();
+    // `false`: never shift cells, which changes positions silently.
+    else await sequence.adaptStateToTokens(run.prompt.slice(0, run.done) as Token[], false);
+  }
+
+  /**
+   * What the next step computes. Usually all answers and one chunk's worth of prompts. In deterministic mode a chunk of one
+   * prompt is a batch of its own, in turn with the answers, and weights that are not quantised get one run a batch: then a
+   * number never depends on what else is computed.
+   */
+  #plan(): Work[] {
+    const { model, options } = this.#loaded();
+    const runs = this.#slots.flatMap(({ run }) => (run === undefined ? [] : [run]));
+    const answers = runs.filter((run) => !run.prefilling).map((run): Work => ({ run, tokens: [run.last ?? 0], draw: true }));
+    const prompts = runs.filter((run) => run.prefilling).sort((a, b) => a.id - b.id);
+    let budget = options.prefill_chunk_tokens;
+    const chunks: Work[] = [];
+    for (const run of prompts) {
+      if (budget === 0) break;
+      const tokens = run.prompt.slice(run.done, run.done + budget);
+      budget -= tokens.length;
+      chunks.push({ run, tokens, draw: run.done + tokens.length === run.prompt.length });
+      if (options.deterministic) break;
+    }
+    if (!options.deterministic) return [...answers, ...chunks];
+    this.#last_was_prefill = chunks.length > 0 && (answers.length === 0 || !this.#last_was_prefill);
+    if (this.#last_was_prefill) return chunks;
+    return model.batch_invariant ? answers : this.#oneAnswer(answers);
+  }
+
+  #turn = 0;
+  #oneAnswer(answers: Work[]): Work[] {
+    if (answers.length === 0) return [];
+    this.#turn = (this.#turn + 1) % answers.length;
+    return answers.slice(this.#turn, this.#turn + 1);
+  }
+
+  /** Computes tokens in the run's slot; the drawn token, if one was asked for. */
+  async #compute({ run, tokens, draw }: Work): Promise<number | undefined> {
+    const sequence = this.#slots[run.slot]?.sequence;
+    const generate = { generateNext: { token: true, options: run.sampling } };
+    const input = tokens.map((token, i): Token | [Token, typeof generate] =>
+      draw && i === tokens.length - 1 ? [token as Token, generate] : (token as Token),
+    );
+    // The binding types this as 1 to 5 and passes it on untouched: it is the place in the batch.
+    const results = await sequence?.controlledEvaluate(input, { evaluationPriority: (run.slot + 1) as 1 });
+    const token = results?.at(-1)?.next.token ?? undefined;
+    if (draw && token === undefined) throw new Error("the engine drew no token");
+    return token;
+  }
+}
+
+function checkContinued({ continue_tokens, max_tokens }: RunRequest, { vocab_size }: ModelFacts): void {
+  const unknown = continue_tokens.find((token) => token >= vocab_size);
+  const problem =
+    unknown !== undefined
+      ? `token ${unknown} is not in the model's vocabulary of ${vocab_size}`
+      : continue_tokens.length > max_tokens
+        ? `has ${continue_tokens.length} tokens, more than max_tokens (${max_tokens})`
+        : undefined;
+  if (problem !== undefined) {
+    throw new RbeesError("INVALID_REQUEST", `continue_from.tokens: ${problem}`, { param: "continue_from.tokens" });
+  }
+}

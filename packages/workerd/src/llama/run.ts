@@ -1,0 +1,120 @@
+/** One run in the llama adapter: where it stands between two steps, and what a sampled token makes of it. */
+
+import { Answer } from "../answer.ts";
+import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
+import type { LoadedModel } from "./load.ts";
+
+/** What a request leaves open; llama.cpp's own defaults. */
+const DEFAULTS = { top_k: 40, top_p: 0.95, min_p: 0 } as const;
+
+export class Run {
+  readonly id: number;
+  readonly slot: number;
+  readonly tokens_in: number;
+  readonly tokens_cached: number;
+  readonly answer: Answer;
+  /** Prompt and continued tokens, then nothing: what is still to be computed begins at `done`. */
+  readonly prompt: readonly number[];
+  readonly #request: RunRequest;
+  readonly #started_ms = performance.now();
+  #first_token_ms: number | undefined;
+  /** Tokens of `prompt` whose state the slot holds. */
+  done: number;
+  /** The token to compute next, once the prompt is done. */
+  last: number | undefined;
+  aborted = false;
+  /** The slot was cut back to the kept tokens. */
+  prepared = false;
+
+  constructor(id: number, request: RunRequest, model: LoadedModel, tokens: readonly number[], choice: { slot: number; cached: number }) {
+    this.id = id;
+    this.slot = choice.slot;
+    this.#request = request;
+    this.prompt = [...tokens, ...request.continue_tokens];
+    this.tokens_in = tokens.length;
+    this.tokens_cached = Math.min(choice.cached, tokens.length);
+    this.done = choice.cached;
+    this.answer = new Answer(request.stop);
+    for (const token of request.continue_tokens) this.answer.continued(token, model.bytes.of(token));
+  }
+
+  get prefilling(): boolean {
+    return this.done < this.prompt.length;
+  }
+
+  get decode_ms(): number {
+    return this.#first_token_ms === undefined ? 0 : performance.now() - this.#first_token_ms;
+  }
+
+  /**
+   * How the next token is drawn. The seed depends on the position, not on what was drawn before: so an answer that another
+   * worker continues is the one that this worker would have given.
+   */
+  get sampling(): { temperature: number; topK: number; topP: number; minP: number; seed: number } {
+    const { temperature, top_k, top_p, min_p, seed } = this.#request;
+    return {
+      temperature,
+      topK: top_k ?? DEFAULTS.top_k,
+      topP: top_p ?? DEFAULTS.top_p,
+      minP: min_p ?? DEFAULTS.min_p,
+      seed: positionSeed(seed, this.answer.tokens),
+    };
+  }
+
+  /** Whether it is over before it begins: the continued tokens already hold a stop string or all tokens allowed. */
+  get over(): RunEnd | undefined {
+    if (this.answer.stop !== undefined) return this.#end("STOP_SEQUENCE");
+    return this.answer.tokens >= this.#request.max_tokens ? this.#end("MAX_TOKENS") : undefined;
+  }
+
+  /** A token was drawn. The end-of-answer token has no text and is not counted. */
+  took(token: number, model: LoadedModel): StepReport {
+    this.#first_token_ms ??= performance.now();
+    this.last = token;
+    if (model.ends(token)) return this.report({ generated: 1, token: this.answer.finish(), end: "EOS" });
+    const text = this.answer.push(token, model.bytes.of(token));
+    if (this.answer.stop !== undefined) return this.report({ generated: 1, token: text, end: "STOP_SEQUENCE" });
+    if (this.answer.tokens < this.#request.max_tokens) return this.report({ generated: 1, token: text });
+    return this.report({ generated: 1, token: joined(text, this.answer.finish()), end: "MAX_TOKENS" });
+  }
+
+  report(what: { generated?: number; token?: TokenReport | undefined; end?: RunEnd["stop_reason"] } = {}): StepReport {
+    const { generated = 0, token, end } = what;
+    // Text held back to the last may turn out to hold a stop string.
+    const reason = end !== undefined && this.answer.stop !== undefined ? "STOP_SEQUENCE" : end;
+    return {
+      run: this.id,
+      tokens_out: this.answer.tokens,
+      generated,
+      decode_ms: this.decode_ms,
+      ...(token === undefined ? {} : { token }),
+      ...(reason === undefined ? {} : { end: this.#end(reason) }),
+    };
+  }
+
+  #end(stop_reason: RunEnd["stop_reason"]): RunEnd {
+    const { tokens_in, tokens_cached, decode_ms } = this;
+    const prefill_ms = (this.#first_token_ms ?? performance.now()) - this.#started_ms;
+    return {
+      stop_reason,
+      ...(this.answer.stop === undefined ? {} : { stop: this.answer.stop }),
+      tokens_in,
+      tokens_out: this.answer.tokens,
+      tokens_cached,
+      timings: { prefill_ms, decode_ms },
+    };
+  }
+}
+
+function joined(a: TokenReport | undefined, b: TokenReport | undefined): TokenReport | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return { t: a.t + b.t, i: a.i, ids: [...a.ids, ...b.ids] };
+}
+
+/** A well mixed 31-bit number of seed and position (the finaliser of MurmurHash3). All ones would mean "random" to llama.cpp. */
+export function positionSeed(seed: number, position: number): number {
+  let mixed = (seed ^ Math.imul(position + 1, 0x9e3779b9)) >>> 0;
+  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b);
+  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+  return (mixed ^ (mixed >>> 16)) >>> 1;
+}

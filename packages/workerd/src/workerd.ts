@@ -1,0 +1,228 @@
+/** The wiring of a worker: checks and loads the model, listens, registers. The only place where the parts meet. */
+import type { RbeesError } from "@rbees/contracts/errors";
+import { workerdRoutes } from "@rbees/contracts/routes";
+import type { RegisterWorker, WorkerHealth } from "@rbees/contracts/worker";
+import type { Environment } from "@rbees/kit/config";
+import { type Served, serve } from "@rbees/kit/http";
+import type { Log } from "@rbees/kit/log";
+import { VERSION } from "@rbees/kit/version";
+import { workerdHandlers } from "./api.ts";
+import { Attempts } from "./attempts.ts";
+import { advertisedHost, checkConfig, modelName, NO_ORCHESTRATOR, threadCount, type WorkerdConfig, workerId } from "./config.ts";
+import type { EngineOptions, ModelFacts } from "./engine.ts";
+import { EngineSupervisor } from "./engine-supervisor.ts";
+import { Enlist, type EnlistLimits } from "./enlist.ts";
+import { fingerprint } from "./fingerprint.ts";
+import { createMetrics } from "./metrics.ts";
+import { checkModel } from "./model-check.ts";
+
+export interface WorkerdHooks {
+  /** `POST /shutdown` came: whoever owns the process calls `stop` and ends it. */
+  on_shutdown: () => void;
+  /** The worker can't go on: the engine is gone for good, or a newer life of this worker runs. */
+  on_fatal: (error: RbeesError) => void;
+  enlist_limits?: EnlistLimits;
+}
+
+export interface Workerd {
+  readonly url: string;
+  readonly worker_id: string;
+  /** The engine's process, for tests that kill it. */
+  readonly engine_pid: number | undefined;
+  /** Drains, leaves the registry, closes, ends the engine. */
+  stop(): Promise<void>;
+}
+
+/** How much of the loading passes between two lines in the log. */
+const PROGRESS_STEP = 0.05;
+/** How long open connections may take to close once every attempt has ended. */
+const CLOSE_GRACE_MS = 1_000;
+
+export async function createWorkerd(config: WorkerdConfig, log: Log, env: Environment, hooks: WorkerdHooks): Promise<Workerd> {
+  checkConfig(config);
+  const epoch = Date.now();
+  const model = await modelFile(config);
+  let attempts: Attempts | undefined;
+  const engine = new EngineSupervisor(engineOptions(config, model.context_size), env, log, {
+    step: (reports) => attempts?.took(reports),
+    progress: logProgress(log),
+    lost: (error) => attempts?.lost(error),
+    gave_up: hooks.on_fatal,
+  });
+  try {
+    const facts = await engine.load();
+    const life = new Life(config, model, facts, engine, epoch, log);
+    attempts = life.attempts;
+    await life.listen(log, hooks.on_shutdown);
+    life.enlist(log, hooks);
+    return life;
+  } catch (error) {
+    await engine.stop();
+    throw error;
+  }
+}
+
+interface ModelFile {
+  name: string;
+  digest: string;
+  file_bytes: number;
+  context_size: number;
+}
+
+async function modelFile(config: WorkerdConfig): Promise<ModelFile> {
+  const { model: path, backend, slots, ctx, prefill_chunk_tokens } = config;
+  const available_bytes = process.availableMemory();
+  const { gguf, context_size } = await checkModel({ path, backend, slots, context_size: ctx, prefill_chunk_tokens, available_bytes });
+  return { name: modelName(config), digest: await fingerprint(path, gguf), file_bytes: gguf.file_bytes, context_size };
+}
+
+/** A worker whose model is loaded. */
+class Life implements Workerd {
+  readonly attempts: Attempts;
+  worker_id = "";
+  url = "";
+  readonly #config: WorkerdConfig;
+  readonly #model: ModelFile;
+  readonly #facts: ModelFacts;
+  readonly #engine: EngineSupervisor;
+  /** When this life began, milliseconds of the epoch: a newer life has a higher number. */
+  readonly #epoch: number;
+  readonly #metrics: ReturnType<typeof createMetrics>;
+  #server: Served | undefined;
+  #enlist: Enlist | undefined;
+
+  constructor(config: WorkerdConfig, model: ModelFile, facts: ModelFacts, engine: EngineSupervisor, epoch: number, log: Log) {
+    this.#config = config;
+    this.#model = model;
+    this.#facts = facts;
+    this.#engine = engine;
+    this.#epoch = epoch;
+    this.#metrics = createMetrics(() => this.worker_id, {
+      memory_bytes: () => (facts.vram_bytes > 0 ? facts.vram_bytes : engine.memory_bytes),
+      uptime_seconds: () => this.#uptimeSeconds(),
+    });
+    const { slots, metrics_ms, stream_buffer_bytes_max } = config;
+    this.attempts = new Attempts({
+      worker_id: () => this.worker_id,
+      model: model.name,
+      slots,
+      metrics_ms,
+      stream_buffer_bytes_max,
+      memory_bytes: () => this.#memoryBytes(),
+      metrics: this.#metrics,
+      log,
+      engine,
+    });
+  }
+
+  get engine_pid(): number | undefined {
+    return this.#engine.pid;
+  }
+
+  async listen(log: Log, shutdown: () => void): Promise<void> {
+    const { host, port, body_bytes_max, ping_ms, slots } = this.#config;
+    const handlers = workerdHandlers({ attempts: this.attempts, metrics: this.#metrics, health: () => this.#health(), shutdown });
+    this.#server = await serve(workerdRoutes, handlers, { host, port, log, body_bytes_max, ping_ms });
+    this.worker_id = workerId(this.#config, this.#server.port);
+    this.url = this.#server.url;
+    const { worker_id, url } = this;
+    const { context_size, engine } = this.#facts;
+    log.info({ url, worker_id, model: this.#model.name, slots, context_size, engine }, "ready");
+  }
+
+  enlist(log: Log, { on_fatal, enlist_limits }: WorkerdHooks): void {
+    const { orchestrator } = this.#config;
+    if (orchestrator === NO_ORCHESTRATOR) return;
+    this.#enlist = new Enlist({
+      url: orchestrator,
+      registration: this.#registration(),
+      beat: () => ({
+        slots_busy: this.attempts.slots_busy,
+        memory_bytes: this.#memoryBytes(),
+        tokens_per_second: this.attempts.tokens_per_second,
+        draining: this.attempts.draining,
+      }),
+      log,
+      on_fenced: on_fatal,
+      ...(enlist_limits === undefined ? {} : { limits: enlist_limits }),
+    });
+    this.#enlist.start();
+  }
+
+  async stop(): Promise<void> {
+    const drained = this.attempts.drain(this.#config.drain_ms);
+    this.#enlist?.beatNow();
+    await drained;
+    await this.#enlist?.stop();
+    await this.#server?.close(CLOSE_GRACE_MS);
+    await this.#engine.stop();
+  }
+
+  #registration(): RegisterWorker {
+    const { backend, slots, region, labels } = this.#config;
+    return {
+      id: this.worker_id,
+      host: advertisedHost(this.#config),
+      port: this.#server?.port ?? 0,
+      model: this.#model.name,
+      backend,
+      device: this.#facts.device,
+      slots,
+      context_size: this.#facts.context_size,
+      model_digest: this.#model.digest,
+      model_bytes: this.#model.file_bytes,
+      memory_bytes: this.#memoryBytes(),
+      ...(region === "" ? {} : { region }),
+      labels: { ...labels },
+      version: VERSION,
+      epoch: this.#epoch,
+    };
+  }
+
+  #health(): WorkerHealth {
+    const { backend, slots, deterministic } = this.#config;
+    const { device, context_size, engine } = this.#facts;
+    return {
+      status: this.attempts.draining ? "draining" : "ready",
+      worker_id: this.worker_id,
+      version: VERSION,
+      model: this.#model.name,
+      model_digest: this.#model.digest,
+      backend,
+      device,
+      slots,
+      slots_busy: this.attempts.slots_busy,
+      context_size,
+      deterministic,
+      tokens_per_second: this.attempts.tokens_per_second,
+      memory_bytes: this.#memoryBytes(),
+      uptime_seconds: this.#uptimeSeconds(),
+      registered: this.#enlist?.registered ?? false,
+      engine,
+    };
+  }
+
+  /** Of this process and the engine's. */
+  #memoryBytes(): number {
+    return process.memoryUsage.rss() + this.#engine.memory_bytes;
+  }
+
+  #uptimeSeconds(): number {
+    return (Date.now() - this.#epoch) / 1000;
+  }
+}
+
+function engineOptions(config: WorkerdConfig, context_size: number): EngineOptions {
+  const { model, backend, gpu, slots, deterministic, prefill_chunk_tokens } = config;
+  return { model_path: model, backend, gpu, slots, context_size, threads: threadCount(config), deterministic, prefill_chunk_tokens };
+}
+
+/** One line for each step of the way, so that whoever spawned the worker can show it. */
+function logProgress(log: Log): (fraction: number) => void {
+  let said = -1;
+  return (fraction) => {
+    if (said >= 1 || (fraction - said < PROGRESS_STEP && fraction < 1)) return;
+    said = fraction;
+    log.info({ progress: Math.round(fraction * 1000) / 1000 }, "loading");
+  };
+}

@@ -1,0 +1,104 @@
+/** The worker's place in the registry, against a stand-in orchestrator. */
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { RbeesError } from "@rbees/contracts/errors";
+import { RegisterWorker } from "@rbees/contracts/worker";
+import { silentLog } from "@rbees/kit/log";
+import { Enlist, type EnlistOptions } from "../src/enlist.ts";
+import { FakeOrchestrator } from "./orchestrator.ts";
+import { until } from "./support.ts";
+
+const running: { stop(): Promise<void> }[] = [];
+const servers: FakeOrchestrator[] = [];
+after(async () => {
+  await Promise.all(running.map((enlist) => enlist.stop()));
+  await Promise.all(servers.map((server) => server.close()));
+});
+
+const registration = RegisterWorker.parse({ id: "w1", host: "127.0.0.1", port: 8001, model: "m", slots: 2, epoch: 1_700_000_000_000 });
+const limits = { backoff_ms: 5, backoff_max_ms: 40, call_ms: 2_000, leave_ms: 500 };
+
+async function orchestrator(): Promise<{ server: FakeOrchestrator; url: string }> {
+  const server = new FakeOrchestrator();
+  servers.push(server);
+  return { server, url: await server.listen() };
+}
+
+function enlist(url: string, more: Partial<EnlistOptions> = {}): Enlist {
+  const beat = () => ({ slots_busy: 1, memory_bytes: 5, tokens_per_second: 2.5, draining: false });
+  const worker = new Enlist({ url, registration, beat, log: silentLog(), on_fenced() {}, limits, ...more });
+  running.push(worker);
+  worker.start();
+  return worker;
+}
+
+test("registers, then beats at the pace the orchestrator gives, then leaves", async () => {
+  const { server, url } = await orchestrator();
+  const worker = enlist(url);
+  await until(() => server.beats.length >= 3);
+  assert.equal(worker.registered, true);
+  assert.deepEqual(server.registrations, [registration]);
+  assert.deepEqual(server.beats[0], {
+    id: "w1",
+    epoch: registration.epoch,
+    slots_busy: 1,
+    memory_bytes: 5,
+    tokens_per_second: 2.5,
+    draining: false,
+  });
+  await worker.stop();
+  assert.deepEqual(server.removed, ["w1"]);
+  assert.equal(worker.registered, false);
+});
+
+test("an orchestrator that forgot the worker gets it registered again", async () => {
+  const { server, url } = await orchestrator();
+  server.refusals.beat.push(new RbeesError("NOT_FOUND", "who?"));
+  enlist(url);
+  await until(() => server.registrations.length === 2 && server.beats.length >= 2);
+});
+
+test("an older life of a worker ends when it is told so", async () => {
+  for (const route of ["registerWorker", "beat"] as const) {
+    const { server, url } = await orchestrator();
+    server.refusals[route].push(new RbeesError("CONFLICT", "a newer life of w1 is registered"));
+    let fenced: RbeesError | undefined;
+    const worker = enlist(url, { on_fenced: (error) => (fenced = error) });
+    await until(() => fenced !== undefined);
+    assert.match(fenced?.message ?? "", /newer life/);
+    await worker.stop();
+    assert.deepEqual(server.removed, [], "it must not remove the newer one");
+  }
+});
+
+test("keeps trying while the orchestrator refuses or is away, and registers when it is back", async () => {
+  const { server, url } = await orchestrator();
+  const busy = () => new RbeesError("SHUTTING_DOWN", "not now");
+  server.refusals.registerWorker.push(busy(), busy(), busy());
+  enlist(url);
+  await until(() => server.registrations.length === 1);
+  await server.close();
+  const back = new FakeOrchestrator();
+  servers.push(back);
+  back.refusals.beat.push(new RbeesError("NOT_FOUND", "who?"));
+  await back.listen(Number(new URL(url).port));
+  await until(() => back.registrations.length === 1);
+});
+
+test("stops at once while nobody answers", async () => {
+  const worker = enlist("http://127.0.0.1:9", { limits: { ...limits, backoff_ms: 60_000, backoff_max_ms: 60_000 } });
+  const began = performance.now();
+  await worker.stop();
+  assert.ok(performance.now() - began < 5_000);
+});
+
+test("what has changed is said at once", async () => {
+  const { server, url } = await orchestrator();
+  server.heartbeat_ms = 60_000;
+  let draining = false;
+  const worker = enlist(url, { beat: () => ({ slots_busy: 0, memory_bytes: 0, tokens_per_second: 0, draining }) });
+  await until(() => worker.registered);
+  draining = true;
+  worker.beatNow();
+  await until(() => server.beats.some((beat) => beat.draining));
+});

@@ -1,0 +1,47 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { RbeesError } from "@rbees/contracts/errors";
+import { readGguf } from "@rbees/kit/gguf";
+import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
+import { fingerprint } from "../src/fingerprint.ts";
+import { checkModel, neededBytes } from "../src/model-check.ts";
+import { scripted } from "./support.ts";
+
+const path = scripted("checked", { edges: chain(ANSWER, [" a"]), shape: { layers: 4, width: 128, heads: 4, context: 16_384 } });
+const options = { path, backend: "cpu", slots: 4, context_size: 0, prefill_chunk_tokens: 64, available_bytes: 8e9 } as const;
+
+test("the context is what was asked for, else 8192 at most, else what memory holds", async () => {
+  assert.equal((await checkModel({ ...options, context_size: 1_000 })).context_size, 1_000);
+  assert.equal((await checkModel(options)).context_size, 8_192);
+  const gguf = await readGguf(path);
+  const available_bytes = neededBytes(gguf, options, 2_048).total;
+  assert.equal((await checkModel({ ...options, available_bytes })).context_size, 2_048);
+});
+
+test("the KV cache is counted by llama.cpp's formula", async () => {
+  const { context } = neededBytes(await readGguf(path), options, 1_024);
+  // 4 blocks × 4 slots × 1024 tokens × (128 key + 128 value) × 2 bytes
+  assert.equal(context, 4 * 4 * 1_024 * 256 * 2);
+});
+
+test("what does not fit is refused with how much is missing and what would help", async () => {
+  await assert.rejects(checkModel({ ...options, context_size: 16_000, available_bytes: 300_000_000 }), (error) => {
+    assert.ok(error instanceof RbeesError && error.code === "INSUFFICIENT_MEMORY");
+    assert.match(error.message, /are missing\. --ctx \d+ would fit/);
+    const { needed_bytes, available_bytes, missing_bytes } = error.details as Record<string, number>;
+    assert.equal((needed_bytes ?? 0) - (available_bytes ?? 0), missing_bytes);
+    return true;
+  });
+  await assert.rejects(checkModel({ ...options, available_bytes: 1_000_000 }), /fewer --slots/);
+});
+
+test("more context than the model was made for is refused", async () => {
+  await assert.rejects(checkModel({ ...options, context_size: 20_000 }), /made for: 16384/);
+});
+
+test("the fingerprint tells models apart and is the same each time", async () => {
+  const other = scripted("other", { edges: chain(ANSWER, [" b"]), shape: { layers: 4, width: 128, heads: 4, context: 16_384 } });
+  const of = async (file: string) => fingerprint(file, await readGguf(file));
+  assert.equal(await of(path), await of(path));
+  assert.notEqual(await of(path), await of(other));
+});

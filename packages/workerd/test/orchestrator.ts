@@ -1,0 +1,49 @@
+/** A small stand-in for the orchestrator: keeps what it is told, and answers as the test wants. */
+
+import type { RbeesError } from "@rbees/contracts/errors";
+import { orcdRoutes } from "@rbees/contracts/routes";
+import type { Beat, RegisterWorker } from "@rbees/contracts/worker";
+import { type Handlers, type Served, serve } from "@rbees/kit/http";
+import { silentLog } from "@rbees/kit/log";
+
+const { registerWorker, beat, removeWorker } = orcdRoutes;
+const routes = { registerWorker, beat, removeWorker };
+
+export class FakeOrchestrator {
+  readonly registrations: RegisterWorker[] = [];
+  readonly beats: (Beat & { id: string })[] = [];
+  readonly removed: string[] = [];
+  /** What the next calls of a route are refused with. */
+  readonly refusals: { registerWorker: RbeesError[]; beat: RbeesError[] } = { registerWorker: [], beat: [] };
+  heartbeat_ms = 20;
+  #server: Served | undefined;
+
+  async listen(port = 0): Promise<string> {
+    const refuse = (route: keyof FakeOrchestrator["refusals"]) => {
+      const error = this.refusals[route].shift();
+      if (error !== undefined) throw error;
+    };
+    const handlers: Handlers<typeof routes> = {
+      registerWorker: ({ body }) => {
+        refuse("registerWorker");
+        this.registrations.push(body);
+        return { json: { status: "OK", heartbeat_ms: this.heartbeat_ms } };
+      },
+      beat: ({ params, body }) => {
+        this.beats.push({ ...body, id: params.id });
+        refuse("beat");
+        return { json: { status: "OK" } };
+      },
+      removeWorker: ({ params }) => {
+        this.removed.push(params.id);
+        return { status: 204, none: true };
+      },
+    };
+    this.#server = await serve(routes, handlers, { host: "127.0.0.1", port, log: silentLog(), body_bytes_max: 65_536, ping_ms: 15_000 });
+    return this.#server.url;
+  }
+
+  async close(): Promise<void> {
+    await this.#server?.close(0);
+  }
+}
