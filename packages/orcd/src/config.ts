@@ -31,7 +31,3 @@ export const settings = {
 } as const;
 
 export type OrcdConfig = ConfigOf<typeof settings>;
-
-export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
-}

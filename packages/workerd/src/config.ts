@@ -6,6 +6,7 @@ import { MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
 import { BACKENDS, type Backend } from "@rbees/contracts/worker";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "@rbees/kit/log";
+import { isLoopback } from "@rbees/kit/network";
 import { CONTEXT_MIN } from "./model-check.ts";
 
 /** `--orchestrator none`: a worker that nobody schedules, for tests by hand. */
@@ -18,6 +19,7 @@ export const workerdSettings = {
   backend: text<Backend>({ default: "cpu", one_of: BACKENDS, help: BACKENDS.join(" | ") }),
   gpu: number({ default: 0, max: 255, help: "which GPU" }),
   host: text<string>({ default: "127.0.0.1", help: "address to listen on" }),
+  open_network: flag({ default: false, help: "allow an address beyond loopback although callers are not authenticated yet" }),
   port: number({ default: 8001, max: 65_535, help: "port to listen on; 0: any free one" }),
   slots: number({ default: 4, min: 1, max: 256, help: "answers at the same time" }),
   ctx: number({
@@ -59,6 +61,10 @@ export function checkConfig(config: WorkerdConfig): void {
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
+  if (!isLoopback(config.host) && !config.open_network)
+    problems.push(
+      `host: ${config.host} can be reached by others, and nobody is asked who they are yet; add --open-network if that is meant`,
+    );
   if (config.ctx !== 0 && config.ctx < CONTEXT_MIN) problems.push(`ctx: must be 0 or at least ${CONTEXT_MIN}`);
   if (problems.length > 0) {
     throw new RbeesError("INVALID_REQUEST", `The configuration is not valid:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);

@@ -69,7 +69,11 @@ export class Enlist {
     this.#registered = false;
     const { registration, log } = this.#options;
     try {
-      await this.#client.call("removeWorker", { params: { id: registration.id }, query: { epoch: registration.epoch } }, { signal: AbortSignal.timeout(this.#limits.leave_ms) });
+      await this.#client.call(
+        "removeWorker",
+        { params: { id: registration.id }, query: { epoch: registration.epoch } },
+        { signal: AbortSignal.timeout(this.#limits.leave_ms) },
+      );
       log.info("left the registry");
     } catch (error) {
       log.warn({ reason: messageOf(error) }, "could not leave the registry");

@@ -131,3 +131,9 @@ function childOf(pid: number): number | undefined {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
   return children === "" ? undefined : Number(children.split(" ")[0]);
 }
+
+test("an address that others can reach needs to be asked for by name", async () => {
+  const refused = start(["--model", model, "--host", "0.0.0.0"]);
+  assert.equal(await refused.exit, 2);
+  assert.match(refused.stderr(), /--open-network/);
+});
