@@ -5,6 +5,7 @@ import { Backend } from "./worker.ts";
 /** A model known on a host: its alias or name, and what its file is. */
 export const PoolModel = z.object({
   name: z.string(),
+  aliases: z.array(z.string()).describe("Other names for the same model"),
   reference: z.string().describe("Where it came from: an alias, hf:…, file:…, https://…"),
   present: z.boolean().describe("Whether its file is on this host"),
   path: z.string().nullable(),

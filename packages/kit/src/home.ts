@@ -1,5 +1,5 @@
 /** Where rbees keeps its files on this host. One folder with `RBEES_HOME`, else the platform's own places. */
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import envPaths from "env-paths";
 
 export interface Home {
@@ -14,7 +14,9 @@ export interface Home {
 export function homeOf(env: Readonly<Record<string, string | undefined>>): Home {
   const root = env["RBEES_HOME"];
   if (root !== undefined && root !== "") {
-    return { config: join(root, "config"), data: join(root, "data"), state: join(root, "state") };
+    // Absolute, because the programs that are started here may run in another folder.
+    const at = resolve(root);
+    return { config: join(at, "config"), data: join(at, "data"), state: join(at, "state") };
   }
   const { config, data, log } = envPaths("rbees", { suffix: "" });
   return { config, data, state: log };

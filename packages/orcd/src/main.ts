@@ -27,7 +27,7 @@ async function main(argv: readonly string[]): Promise<void> {
   const old = nodeTooOld(process.versions.node);
   if (old !== undefined) throw new RbeesError("CONFLICT", old);
   if (argv.includes("--help") || argv.includes("-h")) return void process.stdout.write(HELP);
-  if (argv.includes("--version")) return void process.stdout.write(`${VERSION}\n`);
+  if (argv.includes("--version")) return void process.stdout.write(`rbees-orcd ${VERSION}\n`);
   const env = environment();
   const home = homeOf(env);
   const loaded = loadConfig(settings, { section: "orcd", argv, env, file: join(home.config, "config.toml") });

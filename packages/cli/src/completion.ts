@@ -1,0 +1,25 @@
+/** Completion scripts for shells, and the suggestions that they ask for while somebody types. */
+import tab from "@bomb.sh/tab/commander";
+import { BACKENDS } from "@rbees/contracts/worker";
+import type { Command } from "commander";
+import type { World } from "./context.ts";
+import { modelNames } from "./pool/catalogue.ts";
+import type { Program } from "./program.ts";
+
+export async function addCompletion(root: Command, program: Program, world: World): Promise<void> {
+  const names = await modelNames(world);
+  const completion = tab(root, { completionCommandName: "completion" });
+  for (const { path } of program.verbs) {
+    const command = completion.commands.get(path);
+    const model = command?.options.get("model");
+    if (model !== undefined) model.handler = suggest(names, "model");
+    const backend = command?.arguments.get("backend");
+    if (backend !== undefined) backend.handler = suggest(BACKENDS, "backend");
+  }
+}
+
+function suggest(values: readonly string[], what: string) {
+  return (complete: (value: string, description: string) => void) => {
+    for (const value of values) complete(value, what);
+  };
+}

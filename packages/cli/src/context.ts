@@ -1,0 +1,64 @@
+/** What a verb gets: the terminal, the folders, the programs, and the flags that every verb has. Tests make their own. */
+import { resolve } from "node:path";
+import { type Environment, environment } from "@rbees/kit/config";
+import { type Home, homeOf } from "@rbees/kit/home";
+import { createIo, type Io } from "./io.ts";
+import { findPrograms, type Programs } from "./programs.ts";
+
+/** What the process offers; made once by an entry file. */
+export interface World {
+  readonly io: Io;
+  readonly env: Environment;
+  readonly home: Home;
+  readonly programs: Programs;
+  /** Aborts with the first Ctrl-C, and when nobody reads stdout any more. */
+  readonly signal: AbortSignal;
+}
+
+export interface Context extends World {
+  readonly json: boolean;
+  readonly quiet: boolean;
+  /** The value of `--orchestrator`, when it was given. */
+  readonly orchestrator: string | undefined;
+  /** Talk, unless `--quiet`. */
+  say(line: string): void;
+  progress(step: string | undefined, detail?: string): void;
+}
+
+export interface GlobalFlags {
+  json?: boolean | undefined;
+  quiet?: boolean | undefined;
+  orchestrator?: string | undefined;
+}
+
+export function createContext(world: World, { json = false, quiet = false, orchestrator }: GlobalFlags): Context {
+  return {
+    ...world,
+    json,
+    quiet,
+    orchestrator,
+    say: quiet ? () => {} : world.io.say,
+    progress: quiet ? () => {} : world.io.progress,
+  };
+}
+
+/** What we start has another working folder; it must still find the same home. */
+function withAbsoluteHome(env: Environment): Environment {
+  const home = env["RBEES_HOME"];
+  return home === undefined || home === "" ? env : { ...env, RBEES_HOME: resolve(home) };
+}
+
+/** The world of this process. The first signal asks to stop; `end` is called for the second. */
+export function processWorld(end: () => void): World {
+  const env = withAbsoluteHome(environment());
+  const io = createIo(process, env);
+  const stop = new AbortController();
+  const onSignal = () => {
+    if (stop.signal.aborted) end();
+    else stop.abort(new DOMException("interrupted", "AbortError"));
+  };
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
+  io.onReaderGone(() => stop.abort(new DOMException("nobody reads", "AbortError")));
+  return { io, env, home: homeOf(env), programs: findPrograms(import.meta.url), signal: stop.signal };
+}

@@ -1,0 +1,114 @@
+/** Showing a job as it happens: its text to stdout, its state on the status line, one line of summary, or every event as JSON. */
+import { ERRORS, type ErrorCode, EXIT } from "@rbees/contracts/errors";
+import type { EndEvent, FailedEvent, JobEvent } from "@rbees/contracts/events";
+import type { JobView } from "@rbees/contracts/job";
+import type { Context } from "../context.ts";
+import { duration, plural, rate } from "../look.ts";
+
+export interface Answer {
+  event(event: JobEvent): void;
+  /** The whole text so far, from the record: what was not printed yet is printed. */
+  stored(job: JobView): void;
+  broken(tries: number): void;
+  /** Prints the outcome and gives the exit code that means it. */
+  last(event: EndEvent | FailedEvent): number;
+}
+
+/** `what` names the job for people, `since` is when it was submitted. */
+export function createAnswer(
+  context: Context,
+  job: { job_id: string; since_ms?: number },
+  now: () => number = performance.now.bind(performance),
+): Answer {
+  const { io, json } = context;
+  let printed = "";
+  let worker_id: string | undefined;
+  let moves = 0;
+  let next_token = 0;
+  let first_token_ms: number | undefined;
+
+  const print = (text: string) => {
+    printed += text;
+    if (!json) io.out(io.out_look.safe(text));
+  };
+  const endLine = () => {
+    if (!json && printed !== "" && !printed.endsWith("\n")) io.out("\n");
+  };
+  // States that pass are for people who watch; in a pipe they would be in the way of what lasts.
+  const watching = io.err_look.tty ? context.progress : () => {};
+  const line = (event: object) => io.out(`${JSON.stringify(event)}\n`);
+
+  return {
+    event(event) {
+      if (json) line(event);
+      switch (event.type) {
+        case "queued":
+          return watching("queued", event.position === 0 ? "next in line" : `${plural(event.position, "job")} ahead`);
+        case "started":
+          worker_id = event.worker_id;
+          return printed === "" ? watching(`running on ${event.worker_id}`) : undefined;
+        case "token":
+          if (first_token_ms === undefined && job.since_ms !== undefined) first_token_ms = now() - job.since_ms;
+          next_token = event.i + event.ids.length;
+          context.progress(undefined);
+          return print(event.t);
+        case "migrated":
+          worker_id = event.worker_id;
+          moves += 1;
+          return;
+        case "restarted":
+          next_token = 0;
+          if (printed === "") return;
+          endLine();
+          printed = "";
+          return context.say(io.err_look.dim(`The answer begins again: ${io.err_look.safe(event.reason)}`));
+        default:
+          return;
+      }
+    },
+    stored(view) {
+      worker_id = view.worker_id ?? worker_id;
+      if (!view.text.startsWith(printed)) {
+        endLine();
+        printed = "";
+      }
+      const rest = view.text.slice(printed.length);
+      if (json && rest !== "") line({ type: "token", t: rest, i: next_token, ids: [] });
+      print(rest);
+    },
+    broken(tries) {
+      context.progress(`connection lost, connecting again (${tries})`);
+    },
+    last(event) {
+      context.progress(undefined);
+      endLine();
+      if (json) line(event);
+      if (event.type === "error") {
+        const exit = event.code in ERRORS ? ERRORS[event.code as ErrorCode].exit : EXIT.failed;
+        io.say(`${io.err_look.bad("failed:")} ${io.err_look.safe(event.message)} (${event.code}, job ${job.job_id})`);
+        return exit;
+      }
+      context.say(io.err_look.dim(summary(event, { job_id: job.job_id, worker_id, moves, first_token_ms })));
+      return EXIT.done;
+    },
+  };
+}
+
+interface Facts {
+  job_id: string;
+  worker_id: string | undefined;
+  moves: number;
+  first_token_ms: number | undefined;
+}
+
+function summary(end: EndEvent, { job_id, worker_id, moves, first_token_ms }: Facts): string {
+  const seconds = end.timings.decode_ms / 1000;
+  const parts = [
+    `${plural(end.tokens_out, "token")}${end.stop_reason === "MAX_TOKENS" ? " (the limit)" : ""}`,
+    seconds > 0 && end.tokens_out > 0 ? `${rate(end.tokens_out / seconds)} tokens/s` : undefined,
+    first_token_ms === undefined ? undefined : `first token ${duration(first_token_ms)}`,
+    worker_id === undefined ? undefined : `worker ${worker_id}${moves > 0 ? ` (moved ${plural(moves, "time")})` : ""}`,
+    `job ${job_id}`,
+  ];
+  return parts.filter((part) => part !== undefined).join(" · ");
+}

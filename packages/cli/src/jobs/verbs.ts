@@ -1,0 +1,118 @@
+/** `rbees jobs …` */
+
+import { Option } from "@commander-js/extra-typings";
+import { JOB_STATUSES, type JobStatus, PRIORITIES } from "@rbees/contracts/job";
+import { orchestratorOf } from "../orchestrator.ts";
+import { renderExplanation, renderJob, renderJobs } from "../render/jobs.ts";
+import { decimal, pairs, repeated, verb, whole } from "../verb.ts";
+import { cancelSentence, follow, submit } from "./submit.ts";
+
+export const jobVerbs = [
+  verb(
+    {
+      path: "jobs submit",
+      summary: "submit a job and stream its answer",
+      examples: [
+        'rbees jobs submit --model demo --prompt "Write a haiku about Rust"',
+        "rbees jobs submit --model demo --prompt-file - < question.txt > answer.txt",
+        'rbees jobs submit --model demo --prompt "Hello" --temperature 0 --seed 1 --json',
+        'id=$(rbees jobs submit --model demo --prompt "Hello" --detach)',
+      ],
+    },
+    (command) =>
+      command
+        .requiredOption("--model <model>", "the model's name")
+        .option("--prompt <text>", "the prompt")
+        .option("--prompt-file <file>", "read the prompt from a file; - is stdin")
+        .option("--raw", "without the model's chat template")
+        .option("--max-tokens <n>", "most tokens to generate (default 100)", whole(1))
+        .option("--temperature <n>", "0 is greedy: the likeliest token each time (default 0.7)", decimal)
+        .option("--top-p <n>", "only the likeliest tokens that make up this probability", decimal)
+        .option("--top-k <n>", "only this many of the likeliest tokens", whole(1))
+        .option("--min-p <n>", "only tokens this likely, measured by the likeliest", decimal)
+        .option("--seed <n>", "same seed, same worker: the same text", whole(0))
+        .option("--stop <text>", "ends the answer; may be repeated, up to four times", repeated)
+        .addOption(new Option("--priority <priority>", "batch jobs let interactive ones pass").choices(PRIORITIES))
+        .option("--deadline-ms <ms>", "ends the job this long after submission", whole(1))
+        .option("--pin <worker>", "only this worker")
+        .option("--prefer <worker>", "this worker if it can; may be repeated", repeated)
+        .option("--avoid <worker>", "another worker if one can; may be repeated", repeated)
+        .option("--metadata <k=v,…>", "kept with the job; may be repeated", pairs)
+        .option("-d, --detach", "print the job's id and return"),
+    {
+      run: (context, flags) => submit(context, flags),
+      exit: (exit) => exit,
+    },
+  ),
+  verb(
+    {
+      path: "jobs list",
+      summary: "jobs, newest first",
+      examples: ["rbees jobs list", "rbees jobs list --status running", "rbees jobs list --limit 200 --json"],
+    },
+    (command) =>
+      command
+        .addOption(new Option("--status <status>", "only these").choices(JOB_STATUSES))
+        .option("--model <model>", "only jobs for this model")
+        .option("-n, --limit <n>", "how many", whole(1, 200), 20)
+        .option("--cursor <cursor>", "where the page before ended"),
+    {
+      async run(context, { status, model, limit, cursor }) {
+        const query = { limit, ...(status === undefined ? {} : { status: status as JobStatus }) };
+        const more = { ...(model === undefined ? {} : { model }), ...(cursor === undefined ? {} : { cursor }) };
+        const list = await (await orchestratorOf(context)).call("listJobs", { query: { ...query, ...more } });
+        if (list.next_cursor !== undefined) context.say(context.io.err_look.dim(`There are more: --cursor ${list.next_cursor}`));
+        return list;
+      },
+      render: (list, look) => renderJobs(list, look),
+    },
+  ),
+  verb(
+    {
+      path: "jobs show",
+      summary: "one job: its state, timings, attempts and text",
+      examples: ["rbees jobs show job_01jd", "rbees jobs show job_01jd --json | jq -r .text"],
+    },
+    (command) => command.argument("<id>", "the job's id"),
+    {
+      run: async (context, _, id) => (await orchestratorOf(context)).call("showJob", { params: { id } }),
+      render: (job, look) => renderJob(job, look),
+    },
+  ),
+  verb(
+    {
+      path: "jobs follow",
+      summary: "stream a job's answer from its beginning to its end",
+      examples: ["rbees jobs follow job_01jd", "rbees jobs follow job_01jd --json"],
+    },
+    (command) => command.argument("<id>", "the job's id").option("--cancel", "Ctrl-C cancels the job; otherwise it goes on"),
+    {
+      run: (context, { cancel = false }, id) => follow(context, id, cancel),
+      exit: (exit) => exit,
+    },
+  ),
+  verb(
+    {
+      path: "jobs cancel",
+      summary: "cancel a job",
+      examples: ["rbees jobs cancel job_01jd"],
+    },
+    (command) => command.argument("<id>", "the job's id"),
+    {
+      run: async (context, _, id) => (await orchestratorOf(context)).call("deleteJob", { params: { id } }),
+      render: (job) => `${cancelSentence(job)}\n`,
+    },
+  ),
+  verb(
+    {
+      path: "jobs why",
+      summary: "why a job runs where it does, or what it waits for",
+      examples: ["rbees jobs why job_01jd"],
+    },
+    (command) => command.argument("<id>", "the job's id"),
+    {
+      run: async (context, _, id) => (await orchestratorOf(context)).call("explainJob", { params: { id } }),
+      render: (why, look) => renderExplanation(why, look),
+    },
+  ),
+];

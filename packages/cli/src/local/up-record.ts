@@ -1,0 +1,43 @@
+/** What `rbees up` started, so that `rbees down` ends exactly that. */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Home } from "@rbees/kit/home";
+import { z } from "zod";
+import { readJson, writeJson } from "./json-file.ts";
+import { ProcessIdentity } from "./process-identity.ts";
+
+const UpRecord = z.object({
+  /** Absent when `up` found an orchestrator that it did not start. */
+  orchestrator: z.object({ process: ProcessIdentity, url: z.string(), port: z.int(), log: z.string(), started_at: z.string() }).optional(),
+  /** Its workers, by process: another worker may come to have the same id. */
+  workers: z.array(z.object({ worker_id: z.string(), process: ProcessIdentity })),
+});
+export type UpRecord = z.infer<typeof UpRecord>;
+
+function pathOf(home: Home): string {
+  return join(home.state, "up.json");
+}
+
+export function upLock(home: Home): string {
+  return join(home.state, "up.lock");
+}
+
+export async function readUp(home: Home): Promise<UpRecord | undefined> {
+  return readJson(pathOf(home), UpRecord);
+}
+
+export async function writeUp(home: Home, record: UpRecord): Promise<void> {
+  await writeJson(pathOf(home), record);
+}
+
+/** Whether this worker is one that `up` started. */
+export function isOfUp({ workers }: UpRecord, worker: { worker_id: string; process: ProcessIdentity }): boolean {
+  return workers.some(
+    ({ worker_id, process }) =>
+      worker_id === worker.worker_id && process.pid === worker.process.pid && process.started_ticks === worker.process.started_ticks,
+  );
+}
+
+export async function removeUp(home: Home): Promise<void> {
+  await rm(pathOf(home), { force: true });
+}

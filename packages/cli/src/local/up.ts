@@ -1,0 +1,209 @@
+/** `rbees up`: an orchestrator and a worker on this host, started unless they are there, and waited for. */
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { RbeesError } from "@rbees/contracts/errors";
+import type { PoolWorker } from "@rbees/contracts/pool";
+import { OrcdHealth } from "@rbees/contracts/routes";
+import type { WorkerView } from "@rbees/contracts/worker";
+import type { Context } from "../context.ts";
+import { duration } from "../look.ts";
+import { orchestratorAt } from "../orchestrator.ts";
+import { requireBackend } from "../pool/backends.ts";
+import { resolveModel } from "../pool/catalogue.ts";
+import { deathOf, spawnWorker } from "../pool/spawn.ts";
+import { insist } from "../pool/stop.ts";
+import { describeWorker, healthOf, readWorkers, removeWorker, type WorkerRecord } from "../pool/worker-record.ts";
+import { type Started, startDetached } from "./detach.ts";
+import { withLock } from "./lock.ts";
+import { isPortFree } from "./ports.ts";
+import { isAlive } from "./process-identity.ts";
+import { isOfUp, readUp, removeUp, type UpRecord, upLock, writeUp } from "./up-record.ts";
+
+export interface UpRequest {
+  model: string;
+  backend: string;
+  /** The orchestrator's port; without it the one it has, else ORCHESTRATOR_PORT. */
+  port?: number | undefined;
+  worker_port?: number | undefined;
+  slots?: number | undefined;
+  ctx?: number | undefined;
+  threads?: number | undefined;
+  deterministic?: boolean | undefined;
+  ready_ms_max: number;
+}
+
+export interface UpReport {
+  url: string;
+  model: string;
+  /** What this call started; neither: everything was up already. */
+  started: { orchestrator: boolean; worker: boolean };
+  orchestrator: { pid: number; log: string } | null;
+  /** Null when the model is served by a worker that `up` did not start. */
+  worker: PoolWorker | null;
+}
+
+export const HOST = "127.0.0.1";
+export const ORCHESTRATOR_PORT = 8080;
+export const UP_LOCK_MS_MAX = 60_000;
+const ORCHESTRATOR_MS_MAX = 30_000;
+const REGISTER_MS_MAX = 30_000;
+const LOOK_MS = 50;
+
+type Orchestrator = UpRecord["orchestrator"];
+
+export async function up(context: Context, request: UpRequest): Promise<UpReport> {
+  // Refusals first: nothing is started for a model or a backend that isn't here.
+  const backend = await requireBackend(context, request.backend, undefined);
+  const model = await resolveModel(context, request.model);
+  return withLock(upLock(context.home), { wait_ms_max: UP_LOCK_MS_MAX, what: "starting or stopping" }, async () => {
+    const record = (await readUp(context.home)) ?? { workers: [] };
+    const { url, started, orchestrator } = await ensureOrchestrator(context, record, request.port);
+    try {
+      const worker = await ensureWorker(context, { ...record, orchestrator }, url, { ...request, backend, model });
+      return {
+        url,
+        model: model.name,
+        started: { orchestrator: started, worker: worker.started },
+        orchestrator: orchestrator === undefined ? null : { pid: orchestrator.process.pid, log: orchestrator.log },
+        worker: worker.record === undefined ? null : await describeWorker(worker.record),
+      };
+    } catch (error) {
+      // Half a system is of no use: what this call started ends with it.
+      if (started && orchestrator !== undefined) {
+        await insist(orchestrator.process, "the orchestrator");
+        await forgetOrchestrator(context);
+      }
+      throw error;
+    }
+  });
+}
+
+async function ensureOrchestrator(
+  context: Context,
+  record: UpRecord,
+  asked: number | undefined,
+): Promise<{ url: string; started: boolean; orchestrator: Orchestrator }> {
+  const ours = record.orchestrator;
+  if (ours !== undefined && (await isAlive(ours.process))) {
+    if (asked !== undefined && asked !== ours.port) {
+      throw new RbeesError(
+        "CONFLICT",
+        `rbees is up already, at ${ours.url}; \`rbees down\` ends it before it can be started on port ${asked}.`,
+      );
+    }
+    await untilHealthy(context, ours, async () => undefined);
+    return { url: ours.url, started: false, orchestrator: ours };
+  }
+  const port = asked ?? ORCHESTRATOR_PORT;
+  const url = `http://${HOST}:${port}`;
+  if (await isOrchestrator(url)) return { url, started: false, orchestrator: undefined };
+  if (!(await isPortFree(HOST, port))) {
+    throw new RbeesError(
+      "CONFLICT",
+      `Port ${port} is taken by a program that is no orchestrator of rbees: stop it, or choose another port: rbees up --port ${port + 1}`,
+    );
+  }
+  const log = join(context.home.state, "logs", "orcd.log");
+  const flags = [`--host=${HOST}`, `--port=${port}`, "--log-format=json"];
+  const { process, exit } = await startDetached([...context.programs.orcd, ...flags], log, context.env);
+  const orchestrator = { process, url, port, log, started_at: new Date().toISOString() };
+  await writeUp(context.home, { ...record, orchestrator });
+  try {
+    await untilHealthy(context, orchestrator, exit);
+  } catch (error) {
+    await insist(process, "the orchestrator");
+    await forgetOrchestrator(context);
+    throw error;
+  }
+  return { url, started: true, orchestrator };
+}
+
+/** Workers of an earlier `up` may be left; they stay on record for `down`. */
+async function forgetOrchestrator({ home }: Context): Promise<void> {
+  const workers = (await readUp(home))?.workers ?? [];
+  if (workers.length === 0) await removeUp(home);
+  else await writeUp(home, { workers });
+}
+
+export async function isOrchestrator(url: string): Promise<boolean> {
+  try {
+    const response = await fetch(`${url}/health`, { headers: { accept: "application/json" }, signal: AbortSignal.timeout(2000) });
+    return OrcdHealth.safeParse(await response.json()).success;
+  } catch {
+    return false;
+  }
+}
+
+async function untilHealthy(context: Context, { process, url, log }: NonNullable<Orchestrator>, exit: Started["exit"]): Promise<void> {
+  await until(context, ORCHESTRATOR_MS_MAX, "starting the orchestrator", async () => {
+    const healthy = await isOrchestrator(url);
+    // Asked after: an answer on that port from another program is no answer of ours.
+    if (!(await isAlive(process))) throw await deathOf({ what: "The orchestrator", log }, await exit());
+    return healthy;
+  });
+}
+
+interface WorkerWish extends Omit<UpRequest, "model" | "backend" | "port"> {
+  backend: Awaited<ReturnType<typeof requireBackend>>;
+  model: { name: string; path: string };
+}
+
+async function ensureWorker(
+  context: Context,
+  record: UpRecord,
+  url: string,
+  wish: WorkerWish,
+): Promise<{ record: WorkerRecord | undefined; started: boolean }> {
+  const orchestrator = orchestratorAt(url, context.signal);
+  const isThere = async (matches: (worker: WorkerView) => boolean) => (await orchestrator.call("listWorkers", {})).workers.some(matches);
+
+  const { mine, living, dead } = await ownWorkers(context, record, wish.model.name);
+  // The orchestrator may not have noticed yet that a worker died; here that is known.
+  const serves = (worker: WorkerView) => worker.model === wish.model.name && worker.status === "ready" && !dead.includes(worker.worker_id);
+  if (mine === undefined && (await isThere(serves))) return { record: undefined, started: false };
+  const worker =
+    mine ??
+    (await spawnWorker(context, { ...wish, host: HOST, port: wish.worker_port, orchestrator: url }, async (started) => {
+      const workers = [...living, started].map(({ worker_id, process }) => ({ worker_id, process }));
+      await writeUp(context.home, { ...record, workers });
+    }));
+  const ms_max = worker.ready_at === null ? wish.ready_ms_max : REGISTER_MS_MAX;
+  await until(context, ms_max, `waiting for ${worker.worker_id} to register`, async () => {
+    // The worker's own word too: what the orchestrator lists may be an earlier one with the same id.
+    const registered = (await healthOf(worker))?.registered === true && (await isThere(({ worker_id }) => worker_id === worker.worker_id));
+    if (!(await isAlive(worker.process))) throw await deathOf({ what: `Worker ${worker.worker_id}`, log: worker.log }, undefined);
+    return registered;
+  });
+  return { record: worker, started: mine === undefined };
+}
+
+/** The workers of `up` that live, and the one among them with the model. What died is forgotten. */
+async function ownWorkers(
+  { home }: Context,
+  up: UpRecord,
+  model: string,
+): Promise<{ mine: WorkerRecord | undefined; living: WorkerRecord[]; dead: string[] }> {
+  const living: WorkerRecord[] = [];
+  const dead: string[] = [];
+  for (const record of await readWorkers(home)) {
+    if (!isOfUp(up, record)) continue;
+    if (await isAlive(record.process)) {
+      living.push(record);
+    } else {
+      dead.push(record.worker_id);
+      await removeWorker(home, record.worker_id);
+    }
+  }
+  return { mine: living.find((record) => record.model === model), living, dead };
+}
+
+async function until(context: Context, ms_max: number, what: string, done: () => Promise<boolean>): Promise<void> {
+  const began = performance.now();
+  while (!(await done())) {
+    const passed_ms = performance.now() - began;
+    if (passed_ms > ms_max) throw new RbeesError("DEADLINE_EXCEEDED", `Gave up after ${duration(passed_ms)} of ${what}.`);
+    context.progress(what, duration(passed_ms));
+    await sleep(LOOK_MS, undefined, { signal: context.signal });
+  }
+  context.progress(undefined);
+}

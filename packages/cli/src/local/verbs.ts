@@ -1,0 +1,87 @@
+/** `rbees up`, `down` and `doctor`. */
+import { EXIT } from "@rbees/contracts/errors";
+import { type Look, plural } from "../look.ts";
+import { READY_MS_MAX } from "../pool/spawn.ts";
+import { port, verb, whole } from "../verb.ts";
+import { diagnose, renderDiagnosis } from "./doctor.ts";
+import { type DownReport, down } from "./down.ts";
+import { type UpReport, up } from "./up.ts";
+
+export const localVerbs = [
+  verb(
+    {
+      path: "up",
+      summary: "start an orchestrator and a worker on this host",
+      examples: ["rbees up", "rbees up --model tinyllama --slots 4", "rbees up --port 8090 --worker-port 8101 --json"],
+    },
+    (command) =>
+      command
+        .option("--model <model>", "a model's name, or a GGUF file", "demo")
+        .option("--backend <backend>", "cpu, cuda or metal", "cpu")
+        .option("--port <port>", "the orchestrator's port (default 8080)", port)
+        .option("--worker-port <port>", "the worker's port (default: the first free one from 8001)", port)
+        .option("--slots <n>", "jobs at once", whole(1, 256))
+        .option("--ctx <tokens>", "tokens that one slot can hold", whole(1))
+        .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
+        .option("--deterministic", "the same seed gives the same text, whatever else runs")
+        .option("--ready-ms-max <ms>", "how long the worker may take to get ready", whole(1), READY_MS_MAX),
+    {
+      run: (context, { workerPort, readyMsMax, ...options }) =>
+        up(context, { ...options, worker_port: workerPort, ready_ms_max: readyMsMax }),
+      render: renderUp,
+    },
+  ),
+  verb(
+    {
+      path: "down",
+      summary: "stop what `rbees up` started",
+      examples: ["rbees down", "rbees down --now"],
+    },
+    (command) => command.option("--now", "don't wait for running jobs"),
+    {
+      run: (context, { now = false }) => down(context, { now }),
+      render: renderDown,
+    },
+  ),
+  verb(
+    {
+      path: "doctor",
+      summary: "check everything that rbees needs here",
+      examples: ["rbees doctor", "rbees doctor --json"],
+    },
+    (command) => command,
+    {
+      run: diagnose,
+      render: renderDiagnosis,
+      exit: ({ ok }) => (ok ? EXIT.done : EXIT.failed),
+    },
+  ),
+];
+
+function renderUp({ url, model, started, worker }: UpReport, look: Look): string {
+  const already = !started.orchestrator && !started.worker;
+  const body = JSON.stringify({ model, prompt: "Write a haiku about Rust", stream: true });
+  const served =
+    worker === null ? "by a worker that was there already" : `by ${worker.worker_id}, ${worker.backend}, ${plural(worker.slots, "slot")}`;
+  return `${look.bold(`rbees is ${already ? "up already" : "up"}:`)} ${look.accent(url)}
+${model} is served ${served}
+
+${look.dim("Try it:")}
+  rbees jobs submit --model ${model} --prompt "Write a haiku about Rust"
+  curl -N ${url}/v2/tasks -H 'content-type: application/json' -d '${body}'
+`;
+}
+
+function renderDown({ workers, orchestrator }: DownReport): string {
+  const ended: Readonly<Record<string, string>> = {
+    drained: "ended",
+    terminated: "ended",
+    killed: "was killed",
+    dead: "had ended already",
+  };
+  const lines = [
+    ...workers.map((worker) => `worker ${worker.worker_id} ${ended[worker.ended]}`),
+    ...(orchestrator === null ? [] : [`orchestrator ${orchestrator.url} ${ended[orchestrator.ended]}`]),
+  ];
+  return lines.length === 0 ? "Nothing was up.\n" : `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,109 @@
+/** The way to the orchestrator: which one is meant, calls with a limit on waiting, and what to do when nobody answers. */
+import { type Client, createClient } from "@rbees/contracts/client";
+import { RbeesError } from "@rbees/contracts/errors";
+import type { Route } from "@rbees/contracts/route";
+import { orcdRoutes } from "@rbees/contracts/routes";
+import type { World } from "./context.ts";
+import { readUp } from "./local/up-record.ts";
+
+export type Orchestrator = Client<typeof orcdRoutes> & { readonly url: string };
+
+const DEFAULT_URL = "http://localhost:8080";
+const CALL_MS_MAX = 30_000;
+/** The orchestrator sends something every 15 s; a stream silent for longer than this is broken, whatever TCP says. */
+const STREAM_SILENCE_MS_MAX = 50_000;
+
+/** The flag, else the environment, else what `rbees up` started here, else the default. */
+export async function orchestratorUrl(world: World & { orchestrator?: string | undefined }): Promise<string> {
+  const named = world.orchestrator ?? environmentUrl(world);
+  if (named !== undefined) return httpUrl(named, "--orchestrator");
+  return (await readUp(world.home))?.orchestrator?.url ?? DEFAULT_URL;
+}
+
+function environmentUrl({ env }: World): string | undefined {
+  return [env["RBEES_ORCHESTRATOR_URL"], env["LLORCH_ORCHESTRATOR_URL"]].find((url) => url !== undefined && url !== "");
+}
+
+export function httpUrl(given: string, flag: string): string {
+  const url = URL.parse(/^[a-z]+:\/\//i.test(given) ? given : `http://${given}`);
+  if (url === null || !/^https?:$/.test(url.protocol)) {
+    throw new RbeesError("INVALID_REQUEST", `${flag}: "${given}" is no http address, such as ${DEFAULT_URL}`);
+  }
+  return url.href.replace(/\/+$/, "");
+}
+
+export async function orchestratorOf(world: World & { orchestrator?: string | undefined }): Promise<Orchestrator> {
+  return orchestratorAt(await orchestratorUrl(world), world.signal);
+}
+
+export function orchestratorAt(url: string, stop: AbortSignal, call_ms_max = CALL_MS_MAX): Orchestrator {
+  const client = createClient(orcdRoutes, url, { fetch: watchedFetch });
+  return {
+    url,
+    async call(name, input, options = {}) {
+      const signal = AbortSignal.any([options.signal ?? stop, AbortSignal.timeout(call_ms_max)]);
+      const reply = await client.call(name, input, { ...options, signal }).catch((error) => {
+        throw explained(error, url, call_ms_max);
+      });
+      if (!fits(orcdRoutes[name], reply)) throw strangerAt(url);
+      return reply;
+    },
+    async events(name, input, options = {}) {
+      return client.events(name, input, { ...options, signal: options.signal ?? stop }).catch((error) => {
+        throw explained(error, url, call_ms_max);
+      });
+    },
+  };
+}
+
+/** Whether a reply is one that this route can give; what it holds beyond that is of a later version. */
+function fits({ replies }: Route, reply: unknown): boolean {
+  return Object.values(replies)
+    .flat()
+    .some((body) => (typeof body === "string" ? body !== "events" && reply === undefined : body.safeParse(reply).success));
+}
+
+function strangerAt(url: string): RbeesError {
+  return new RbeesError("UNREACHABLE", `What answers at ${url} is no orchestrator of rbees; name another with --orchestrator.`);
+}
+
+function explained(error: unknown, url: string, call_ms_max: number): unknown {
+  if (error instanceof SyntaxError) return strangerAt(url);
+  if (error instanceof Error && error.name === "TimeoutError") {
+    return new RbeesError("UNREACHABLE", `The orchestrator at ${url} has not answered within ${call_ms_max / 1000} s.`, { cause: error });
+  }
+  if (!(error instanceof RbeesError) || error.code !== "UNREACHABLE") return error;
+  if (error.cause === undefined) return strangerAt(url);
+  const why = /\(([^()]*)\)\. Is it running/.exec(error.message)?.[1] ?? "no answer";
+  return new RbeesError(
+    "UNREACHABLE",
+    `No orchestrator answers at ${url} (${why}): start one here with \`rbees up\`, or name another with --orchestrator.`,
+    { cause: error.cause },
+  );
+}
+
+/** `fetch` whose event streams break when they fall silent, so that the reader connects again. */
+async function watchedFetch(...request: Parameters<typeof fetch>): Promise<Response> {
+  const response = await fetch(...request);
+  if (response.body === null || !response.headers.get("content-type")?.startsWith("text/event-stream")) return response;
+  let timer: NodeJS.Timeout | undefined;
+  const watched = response.body.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      start(controller) {
+        timer = setTimeout(() => controller.error(new Error("the stream fell silent")), STREAM_SILENCE_MS_MAX);
+      },
+      transform(chunk, controller) {
+        timer?.refresh();
+        controller.enqueue(chunk);
+      },
+      flush() {
+        clearTimeout(timer);
+      },
+      cancel() {
+        clearTimeout(timer);
+      },
+    }),
+  );
+  timer?.unref();
+  return new Response(watched, { status: response.status, headers: response.headers });
+}

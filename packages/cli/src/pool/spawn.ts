@@ -1,0 +1,227 @@
+/** Starting a worker: an id and a port that nobody has, a process that outlives us, and waiting until it can work. */
+import { hostname } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { RbeesError } from "@rbees/contracts/errors";
+import { WORKER_ID } from "@rbees/contracts/job";
+import type { Backend } from "@rbees/contracts/worker";
+import type { Context } from "../context.ts";
+import { type Exit, type Started, startDetached } from "../local/detach.ts";
+import { withLock } from "../local/lock.ts";
+import { fieldsOf, LogTail, lastLines } from "../local/log-file.ts";
+import { isPortFree, nextFreePort } from "../local/ports.ts";
+import { ended, isAlive, signal } from "../local/process-identity.ts";
+import { duration } from "../look.ts";
+import { countEvent } from "./counters.ts";
+import { healthOf, readWorkers, removeWorker, type WorkerRecord, workerLog, workersLock, writeWorker } from "./worker-record.ts";
+
+export interface SpawnRequest {
+  backend: Backend;
+  model: { name: string; path: string };
+  gpu?: number | undefined;
+  host: string;
+  /** Exactly this port; without it, the first free one from FIRST_PORT. */
+  port?: number | undefined;
+  slots?: number | undefined;
+  ctx?: number | undefined;
+  threads?: number | undefined;
+  deterministic?: boolean | undefined;
+  orchestrator: string;
+  advertise_host?: string | undefined;
+  /** Allow a `host` that others can reach. */
+  open_network?: boolean | undefined;
+  name?: string | undefined;
+  region?: string | undefined;
+  labels?: Record<string, string> | undefined;
+  ready_ms_max: number;
+}
+
+export const FIRST_PORT = 8001;
+export const READY_MS_MAX = 300_000;
+const LOCK_MS_MAX = 15_000;
+const LOOK_MS = 50;
+const KILL_MS_MAX = 5000;
+const LOG_LINES_SHOWN = 10;
+
+/** How often a worker that may choose its port is started again because another program was quicker. */
+const PORT_RACES_MAX = 5;
+
+/** Throws when it did not get ready; then nothing of it is left but its log. `onStarted` is called before the wait. */
+export async function spawnWorker(
+  context: Context,
+  request: SpawnRequest,
+  onStarted: (record: WorkerRecord) => Promise<void> = async () => {},
+): Promise<WorkerRecord> {
+  const lost = new Set<number>();
+  for (;;) {
+    try {
+      return await spawnOnce(context, request, lost, onStarted);
+    } catch (error) {
+      // Between the look at a port and the worker's own listen lies the loading of a model: somebody else may come first.
+      const port = error instanceof RbeesError ? /:(\d+) is taken by another program/.exec(error.message)?.[1] : undefined;
+      if (port === undefined || request.port !== undefined || lost.size === PORT_RACES_MAX) throw error;
+      lost.add(Number(port));
+    }
+  }
+}
+
+async function spawnOnce(
+  context: Context,
+  request: SpawnRequest,
+  lost: ReadonlySet<number>,
+  onStarted: (record: WorkerRecord) => Promise<void>,
+): Promise<WorkerRecord> {
+  const { home } = context;
+  const { record, started } = await withLock(workersLock(home), { wait_ms_max: LOCK_MS_MAX, what: "starting a worker" }, () =>
+    launch(context, request, lost),
+  );
+  try {
+    await onStarted(record);
+    await untilReady(context, record, started, request.ready_ms_max);
+  } catch (error) {
+    await signal(record.process, "SIGTERM");
+    if (!(await ended(record.process, KILL_MS_MAX))) await signal(record.process, "SIGKILL");
+    await removeWorker(home, record.worker_id);
+    await countEvent(home, "worker_starts", context.signal.aborted ? "interrupted" : "failed");
+    throw error;
+  }
+  const health = await healthOf(record);
+  const ready = { ...record, ready_at: new Date().toISOString(), slots: health?.slots ?? record.slots };
+  await writeWorker(home, ready);
+  await countEvent(home, "worker_starts", "ready");
+  return ready;
+}
+
+async function launch(
+  context: Context,
+  request: SpawnRequest,
+  lost: ReadonlySet<number>,
+): Promise<{ record: WorkerRecord; started: Started }> {
+  const { home, programs, env } = context;
+  const records = await readWorkers(home);
+  const living: WorkerRecord[] = [];
+  for (const record of records) if (await isAlive(record.process)) living.push(record);
+  const port = await choosePort(request, living, lost);
+  const worker_id =
+    request.name ??
+    `${
+      hostname()
+        .replace(/[^A-Za-z0-9.-]/g, "-")
+        .replace(/^[^A-Za-z0-9]+/, "") || "worker"
+    }-${port}`;
+  if (!WORKER_ID.test(worker_id))
+    throw new RbeesError("INVALID_REQUEST", `--name "${worker_id}" is no worker id: use letters, digits and . _ : -`);
+  const twin = living.find((record) => record.worker_id === worker_id);
+  if (twin !== undefined) {
+    throw new RbeesError(
+      "CONFLICT",
+      `A worker "${worker_id}" is running already (pid ${twin.process.pid}, port ${twin.port}); choose another --name.`,
+    );
+  }
+  const log = workerLog(home, worker_id);
+  const started = await startDetached([...programs.workerd, ...flagsOf(request, { worker_id, port })], log, env);
+  const record: WorkerRecord = {
+    worker_id,
+    process: started.process,
+    backend: request.backend,
+    gpu: request.gpu ?? null,
+    model: request.model.name,
+    model_path: request.model.path,
+    host: request.host,
+    port,
+    slots: request.slots ?? null,
+    orchestrator: request.orchestrator,
+    log,
+    started_at: new Date().toISOString(),
+    ready_at: null,
+  };
+  await writeWorker(home, record);
+  return { record, started };
+}
+
+async function choosePort({ host, port }: SpawnRequest, living: readonly WorkerRecord[], lost: ReadonlySet<number>): Promise<number> {
+  if (port === undefined) return nextFreePort(host, FIRST_PORT, new Set([...lost, ...living.map((record) => record.port)]));
+  const holder = living.find((record) => record.port === port);
+  if (holder !== undefined) {
+    throw new RbeesError(
+      "CONFLICT",
+      `Port ${port} is taken by worker ${holder.worker_id} (pid ${holder.process.pid}); leave out --port to get a free one.`,
+    );
+  }
+  if (!(await isPortFree(host, port))) {
+    throw new RbeesError(
+      "CONFLICT",
+      `Port ${port} on ${host} is taken by a program that rbees did not start; leave out --port to get a free one.`,
+    );
+  }
+  return port;
+}
+
+function flagsOf(request: SpawnRequest, { worker_id, port }: { worker_id: string; port: number }): string[] {
+  const labels = Object.entries(request.labels ?? {}).map((pair) => pair.join("="));
+  const values: [string, string | number | undefined][] = [
+    ["--model", request.model.path],
+    ["--model-name", request.model.name],
+    ["--worker-id", worker_id],
+    ["--backend", request.backend],
+    ["--gpu", request.gpu],
+    ["--host", request.host],
+    ["--port", port],
+    ["--slots", request.slots],
+    ["--ctx", request.ctx],
+    ["--threads", request.threads],
+    ["--orchestrator", request.orchestrator],
+    ["--advertise-host", request.advertise_host],
+    ["--region", request.region],
+    ["--labels", labels.length === 0 ? undefined : labels.join(",")],
+    ["--log-format", "json"],
+  ];
+  const flags = values.filter(([, value]) => value !== undefined).map(([flag, value]) => `${flag}=${value}`);
+  return [...flags, ...(request.deterministic ? ["--deterministic"] : []), ...(request.open_network ? ["--open-network"] : [])];
+}
+
+/** Until it answers under its own id. Its log says how far loading is, and why it died. */
+async function untilReady(context: Context, record: WorkerRecord, { exit }: Started, ready_ms_max: number): Promise<void> {
+  const began = performance.now();
+  const tail = new LogTail(record.log);
+  let loaded: string | undefined;
+  for (;;) {
+    context.signal.throwIfAborted();
+    for (const line of await tail.read()) loaded = progressOf(line) ?? loaded;
+    const passed_ms = performance.now() - began;
+    context.progress(
+      `loading ${record.model} on ${record.backend}`,
+      [loaded, duration(passed_ms)].filter((part) => part !== undefined).join("  "),
+    );
+    if ((await healthOf(record)) !== undefined) return context.progress(undefined);
+    if (!(await isAlive(record.process))) throw await deathOf({ what: `Worker ${record.worker_id}`, log: record.log }, await exit());
+    if (passed_ms > ready_ms_max) {
+      throw new RbeesError(
+        "DEADLINE_EXCEEDED",
+        `Worker ${record.worker_id} was not ready within ${duration(ready_ms_max)} and has been stopped; --ready-ms-max allows more. Its log: ${record.log}`,
+      );
+    }
+    await sleep(LOOK_MS, undefined, { signal: context.signal });
+  }
+}
+
+function progressOf(line: string): string | undefined {
+  const fields = fieldsOf(line);
+  if (fields?.["msg"] !== "loading" || typeof fields["progress"] !== "number") return undefined;
+  return `${Math.floor(fields["progress"] * 100)} %`;
+}
+
+/** Why a program ended before it was ready, with the end of its log. */
+export async function deathOf({ what, log }: { what: string; log: string }, exit: Exit | undefined): Promise<RbeesError> {
+  const lines = await lastLines(log, LOG_LINES_SHOWN);
+  const how = exit === undefined ? "" : exit.signal === null ? ` (exit code ${exit.code})` : ` (${exit.signal})`;
+  const shown = lines.length < 2 ? `Its log: ${log}` : `The end of its log, ${log}:\n${lines.map((line) => `  ${line}`).join("\n")}`;
+  return new RbeesError("ENGINE_FAILED", `${what} ended before it was ready${how}: ${reasonIn(lines)}\n${shown}`);
+}
+
+/** A program that can't go on says why on its last plain line; otherwise its last error in JSON does. */
+function reasonIn(lines: readonly string[]): string {
+  const last_first = lines.toReversed();
+  const plain = last_first.find((line) => line.trim() !== "" && fieldsOf(line) === undefined && !/^\s+at /.test(line));
+  const error = last_first.map(fieldsOf).find((fields) => Number(fields?.["level"]) >= 50)?.["msg"];
+  return plain?.replace(/^rbees-\w+: /, "") ?? (typeof error === "string" ? error : "it did not say why.");
+}

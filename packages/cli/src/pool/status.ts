@@ -1,0 +1,74 @@
+/** Facts about this host, and the same as metrics for a collector that reads text files. */
+import { mkdir, statfs } from "node:fs/promises";
+import { cpus, hostname, platform, release, totalmem } from "node:os";
+import { POOL_WORKER_STATUSES, type PoolStatus } from "@rbees/contracts/pool";
+import type { World } from "../context.ts";
+import { backends } from "./backends.ts";
+import { catalogue } from "./catalogue.ts";
+import { type Counters, readCounters } from "./counters.ts";
+import { listWorkers, readWorkers } from "./worker-record.ts";
+
+export async function poolStatus(world: World): Promise<PoolStatus> {
+  const { home } = world;
+  const [works, models, workers, disk] = await Promise.all([backends(world), catalogue(world), listWorkers(home), diskOf(home.data)]);
+  const processors = cpus();
+  return {
+    host: hostname(),
+    platform: `${platform()} ${release()}`,
+    cpu: { model: processors[0]?.model.trim() || process.arch, cores: processors.length },
+    memory: memory(),
+    disk,
+    backends: works,
+    models: models.filter(({ present }) => present),
+    workers,
+  };
+}
+
+/** A container's limit counts before the machine's size. */
+export function memory(): PoolStatus["memory"] {
+  const limit = process.constrainedMemory();
+  const total_bytes = limit > 0 && limit < totalmem() ? limit : totalmem();
+  return { total_bytes, available_bytes: Math.min(total_bytes, process.availableMemory()) };
+}
+
+export async function diskOf(path: string): Promise<PoolStatus["disk"]> {
+  await mkdir(path, { recursive: true });
+  const { bsize, blocks, bavail } = await statfs(path);
+  return { path, total_bytes: bsize * blocks, available_bytes: bsize * bavail };
+}
+
+/** The names of the metrics contract. */
+export async function prometheus(world: World, status: PoolStatus): Promise<string> {
+  const { Counter, Gauge, Registry } = await import("@rbees/kit/metrics");
+  const registers = [new Registry()];
+  const gauge = (name: string, help: string, labelNames: string[] = []) =>
+    new Gauge({ name: `pool_mgr_${name}`, help, labelNames, registers });
+  const gpus = status.backends.find(({ backend }) => backend === "cuda")?.devices ?? [];
+  const records = await readWorkers(world.home);
+
+  gauge("gpus_total", "GPUs of this host").set(gpus.length);
+  const vram = gauge("gpu_vram_total_bytes", "Memory of a GPU", ["gpu_id"]);
+  const allocated = gauge("gpu_vram_allocated_bytes", "Memory of a GPU that workers of this host hold", ["gpu_id"]);
+  for (const { index, memory_bytes } of gpus) {
+    if (memory_bytes !== null) vram.set({ gpu_id: String(index) }, memory_bytes);
+    const there = new Set(
+      records.filter(({ backend, gpu }) => backend === "cuda" && (gpu ?? 0) === index).map(({ worker_id }) => worker_id),
+    );
+    const held = status.workers
+      .filter(({ worker_id }) => there.has(worker_id))
+      .reduce((sum, worker) => sum + (worker.memory_bytes ?? 0), 0);
+    allocated.set({ gpu_id: String(index) }, held);
+  }
+  const workers = gauge("workers_total", "Workers of this host", ["status"]);
+  for (const name of POOL_WORKER_STATUSES) workers.set({ status: name }, status.workers.filter((worker) => worker.status === name).length);
+
+  const counters = await readCounters(world.home);
+  const counter = (name: string, help: string, label: string, counted: Counters[string]) => {
+    const made = new Counter({ name: `pool_mgr_${name}_total`, help, labelNames: [label], registers });
+    for (const [value, count] of Object.entries(counted)) made.inc({ [label]: value }, count);
+  };
+  counter("worker_starts", "Workers that were started", "outcome", counters["worker_starts"] ?? {});
+  counter("worker_stops", "Workers that were stopped", "reason", counters["worker_stops"] ?? {});
+  counter("model_downloads", "Models that were downloaded", "outcome", counters["model_downloads"] ?? {});
+  return (await Promise.all(registers.map((registry) => registry.metrics()))).join("");
+}

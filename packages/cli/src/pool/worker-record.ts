@@ -1,0 +1,120 @@
+/** The workers that were started on this host: one record each in the state folder, and the truth about them. */
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { createClient } from "@rbees/contracts/client";
+import { RbeesError } from "@rbees/contracts/errors";
+import type { PoolWorker } from "@rbees/contracts/pool";
+import { workerdRoutes } from "@rbees/contracts/routes";
+import { Backend, type WorkerHealth } from "@rbees/contracts/worker";
+import type { Home } from "@rbees/kit/home";
+import { z } from "zod";
+import { readJson, writeJson } from "../local/json-file.ts";
+import { isAlive, ProcessIdentity } from "../local/process-identity.ts";
+
+export const WorkerRecord = z.object({
+  worker_id: z.string(),
+  process: ProcessIdentity,
+  backend: Backend,
+  gpu: z.int().nullable(),
+  model: z.string(),
+  model_path: z.string(),
+  host: z.string(),
+  port: z.int(),
+  slots: z.int().nullable().describe("Null until the worker has said how many it has"),
+  orchestrator: z.string(),
+  log: z.string(),
+  started_at: z.string(),
+  ready_at: z.string().nullable(),
+});
+export type WorkerRecord = z.infer<typeof WorkerRecord>;
+
+const HEALTH_MS_MAX = 2000;
+
+function folder(home: Home): string {
+  return join(home.state, "workers");
+}
+
+export function workerLog(home: Home, worker_id: string): string {
+  return join(home.state, "logs", `${fileName(worker_id)}.log`);
+}
+
+export function workersLock(home: Home): string {
+  return join(home.state, "workers.lock");
+}
+
+/** A colon is part of many ids and of no Windows file name. */
+function fileName(worker_id: string): string {
+  return worker_id.replaceAll(":", "%3A");
+}
+
+export async function readWorkers(home: Home): Promise<WorkerRecord[]> {
+  const names = await readdir(folder(home)).catch(() => []);
+  const records = await Promise.all(
+    names.filter((name) => name.endsWith(".json")).map((name) => readJson(join(folder(home), name), WorkerRecord)),
+  );
+  return records.filter((record) => record !== undefined).sort((a, b) => a.port - b.port || a.worker_id.localeCompare(b.worker_id));
+}
+
+export async function requireWorker(home: Home, worker_id: string): Promise<WorkerRecord> {
+  const records = await readWorkers(home);
+  const found = records.find((record) => record.worker_id === worker_id);
+  if (found !== undefined) return found;
+  const known = records.map((record) => record.worker_id).join(", ");
+  throw new RbeesError(
+    "NOT_FOUND",
+    `There is no worker "${worker_id}" on this host; there ${known === "" ? "are none" : `are: ${known}`}.`,
+  );
+}
+
+export async function writeWorker(home: Home, record: WorkerRecord): Promise<void> {
+  await writeJson(join(folder(home), `${fileName(record.worker_id)}.json`), record);
+}
+
+export async function removeWorker(home: Home, worker_id: string): Promise<void> {
+  await rm(join(folder(home), `${fileName(worker_id)}.json`), { force: true });
+}
+
+export function addressOf({ host, port }: { host: string; port: number }): string {
+  const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
+  return `http://${reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`;
+}
+
+export function workerAt(record: { host: string; port: number }) {
+  return createClient(workerdRoutes, addressOf(record));
+}
+
+/** What the worker itself says; undefined when it says nothing, or when another worker answers at its address. */
+export async function healthOf(record: WorkerRecord): Promise<WorkerHealth | undefined> {
+  try {
+    const health = await workerAt(record).call("health", {}, { signal: AbortSignal.timeout(HEALTH_MS_MAX) });
+    return health.worker_id === record.worker_id ? health : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+export async function describeWorker(record: WorkerRecord): Promise<PoolWorker> {
+  const alive = await isAlive(record.process);
+  const health = alive ? await healthOf(record) : undefined;
+  const silent = record.ready_at === null ? "starting" : "unresponsive";
+  return {
+    worker_id: record.worker_id,
+    status: alive ? (health?.status ?? silent) : "dead",
+    pid: record.process.pid,
+    backend: record.backend,
+    model: record.model,
+    host: record.host,
+    port: record.port,
+    slots: health?.slots ?? record.slots ?? 1,
+    slots_busy: health?.slots_busy ?? null,
+    tokens_per_second: health?.tokens_per_second ?? null,
+    memory_bytes: health?.memory_bytes ?? null,
+    uptime_seconds: health?.uptime_seconds ?? null,
+    log: record.log,
+    started_at: record.started_at,
+  };
+}
+
+export async function listWorkers(home: Home): Promise<PoolWorker[]> {
+  return Promise.all((await readWorkers(home)).map(describeWorker));
+}

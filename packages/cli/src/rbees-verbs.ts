@@ -1,0 +1,14 @@
+/** The verbs of `rbees`, which is also `llorch`: jobs, workers and models of an orchestrator, and a whole system on this host. */
+import { jobVerbs } from "./jobs/verbs.ts";
+import { localVerbs } from "./local/verbs.ts";
+import type { Program } from "./program.ts";
+import { registryVerbs } from "./registry-verbs.ts";
+
+export const rbees: Program = {
+  name: "rbees",
+  summary: "Language models on machines you already own: jobs, workers, models.",
+  orchestrator: true,
+  groups: { jobs: "submit and follow jobs", workers: "workers of the orchestrator", models: "models that can be asked for" },
+  examples: ["rbees up", 'rbees jobs submit --model demo --prompt "Write a haiku about Rust"', "rbees jobs list", "rbees down"],
+  verbs: [...jobVerbs, ...registryVerbs, ...localVerbs],
+};

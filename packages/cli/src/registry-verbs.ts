@@ -1,0 +1,66 @@
+/** `rbees workers …`, `rbees models list` and `rbees infer`. */
+
+import { infer } from "./jobs/infer.ts";
+import { orchestratorOf } from "./orchestrator.ts";
+import { renderModels, renderWorkers } from "./render/jobs.ts";
+import { decimal, repeated, verb, whole } from "./verb.ts";
+
+export const registryVerbs = [
+  verb(
+    {
+      path: "workers list",
+      summary: "workers that are registered, and how they are",
+      examples: ["rbees workers list", "rbees workers list --json | jq -r '.workers[].worker_id'"],
+    },
+    (command) => command,
+    {
+      run: async (context) => (await orchestratorOf(context)).call("listWorkers", {}),
+      render: (list, look) => renderWorkers(list, look),
+    },
+  ),
+  verb(
+    {
+      path: "workers drain",
+      summary: "give a worker no new jobs; what runs there finishes",
+      examples: ["rbees workers drain atlas-8001"],
+    },
+    (command) => command.argument("<id>", "the worker's id"),
+    {
+      run: async (context, _, id) => (await orchestratorOf(context)).call("drainWorker", { params: { id } }),
+      render: ({ worker_id, jobs_running }) => `${worker_id} takes no new jobs; ${jobs_running} still running.\n`,
+    },
+  ),
+  verb(
+    {
+      path: "models list",
+      summary: "models that a worker serves now or has served",
+      examples: ["rbees models list", "rbees models list --json"],
+    },
+    (command) => command,
+    {
+      run: async (context) => (await orchestratorOf(context)).call("listModels", {}),
+      render: (list, look) => renderModels(list, look),
+    },
+  ),
+  verb(
+    {
+      path: "infer",
+      summary: "try a worker directly, past the orchestrator",
+      examples: ['rbees infer --worker localhost:8001 --prompt "Write a haiku about Rust" --max-tokens 40'],
+    },
+    (command) =>
+      command
+        .requiredOption("--worker <host:port>", "the worker's address")
+        .option("--prompt <text>", "the prompt")
+        .option("--prompt-file <file>", "read the prompt from a file; - is stdin")
+        .option("--max-tokens <n>", "most tokens to generate", whole(1), 100)
+        .option("--temperature <n>", "0 is greedy", decimal)
+        .option("--seed <n>", "same seed, same text", whole(0))
+        .option("--stop <text>", "ends the answer; may be repeated", repeated)
+        .option("--raw", "without the model's chat template"),
+    {
+      run: (context, flags) => infer(context, flags),
+      exit: (exit) => exit,
+    },
+  ),
+];

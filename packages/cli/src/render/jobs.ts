@@ -1,0 +1,115 @@
+/** Jobs, workers and models of an orchestrator, as people read them. Prompts are never shown. */
+import type { Explanation, JobList, JobSummary, JobView } from "@rbees/contracts/job";
+import type { ModelList, WorkerList } from "@rbees/contracts/worker";
+import type { z } from "zod";
+import { age, ageOf, duration, type Look, plural, rate, size } from "../look.ts";
+import { facts, table } from "./table.ts";
+
+export function renderJobs(list: JobList, look: Look, now = Date.now()): string {
+  return table(
+    list.tasks,
+    [
+      { title: "JOB", of: (job) => job.job_id, name: true },
+      { title: "STATUS", of: statusOf },
+      { title: "MODEL", of: (job) => job.model },
+      { title: "WORKER", of: (job) => job.worker_id ?? "–" },
+      { title: "AGE", of: (job) => ageOf(job.submitted_at, now), right: true },
+      { title: "TOKENS", of: (job) => String(job.usage?.tokens_out ?? "–"), right: true },
+    ],
+    look,
+    "No jobs.",
+  );
+}
+
+function statusOf(job: JobSummary): string {
+  if (job.status === "queued" && job.queue_position !== null) return `queued, ${job.queue_position} ahead`;
+  return job.error === null || job.status === "cancelled" ? job.status : `${job.status} (${job.error.code})`;
+}
+
+export function renderJob(job: JobView, look: Look, now = Date.now()): string {
+  const known = facts(
+    [
+      ["job", job.job_id],
+      ["status", statusOf(job)],
+      ["why", job.error?.message],
+      ["model", job.model],
+      ["worker", job.worker_id],
+      ["priority", job.priority],
+      ["submitted", `${job.submitted_at} (${ageOf(job.submitted_at, now)} ago)`],
+      ["first token", span(job.submitted_at, job.first_token_at)],
+      ["ended", span(job.submitted_at, job.ended_at)],
+      ["stopped by", job.stop_reason],
+      ["tokens", job.usage === null ? null : `${job.usage.tokens_in} in (${job.usage.tokens_cached} cached), ${job.usage.tokens_out} out`],
+      [
+        "speed",
+        job.usage === null || !job.timings?.decode_ms ? null : `${rate((1000 * job.usage.tokens_out) / job.timings.decode_ms)} tokens/s`,
+      ],
+      [
+        "attempts",
+        job.attempts.map(({ attempt, worker_id, outcome }) => `${attempt} on ${worker_id}: ${outcome ?? "running"}`).join("; ") || null,
+      ],
+      ["seed", String(job.seed)],
+      [
+        "metadata",
+        Object.entries(job.metadata)
+          .map((pair) => pair.join("="))
+          .join(" ") || null,
+      ],
+      ["correlation", job.correlation_id],
+    ],
+    look,
+  );
+  return job.text === "" ? known : `${known}\n${look.safe(job.text)}${job.text.endsWith("\n") ? "" : "\n"}`;
+}
+
+function span(from: string, to: string | null): string | null {
+  return to === null ? null : `after ${duration(Math.max(0, Date.parse(to) - Date.parse(from)))}`;
+}
+
+export function renderExplanation(why: Explanation, look: Look): string {
+  if (why.workers.length === 0) return `${look.safe(why.answer)}\n`;
+  const verdicts = table(
+    why.workers,
+    [
+      { title: "WORKER", of: (row) => row.worker_id, name: true },
+      { title: "VERDICT", of: (row) => row.verdict },
+      { title: "REASON", of: (row) => row.reason },
+    ],
+    look,
+    "",
+  );
+  return `${look.safe(why.answer)}\n\n${verdicts}`;
+}
+
+export function renderWorkers(list: z.infer<typeof WorkerList>, look: Look, now = Date.now()): string {
+  return table(
+    list.workers,
+    [
+      { title: "WORKER", of: (worker) => worker.worker_id, name: true },
+      { title: "STATUS", of: (worker) => worker.status },
+      { title: "MODEL", of: (worker) => worker.model },
+      { title: "ADDRESS", of: (worker) => worker.address },
+      { title: "BACKEND", of: (worker) => worker.backend },
+      { title: "JOBS", of: (worker) => `${worker.jobs_running}/${worker.slots}`, right: true },
+      { title: "TOKENS/S", of: (worker) => rate(worker.tokens_per_second), right: true },
+      { title: "MEMORY", of: (worker) => size(worker.memory_bytes), right: true },
+      { title: "SEEN", of: (worker) => `${age((now - Date.parse(worker.last_heartbeat_at)) / 1000)} ago`, right: true },
+    ],
+    look,
+    "No workers. Start one with: rbees-pool worker spawn cpu --model demo",
+  );
+}
+
+export function renderModels(list: z.infer<typeof ModelList>, look: Look): string {
+  return table(
+    list.models,
+    [
+      { title: "MODEL", of: (model) => model.model, name: true },
+      { title: "WORKERS", of: (model) => (model.workers.length === 0 ? "none now" : model.workers.join(", ")) },
+      { title: "CONTEXT", of: (model) => (model.context_size === null ? "–" : plural(model.context_size, "token")), right: true },
+      { title: "DIGEST", of: (model) => model.digest?.replace(/^.*:/, "").slice(0, 12) ?? "–" },
+    ],
+    look,
+    "No models. A worker brings its model: rbees-pool worker spawn cpu --model demo",
+  );
+}

@@ -1,0 +1,124 @@
+/** Models, workers and facts of a host, as people read them. The same for this host and, over SSH, for another. */
+import type { PoolBackend, PoolModel, PoolStatus, PoolWorker } from "@rbees/contracts/pool";
+import { age, count, type Look, plural, rate, size } from "../look.ts";
+import type { ModelFacts } from "../pool/model-file.ts";
+import { facts, table } from "./table.ts";
+
+export function renderModels(models: readonly PoolModel[], look: Look): string {
+  return table(
+    models,
+    [
+      { title: "MODEL", of: namesOf, name: true },
+      { title: "SIZE", of: (model) => size(model.bytes), right: true },
+      { title: "KIND", of: (model) => [model.architecture, model.quantisation].filter((part) => part !== null).join(" ") || "–" },
+      { title: "CONTEXT", of: (model) => String(model.context_size ?? "–"), right: true },
+      { title: "FILE", of: (model) => model.path ?? "–" },
+    ],
+    look,
+    "No model is on this host. Register a file: rbees-pool models register NAME FILE.gguf",
+  );
+}
+
+export function renderCatalogue(models: readonly PoolModel[], look: Look): string {
+  return table(
+    models,
+    [
+      { title: "MODEL", of: namesOf, name: true },
+      { title: "HERE", of: (model) => (model.present ? "yes" : "no") },
+      { title: "SIZE", of: (model) => size(model.bytes), right: true },
+      { title: "FROM", of: (model) => model.reference },
+    ],
+    look,
+    "No model is known.",
+  );
+}
+
+function namesOf({ name, aliases }: PoolModel): string {
+  return [name, ...aliases].join(", ");
+}
+
+export function renderModelFacts(model: ModelFacts & { sha256: string | null }, look: Look): string {
+  return facts(
+    [
+      ["file", model.path],
+      ["size", size(model.bytes)],
+      ["name", model.name],
+      ["architecture", model.architecture],
+      ["parameters", model.parameters === null ? null : count(model.parameters)],
+      ["quantisation", model.quantisation],
+      ["context", model.context_size === null ? null : plural(model.context_size, "token")],
+      ["layers", model.layers === null ? null : String(model.layers)],
+      ["width", model.embedding_length === null ? null : String(model.embedding_length)],
+      [
+        "tokenizer",
+        model.tokenizer === null ? null : `${model.tokenizer}${model.vocabulary === null ? "" : `, vocabulary of ${model.vocabulary}`}`,
+      ],
+      ["chat template", model.chat_template === null ? "none" : `${plural(model.chat_template.length, "character")}`],
+      ["license", model.license ?? "not stated"],
+      ["sha256", model.sha256],
+      ["damage", model.truncated],
+    ],
+    look,
+  );
+}
+
+export function renderPoolWorkers(workers: readonly PoolWorker[], look: Look): string {
+  return table(
+    workers,
+    [
+      { title: "WORKER", of: (worker) => worker.worker_id, name: true },
+      { title: "STATUS", of: (worker) => worker.status },
+      { title: "MODEL", of: (worker) => worker.model },
+      { title: "BACKEND", of: (worker) => worker.backend },
+      { title: "ADDRESS", of: (worker) => `${worker.host}:${worker.port}` },
+      { title: "SLOTS", of: (worker) => `${worker.slots_busy ?? "–"}/${worker.slots}`, right: true },
+      { title: "TOKENS/S", of: (worker) => rate(worker.tokens_per_second), right: true },
+      { title: "MEMORY", of: (worker) => size(worker.memory_bytes), right: true },
+      { title: "UP", of: (worker) => age(worker.uptime_seconds), right: true },
+      { title: "PID", of: (worker) => String(worker.pid), right: true },
+    ],
+    look,
+    "No workers. Start one with: rbees-pool worker spawn cpu --model demo",
+  );
+}
+
+export function renderBackends(list: readonly PoolBackend[], look: Look): string {
+  return table(
+    list,
+    [
+      { title: "BACKEND", of: ({ backend }) => backend, name: true },
+      { title: "WORKS", of: ({ works }) => (works ? "yes" : "no") },
+      { title: "WHY", of: ({ reason }) => reason },
+      {
+        title: "DEVICES",
+        of: ({ devices }) =>
+          devices
+            .map(({ index, name, memory_bytes }) => `${index}: ${name}${memory_bytes === null ? "" : `, ${size(memory_bytes)}`}`)
+            .join("; ") || "–",
+      },
+    ],
+    look,
+    "",
+  );
+}
+
+export function renderStatus(status: PoolStatus, look: Look): string {
+  const host = facts(
+    [
+      ["host", `${status.host} (${status.platform})`],
+      ["cpu", `${plural(status.cpu.cores, "core")}, ${status.cpu.model}`],
+      ["memory", `${size(status.memory.available_bytes)} free of ${size(status.memory.total_bytes)}`],
+      ["disk", `${size(status.disk.available_bytes)} free of ${size(status.disk.total_bytes)} at ${status.disk.path}`],
+      [
+        "backends",
+        status.backends
+          .filter(({ works }) => works)
+          .map(({ backend }) => backend)
+          .join(", ") || "none",
+      ],
+      ["models", status.models.map(({ name }) => name).join(", ") || "none"],
+    ],
+    look,
+  );
+  return `${host}\n${renderPoolWorkers(status.workers, look)}`;
+}

@@ -1,0 +1,207 @@
+/** An orchestrator for tests: it serves the real route table and does what a script says. */
+import { RbeesError } from "@rbees/contracts/errors";
+import type { JobEvent } from "@rbees/contracts/events";
+import type { JobSummary, JobView, SubmitJob } from "@rbees/contracts/job";
+import { orcdRoutes } from "@rbees/contracts/routes";
+import { encodeEvent } from "@rbees/contracts/sse";
+import type { RegisterWorker, WorkerView } from "@rbees/contracts/worker";
+import type { EventStream } from "@rbees/kit/event-stream";
+import { type Handlers, type Served, serve } from "@rbees/kit/http";
+import { silentLog } from "@rbees/kit/log";
+
+export interface Script {
+  /** Events of every job; `cut` breaks the connection there, once; `hang` keeps the stream open. */
+  events: (JobEvent | "cut" | "hang")[];
+  /** Answers the events of a job with 410. */
+  gone?: boolean;
+  /** What `jobs show` says. */
+  text?: string;
+  refuse?: RbeesError;
+  /** Cancelling takes for ever. */
+  cancel_hangs?: boolean;
+}
+
+export interface FakeOrchestrator {
+  url: string;
+  submitted: SubmitJob[];
+  cancelled: string[];
+  /** `Last-Event-ID` of each connection, in order. */
+  resumed: (string | undefined)[];
+  workers: Map<string, WorkerView>;
+  drained: string[];
+  /** One more event for those who hang on. */
+  send(event: JobEvent): void;
+  close(): Promise<void>;
+}
+
+export const JOB = "job_1";
+
+export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOrchestrator> {
+  const submitted: SubmitJob[] = [];
+  const cancelled: string[] = [];
+  const resumed: (string | undefined)[] = [];
+  const workers = new Map<string, WorkerView>();
+  const drained: string[] = [];
+  const hanging = new Set<EventStream>();
+  let cuts = 0;
+  const known = (id: string) => {
+    if (id !== JOB) throw new RbeesError("NOT_FOUND", `There is no job ${id}.`);
+  };
+  const cancel = ({ params }: { params: { id: string } }) => {
+    known(params.id);
+    cancelled.push(params.id);
+    if (script.cancel_hangs) return new Promise<never>(() => {});
+    return { status: 202, json: { ...summary(script), status: "cancelled" as const } };
+  };
+  const send = (event: JobEvent) => {
+    for (const stream of hanging) stream.writeText(encodeEvent(event));
+  };
+  const handlers: Handlers<typeof orcdRoutes> = {
+    health: ({ wants }) =>
+      wants.json ? { json: { status: "OK", version: "0.1.0", uptime_seconds: 1, workers: workers.size, queue_depth: 0 } } : { text: "OK" },
+    submitJob({ body }) {
+      if (script.refuse !== undefined) throw script.refuse;
+      submitted.push(body);
+      return { status: 202, json: { job_id: JOB, status: "queued", queue_position: 0, events_url: `/v2/tasks/${JOB}/events` } };
+    },
+    listJobs: () => ({ json: { tasks: [summary(script)] } }),
+    showJob({ params }) {
+      known(params.id);
+      return { json: view(script) };
+    },
+    followJob({ params, headers }) {
+      known(params.id);
+      if (script.gone) throw new RbeesError("GONE", "The events are gone.");
+      const after = headers["last-event-id"];
+      resumed.push(typeof after === "string" ? after : undefined);
+      return {
+        events(stream) {
+          let id = 0;
+          let cuts_seen = 0;
+          for (const event of script.events) {
+            if (event === "hang") return void hanging.add(stream);
+            if (event === "cut") {
+              cuts_seen += 1;
+              if (cuts_seen <= cuts) continue;
+              cuts += 1;
+              // What was written is read first: only then does the connection end.
+              return stream.end();
+            }
+            id += 1;
+            if (id > Number(after ?? 0)) stream.writeText(encodeEvent(event, id));
+          }
+          stream.end();
+        },
+      };
+    },
+    explainJob({ params }) {
+      known(params.id);
+      return {
+        json: {
+          job_id: JOB,
+          status: "queued",
+          answer: "It waits for a free slot.",
+          workers: [{ worker_id: "w1", verdict: "excluded", reason: "no slot is free" }],
+        },
+      };
+    },
+    deleteJob: cancel,
+    cancelJob: cancel,
+    registerWorker({ body }) {
+      workers.set(body.id, workerView(body));
+      return { json: { status: "OK", heartbeat_ms: 1000 } };
+    },
+    beat: () => ({ json: { status: "OK" } }),
+    removeWorker({ params }) {
+      workers.delete(params.id);
+      return { none: true };
+    },
+    listWorkers: () => ({ json: { workers: [...workers.values()] } }),
+    drainWorker({ params }) {
+      const worker = workers.get(params.id);
+      if (worker === undefined) throw new RbeesError("NOT_FOUND", `There is no worker ${params.id}.`);
+      drained.push(params.id);
+      return { status: 202, json: { ...worker, status: "draining" } };
+    },
+    listModels: () => ({ json: { models: [{ model: "demo", workers: ["w1"], digest: "sha256:0123456789abcdef", context_size: 512 }] } }),
+    metrics: () => ({ text: "" }),
+    openapi: () => ({ json: {} }),
+  };
+  const served: Served = await serve(orcdRoutes, handlers, {
+    host: "127.0.0.1",
+    port,
+    log: silentLog(),
+    body_bytes_max: 1_000_000,
+    ping_ms: 15_000,
+  });
+  return { url: served.url, submitted, cancelled, resumed, workers, drained, send, close: () => served.close(0) };
+}
+
+function summary({ events }: Script): JobSummary {
+  const last = events.at(-1);
+  const failed = typeof last === "object" && last.type === "error" ? last : undefined;
+  const ended = typeof last === "object" && last.type === "end" ? last : undefined;
+  const { tokens_in = 3, tokens_out = 2, tokens_cached = 0 } = ended ?? {};
+  return {
+    job_id: JOB,
+    status: failed !== undefined ? "failed" : ended !== undefined ? "succeeded" : "running",
+    model: "demo",
+    priority: "interactive",
+    worker_id: "w1",
+    submitted_at: "2026-01-01T00:00:00.000Z",
+    started_at: "2026-01-01T00:00:00.100Z",
+    first_token_at: "2026-01-01T00:00:00.200Z",
+    ended_at: ended === undefined ? null : "2026-01-01T00:00:01.000Z",
+    queue_position: null,
+    stop_reason: ended?.stop_reason ?? null,
+    usage: { tokens_in, tokens_out, tokens_cached },
+    error: failed === undefined ? null : { code: failed.code, message: failed.message, retriable: failed.retriable },
+  };
+}
+
+function view(script: Script): JobView {
+  return {
+    ...summary(script),
+    text: script.text ?? "",
+    timings: { prefill_ms: 10, decode_ms: 100 },
+    attempts: [{ attempt: 1, worker_id: "w1", started_at: "2026-01-01T00:00:00.100Z", ended_at: null, outcome: null }],
+    seed: 1,
+    metadata: { team: "blue" },
+    correlation_id: "c-1",
+  };
+}
+
+export function workerView(body: RegisterWorker): WorkerView {
+  return {
+    worker_id: body.id,
+    status: "ready",
+    address: `${body.host}:${body.port}`,
+    model: body.model,
+    backend: body.backend,
+    device: body.device,
+    slots: body.slots,
+    jobs_running: 0,
+    context_size: body.context_size ?? null,
+    memory_bytes: body.memory_bytes ?? null,
+    tokens_per_second: null,
+    region: body.region ?? null,
+    labels: body.labels,
+    version: body.version,
+    epoch: body.epoch,
+    registered_at: "2026-01-01T00:00:00.000Z",
+    last_heartbeat_at: "2026-01-01T00:00:00.000Z",
+  };
+}
+
+export const queued = (position = 0): JobEvent => ({ type: "queued", job_id: JOB, position });
+export const started: JobEvent = { type: "started", job_id: JOB, attempt: 1, worker_id: "w1", model: "demo" };
+export const token = (t: string, i = 0): JobEvent => ({ type: "token", t, i, ids: [i] });
+export const end: JobEvent = {
+  type: "end",
+  stop_reason: "EOS",
+  tokens_in: 3,
+  tokens_out: 2,
+  tokens_cached: 0,
+  timings: { prefill_ms: 10, decode_ms: 100 },
+};
+export const failed = (code: string): JobEvent => ({ type: "error", code, message: `It failed: ${code}.`, retriable: false });

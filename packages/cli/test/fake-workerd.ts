@@ -1,0 +1,91 @@
+/**
+ * A worker program for tests, with the flags of `rbees-workerd`. The model's name says how it behaves: `dies`, `never-ready`,
+ * `stubborn` (ends only when killed), `busy` (drains until told twice); any other is good.
+ */
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { parseArgs } from "node:util";
+import { createClient } from "@rbees/contracts/client";
+import { orcdRoutes, workerdRoutes } from "@rbees/contracts/routes";
+import { encodeEvent } from "@rbees/contracts/sse";
+import { Backend } from "@rbees/contracts/worker";
+import { serve } from "@rbees/kit/http";
+import { createLog, silentLog } from "@rbees/kit/log";
+import { end, started, token } from "./fake-orchestrator.ts";
+
+const text = { type: "string" } as const;
+const names = ["model", "model-name", "worker-id", "backend", "gpu", "host", "port", "slots", "ctx", "threads"] as const;
+const more = ["orchestrator", "advertise-host", "region", "labels", "log-format"] as const;
+const options = Object.fromEntries([...names, ...more].map((name) => [name, text]));
+const { values } = parseArgs({
+  options: { ...options, deterministic: { type: "boolean" }, version: { type: "boolean" } },
+});
+const flag = (name: string) => String(values[name as keyof typeof values] ?? "");
+
+async function main(): Promise<void> {
+  if (values.version) return void process.stdout.write("rbees-workerd 0.1.0\n");
+  const log = createLog("rbees-workerd", { level: "info", format: "json" });
+  const model = flag("model-name");
+  readFileSync(flag("model"));
+  log.info({ progress: 0.5 }, "loading");
+  if (model === "dies") {
+    log.error("the model does not fit");
+    process.stderr.write("rbees-workerd: the model needs 9 GB and 2 GB are free\n");
+    process.exit(1);
+  }
+  if (model === "never-ready") return void createServer().listen(0, "127.0.0.1");
+  const [host, port, slots] = [flag("host"), Number(flag("port")), Number(flag("slots") || 4)];
+  process.on("SIGTERM", () => {
+    if (model !== "stubborn") process.exit(0);
+  });
+  await serve(
+    workerdRoutes,
+    {
+      execute: () => ({
+        events(stream) {
+          for (const event of [started, token("Hello"), token(" there", 1), end]) stream.writeText(encodeEvent(event));
+          stream.end();
+        },
+      }),
+      cancel: () => ({ status: 202, json: { cancelled: true } }),
+      health: () => ({
+        json: {
+          status: "ready" as const,
+          worker_id: flag("worker-id"),
+          version: "0.1.0",
+          model,
+          model_digest: "sha256:00",
+          backend: Backend.parse(flag("backend")),
+          device: "fake",
+          slots,
+          slots_busy: 0,
+          context_size: 512,
+          deterministic: values.deterministic === true,
+          tokens_per_second: 12.5,
+          memory_bytes: 5_000_000,
+          uptime_seconds: Math.round(process.uptime()),
+          registered: true,
+          engine: { name: "fake", version: "1" },
+        },
+      }),
+      metrics: () => ({ text: "" }),
+      shutdown() {
+        log.info("draining");
+        if (model !== "stubborn" && model !== "busy") setImmediate(() => process.exit(0));
+        return { status: 202, json: { status: "draining" as const } };
+      },
+    },
+    { host, port, log: silentLog(), body_bytes_max: 1_000_000, ping_ms: 15_000 },
+  );
+  if (flag("orchestrator") !== "none") {
+    await createClient(orcdRoutes, flag("orchestrator")).call("registerWorker", {
+      body: { id: flag("worker-id"), host, port, model, slots },
+    });
+  }
+  log.info({ port, slots }, "ready");
+}
+
+await main().catch((error: Error) => {
+  process.stderr.write(`rbees-workerd: ${error.message}\n`);
+  process.exit(1);
+});

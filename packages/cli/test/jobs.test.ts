@@ -1,0 +1,298 @@
+/** `rbees jobs …`, `workers …`, `models list`: good, refused, unreachable, as text and as JSON, against a scripted orchestrator. */
+import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { test } from "node:test";
+import { ErrorBody, RbeesError } from "@rbees/contracts/errors";
+import { JobEvent } from "@rbees/contracts/events";
+import { Accepted, Explanation, JobList, JobSummary, JobView } from "@rbees/contracts/job";
+import { ModelList, WorkerList, WorkerView } from "@rbees/contracts/worker";
+import { followJob } from "../src/jobs/follow.ts";
+import { orchestratorAt } from "../src/orchestrator.ts";
+import { end, failed, fakeOrchestrator, JOB, queued, type Script, started, token, workerView } from "./fake-orchestrator.ts";
+import { ANSI, bench, freePort } from "./harness.ts";
+import { SUBMIT, setUp } from "./jobs-setup.ts";
+
+const GOOD: Script = { events: [queued(2), started, token("Hello"), token(" 🐝", 1), end], text: "Hello 🐝" };
+
+test("submit streams the answer to stdout and one line of summary to stderr", async (t) => {
+  const { at, rbees } = await setUp(t, GOOD);
+  const { exit, out, err } = await rbees.run([...SUBMIT, ...at]);
+  assert.equal(exit, 0);
+  assert.equal(out, "Hello 🐝\n");
+  assert.match(err, /2 tokens · 20\.0 tokens\/s · first token .* · worker w1 · job job_1\n$/);
+  assert.doesNotMatch(out + err, ANSI);
+});
+
+test("submit sends every flag as the field it stands for", async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, GOOD);
+  const flags = "--max-tokens 7 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 3 --stop a --stop b,c --priority batch";
+  const more = "--deadline-ms 5000 --pin w1 --avoid w2 --avoid w3 --raw --metadata team=blue,n=1 --metadata x=y=z";
+  const { exit } = await rbees.run([...SUBMIT, ...at, ...flags.split(" "), ...more.split(" ")]);
+  assert.equal(exit, 0);
+  assert.deepEqual(orchestrator.submitted[0], {
+    model: "demo",
+    prompt: "Hi",
+    raw: true,
+    max_tokens: 7,
+    temperature: 0.5,
+    top_p: 0.9,
+    top_k: 40,
+    min_p: 0.1,
+    seed: 3,
+    stop: ["a", "b,c"],
+    priority: "batch",
+    deadline_ms: 5000,
+    placement: { pin: "w1", prefer: [], avoid: ["w2", "w3"] },
+    on_disconnect: "continue",
+    stream: false,
+    metadata: { team: "blue", n: "1", x: "y=z" },
+  });
+});
+
+test("submit reads the prompt from stdin or a file, and a prompt may look like a flag", async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, GOOD);
+  await rbees.run(["rbees", "jobs", "submit", "--model", "demo", "--prompt-file", "-", ...at], { stdin: "from stdin\n" });
+  await writeFile(join(rbees.root, "prompt.txt"), "from a file");
+  await rbees.run(["rbees", "jobs", "submit", "--model", "demo", "--prompt-file", join(rbees.root, "prompt.txt"), ...at]);
+  await rbees.run(["rbees", "jobs", "submit", "--model", "demo", "--prompt", "--json", ...at]);
+  assert.deepEqual(
+    orchestrator.submitted.map(({ prompt }) => prompt),
+    ["from stdin\n", "from a file", "--json"],
+  );
+});
+
+test("submit --json prints each event on a line and nothing else", async (t) => {
+  const { at, rbees } = await setUp(t, GOOD);
+  const { exit, out } = await rbees.run([...SUBMIT, ...at, "--json"]);
+  assert.equal(exit, 0);
+  const events = out
+    .trimEnd()
+    .split("\n")
+    .map((line) => JobEvent.parse(JSON.parse(line)));
+  assert.deepEqual(events, GOOD.events);
+});
+
+test("submit --detach prints the id and returns", async (t) => {
+  const { at, rbees } = await setUp(t, GOOD);
+  assert.deepEqual(await rbees.run([...SUBMIT, ...at, "--detach"]), { exit: 0, out: `${JOB}\n`, err: "" });
+  Accepted.parse(JSON.parse((await rbees.run([...SUBMIT, ...at, "--detach", "--json"])).out));
+});
+
+test("--quiet leaves only the answer", async (t) => {
+  const { at, rbees } = await setUp(t, GOOD);
+  assert.deepEqual(await rbees.run([...SUBMIT, ...at, "--quiet"]), { exit: 0, out: "Hello 🐝\n", err: "" });
+});
+
+test("a job's failure is told once and its code decides the exit code", async (t) => {
+  for (const [code, exit] of [
+    ["DEADLINE_EXCEEDED", 1],
+    ["CANCELLED", 130],
+    ["NO_WORKER", 3],
+    ["SOMETHING_NEW", 1],
+  ] as const) {
+    const { at, rbees } = await setUp(t, { events: [queued(), started, token("Hel"), failed(code)] });
+    const ran = await rbees.run([...SUBMIT, ...at]);
+    assert.equal(ran.exit, exit, code);
+    assert.equal(ran.out, "Hel\n");
+    assert.match(ran.err, new RegExp(`failed: It failed: ${code}`));
+  }
+});
+
+test("a refused job exits by its code, with the error body as JSON", async (t) => {
+  const { at, rbees } = await setUp(t, {
+    events: [],
+    refuse: new RbeesError("QUEUE_FULL", "The queue is full.", { retry_after_ms: 1200 }),
+  });
+  const { exit, out, err } = await rbees.run([...SUBMIT, ...at, "--json"]);
+  assert.equal(exit, 3);
+  assert.equal(ErrorBody.parse(JSON.parse(out)).error.code, "QUEUE_FULL");
+  assert.equal(err, "rbees: The queue is full.\n");
+});
+
+test("a request that can't be valid is refused before it is sent", async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, GOOD);
+  for (const wrong of [
+    ["--temperature", "9"],
+    ["--max-tokens", "0"],
+    ["--top-p", "x"],
+    ["--priority", "soon"],
+    ["--stop", ""],
+    ["--prompt-file", "-"],
+  ]) {
+    const { exit, err } = await rbees.run([...SUBMIT, ...at, ...wrong]);
+    assert.equal(exit, 2, wrong.join(" "));
+    assert.match(err, /^rbees: /);
+  }
+  assert.deepEqual(orchestrator.submitted, []);
+});
+
+test("a broken connection is resumed after the last event that was read", async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, {
+    events: [queued(), started, token("a"), "cut", token("b", 1), "cut", token("c", 2), end],
+  });
+  const { exit, out } = await rbees.run([...SUBMIT, ...at]);
+  assert.equal(exit, 0);
+  assert.equal(out, "abc\n");
+  assert.deepEqual(orchestrator.resumed, [undefined, "3", "4"]);
+});
+
+test("an answer that begins again does so on a line of its own, and stderr says so", async (t) => {
+  const events: Script["events"] = [
+    queued(),
+    started,
+    token("old"),
+    { type: "restarted", reason: "the worker was lost" },
+    token("new"),
+    end,
+  ];
+  const { at, rbees } = await setUp(t, { events });
+  const { out, err } = await rbees.run([...SUBMIT, ...at]);
+  assert.equal(out, "old\nnew\n");
+  assert.match(err, /The answer begins again: the worker was lost/);
+});
+
+test("follow of a job whose events are gone prints the stored text and ends as the job did", async (t) => {
+  const { at, rbees } = await setUp(t, { ...GOOD, gone: true });
+  const { exit, out } = await rbees.run(["rbees", "jobs", "follow", JOB, ...at]);
+  assert.equal(exit, 0);
+  assert.equal(out, "Hello 🐝\n");
+  const other = await setUp(t, { events: [failed("WORKER_LOST")], text: "Hal", gone: true });
+  const ran = await other.rbees.run(["rbees", "jobs", "follow", JOB, ...other.at]);
+  assert.equal(ran.exit, 1);
+  assert.equal(ran.out, "Hal\n");
+  const json = await rbees.run(["rbees", "jobs", "follow", JOB, ...at, "--json"]);
+  const events = json.out
+    .trimEnd()
+    .split("\n")
+    .map((line) => JobEvent.parse(JSON.parse(line)));
+  assert.deepEqual(events, [{ type: "token", t: "Hello 🐝", i: 0, ids: [] }, end]);
+});
+
+test("following gives up after its tries, and says how to go on", async () => {
+  const orchestrator = await fakeOrchestrator({ events: [queued(), "hang"] });
+  let broken = 0;
+  const following = followJob(orchestratorAt(orchestrator.url, new AbortController().signal), JOB, {
+    signal: new AbortController().signal,
+    onEvent: () => void orchestrator.close(),
+    onBroken: () => {
+      broken += 1;
+    },
+    onStored: () => {},
+    tries_max: 3,
+    first_wait_ms: 1,
+  });
+  await assert.rejects(following, (error: RbeesError) => error.code === "UNREACHABLE" && error.message.includes("rbees jobs follow job_1"));
+  assert.equal(broken, 2);
+});
+
+test("list, show, why, cancel, workers and models print tables for people and the contract's JSON for programs", async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, GOOD);
+  orchestrator.workers.set(
+    "w1",
+    workerView({
+      id: "w1",
+      host: "127.0.0.1",
+      port: 8001,
+      model: "demo",
+      backend: "cpu",
+      device: "",
+      slots: 4,
+      labels: {},
+      version: "",
+      epoch: 0,
+    }),
+  );
+  const cases = [
+    { argv: ["jobs", "list"], shape: JobList, shows: /^JOB +STATUS +MODEL +WORKER +AGE +TOKENS\njob_1 +succeeded +demo +w1 +\d+d +2\n$/ },
+    { argv: ["jobs", "show", JOB], shape: JobView, shows: /^job +job_1\nstatus +succeeded\n[\s\S]*\n\nHello 🐝\n$/ },
+    {
+      argv: ["jobs", "why", JOB],
+      shape: Explanation,
+      shows: /^It waits for a free slot\.\n\nWORKER +VERDICT +REASON\nw1 +excluded +no slot is free\n$/,
+    },
+    { argv: ["jobs", "cancel", JOB], shape: JobSummary, shows: /^Job job_1 is cancelled\.\n$/ },
+    { argv: ["workers", "list"], shape: WorkerList, shows: /^WORKER [\s\S]*\nw1 +ready +demo +127\.0\.0\.1:8001 +cpu +0\/4 / },
+    { argv: ["workers", "drain", "w1"], shape: WorkerView, shows: /^w1 takes no new jobs; 0 still running\.\n$/ },
+    { argv: ["models", "list"], shape: ModelList, shows: /^MODEL [\s\S]*\ndemo +w1 +512 tokens +0123456789ab\n$/ },
+  ];
+  for (const { argv, shape, shows } of cases) {
+    const text = await rbees.run(["rbees", ...argv, ...at]);
+    assert.equal(text.exit, 0, argv.join(" "));
+    assert.match(text.out, shows);
+    assert.equal(text.err, "");
+    assert.doesNotMatch(text.out, ANSI);
+    const json = await rbees.run(["rbees", ...argv, ...at, "--json"]);
+    assert.equal(json.out.trimEnd().split("\n").length, 1);
+    shape.parse(JSON.parse(json.out));
+  }
+  assert.deepEqual(orchestrator.drained, ["w1", "w1"]);
+});
+
+test("an unknown job or worker exits 6", async (t) => {
+  const { at, rbees } = await setUp(t, GOOD);
+  for (const argv of [
+    ["jobs", "show", "no"],
+    ["jobs", "follow", "no"],
+    ["jobs", "cancel", "no"],
+    ["jobs", "why", "no"],
+    ["workers", "drain", "no"],
+  ]) {
+    assert.equal((await rbees.run(["rbees", ...argv, ...at])).exit, 6, argv.join(" "));
+  }
+});
+
+test("without an orchestrator every verb that needs one exits 5 and says what to do, in one line", async (t) => {
+  const rbees = await bench((clean) => t.after(clean));
+  const at = ["--orchestrator", `http://127.0.0.1:${await freePort()}`];
+  for (const argv of [SUBMIT.slice(1), ["jobs", "list"], ["jobs", "follow", "x"], ["workers", "list"], ["models", "list"]]) {
+    const { exit, out, err } = await rbees.run(["rbees", ...argv, ...at]);
+    assert.equal(exit, 5, argv.join(" "));
+    assert.equal(out, "");
+    assert.match(
+      err,
+      /^rbees: No orchestrator answers at http:\/\/127\.0\.0\.1:\d+ \(ECONNREFUSED\): start one here with `rbees up`[^\n]*\n$/,
+    );
+  }
+});
+
+test("a stranger at the orchestrator's address is called one", async (t) => {
+  const rbees = await bench((clean) => t.after(clean));
+  for (const [status, body] of [
+    [200, "<html>"],
+    [200, "{}"],
+    [404, "not here"],
+    [500, '{"error":"no"}'],
+  ] as const) {
+    const stranger = createServer((_, response) => void response.writeHead(status).end(body));
+    await new Promise<void>((resolve) => stranger.listen(0, "127.0.0.1", resolve));
+    t.after(() => stranger.close());
+    const { port } = stranger.address() as AddressInfo;
+    const { exit, err } = await rbees.run(["rbees", "jobs", "list", "--orchestrator", `localhost:${port}`]);
+    assert.equal(exit, 5, err);
+    assert.match(err, /^rbees: What answers at http:\/\/localhost:\d+ is no orchestrator of rbees; [^\n]+\n$/);
+  }
+});
+
+test("the orchestrator is that of the flag, before or after the verb, else of RBEES_ and LLORCH_ORCHESTRATOR_URL", async (t) => {
+  const { rbees, orchestrator } = await setUp(t, GOOD);
+  const dead = `http://127.0.0.1:${await freePort()}`;
+  const list = ["jobs", "list", "--quiet"];
+  assert.equal((await rbees.run(["rbees", "--orchestrator", orchestrator.url, ...list])).exit, 0);
+  assert.equal((await rbees.run(["rbees", ...list], { env: { LLORCH_ORCHESTRATOR_URL: orchestrator.url } })).exit, 0);
+  const both = { LLORCH_ORCHESTRATOR_URL: dead, RBEES_ORCHESTRATOR_URL: orchestrator.url };
+  assert.equal((await rbees.run(["rbees", ...list], { env: both })).exit, 0);
+  assert.equal((await rbees.run(["rbees", ...list, "--orchestrator", dead], { env: both })).exit, 5);
+  assert.equal((await rbees.run(["rbees", ...list, "--orchestrator", "ftp://x"])).exit, 2);
+});
+
+test("on a terminal the wait is a status line that goes away, and control characters of an answer don't reach it", async (t) => {
+  const { at, rbees } = await setUp(t, { events: [queued(2), started, token("a\u001b]0;title\u0007b"), end] });
+  const { out, err } = await rbees.run([...SUBMIT, ...at], { tty: true });
+  assert.equal(out, "a\uFFFD]0;title\uFFFDb\n");
+  assert.match(err, /queued {2}2 jobs ahead/);
+  const plain = await rbees.run([...SUBMIT, ...at], { tty: true, env: { NO_COLOR: "1" } });
+  assert.doesNotMatch(plain.err.replaceAll("\u001b[2K", ""), ANSI);
+});

@@ -1,0 +1,154 @@
+/** `rbees up`, `down` and `doctor`, with programs that behave like the real ones. */
+import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { homeOf } from "@rbees/kit/home";
+import { isAlive } from "../src/local/process-identity.ts";
+import { readUp } from "../src/local/up-record.ts";
+import { readWorkers } from "../src/pool/worker-record.ts";
+import { writeGguf } from "./gguf-file.ts";
+import { ANSI, type Bench, bench, freePort, until } from "./harness.ts";
+
+async function setUp(t: TestContext): Promise<{ rbees: Bench; port: number; run: (...argv: string[]) => ReturnType<Bench["run"]> }> {
+  const rbees = await bench((clean) => t.after(clean));
+  await writeGguf(rbees.programs.demo_model);
+  await writeFile(join(rbees.root, "bins"), "");
+  const run = (...argv: string[]) => rbees.run(["rbees", ...argv]);
+  return { rbees, port: await freePort(), run };
+}
+
+async function processes({ env }: Bench) {
+  const up = await readUp(homeOf(env));
+  const workers = await readWorkers(homeOf(env));
+  return { orchestrator: up?.orchestrator?.process, workers: workers.map((worker) => worker.process) };
+}
+
+test("up starts an orchestrator and a worker, and what it prints works; again it does nothing; down ends both", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  const first = await run("up", "--port", String(port), "--slots", "2");
+  assert.equal(first.exit, 0, first.err);
+  assert.match(first.out, new RegExp(`^rbees is up: http://127\\.0\\.0\\.1:${port}\ndemo is served by .*, cpu, 2 slots\n`));
+  assert.doesNotMatch(first.out + first.err, ANSI);
+  const curl = /curl -N (\S+) -H 'content-type: application\/json' -d '(.*)'/.exec(first.out);
+  assert.ok(curl?.[1] && curl[2]);
+  const answer = await fetch(curl[1], { method: "POST", headers: { "content-type": "application/json" }, body: curl[2] });
+  assert.equal(answer.status, 202);
+  await answer.text();
+
+  const submitted = await run("jobs", "submit", "--model", "demo", "--prompt", "Hi");
+  assert.equal(submitted.out, "Hello\n", "the orchestrator of `up` is found without naming it");
+
+  const again = JSON.parse((await run("up", "--json")).out);
+  assert.deepEqual(again.started, { orchestrator: false, worker: false });
+  assert.equal(again.url, `http://127.0.0.1:${port}`);
+  assert.equal((await run("up", "--port", String(port + 1))).exit, 1);
+
+  const { orchestrator, workers } = await processes(rbees);
+  assert.ok(orchestrator && workers.length === 1);
+  const down = await run("down");
+  assert.equal(down.exit, 0);
+  assert.match(down.out, /^worker .* ended\norchestrator http:\S+ ended\n$/);
+  for (const one of [orchestrator, ...workers]) assert.equal(await isAlive(one), false);
+  assert.deepEqual(await run("down"), { exit: 0, out: "Nothing was up.\n", err: "" });
+});
+
+test("down leaves alone what up did not start", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  await rbees.run(["rbees-pool", "worker", "spawn", "cpu", "--model", "demo", "--orchestrator", "none", "--name", "mine"]);
+  await run("up", "--port", String(port));
+  assert.equal((await run("down")).exit, 0);
+  const { workers } = JSON.parse((await rbees.run(["rbees-pool", "worker", "list", "--json"])).out);
+  assert.deepEqual(
+    workers.map(({ worker_id }: { worker_id: string }) => worker_id),
+    ["mine"],
+  );
+});
+
+test("down leaves alone a worker that came to have the id of one of its own", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  const worker_port = String(await freePort());
+  await run("up", "--port", String(port), "--worker-port", worker_port);
+  const [first] = await readWorkers(homeOf(rbees.env));
+  assert.ok(first);
+  await rbees.run(["rbees-pool", "worker", "stop", first.worker_id]);
+  await rbees.run(["rbees-pool", "worker", "spawn", "cpu", "--model", "demo", "--port", worker_port, "--name", first.worker_id]);
+  assert.equal((await run("down")).out, `orchestrator http://127.0.0.1:${port} ended\n`);
+  assert.equal((await readWorkers(homeOf(rbees.env))).length, 1);
+});
+
+test("what died is started again by up, and does not keep down from its work", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  await run("up", "--port", String(port));
+  const before = await processes(rbees);
+  const [worker] = before.workers;
+  assert.ok(before.orchestrator && worker);
+  process.kill(worker.pid, "SIGKILL");
+  await until(async () => !(await isAlive(worker)), "the worker is dead");
+  const again = JSON.parse((await run("up", "--json")).out);
+  assert.deepEqual(again.started, { orchestrator: false, worker: true });
+  process.kill(before.orchestrator.pid, "SIGKILL");
+  const { orchestrator } = before;
+  await until(async () => !(await isAlive(orchestrator)), "the orchestrator is dead");
+  const down = await run("down");
+  assert.equal(down.exit, 0);
+  assert.match(down.out, /^worker .* ended\norchestrator http:\S+ had ended already\n$/);
+  assert.deepEqual((await processes(rbees)).workers, []);
+});
+
+test("a second model gets a worker of its own, and down ends both", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  await writeGguf(join(rbees.root, "other.gguf"));
+  await run("up", "--port", String(port));
+  assert.equal((await run("up", "--model", join(rbees.root, "other.gguf"))).exit, 0);
+  assert.equal((await processes(rbees)).workers.length, 2);
+  assert.equal((await run("down")).out.trimEnd().split("\n").length, 3);
+});
+
+test("a foreign program on the port is an error that says what to do", async (t) => {
+  const { port, run, rbees } = await setUp(t);
+  const foreign = createServer((socket) => void socket.end("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"));
+  await new Promise<void>((resolve) => foreign.listen(port, "127.0.0.1", resolve));
+  t.after(() => foreign.close());
+  const { exit, err } = await run("up", "--port", String(port));
+  assert.equal(exit, 1);
+  assert.match(err, new RegExp(`Port ${port} is taken by a program that is no orchestrator of rbees: .*rbees up --port ${port + 1}`));
+  assert.equal((await processes(rbees)).orchestrator, undefined);
+});
+
+test("when the worker can't start, the orchestrator that was started for it ends too", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  await writeGguf(join(rbees.root, "dies.gguf"));
+  const { exit, err } = await run("up", "--port", String(port), "--model", join(rbees.root, "dies.gguf"));
+  assert.equal(exit, 1);
+  assert.match(err, /ended before it was ready .*the model needs 9 GB/);
+  assert.equal((await processes(rbees)).orchestrator, undefined);
+  await assert.rejects(fetch(`http://127.0.0.1:${port}/health`));
+  assert.equal((await run("up", "--port", String(port), "--model", "nobody")).exit, 6);
+});
+
+test("doctor looks at everything, and exits 1 when something has to be mended", async (t) => {
+  const { rbees, run } = await setUp(t);
+  const well = JSON.parse((await run("doctor", "--json")).out);
+  const names = well.checks.map(({ name }: { name: string }) => name);
+  for (const name of [
+    "Node.js",
+    "data folder",
+    "catalogue",
+    "disk",
+    "memory",
+    "processor",
+    "engine",
+    "worker program",
+    "port 8080",
+    "orchestrator",
+  ]) {
+    assert.ok(names.includes(name), name);
+  }
+  assert.equal((await run("doctor")).exit, 0);
+  await writeFile(join(rbees.root, "file"), "");
+  const ill = await rbees.run(["rbees", "doctor"], { env: { RBEES_HOME: join(rbees.root, "file") } });
+  assert.equal(ill.exit, 1);
+  assert.match(ill.out, /fail {2}data folder [\s\S]*→ make it writable/);
+});

@@ -1,0 +1,242 @@
+/** `rbees-pool worker …`, `status` and `backends list`, with a worker program that behaves as its model's name says. */
+import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { PoolBackends, PoolStatus, PoolWorker, PoolWorkers } from "@rbees/contracts/pool";
+import { homeOf } from "@rbees/kit/home";
+import { isAlive } from "../src/local/process-identity.ts";
+import { parseNvidiaSmi } from "../src/pool/backends.ts";
+import { readWorkers } from "../src/pool/worker-record.ts";
+import { writeGguf } from "./gguf-file.ts";
+import { ANSI, type Bench, bench, freePort, until } from "./harness.ts";
+
+interface Pool {
+  pool: Bench;
+  worker: (...verb: string[]) => ReturnType<Bench["run"]>;
+  spawn: (...flags: string[]) => ReturnType<Bench["run"]>;
+  list: () => Promise<PoolWorker[]>;
+}
+
+async function setUp(t: TestContext): Promise<Pool> {
+  const pool = await bench((clean) => t.after(clean));
+  await writeGguf(pool.programs.demo_model);
+  await writeFile(join(pool.root, "bins"), "");
+  const worker: Pool["worker"] = (...verb) => pool.run(["rbees-pool", "worker", ...verb]);
+  return {
+    pool,
+    worker,
+    spawn: (...flags) => worker("spawn", "cpu", "--orchestrator", "none", "--model", ...flags),
+    list: async () => PoolWorkers.parse(JSON.parse((await worker("list", "--json")).out)).workers,
+  };
+}
+
+async function model(pool: Bench, name: string): Promise<string> {
+  const path = join(pool.root, `${name}.gguf`);
+  await writeGguf(path);
+  return path;
+}
+
+test("spawn waits until the worker is ready; list, logs and stop tell the truth about it", async (t) => {
+  const { spawn, worker, list } = await setUp(t);
+  const port = await freePort();
+  const ran = await spawn("demo", "--port", String(port), "--name", "w1", "--slots", "2", "--json");
+  assert.equal(ran.exit, 0, ran.err);
+  assert.partialDeepStrictEqual(PoolWorker.parse(JSON.parse(ran.out)), {
+    worker_id: "w1",
+    status: "ready",
+    port,
+    slots: 2,
+    slots_busy: 0,
+    tokens_per_second: 12.5,
+  });
+  assert.equal(ran.err, "loading demo on cpu\n");
+  assert.deepEqual(
+    (await list()).map(({ worker_id, status }) => [worker_id, status]),
+    [["w1", "ready"]],
+  );
+  assert.match(
+    (await worker("list")).out,
+    new RegExp(`\\nw1 +ready +demo +cpu +127\\.0\\.0\\.1:${port} +0/2 +12\\.5 +5\\.0 MB +\\d+s +\\d+\\n$`),
+  );
+  assert.match((await worker("logs", "w1")).out, /info {3}ready {2}port=\d+ {2}slots=2\n$/);
+  const stopped = await worker("stop", "w1", "--json");
+  assert.deepEqual(JSON.parse(stopped.out), { worker_id: "w1", ended: "drained" });
+  assert.deepEqual(await list(), []);
+  assert.equal((await worker("stop", "w1")).exit, 6);
+  const after = (await worker("logs", "w1", "--lines", "1", "--json")).out;
+  assert.equal(JSON.parse(after).msg, "draining", "a log outlives its worker");
+});
+
+test("a worker outlives the command that started it, in a session of its own", async (t) => {
+  const { spawn, pool } = await setUp(t);
+  assert.equal((await spawn("demo", "--name", "w1")).exit, 0);
+  const [record] = await readWorkers(homeOf(pool.env));
+  assert.ok(record && (await isAlive(record.process)));
+  if (process.platform !== "linux") return;
+  const stat = await readFile(`/proc/${record.process.pid}/stat`, "latin1");
+  const [, , group, session] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  assert.deepEqual([Number(group), Number(session)], [record.process.pid, record.process.pid]);
+});
+
+test("workers without a port get one each, also when they start at once", async (t) => {
+  const { spawn, list } = await setUp(t);
+  const ran = await Promise.all(["a", "b", "c"].map((name) => spawn("demo", "--name", name)));
+  assert.deepEqual(
+    ran.map(({ exit }) => exit),
+    [0, 0, 0],
+  );
+  const workers = await list();
+  assert.equal(new Set(workers.map(({ port }) => port)).size, 3);
+  assert.ok(workers.every(({ port, status }) => port >= 8001 && status === "ready"));
+});
+
+test("a port or an id that is taken is refused, naming who has it", async (t) => {
+  const { spawn } = await setUp(t);
+  const port = String(await freePort());
+  await spawn("demo", "--port", port, "--name", "w1");
+  const same_port = await spawn("demo", "--port", port, "--name", "w2");
+  assert.equal(same_port.exit, 1);
+  assert.match(same_port.err, new RegExp(`Port ${port} is taken by worker w1 \\(pid \\d+\\)`));
+  const same_name = await spawn("demo", "--name", "w1");
+  assert.equal(same_name.exit, 1);
+  assert.match(same_name.err, /A worker "w1" is running already/);
+});
+
+test("a worker that dies while loading is told with its reason and the end of its log, and leaves no record", async (t) => {
+  const { spawn, list, pool } = await setUp(t);
+  const { exit, out, err } = await spawn(await model(pool, "dies"), "--name", "w1");
+  assert.equal(exit, 1);
+  assert.equal(out, "");
+  assert.match(
+    err,
+    /Worker w1 ended before it was ready \(exit code 1\): the model needs 9 GB and 2 GB are free\nThe end of its log, .*w1\.log:\n/,
+  );
+  assert.deepEqual(await list(), []);
+});
+
+test("a worker that never gets ready is ended when its time is up, and by Ctrl-C", async (t) => {
+  const { spawn, list, pool } = await setUp(t);
+  const path = await model(pool, "never-ready");
+  const late = await spawn(path, "--ready-ms-max", "300");
+  assert.equal(late.exit, 1);
+  assert.match(late.err, /was not ready within 300 ms and has been stopped/);
+  assert.deepEqual(await list(), []);
+  const stop = new AbortController();
+  const ran = await pool.run(["rbees-pool", "worker", "spawn", "cpu", "--orchestrator", "none", "--model", path], {
+    signal: stop.signal,
+    onErr: () => stop.abort(),
+  });
+  assert.equal(ran.exit, 130);
+  assert.deepEqual(await list(), []);
+});
+
+test("a record whose pid belongs to another process now counts as dead, and that process is left alone", async (t) => {
+  const { spawn, worker, list, pool } = await setUp(t);
+  await spawn("demo", "--name", "w1");
+  const [record] = await readWorkers(homeOf(pool.env));
+  assert.ok(record);
+  process.kill(record.process.pid, "SIGKILL");
+  await until(async () => !(await isAlive(record.process)), "it is dead");
+  const path = join(pool.root, "state", "workers", "w1.json");
+  await writeFile(path, JSON.stringify({ ...record, process: { ...record.process, pid: process.pid } }));
+  assert.deepEqual(
+    (await list()).map(({ status, pid }) => [status, pid]),
+    [["dead", process.pid]],
+  );
+  assert.deepEqual(JSON.parse((await worker("stop", "w1", "--json")).out), { worker_id: "w1", ended: "dead" });
+});
+
+test("a worker that ignores every request is killed", async (t) => {
+  const { spawn, worker, pool } = await setUp(t);
+  await spawn(await model(pool, "stubborn"), "--name", "w1");
+  const { exit, out } = await worker("stop", "w1", "--now");
+  assert.equal(exit, 0);
+  assert.equal(out, "w1 was killed\n");
+});
+
+test("stop-all ends every worker, and says so when there is none", async (t) => {
+  const { spawn, worker, list } = await setUp(t);
+  await spawn("demo", "--name", "a");
+  await spawn("demo", "--name", "b");
+  assert.equal((await worker("stop-all")).out.trimEnd().split("\n").length, 2);
+  assert.deepEqual(await list(), []);
+  assert.equal((await worker("stop-all")).out, "No workers.\n");
+});
+
+test("logs --follow goes on until the worker ends", async (t) => {
+  const { spawn, worker, pool } = await setUp(t);
+  await spawn("demo", "--name", "w1");
+  let seen = "";
+  const following = pool.run(["rbees-pool", "worker", "logs", "w1", "--follow"], {
+    onOut: (out) => {
+      seen = out;
+    },
+  });
+  await until(() => seen.includes("ready"), "the past is shown");
+  await worker("stop", "w1");
+  const { exit, out } = await following;
+  assert.equal(exit, 0);
+  assert.match(out, /draining\n$/);
+  assert.equal((await worker("logs", "nobody")).exit, 6);
+});
+
+test("a backend, model or flag that can't work is refused before anything starts", async (t) => {
+  const { worker, list } = await setUp(t);
+  const cases = [
+    [["spawn", "vulkan", "--model", "demo"], 2, /There is no backend "vulkan", only cpu, cuda, metal\. Here works: cpu/],
+    [["spawn", process.platform === "darwin" ? "cuda" : "metal", "--model", "demo"], 1, /does not work on this host: .*Here/],
+    [["spawn", "cpu", "--model", "nobody"], 6, /There is no model "nobody" here; there is demo/],
+    [["spawn", "cpu", "--model", "tinyllama"], 6, /not on this host/],
+    [["spawn", "cpu", "--model", "./none.gguf"], 6, /There is no file/],
+    [["spawn", "cpu"], 2, /required option '--model <model>'/],
+    [["spawn", "cpu", "--model", "demo", "--port", "70000"], 2, /from 1 to 65535/],
+    [["spawn", "cpu", "--model", "demo", "--name", "a b"], 2, /is no worker id/],
+    [["spwan"], 2, /Did you mean spawn\?/],
+  ] as const;
+  for (const [argv, exit, says] of cases) {
+    const ran = await worker(...argv);
+    assert.equal(ran.exit, exit, argv.join(" "));
+    assert.match(ran.err, says);
+  }
+  assert.deepEqual(await list(), []);
+});
+
+test("status, info and backends list describe the host, for people, programs and Prometheus", async (t) => {
+  const { spawn, pool } = await setUp(t);
+  await spawn("demo", "--name", "w1");
+  const status = PoolStatus.parse(JSON.parse((await pool.run(["rbees-pool", "status", "--json"])).out));
+  assert.deepEqual([status.models.length, status.workers.length], [1, 1]);
+  const text = (await pool.run(["rbees-pool", "status"])).out;
+  assert.match(text, /^host +.*\ncpu +\d+ core[\s\S]*\nw1 +ready/);
+  assert.doesNotMatch(text, ANSI);
+  const metrics = (await pool.run(["rbees-pool", "status", "--format", "prometheus"])).out;
+  assert.match(metrics, /^pool_mgr_gpus_total \d+$/m);
+  assert.match(metrics, /^pool_mgr_workers_total\{status="ready"\} 1$/m);
+  assert.match(metrics, /^pool_mgr_worker_starts_total\{outcome="ready"\} 1$/m);
+  const { backends } = PoolBackends.parse(JSON.parse((await pool.run(["rbees-pool", "backends", "list", "--json"])).out));
+  assert.deepEqual(
+    backends.map(({ backend }) => backend),
+    ["cpu", "cuda", "metal"],
+  );
+  assert.match((await pool.run(["rbees-pool", "info"])).out, /^rbees +0\.1\.0\n/);
+});
+
+test("infer asks a worker directly, and says what to do when nobody is there", async (t) => {
+  const { spawn, pool } = await setUp(t);
+  const port = await freePort();
+  await spawn("demo", "--port", String(port), "--name", "w1");
+  const ran = await pool.run(["rbees", "infer", "--worker", `localhost:${port}`, "--prompt", "Hi", "--max-tokens", "5"]);
+  assert.deepEqual([ran.exit, ran.out], [0, "Hello there\n"]);
+  assert.match(ran.err, /2 tokens/);
+  const nobody = await pool.run(["rbees", "infer", "--worker", `localhost:${await freePort()}`, "--prompt", "Hi", "--max-tokens", "5"]);
+  assert.equal(nobody.exit, 5);
+  assert.match(nobody.err, /No worker answers at .*rbees-pool worker list/);
+});
+
+test("nvidia-smi's lines become devices, also where memory is shared", () => {
+  assert.deepEqual(parseNvidiaSmi("0, NVIDIA H200, 143771\n1, NVIDIA GB10, [N/A]\n"), [
+    { index: 0, name: "NVIDIA H200", memory_bytes: 143771 * 1_048_576 },
+    { index: 1, name: "NVIDIA GB10", memory_bytes: null },
+  ]);
+});
