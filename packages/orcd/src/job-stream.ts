@@ -121,6 +121,7 @@ export class JobStream {
 
   #close(): void {
     this.#ended = true;
+    this.#log.seal();
     for (const reader of this.#readers) this.#catchUp(reader);
   }
 

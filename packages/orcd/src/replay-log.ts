@@ -10,6 +10,7 @@ export class SlabPool {
   readonly #free: Buffer[] = [];
   readonly #kept_max: number;
   #lent = 0;
+  #sealed_bytes = 0;
 
   /** `kept_bytes_max`: how much of what comes back is kept for reuse. */
   constructor(kept_bytes_max: number) {
@@ -17,7 +18,20 @@ export class SlabPool {
   }
 
   get lent_bytes(): number {
-    return this.#lent * SLAB_BYTES;
+    return this.#lent * SLAB_BYTES + this.#sealed_bytes;
+  }
+
+  /** A log that will not grow keeps exactly its bytes, and the slab goes to the next one. */
+  seal(slab: Buffer, bytes: number): Buffer {
+    const exact = Buffer.allocUnsafeSlow(bytes);
+    slab.copy(exact, 0, 0, bytes);
+    this.giveBack([slab]);
+    this.#sealed_bytes += bytes;
+    return exact;
+  }
+
+  unseal(bytes: number): void {
+    this.#sealed_bytes -= bytes;
   }
 
   take(): Buffer {
@@ -42,6 +56,8 @@ export class ReplayLog {
   #offsets = new Float64Array(64);
   #events = 0;
   #bytes = 0;
+  /** Bytes in the last slab once it is sealed. */
+  #sealed_bytes = 0;
 
   /** `base`: the id before the first event's. `bytes_max`: beyond it the oldest events are dropped. */
   constructor(pool: SlabPool, bytes_max: number, base: number) {
@@ -115,8 +131,23 @@ export class ReplayLog {
     return parts.join("");
   }
 
+  /** Nothing will be appended any more: what the last slab has left is given back. */
+  seal(): void {
+    const last = this.#slabs.length - 1;
+    const slab = this.#slabs[last];
+    if (slab === undefined || this.#sealed_bytes > 0) return;
+    this.#sealed_bytes = this.#bytes - (this.#dropped + last) * SLAB_BYTES;
+    this.#slabs[last] = this.#pool.seal(slab, this.#sealed_bytes);
+    this.#offsets = this.#offsets.slice(0, this.#events);
+  }
+
   /** Gives the slabs back; nothing can be read any more. */
   release(): void {
+    if (this.#sealed_bytes > 0) {
+      this.#slabs.pop();
+      this.#dropped += 1;
+      this.#pool.unseal(this.#sealed_bytes);
+    }
     this.#pool.giveBack(this.#slabs);
     this.#dropped += this.#slabs.length;
     this.#slabs = [];

@@ -39,3 +39,17 @@ test("beyond its bound the oldest events go, and first_id says which are left", 
   assert.ok(log.first_id > 60 && log.first_id < 100, String(log.first_id));
   assert.equal(log.read(log.first_id - 1, 1000).latin1, "x".repeat(1000));
 });
+
+test("a sealed log of several slabs keeps every byte, and only its bytes", () => {
+  const pool = new SlabPool(1_048_576);
+  const log = new ReplayLog(pool, 10_000_000, 0);
+  const events = Array.from({ length: 50 }, (_, i) => `${i}`.repeat(700));
+  for (const event of events) log.append(event);
+  log.seal();
+  log.seal();
+  assert.equal(log.read(0, Number.POSITIVE_INFINITY).latin1, events.join(""));
+  assert.equal(log.read(49, 1).latin1, events[49]);
+  assert.equal(pool.lent_bytes, events.join("").length);
+  log.release();
+  assert.equal(pool.lent_bytes, 0);
+});

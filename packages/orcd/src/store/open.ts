@@ -2,7 +2,7 @@
 import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import { RbeesError } from "@rbees/contracts/errors";
-import type { Store } from "./port.ts";
+import type { Change, Store } from "./port.ts";
 import type { Answer, Call } from "./thread.ts";
 
 type NewCall = Call extends infer Each ? (Each extends Call ? Omit<Each, "id"> : never) : never;
@@ -11,6 +11,8 @@ type NewCall = Call extends infer Each ? (Each extends Call ? Omit<Each, "id"> :
 export async function openStore(path: string): Promise<Store> {
   const thread = new Worker(new URL(`./thread${extname(import.meta.url)}`, import.meta.url), { workerData: { path } });
   const open = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  /** Commits of this turn of the event loop: they travel as one message, and become durable as one transaction. */
+  let turn: { changes: Change[]; waiters: (() => void)[]; failed: ((error: Error) => void)[] } | undefined;
   let last_id = 0;
   let dead: Error | undefined;
 
@@ -41,12 +43,40 @@ export async function openStore(path: string): Promise<Store> {
       open.set(last_id, { resolve: resolve as (value: unknown) => void, reject });
       thread.postMessage({ ...message, id: last_id });
     });
+  const flush = () => {
+    if (turn === undefined) return;
+    const { changes, waiters, failed } = turn;
+    turn = undefined;
+    call<void>({ method: "commit", changes }).then(
+      () => {
+        for (const done of waiters) done();
+      },
+      (error) => {
+        for (const fail of failed) fail(error);
+      },
+    );
+  };
+  const commit = (changes: readonly Change[]): Promise<void> =>
+    new Promise((resolve, reject) => {
+      if (turn === undefined) {
+        turn = { changes: [], waiters: [], failed: [] };
+        setImmediate(flush);
+      }
+      turn.changes.push(...changes);
+      turn.waiters.push(resolve);
+      turn.failed.push(reject);
+    });
+  // Calls are answered in order, so a read sees every commit that was asked for before it.
+  const read = <T>(message: NewCall): Promise<T> => {
+    flush();
+    return call(message);
+  };
   return {
-    commit: (changes) => call({ method: "commit", changes }),
-    listJobs: (query) => call({ method: "listJobs", argument: query }),
-    showJob: (id) => call({ method: "showJob", argument: id }),
-    recover: (now_ms) => call({ method: "recover", argument: now_ms }),
-    close: () => call({ method: "close" }),
+    commit,
+    listJobs: (query) => read({ method: "listJobs", argument: query }),
+    showJob: (id) => read({ method: "showJob", argument: id }),
+    recover: (now_ms) => read({ method: "recover", argument: now_ms }),
+    close: () => read({ method: "close" }),
   };
 }
 

@@ -5,20 +5,28 @@
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import Sqlite from "better-sqlite3";
-import { Kysely, SqliteDialect, type Transaction } from "kysely";
+import { Kysely, SqliteDialect } from "kysely";
 import { Migrator } from "kysely/migration";
-import { type AuditEntry, chain, GENESIS } from "./audit-chain.ts";
+import { chain, GENESIS } from "./audit-chain.ts";
 import type { Change, JobQuery, Recovered } from "./port.ts";
 import { type AttemptTable, type Database, type JobTable, migrations } from "./schema.ts";
 
 export class SqliteStore {
+  /** For what is not hot: migrations and reads. */
   readonly #db: Kysely<Database>;
+  readonly #sqlite: Sqlite.Database;
+  readonly #begin: Sqlite.Statement;
+  readonly #commit: Sqlite.Statement;
+  readonly #rollback: Sqlite.Statement;
+  readonly #prepared = new Map<string, Sqlite.Statement>();
   #next_job_seq = 1;
   #next_audit_seq = 1;
   #last_hash = GENESIS;
 
-  private constructor(db: Kysely<Database>) {
+  private constructor(db: Kysely<Database>, sqlite: Sqlite.Database) {
     this.#db = db;
+    this.#sqlite = sqlite;
+    [this.#begin, this.#commit, this.#rollback] = [sqlite.prepare("begin immediate"), sqlite.prepare("commit"), sqlite.prepare("rollback")];
   }
 
   static async open(path: string): Promise<SqliteStore> {
@@ -32,7 +40,7 @@ export class SqliteStore {
     const db = new Kysely<Database>({ dialect: new SqliteDialect({ database: sqlite }) });
     const { error } = await new Migrator({ db, provider: migrations }).migrateToLatest();
     if (error !== undefined) throw error;
-    const store = new SqliteStore(db);
+    const store = new SqliteStore(db, sqlite);
     await store.#readCounters();
     return store;
   }
@@ -48,49 +56,60 @@ export class SqliteStore {
   /** One transaction for all of it: durable together, or not at all. */
   async commit(changes: readonly Change[]): Promise<void> {
     const counters = [this.#next_job_seq, this.#next_audit_seq, this.#last_hash] as const;
+    this.#begin.run();
     try {
-      await this.#db.transaction().execute(async (transaction) => {
-        for (const change of changes) await this.#apply(transaction, change);
-      });
+      for (const change of changes) this.#apply(change);
+      this.#commit.run();
     } catch (error) {
+      if (this.#sqlite.inTransaction) this.#rollback.run();
       [this.#next_job_seq, this.#next_audit_seq, this.#last_hash] = counters;
       throw error;
     }
   }
 
-  async #apply(db: Transaction<Database>, change: Change): Promise<void> {
-    if (change.table === "audit") return this.#append(db, change.append);
-    if (change.table === "models") {
-      await db
-        .insertInto("models")
-        .values(change.insert)
-        .onConflict((conflict) => conflict.column("model").doNothing())
-        .execute();
+  #apply(change: Change): void {
+    if (change.table === "audit") {
+      const chained = chain(change.append, this.#next_audit_seq, this.#last_hash);
+      this.#insert("audit", chained);
+      this.#next_audit_seq += 1;
+      this.#last_hash = chained.hash;
+    } else if (change.table === "models") {
+      this.#insert("models", change.insert, "on conflict do nothing");
     } else if (change.table === "attempts") {
-      if ("insert" in change) await db.insertInto("attempts").values(change.insert).execute();
-      else
-        await db
-          .updateTable("attempts")
-          .set(change.update)
-          .where("job_id", "=", change.job_id)
-          .where("attempt", "=", change.attempt)
-          .execute();
+      if ("insert" in change) this.#insert("attempts", change.insert);
+      else this.#update("attempts", change.update, { job_id: change.job_id, attempt: change.attempt });
     } else if ("insert" in change) {
-      await db
-        .insertInto("jobs")
-        .values({ ...change.insert, seq: this.#next_job_seq })
-        .execute();
+      this.#insert("jobs", { ...change.insert, seq: this.#next_job_seq });
       this.#next_job_seq += 1;
     } else {
-      await db.updateTable("jobs").set(change.update).where("id", "=", change.id).execute();
+      this.#update("jobs", change.update, { id: change.id });
     }
   }
 
-  async #append(db: Transaction<Database>, entry: AuditEntry): Promise<void> {
-    const chained = chain(entry, this.#next_audit_seq, this.#last_hash);
-    await db.insertInto("audit").values(chained).execute();
-    this.#next_audit_seq += 1;
-    this.#last_hash = chained.hash;
+  #insert(table: keyof Database, row: object, conflict: "on conflict do nothing" | "" = ""): void {
+    const columns = Object.keys(row);
+    this.#run(
+      `insert ${table} ${columns}`,
+      () => `insert into ${table} (${columns}) values (${columns.map(() => "?")}) ${conflict}`,
+      Object.values(row),
+    );
+  }
+
+  #update(table: keyof Database, row: object, key: object): void {
+    const [set, where] = [Object.keys(row), Object.keys(key)];
+    const sql = () =>
+      `update ${table} set ${set.map((column) => `${column} = ?`)} where ${where.map((column) => `${column} = ?`).join(" and ")}`;
+    this.#run(`update ${table} ${set}`, sql, [...Object.values(row), ...Object.values(key)]);
+  }
+
+  /** Each shape of change is prepared once: building and parsing the statement costs more than carrying it out. */
+  #run(shape: string, sql: () => string, values: readonly unknown[]): void {
+    let statement = this.#prepared.get(shape);
+    if (statement === undefined) {
+      statement = this.#sqlite.prepare(sql());
+      this.#prepared.set(shape, statement);
+    }
+    statement.run(values);
   }
 
   async listJobs({ status, model, limit, before_seq }: JobQuery): Promise<JobTable[]> {
