@@ -1,0 +1,89 @@
+/** Submitters that wait for their commit, against the orchestrator's store alone; prints the CPU it took per job. */
+import { openStore } from "../../packages/orcd/src/store/open.ts";
+import type { Change } from "../../packages/orcd/src/store/port.ts";
+
+const WARM_MS = 700;
+const WINDOW_MS = 1500;
+
+const [, , path = "", submitters = "64"] = process.argv;
+const store = await openStore(path);
+let jobs = 0;
+let over = false;
+
+function changes(n: number): Change[] {
+  const id = `job_${n.toString(32).padStart(26, "0")}`;
+  const request = JSON.stringify({
+    model: "bench",
+    prompt: "p".repeat(300),
+    raw: false,
+    max_tokens: 100,
+    temperature: 0.7,
+    seed: n,
+    stop: [],
+    metadata: {},
+  });
+  return [
+    {
+      table: "jobs",
+      insert: {
+        id,
+        status: "queued",
+        model: "bench",
+        priority: "interactive",
+        request,
+        correlation_id: id,
+        attempt: 0,
+        spent: 0,
+        worker_id: null,
+        lives: 0,
+        submitted_at_ms: 1_700_000_000_000 + n,
+        started_at_ms: null,
+        first_token_at_ms: null,
+        ended_at_ms: null,
+        stop_reason: null,
+        tokens_in: null,
+        tokens_out: null,
+        tokens_cached: null,
+        prefill_ms: null,
+        decode_ms: null,
+        text: "",
+        error_code: null,
+        error_message: null,
+        error_retriable: null,
+      },
+    },
+    {
+      table: "audit",
+      append: {
+        at_ms: 1_700_000_000_000 + n,
+        kind: "job.accepted",
+        fields: {
+          job_id: id,
+          correlation_id: id,
+          model: "bench",
+          priority: "interactive",
+          max_tokens: 100,
+          seed: n,
+          prompt_bytes: 300,
+          prompt_sha256: "0".repeat(64),
+        },
+      },
+    },
+  ];
+}
+
+const loops = Array.from({ length: Number(submitters) }, async () => {
+  while (!over) {
+    jobs += 1;
+    await store.commit(changes(jobs));
+  }
+});
+await new Promise((resolve) => setTimeout(resolve, WARM_MS));
+const from = { jobs, cpu: process.cpuUsage() };
+await new Promise((resolve) => setTimeout(resolve, WINDOW_MS));
+const { user, system } = process.cpuUsage(from.cpu);
+const counted = jobs - from.jobs;
+over = true;
+await Promise.all(loops);
+await store.close();
+process.stdout.write(`cpu_us_per_job ${((user + system) / counted).toFixed(2)}\n`);
