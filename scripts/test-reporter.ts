@@ -18,8 +18,10 @@ export default async function* report(source: AsyncIterable<TestEvent>): AsyncGe
   /** The end of what each file said on stderr: why a file broke outside of any test. */
   const said = new Map<string, string>();
   for await (const event of source) {
-    if (event.type === "test:stderr")
-      said.set(event.data.file, ((said.get(event.data.file) ?? "") + event.data.message).slice(-STDERR_CHARS_MAX));
+    if (event.type === "test:stderr") {
+      const from = relative(process.cwd(), event.data.file);
+      said.set(from, ((said.get(from) ?? "") + event.data.message).slice(-STDERR_CHARS_MAX));
+    }
     if (event.type === "test:summary" && event.data.file !== undefined) yield lineOf(files, relative(process.cwd(), event.data.file));
     if (event.type !== "test:pass" && event.type !== "test:fail") continue;
     const { name, file = "", details, skip, nesting } = event.data;
@@ -33,7 +35,7 @@ export default async function* report(source: AsyncIterable<TestEvent>): AsyncGe
     if (nesting === 0) result.ms += details.duration_ms;
     if (event.type === "test:fail") {
       result.failed += 1;
-      failures.push(`✖ ${path}: ${name}\n${indent(whole_file ? (said.get(file) ?? "it ended early") : causeOf(event.data.details.error))}`);
+      failures.push(`✖ ${path}: ${name}\n${indent(whole_file ? (said.get(path) ?? "it ended early") : causeOf(event.data.details.error))}`);
       yield `✖ ${path}: ${name}\n`;
     } else if (skip !== undefined && skip !== false) {
       result.skipped += 1;
