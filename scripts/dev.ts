@@ -14,9 +14,15 @@ const programs = [
 ];
 
 const children: ChildProcess[] = programs.map((args) =>
-  spawn(process.execPath, ["--watch", "--watch-preserve-output", "--no-warnings", ...args], { cwd: root, env, stdio: "inherit" }),
+  // In groups of their own: a terminal's Ctrl-C comes to this process alone, which then ends each once and in order.
+  spawn(process.execPath, ["--watch", "--watch-preserve-output", "--no-warnings", ...args], {
+    cwd: root,
+    env,
+    stdio: "inherit",
+    detached: true,
+  }),
 );
-process.stdout.write("Orchestrator on http://127.0.0.1:8080, worker on http://127.0.0.1:8001. Ctrl-C ends both.\n");
+process.stdout.write("Orchestrator and worker run from source and start again when a file is saved. Ctrl-C ends both.\n");
 
 let ending = false;
 function end(): void {

@@ -4,6 +4,8 @@ import picocolors from "picocolors";
 
 export interface Look {
   readonly tty: boolean;
+  /** What the user types before a command's name: `npx ` when this program was started by it. */
+  readonly runner: string;
   /** Text that a program or a model wrote, made safe for where it goes: a terminal gets no control characters. */
   safe(text: string): string;
   accent(text: string): string;
@@ -19,6 +21,7 @@ export function createLook(stream: { isTTY?: boolean }, env: Environment): Look 
   const colors = picocolors.createColors(color);
   return {
     tty,
+    runner: env["npm_command"] === "exec" ? "npx " : "",
     safe: (text) => (tty ? withoutControls(text) : text),
     accent: colors.yellow,
     bold: colors.bold,

@@ -67,7 +67,7 @@ function renderUp({ url, model, started, worker }: UpReport, look: Look): string
 ${model} is served ${served}
 
 ${look.dim("Try it:")}
-  rbees jobs submit --model ${model} --prompt "Write a haiku about Rust"
+  ${look.runner}rbees jobs submit --model ${model} --prompt "Write a haiku about Rust"
   curl -N ${url}/v2/tasks -H 'content-type: application/json' -d '${body}'
 `;
 }
