@@ -1,5 +1,5 @@
 /**
- * `npm run build`: one bundle a program in `dist/`, with the demo model beside them. Native parts (the engine, the database)
+ * `npm run build`: one bundle a program in `dist/` (or the folder named), with the demo model beside them. Native parts (the engine, the database)
  * stay packages; `dist/package.json` names them, pinned, so that `npm install` in that folder makes it whole.
  */
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const out = join(root, "dist");
+const out = process.argv[2] ?? join(root, "dist");
 const external = ["better-sqlite3", "node-llama-cpp"];
 /** Bundle → its entry. Threads and child processes are bundles of their own, found beside the program by name. */
 const bundles: Record<string, string> = {
@@ -65,4 +65,4 @@ const manifest = {
   dependencies: pinned,
 };
 writeFileSync(join(out, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-process.stdout.write(`Built ${Object.keys(bundles).length} bundles in dist/\n`);
+process.stdout.write(`Built ${Object.keys(bundles).length} bundles in ${out}\n`);

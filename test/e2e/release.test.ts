@@ -1,0 +1,42 @@
+/** What is released works away from the sources: one bundle a program, and the native packages beside them. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { symlinkSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { temporaryFolder } from "../support/cluster.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const run = promisify(execFile);
+
+function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+test("the bundles run the main job without the sources", async (t) => {
+  const out = temporaryFolder(t, "release");
+  await run(process.execPath, [join(root, "scripts/build.ts"), out]);
+  // What `npm install` in that folder would fetch is here already.
+  symlinkSync(join(root, "node_modules"), join(out, "node_modules"));
+  const port = String(await freePort());
+  const env = { PATH: "/usr/bin:/bin", RBEES_HOME: join(out, "home") };
+  const rbees = async (...args: string[]) => (await run(process.execPath, [join(out, "rbees.mjs"), ...args], { env, cwd: out })).stdout;
+  try {
+    const up = JSON.parse(await rbees("up", "--port", port, "--slots", "1", "--threads", "1", "--json"));
+    assert.deepEqual(up.started, { orchestrator: true, worker: true });
+    const text = await rbees("jobs", "submit", "--model", "demo", "--prompt", "Hello", "--temperature", "0");
+    assert.match(text, /\w+/);
+    const { tasks } = JSON.parse(await rbees("jobs", "list", "--json"));
+    assert.equal(tasks[0].status, "succeeded");
+  } finally {
+    await rbees("down");
+  }
+});
