@@ -3,7 +3,7 @@
  * offset an event: no JavaScript object per token survives a collection (that costs four times the GC time).
  */
 
-const SLAB_BYTES = 16_384;
+const SLAB_BYTES = 4096;
 
 /** Slabs that no log holds at the moment, ready for the next one. */
 export class SlabPool {

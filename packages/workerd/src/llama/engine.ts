@@ -137,6 +137,8 @@ export class LlamaEngine implements Engine {
       }
       slot.run = undefined;
     }
+    // A slot that is free is said to be so at once, not after the step that goes on without it.
+    if (reports.length > 0) this.#loaded().events.step(reports.splice(0));
     const work = this.#plan();
     const results = await Promise.all(work.map((item) => this.#compute(item)));
     for (const [index, { run, tokens, draw }] of work.entries()) {
@@ -173,7 +175,9 @@ export class LlamaEngine implements Engine {
     const runs = this.#slots.flatMap(({ run }) => (run === undefined ? [] : [run]));
     const answers = runs.filter((run) => !run.prefilling).map((run): Work => ({ run, tokens: [run.last ?? 0], draw: true }));
     const prompts = runs.filter((run) => run.prefilling).sort((a, b) => a.id - b.id);
-    let budget = options.prefill_chunk_tokens;
+    // Beside answers, llama.cpp computes a chunk's first token in their pass. One more keeps the rest a whole chunk, because its
+    // CPU flash attention works in tiles only from 64 rows on, and is twice as slow below.
+    let budget = options.prefill_chunk_tokens + (options.deterministic || answers.length === 0 ? 0 : 1);
     const chunks: Work[] = [];
     for (const run of prompts) {
       if (budget === 0) break;

@@ -66,8 +66,8 @@ async function createContext(model: LlamaModel, options: EngineOptions): Promise
   return await model.createContext({
     sequences: options.slots,
     contextSize: options.context_size,
-    // One step is at most one token of every slot and one chunk of a prompt.
-    batchSize: options.slots + options.prefill_chunk_tokens,
+    // One step is at most one token of every slot and one chunk of a prompt (and one, see the step's plan).
+    batchSize: options.slots + options.prefill_chunk_tokens + 1,
     threads: options.threads,
     // On, the result depends on what else is in the batch.
     flashAttention: options.deterministic ? false : "auto",

@@ -1,0 +1,252 @@
+/**
+ * Sections `abort`, `pause` and `prefix`: how soon a slot is free, how long running streams wait while a prompt is read, and what
+ * a warm prefix saves. Measured in steps and chunks, which are timed in the same run on the same worker.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { AnswerStream, Ended } from "./answer-stream.ts";
+import type { Bench } from "./bench.ts";
+import { Worker } from "./engines.ts";
+import { median, spread } from "./report.ts";
+import { prompt, VOCABULARY } from "./workload.ts";
+
+const SLOTS = 4;
+/** Streams that generate while something happens in the last slot. */
+const STREAMS = SLOTS - 1;
+/** Aborts of a generating stream in each round. */
+const ABORTS = 4;
+/** Steps over which a step is timed, and how long that may take before it is clear that a stream has ended. */
+const STEPS_TIMED = 12;
+const STEPS_MS_MAX = 30_000;
+const CONTEXT_TOKENS = 2048;
+const CHUNK_TOKENS = 64;
+const LONG_TOKENS = 1500;
+const PREFIX_TOKENS = 1000;
+const TAIL_TOKENS = 8;
+const SHORT_TOKENS = 16;
+/** Prompts may begin alike by chance, but no longer than this. */
+const CHANCE_TOKENS = 16;
+/** Tokens after which a stream counts as running. */
+const SETTLED_TOKENS = 12;
+const ANSWER_TOKENS = 600;
+
+const ABORT_MAX = 1;
+const PAUSE_MAX = 2;
+const PREFIX_MAX = 0.06;
+
+/** Each prompt shares nothing with those before it. */
+let variants = 100;
+
+/** The model drew its end token: the round is measured again. */
+class EndedEarly extends Error {
+  override message = "the model ended an answer by itself";
+}
+const REPEATS_MAX = 5;
+
+class Latencies {
+  readonly #bench: Bench;
+  readonly #worker: Worker;
+  #open: AnswerStream[] = [];
+
+  constructor(bench: Bench, worker: Worker) {
+    this.#bench = bench;
+    this.#worker = worker;
+  }
+
+  /** Every round is measured; one in which the model ended an answer by itself once more. */
+  async #rounds<T>(section: string, measure: () => Promise<T>): Promise<T[]> {
+    const found: T[] = [];
+    let repeats = 0;
+    while (found.length < this.#bench.options.rounds) {
+      this.#bench.progress(`${section}: round ${found.length + 1}`);
+      try {
+        found.push(await measure());
+      } catch (error) {
+        repeats += 1;
+        if (!(error instanceof EndedEarly) || repeats > REPEATS_MAX) throw error;
+      }
+      await this.#cancel(this.#open);
+      this.#open = [];
+    }
+    this.#bench.progress("");
+    return found;
+  }
+
+  #ask(tokens: number, max_tokens: number, on_token?: () => void): AnswerStream {
+    variants += 1;
+    const stream = this.#worker.ask({ prompt: prompt(tokens, variants).text, max_tokens, seed: variants }, on_token);
+    this.#open.push(stream);
+    return stream;
+  }
+
+  /** Streams that are generating. */
+  async #running(count: number): Promise<AnswerStream[]> {
+    const opened = Array.from({ length: count }, () => {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const stream = this.#ask(SHORT_TOKENS, ANSWER_TOKENS, () => {
+        if (stream.tokens >= SETTLED_TOKENS) resolve();
+      });
+      stream.ended.then(() => reject(new EndedEarly()), reject);
+      return { stream, settled: promise };
+    });
+    await Promise.all(opened.map(({ settled }) => settled));
+    return opened.map(({ stream }) => stream);
+  }
+
+  /** What each ended with; undefined: it was still generating. */
+  async #cancel(streams: readonly AnswerStream[]): Promise<(Ended | undefined)[]> {
+    await Promise.all(streams.map(({ job_id }) => this.#worker.cancel(job_id)));
+    return await Promise.all(streams.map(({ ended }) => ended));
+  }
+
+  /** Milliseconds of a chunk when nothing else runs, a long prompt's mean. */
+  async #chunkMs(): Promise<number> {
+    const stream = this.#ask(LONG_TOKENS, 1);
+    await stream.ended;
+    return stream.first_token_ms / Math.ceil(LONG_TOKENS / CHUNK_TOKENS);
+  }
+
+  /**
+   * From asking to cancel to the answer's last event, which the worker sends when the slot is free: its health must say so then.
+   * Asking for the health all the while would take the time that is measured here from the engine.
+   */
+  async #untilFree(stream: AnswerStream, busy_before: number): Promise<number> {
+    const began = performance.now();
+    const cancelled = this.#worker.cancel(stream.job_id);
+    const end = await stream.ended;
+    const took = performance.now() - began;
+    await cancelled;
+    const busy = await this.#worker.slotsBusy();
+    if (end !== undefined) throw new EndedEarly();
+    if (busy >= busy_before) throw new Error(`an answer was cancelled, but ${busy} slots are busy, as before`);
+    return took;
+  }
+
+  async measureAbort(): Promise<void> {
+    const rounds = await this.#rounds("abort", async () => {
+      const chunk_ms = await this.#chunkMs();
+      const alone = this.#ask(LONG_TOKENS, 8);
+      await alone.accepted;
+      await sleep(chunk_ms * (2 + 10 * Math.random()));
+      const prefilling = (await this.#untilFree(alone, 1)) / chunk_ms;
+
+      const streams = await this.#running(STREAMS);
+      const long = this.#ask(LONG_TOKENS, 8);
+      await long.accepted;
+      await sleep(chunk_ms * (2 + 10 * Math.random()));
+      const waited_ms = await this.#untilFree(long, SLOTS);
+
+      const decoding: number[] = [];
+      let step_ms = Number.NaN;
+      for (let abort = 0; abort < ABORTS; abort += 1) {
+        step_ms = await this.#stepMs(streams);
+        // At any moment of a step, not at its beginning, where a token has just come.
+        await sleep(step_ms * Math.random());
+        const victim = streams.shift() as AnswerStream;
+        decoding.push((await this.#untilFree(victim, STREAMS)) / step_ms);
+        streams.push(...(await this.#running(1)));
+      }
+      return { chunk_ms, step_ms, prefilling, beside: waited_ms / (step_ms + chunk_ms), decoding };
+    });
+    const decoding = rounds.flatMap((round) => round.decoding);
+    const of = (field: "chunk_ms" | "step_ms" | "prefilling" | "beside") => rounds.map((round) => round[field]);
+    this.#bench.say(
+      `\nAbort, from asking to a slot that /health shows free (a step of ${STREAMS} streams ${spread(of("step_ms"))} ms, a chunk of ${CHUNK_TOKENS} prompt tokens ${spread(of("chunk_ms"))} ms):\n` +
+        `  one of ${STREAMS} decoding streams: ${spread(decoding, 2)} steps\n` +
+        `  a prompt of ${LONG_TOKENS} tokens alone: ${spread(of("prefilling"), 2)} chunks\n` +
+        `  a prompt of ${LONG_TOKENS} tokens beside ${STREAMS} streams: ${spread(of("beside"), 2)} × (step + chunk)`,
+    );
+    this.#bench.verdicts.push(
+      { what: "abort while decoding → slot free", value: median(decoding), at_most: ABORT_MAX, unit: "steps" },
+      { what: "abort of a prompt → slot free", value: median(of("prefilling")), at_most: ABORT_MAX, unit: "chunks" },
+      { what: "abort of a prompt beside streams", value: median(of("beside")), at_most: ABORT_MAX, unit: "× (step + chunk)" },
+    );
+  }
+
+  async measurePause(): Promise<void> {
+    const rounds = await this.#rounds("pause", async () => {
+      const chunk_ms = await this.#chunkMs();
+      const streams = await this.#running(STREAMS);
+      const step_ms = await this.#stepMs(streams);
+      const newcomer = this.#ask(LONG_TOKENS, 1);
+      await newcomer.ended;
+      const until = newcomer.began_ms + newcomer.first_token_ms;
+      // The first of these gaps begins with the last token before the newcomer.
+      const during = streams.flatMap(({ arrivals_ms }) => {
+        const first = Math.max(
+          0,
+          arrivals_ms.findLastIndex((at) => at <= newcomer.began_ms),
+        );
+        return gaps(arrivals_ms.slice(first).filter((at) => at <= until));
+      });
+      if ((await this.#cancel(streams)).some((end) => end !== undefined)) throw new EndedEarly();
+      const unit = step_ms + chunk_ms;
+      return { worst: Math.max(...during) / unit, usual: median(during) / unit, unit };
+    });
+    const of = (field: "worst" | "usual" | "unit") => rounds.map((round) => round[field]);
+    this.#bench.say(
+      `\nPause of ${STREAMS} running streams while a prompt of ${LONG_TOKENS} tokens is read, in × (step + chunk), which is ${spread(of("unit"))} ms: longest of a round ${spread(of("worst"), 2)}, usual ${spread(of("usual"), 2)}`,
+    );
+    const value = median(of("worst"));
+    this.#bench.verdicts.push({ what: "pause while another prompt is read", value, at_most: PAUSE_MAX, unit: "× (step + chunk)" });
+  }
+
+  async measurePrefix(): Promise<void> {
+    const rounds = await this.#rounds("prefix", async () => {
+      variants += 2;
+      const seed = variants;
+      const beginning = prompt(PREFIX_TOKENS, seed).text;
+      const first = async (tail: number, cached: number) => {
+        const text = beginning + prompt(TAIL_TOKENS + 2, tail).text;
+        const stream = this.#worker.ask({ prompt: text, max_tokens: 4, seed });
+        const end = await stream.ended;
+        if (end === undefined || Math.abs(end.tokens_cached - cached) > CHANCE_TOKENS)
+          throw new Error(`${end?.tokens_cached} of ${end?.tokens_in} prompt tokens were cached, not ${cached}`);
+        return stream.first_token_ms;
+      };
+      return { cold_ms: await first(seed, 0), warm_ms: await first(seed + 1, PREFIX_TOKENS) };
+    });
+    const shares = rounds.map(({ cold_ms, warm_ms }) => warm_ms / cold_ms);
+    const cold = spread(rounds.map(({ cold_ms }) => cold_ms));
+    const warm = spread(rounds.map(({ warm_ms }) => warm_ms));
+    this.#bench.say(
+      `\nTime to first token with a prefix of ${PREFIX_TOKENS} tokens and ${TAIL_TOKENS} more: cold ${cold} ms, warm ${warm} ms, warm ÷ cold ${spread(shares, 3)}`,
+    );
+    this.#bench.verdicts.push({ what: "first token with a warm prefix ÷ cold", value: median(shares), at_most: PREFIX_MAX });
+  }
+
+  /** Milliseconds from one token of a stream to its next while only these run, over the last few. */
+  async #stepMs(streams: readonly AnswerStream[]): Promise<number> {
+    const before = streams.map(({ arrivals_ms }) => arrivals_ms.length);
+    const began = performance.now();
+    while (streams.some(({ arrivals_ms }, i) => arrivals_ms.length < (before[i] ?? 0) + STEPS_TIMED)) {
+      if (performance.now() - began > STEPS_MS_MAX) throw new EndedEarly();
+      await sleep(5);
+    }
+    return median(streams.flatMap(({ arrivals_ms }, i) => gaps(arrivals_ms.slice(before[i]))));
+  }
+}
+
+export async function measureLatencies(bench: Bench): Promise<void> {
+  bench.progress("latencies: loading");
+  const worker = await Worker.start(bench.processes, {
+    model_path: bench.model_path,
+    vocabulary: VOCABULARY,
+    slots: SLOTS,
+    context_size: CONTEXT_TOKENS,
+    threads: bench.options.threads,
+    chunk_tokens: CHUNK_TOKENS,
+  });
+  try {
+    const latencies = new Latencies(bench, worker);
+    if (bench.wants("abort")) await latencies.measureAbort();
+    if (bench.wants("pause")) await latencies.measurePause();
+    if (bench.wants("prefix")) await latencies.measurePrefix();
+  } finally {
+    bench.progress("");
+    await worker.stop();
+  }
+}
+
+function gaps(times: readonly number[]): number[] {
+  return times.slice(1).map((at, i) => at - (times[i] ?? Number.NaN));
+}
