@@ -1,7 +1,8 @@
 /** What every section is given, and where it leaves what it found. */
+
+import type { Processes } from "../processes.ts";
+import type { Verdict } from "../report.ts";
 import type { Options, Section } from "./options.ts";
-import type { Processes } from "./processes.ts";
-import type { Verdict } from "./report.ts";
 
 export class Bench {
   readonly processes: Processes;

@@ -2,11 +2,12 @@
  * Sections `decode`, `scaling` and `outside`: tokens of running streams, no prompts. Each round measures every number of streams
  * on both engines in turn; they stay loaded, and the one that does not compute sleeps.
  */
+
+import { machineCpuUs } from "../proc-stat.ts";
+import { median, paired, spread, table } from "../report.ts";
 import type { Bench } from "./bench.ts";
 import { Bare, Worker } from "./engines.ts";
 import type { DecodeResult, EngineSetting } from "./messages.ts";
-import { machineCpuUs } from "./processes.ts";
-import { median, paired, spread, table } from "./report.ts";
 import { prompt, VOCABULARY } from "./workload.ts";
 
 const CONTEXT_TOKENS = 512;

@@ -2,9 +2,10 @@
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { childrenOf, cpuUs } from "../proc-stat.ts";
+import type { Processes } from "../processes.ts";
 import { AnswerStream, type Ask, call } from "./answer-stream.ts";
 import type { BareAnswer, BareOrder, DecodeResult, EngineSetting } from "./messages.ts";
-import { childrenOf, cpuUs, type Processes } from "./processes.ts";
 
 const START_MS_MAX = 120_000;
 
@@ -40,7 +41,7 @@ export class Worker {
     const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
     const said: string[] = [];
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    const child = processes.spawn(process.execPath, [file, ...args], (line) => {
+    const child = processes.spawn([process.execPath, file, ...args], (line) => {
       said.push(line);
       const port = /"url":"http:\/\/127\.0\.0\.1:(\d+)".*"ready"/.exec(line)?.[1];
       if (port !== undefined) resolve(Number(port));

@@ -3,10 +3,10 @@
  * a warm prefix saves. Measured in steps and chunks, which are timed in the same run on the same worker.
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import { median, spread } from "../report.ts";
 import type { AnswerStream, Ended } from "./answer-stream.ts";
 import type { Bench } from "./bench.ts";
 import { Worker } from "./engines.ts";
-import { median, spread } from "./report.ts";
 import { prompt, VOCABULARY } from "./workload.ts";
 
 const SLOTS = 4;

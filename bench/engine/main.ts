@@ -1,11 +1,11 @@
 /** `npm run bench:engine`: what the worker costs per token, as ratios to bare llama.cpp measured in the same run. */
 import { cpus } from "node:os";
+import { Processes } from "../processes.ts";
+import { verdictTable } from "../report.ts";
 import { Bench } from "./bench.ts";
 import { measureDecode } from "./decode.ts";
 import { measureLatencies } from "./latency.ts";
 import { HELP, type Options, readOptions } from "./options.ts";
-import { Processes } from "./processes.ts";
-import { verdictTable } from "./report.ts";
 import { MODEL_NAME, modelFile } from "./workload.ts";
 
 const EXIT = { ok: 0, broken: 1, usage: 2, interrupted: 130 } as const;
@@ -26,7 +26,7 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write("bench:engine reads CPU times from /proc: it runs on Linux only.\n");
     return EXIT.ok;
   }
-  const processes = new Processes();
+  const processes = new Processes({ pin: false });
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.once(signal, () => process.exit(EXIT.interrupted));
   }

@@ -1,9 +1,10 @@
 /** What every section is given, and where it leaves what it found. */
+
+import type { Processes } from "../processes.ts";
+import type { Verdict } from "../report.ts";
 import type { Harness } from "./harness.ts";
 import type { Pace } from "./messages.ts";
 import type { Options } from "./options.ts";
-import type { Processes } from "./processes.ts";
-import type { Verdict } from "./report.ts";
 import { type Started, type StartOptions, start, type TargetName } from "./targets.ts";
 
 /** So many that no stream ends before the window does: the worker is told when to stop. */

@@ -2,9 +2,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { found } from "../processes.ts";
+import { median, spread, table } from "../report.ts";
 import { type Bench, ENDLESS, SMALL } from "./bench.ts";
-import { found } from "./processes.ts";
-import { median, spread, table } from "./report.ts";
 import type { TargetName } from "./targets.ts";
 
 const RELAYS = ["bare", "rbees-orcd"] as const satisfies readonly TargetName[];
@@ -61,8 +61,8 @@ export async function measureHeap(bench: Bench): Promise<void> {
     ),
   );
   const ours = median(bytes["rbees-orcd"]);
-  bench.verdicts.push({ what: "heap allocated per token ÷ bare", value: ours / median(bytes.bare), limit: 1 });
-  bench.verdicts.push({ what: "heap allocated per token", value: ours, limit: HEAP_LIMIT_BYTES, unit: "bytes" });
+  bench.verdicts.push({ what: "heap allocated per token ÷ bare", value: ours / median(bytes.bare), at_most: 1 });
+  bench.verdicts.push({ what: "heap allocated per token", value: ours, at_most: HEAP_LIMIT_BYTES, unit: "bytes" });
 }
 
 const READS = ["read", "readv", "recvfrom", "recvmsg"];
@@ -115,8 +115,8 @@ export async function measureSystemCalls(bench: Bench): Promise<void> {
     const writes = countCalls(file, WRITES, from_s, to_s) / result.tokens;
     rows.push([name, reads.toFixed(3), writes.toFixed(3)]);
     if (name === "rbees-orcd") {
-      bench.verdicts.push({ what: "reads per relayed token", value: reads, limit: 1.05, unit: "calls" });
-      bench.verdicts.push({ what: "writes per relayed token", value: writes, limit: 1.05, unit: "calls" });
+      bench.verdicts.push({ what: "reads per relayed token", value: reads, at_most: 1.05, unit: "calls" });
+      bench.verdicts.push({ what: "writes per relayed token", value: writes, at_most: 1.05, unit: "calls" });
     }
   }
   bench.progress("");
@@ -129,7 +129,7 @@ export async function measureCommits(bench: Bench): Promise<void> {
   const cpu = await storeCpuUs(bench);
   bench.progress("");
   bench.say(`\nDurable admission, 64 submitters: the store alone (job row + audit entry) takes ${spread(cpu)} µs of CPU a job`);
-  bench.verdicts.push({ what: "CPU of the store per job at 64 submitters", value: median(cpu), limit: 20, unit: "µs" });
+  bench.verdicts.push({ what: "CPU of the store per job at 64 submitters", value: median(cpu), at_most: 20, unit: "µs" });
   if (tracerMissing(bench, "Durable commits per job")) return;
   const file = join(bench.processes.folder, "calls-commits");
   let from_s = 0;
@@ -148,7 +148,7 @@ export async function measureCommits(bench: Bench): Promise<void> {
   bench.say(
     `  the whole orchestrator, from submission to end: ${per_job.toFixed(3)} syncs a job (${Math.round(result.requests / result.seconds)} jobs/s)`,
   );
-  bench.verdicts.push({ what: "durable commits per job at 64 submitters", value: per_job, limit: 1 / 8, unit: "syncs" });
+  bench.verdicts.push({ what: "durable commits per job at 64 submitters", value: per_job, at_most: 1 / 8, unit: "syncs" });
 }
 
 /** CPU of the store with 64 submitters who wait for their commit, in a process of its own. */

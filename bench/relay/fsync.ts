@@ -1,8 +1,8 @@
 /** What it takes this disk to make a few kilobytes durable: the unit in which durable admission is judged. */
 import { closeSync, fdatasyncSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { median } from "../report.ts";
 import { nowUs } from "./clock.ts";
-import { median } from "./report.ts";
 
 const SYNCS = 60;
 

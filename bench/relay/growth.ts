@@ -1,10 +1,10 @@
 /** Sections `growth` and `stalled`: how cost and memory of the orchestrator grow with streams, and what readers who stop cost. */
 import { fileURLToPath } from "node:url";
+import { rssBytes } from "../proc-stat.ts";
+import { median, paired, spread, table } from "../report.ts";
 import { type Bench, ENDLESS } from "./bench.ts";
 import { sleep } from "./clock.ts";
 import type { StreamsResult } from "./messages.ts";
-import { rssBytes } from "./proc-stat.ts";
-import { median, paired, spread, table } from "./report.ts";
 import type { Started } from "./targets.ts";
 
 const LEVELS = [100, 500, 1000] as const;
@@ -68,10 +68,10 @@ export async function measureGrowth(bench: Bench): Promise<void> {
       bench.verdicts.push({
         what: `CPU per token at ${streams} streams ÷ at ${LEVELS[0]}`,
         value: [0, level].some(starved) ? Number.NaN : median(paired(costs[level] ?? [], costs[0] ?? [])),
-        limit: 1,
+        at_most: 1,
       });
   }
-  bench.verdicts.push({ what: "memory of an open stream", value: median(kilobytes), limit: 30, unit: "KB" });
+  bench.verdicts.push({ what: "memory of an open stream", value: median(kilobytes), at_most: 30, unit: "KB" });
 }
 
 /** Resident memory with so many streams open and nearly nothing said, after a collection. */
@@ -120,13 +120,13 @@ export async function measureStalled(bench: Bench): Promise<void> {
   bench.verdicts.push({
     what: `memory of ${STALLED} stalled readers, above the same that read`,
     value: median(more),
-    limit: 30,
+    at_most: 30,
     unit: "MB",
   });
   bench.verdicts.push({
     what: "the others' lag with stalled readers ÷ with reading ones",
     value: median(paired(lag.stalled, lag.read)),
-    limit: 1.2,
+    at_most: 1.2,
   });
 }
 

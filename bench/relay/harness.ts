@@ -1,8 +1,8 @@
 /** The two harness processes as `main` sees them: the paced worker and the load client, kept warm over all rounds. */
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
+import type { Processes } from "../processes.ts";
 import type { ClientReport, RequestsOrder, RequestsResult, StreamsOrder, StreamsResult, WorkerOrder, WorkerReport } from "./messages.ts";
-import type { Processes } from "./processes.ts";
 
 /** What is done at the edges of the window, such as counting system calls. */
 export interface WindowEdges {

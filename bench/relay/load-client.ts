@@ -2,9 +2,10 @@
  * The load of the bench, a process of its own: opens streams or sends small requests through a target, counts what arrives,
  * and reads the target's CPU at the very edges of the window.
  */
+
+import { cpuNs, rssBytes } from "../proc-stat.ts";
 import { nowUs, sleep } from "./clock.ts";
 import type { ClientReport, Order, Quantiles, RequestsOrder, RequestsResult, StreamsOrder, StreamsResult } from "./messages.ts";
-import { cpuNs, rssBytes } from "./proc-stat.ts";
 import { StreamConnection } from "./stream-connection.ts";
 
 /** Streams that may be on their way to their first token at once while they are being opened. */

@@ -1,12 +1,12 @@
 /** `npm run bench:relay`: what the orchestrator costs, as ratios to a bare relay and to nginx measured in the same run. */
 import { cpus } from "node:os";
+import { Processes } from "../processes.ts";
+import { verdictTable } from "../report.ts";
 import { Bench } from "./bench.ts";
 import { measureCommits, measureHeap, measureSystemCalls } from "./counted.ts";
 import { measureGrowth, measureStalled } from "./growth.ts";
 import { Harness } from "./harness.ts";
 import { HELP, type Options, readOptions } from "./options.ts";
-import { Processes } from "./processes.ts";
-import { verdictTable } from "./report.ts";
 import { measureRounds } from "./rounds.ts";
 import { nginxFound, TARGET_NAMES } from "./targets.ts";
 
@@ -28,7 +28,7 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write("bench:relay reads CPU times from /proc: it runs on Linux only.\n");
     return EXIT.ok;
   }
-  const processes = new Processes(options.folder);
+  const processes = new Processes({ parent: options.folder, pin: true });
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.once(signal, () => process.exit(EXIT.interrupted));
   }

@@ -1,7 +1,8 @@
 /** Sections `token`, `small` and `ttft`: each round measures every target in a process of its own, in turn. */
+
+import { median, paired, spread, table } from "../report.ts";
 import { type Bench, ENDLESS, SMALL } from "./bench.ts";
 import { fsyncUs } from "./fsync.ts";
-import { median, paired, spread, table } from "./report.ts";
 import type { TargetName } from "./targets.ts";
 
 /** A relay that is starved merges tokens and looks cheap: such rounds say nothing. */
@@ -112,9 +113,9 @@ function report(bench: Bench, rounds: readonly Round[], rejected: number): void 
       spread(of(name, "delivered"), 3),
     ]);
     bench.say(table(["", "CPU µs/token", "× bare", "× nginx", "lag p50 µs", "lag p99 µs", "delivered"], rows));
-    bench.verdicts.push({ what: "CPU per relayed token ÷ bare", value: median(over("rbees-orcd", "bare", "token_us")), limit: 1.15 });
+    bench.verdicts.push({ what: "CPU per relayed token ÷ bare", value: median(over("rbees-orcd", "bare", "token_us")), at_most: 1.15 });
     if (targets.includes("nginx"))
-      bench.verdicts.push({ what: "CPU per relayed token ÷ nginx", value: median(over("rbees-orcd", "nginx", "token_us")), limit: 2 });
+      bench.verdicts.push({ what: "CPU per relayed token ÷ nginx", value: median(over("rbees-orcd", "nginx", "token_us")), at_most: 2 });
   }
   if (options.only.includes("small")) {
     bench.say(`\nCPU per small request: one token, 16 connections, keep-alive; the orchestrator's is durable (full fsync) and audited`);
@@ -126,7 +127,7 @@ function report(bench: Bench, rounds: readonly Round[], rejected: number): void 
       spread(of(name, "requests_per_s"), 0),
     ]);
     bench.say(table(["", "CPU µs/request", "× bare", "× nginx", "requests/s"], rows));
-    bench.verdicts.push({ what: "CPU per small request ÷ bare", value: median(over("rbees-orcd", "bare", "request_us")), limit: 5 });
+    bench.verdicts.push({ what: "CPU per small request ÷ bare", value: median(over("rbees-orcd", "bare", "request_us")), at_most: 5 });
   }
   if (options.only.includes("ttft")) reportFirstToken(bench, rounds, (name) => of(name, "ttft_us"));
 }
@@ -143,5 +144,5 @@ function reportFirstToken(bench: Bench, rounds: readonly Round[], of: (name: Tar
   ]);
   bench.say(table(["", "p50 µs", "added to direct", "added to bare"], rows));
   const syncs = added("rbees-orcd", "bare").map((value, round) => value / (fsyncs[round] ?? Number.NaN));
-  bench.verdicts.push({ what: "time to first token added to bare, in fdatasyncs", value: median(syncs), limit: 3, unit: "syncs" });
+  bench.verdicts.push({ what: "time to first token added to bare, in fdatasyncs", value: median(syncs), at_most: 3, unit: "syncs" });
 }

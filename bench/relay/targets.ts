@@ -3,10 +3,10 @@ import type { ChildProcess } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { found, freePort, type Processes } from "../processes.ts";
 import { sleep } from "./clock.ts";
 import type { Harness } from "./harness.ts";
 import type { Target } from "./messages.ts";
-import { found, freePort, type Processes } from "./processes.ts";
 
 export const TARGET_NAMES = ["direct", "bare", "nginx", "rbees-orcd"] as const;
 export type TargetName = (typeof TARGET_NAMES)[number];

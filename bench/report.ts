@@ -3,7 +3,9 @@
 export interface Verdict {
   readonly what: string;
   readonly value: number;
-  readonly limit: number;
+  /** Exactly one of the two. */
+  readonly at_least?: number;
+  readonly at_most?: number;
   /** What the number counts; ratios have none. */
   readonly unit?: string;
 }
@@ -37,15 +39,13 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 }
 
 export function verdictTable(verdicts: readonly Verdict[]): string {
-  const shown = (value: number, unit: string | undefined) =>
-    unit === undefined ? `${value.toFixed(2)} ×` : `${value.toFixed(value < 10 ? 2 : 1)} ${unit}`;
   return table(
     ["target", "measured", "limit", ""],
-    verdicts.map(({ what, value, limit, unit }) => [
-      what,
-      Number.isNaN(value) ? "–" : shown(value, unit),
-      `≤ ${shown(limit, unit)}`,
-      Number.isNaN(value) ? "not measured" : value <= limit ? "PASS" : "MISS",
-    ]),
+    verdicts.map(({ what, value, at_least, at_most = Number.NaN, unit = "×" }) => {
+      const shown = (number: number) => `${number.toFixed(number < 10 ? 2 : 1)} ${unit}`;
+      const met = at_least === undefined ? value <= at_most : value >= at_least;
+      const limit = at_least === undefined ? `≤ ${shown(at_most)}` : `≥ ${shown(at_least)}`;
+      return Number.isNaN(value) ? [what, "–", limit, "not measured"] : [what, shown(value), limit, met ? "PASS" : "MISS"];
+    }),
   );
 }
