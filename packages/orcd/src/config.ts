@@ -18,7 +18,7 @@ export const settings = {
   service_ms_guess: number({ default: 5000, min: 1, help: "How long a job is thought to run while nothing was measured" }),
   connect_ms_max: number({ default: 5000, min: 10, help: "Longest wait for a worker to accept an attempt's connection" }),
   attempt_silence_ms_max: number({ default: 60_000, min: 100, help: "An attempt whose worker sends nothing for this long is lost" }),
-  replay_bytes_per_job_max: number({ default: 8_388_608, min: 65_536, help: "Event bytes kept per job for readers who resume" }),
+  replay_bytes_per_job_max: number({ default: 16_777_216, min: 65_536, help: "Event bytes kept per job for readers who resume" }),
   replay_bytes_total_max: number({ default: 268_435_456, min: 1_048_576, help: "Event bytes kept over all ended jobs" }),
   replay_after_end_ms: number({ default: 120_000, help: "How long an ended job's events can be read again" }),
   reader_stall_ms_max: number({ default: 30_000, min: 100, help: "A reader that takes nothing for this long is cut off (lagged)" }),
