@@ -4,12 +4,12 @@ import { BACKENDS } from "@rbees/contracts/worker";
 import type { Command } from "commander";
 import type { World } from "./context.ts";
 import { modelNames } from "./pool/catalogue.ts";
-import type { Program } from "./program.ts";
+import type { Verb } from "./verb.ts";
 
-export async function addCompletion(root: Command, program: Program, world: World): Promise<void> {
+export async function addCompletion(root: Command, verbs: readonly Verb[], world: World): Promise<void> {
   const names = await modelNames(world);
   const completion = tab(root, { completionCommandName: "completion" });
-  for (const { path } of program.verbs) {
+  for (const { path } of verbs) {
     const command = completion.commands.get(path);
     const model = command?.options.get("model");
     if (model !== undefined) model.handler = suggest(names, "model");

@@ -31,7 +31,7 @@ export async function runProgram(program: Program, argv: readonly string[], worl
     });
   }
   try {
-    if (completing) await (await import("./completion.ts")).addCompletion(root, program, world);
+    if (completing) await (await import("./completion.ts")).addCompletion(root, program.verbs, world);
     await root.parseAsync([...argv], { from: "user" });
     world.io.progress(undefined);
     return exit;
