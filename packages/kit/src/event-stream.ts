@@ -19,6 +19,7 @@ export class EventStream {
     });
     request.on("error", () => {});
     response.on("error", () => {});
+    this.hold();
     response.writeHead(200, {
       "content-type": "text/event-stream; charset=utf-8",
       "cache-control": "no-cache, no-transform",
@@ -55,6 +56,13 @@ export class EventStream {
   /** The same for text beyond latin1. */
   writeText(text: string): boolean {
     return this.write(Buffer.from(text, "utf8").toString("latin1"));
+  }
+
+  /** What is written in this turn of the event loop leaves as one system call. */
+  hold(): void {
+    const { socket } = this.#response;
+    socket?.cork();
+    process.nextTick(() => socket?.uncork());
   }
 
   /** `: ping`, when nothing was written for `idle_ms`; a reader that is behind gets none. */

@@ -12,6 +12,7 @@ export interface RegistryLimits extends StreamLimits {
 export class JobRegistry {
   readonly #limits: RegistryLimits;
   readonly #pool: SlabPool;
+  readonly #reading = new Set<JobStream>();
   readonly #active = new Map<string, ActiveJob>();
   /** In the order in which they ended. */
   readonly #ended = new Map<string, { stream: JobStream; ended_at_ms: number }>();
@@ -22,7 +23,7 @@ export class JobRegistry {
   }
 
   add(job: Omit<ActiveJob, "stream" | "first_token_at_ms" | "end" | "moved_because">): ActiveJob {
-    const stream = new JobStream(this.#pool, this.#limits, eventIdBase(job.lives));
+    const stream = new JobStream(this.#pool, this.#limits, eventIdBase(job.lives), this.#reading);
     const active: ActiveJob = { ...job, stream, first_token_at_ms: null, end: undefined, moved_because: "" };
     this.#active.set(job.id, active);
     return active;
@@ -56,7 +57,6 @@ export class JobRegistry {
       stream.release();
       this.#ended.delete(id);
     }
-    for (const { stream } of this.#active.values()) stream.cutStalled(now_ms);
-    for (const { stream } of this.#ended.values()) stream.cutStalled(now_ms);
+    for (const stream of this.#reading) stream.cutStalled(now_ms);
   }
 }

@@ -34,8 +34,14 @@ export class JobStream {
   #ended = false;
   #released = false;
 
-  /** `base`: ids begin after it, so that they rise over restarts of the orchestrator too. */
-  constructor(pool: SlabPool, limits: StreamLimits, base: number) {
+  readonly #reading: Set<JobStream>;
+
+  /**
+   * `base`: ids begin after it, so that they rise over restarts of the orchestrator too. `reading`: holds the streams that
+   * somebody reads, so that nobody has to look at the others.
+   */
+  constructor(pool: SlabPool, limits: StreamLimits, base: number, reading: Set<JobStream>) {
+    this.#reading = reading;
     this.#log = new ReplayLog(pool, limits.replay_bytes_per_job_max, base);
     this.#limits = limits;
   }
@@ -54,8 +60,11 @@ export class JobStream {
   }
 
   append(event: JobEvent): void {
+    const last = event.type === "end" || event.type === "error";
+    // The last event and the end of the response leave as one write.
+    if (last) for (const { stream } of this.#readers) stream.hold();
     this.appendBlock(Buffer.from(encodeEvent(event), "utf8").toString("latin1"));
-    if (event.type === "end" || event.type === "error") this.#close();
+    if (last) this.#close();
   }
 
   /** An event without its id line, as the latin1 string of its bytes: the hot path of the relay. */
@@ -81,7 +90,8 @@ export class JobStream {
   attach(stream: EventStream, after_id: number): void {
     const reader: Reader = { stream, id: Math.max(after_id, this.first_id - 1), blocked_at_ms: undefined, waiting_bytes: 0 };
     this.#readers.add(reader);
-    stream.onClose(() => this.#readers.delete(reader));
+    this.#reading.add(this);
+    stream.onClose(() => this.#leave(reader));
     stream.onDrain(() => {
       reader.blocked_at_ms = undefined;
       this.#catchUp(reader);
@@ -111,8 +121,13 @@ export class JobStream {
     }
   }
 
-  #cutOff(reader: Reader): void {
+  #leave(reader: Reader): void {
     this.#readers.delete(reader);
+    if (this.#readers.size === 0) this.#reading.delete(this);
+  }
+
+  #cutOff(reader: Reader): void {
+    this.#leave(reader);
     const { title, retriable } = ERRORS.LAGGED;
     // Without an id: it is no event of the job, and the reader's last id must stay what it was.
     reader.stream.writeText(encodeEvent({ type: "error", code: "LAGGED", message: `${title}.`, retriable } as JobEvent));

@@ -4,6 +4,8 @@
  */
 
 const SLAB_BYTES = 4096;
+/** Objects and offsets of a small log: so many ended jobs count too, not only their text. */
+const LOG_BYTES = 2048;
 
 /** Slabs that no log holds at the moment, ready for the next one. */
 export class SlabPool {
@@ -11,14 +13,24 @@ export class SlabPool {
   readonly #kept_max: number;
   #lent = 0;
   #sealed_bytes = 0;
+  #logs = 0;
 
   /** `kept_bytes_max`: how much of what comes back is kept for reuse. */
   constructor(kept_bytes_max: number) {
     this.#kept_max = Math.floor(kept_bytes_max / SLAB_BYTES);
   }
 
+  /** What all logs hold, and about what each costs beside its bytes. */
   get lent_bytes(): number {
-    return this.#lent * SLAB_BYTES + this.#sealed_bytes;
+    return this.#lent * SLAB_BYTES + this.#sealed_bytes + this.#logs * LOG_BYTES;
+  }
+
+  opened(): void {
+    this.#logs += 1;
+  }
+
+  closed(): void {
+    this.#logs -= 1;
   }
 
   /** A log that will not grow keeps exactly its bytes, and the slab goes to the next one. */
@@ -56,6 +68,7 @@ export class ReplayLog {
   #offsets = new Float64Array(64);
   #events = 0;
   #bytes = 0;
+  #released = false;
   /** Bytes in the last slab once it is sealed. */
   #sealed_bytes = 0;
 
@@ -64,6 +77,7 @@ export class ReplayLog {
     this.#pool = pool;
     this.#bytes_max = bytes_max;
     this.#base = base;
+    pool.opened();
   }
 
   get last_id(): number {
@@ -143,6 +157,9 @@ export class ReplayLog {
 
   /** Gives the slabs back; nothing can be read any more. */
   release(): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#pool.closed();
     if (this.#sealed_bytes > 0) {
       this.#slabs.pop();
       this.#dropped += 1;
