@@ -7,6 +7,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { LlamaContextSequence, Token } from "node-llama-cpp";
 import type { Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
 import { chooseSlot } from "../slots.ts";
+import { Batch } from "./batch.ts";
 import { type LoadedModel, loadModel, startLlama } from "./load.ts";
 import { promptTokens } from "./prompt.ts";
 import { Run } from "./run.ts";
@@ -32,6 +33,8 @@ export class LlamaEngine implements Engine {
   #options: EngineOptions | undefined;
   #events: EngineEvents | undefined;
   #slots: Slot[] = [];
+  /** The quick way to compute a step; undefined where the binding does not offer it. */
+  #batch: Batch | undefined;
   #working = false;
   #last_was_prefill = false;
 
@@ -50,6 +53,10 @@ export class LlamaEngine implements Engine {
       run: undefined,
       prompt_tokens: 0,
     }));
+    this.#batch = Batch.on(
+      model.context,
+      this.#slots.map(({ sequence }) => sequence),
+    );
     await this.#checkNumbers();
     return model.facts;
   }
@@ -140,7 +147,7 @@ export class LlamaEngine implements Engine {
     // A slot that is free is said to be so at once, not after the step that goes on without it.
     if (reports.length > 0) this.#loaded().events.step(reports.splice(0));
     const work = this.#plan();
-    const results = await Promise.all(work.map((item) => this.#compute(item)));
+    const results = await this.#computeAll(work);
     for (const [index, { run, tokens, draw }] of work.entries()) {
       const slot = this.#slots[run.slot];
       if (run.prefilling) {
@@ -199,7 +206,17 @@ export class LlamaEngine implements Engine {
     return answers.slice(this.#turn, this.#turn + 1);
   }
 
-  /** Computes tokens in the run's slot; the drawn token, if one was asked for. */
+  async #computeAll(work: readonly Work[]): Promise<(number | undefined)[]> {
+    if (this.#batch === undefined) return await Promise.all(work.map((item) => this.#compute(item)));
+    return await this.#batch.compute(
+      work.flatMap(({ run, tokens, draw }) => {
+        const sequence = this.#slots[run.slot]?.sequence;
+        return sequence === undefined ? [] : [{ sequence, tokens, sampling: draw ? run.sampling : undefined }];
+      }),
+    );
+  }
+
+  /** The public way: computes tokens in the run's slot; the drawn token, if one was asked for. */
   async #compute({ run, tokens, draw }: Work): Promise<number | undefined> {
     const sequence = this.#slots[run.slot]?.sequence;
     const generate = { generateNext: { token: true, options: run.sampling } };

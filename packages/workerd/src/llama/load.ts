@@ -6,7 +6,6 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { getLlama, InsufficientMemoryError, type Llama, type LlamaContext, LlamaLogLevel, type LlamaModel } from "node-llama-cpp";
 import type { EngineOptions, ModelFacts } from "../engine.ts";
 import type { PromptModel } from "./prompt.ts";
-import { poolSamplers } from "./sampler-pool.ts";
 import { TokenBytes } from "./vocabulary.ts";
 
 /** The package's version is pinned; a test holds this equal to it. */
@@ -37,7 +36,6 @@ export async function startLlama({ backend, threads }: EngineOptions, complain: 
       if (level === LlamaLogLevel.error || level === LlamaLogLevel.fatal) complain(message.trim());
     },
   });
-  poolSamplers(llama);
   return llama;
 }
 
