@@ -63,6 +63,7 @@ async function main(): Promise<void> {
           deterministic: values.deterministic === true,
           tokens_per_second: 12.5,
           memory_bytes: 5_000_000,
+          pid: process.pid,
           uptime_seconds: Math.round(process.uptime()),
           registered: true,
           engine: { name: "fake", version: "1" },

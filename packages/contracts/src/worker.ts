@@ -116,6 +116,7 @@ export const WorkerHealth = z
     deterministic: z.boolean(),
     tokens_per_second: z.number(),
     memory_bytes: z.int(),
+    pid: z.int().positive().describe("On its own host: tells it from another worker that took the same port"),
     uptime_seconds: z.number(),
     registered: z.boolean().describe("Whether the orchestrator knows this worker"),
     engine: z.object({ name: z.string(), version: z.string() }),

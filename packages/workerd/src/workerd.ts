@@ -196,6 +196,7 @@ class Life implements Workerd {
       deterministic,
       tokens_per_second: this.attempts.tokens_per_second,
       memory_bytes: this.#memoryBytes(),
+      pid: process.pid,
       uptime_seconds: this.#uptimeSeconds(),
       registered: this.#enlist?.registered ?? false,
       engine,

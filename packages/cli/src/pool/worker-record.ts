@@ -87,7 +87,8 @@ export function workerAt(record: { host: string; port: number }) {
 export async function healthOf(record: WorkerRecord): Promise<WorkerHealth | undefined> {
   try {
     const health = await workerAt(record).call("health", {}, { signal: AbortSignal.timeout(HEALTH_MS_MAX) });
-    return health.worker_id === record.worker_id ? health : undefined;
+    // By pid as well: two users of this host may have chosen the same port and id before either listened.
+    return health.worker_id === record.worker_id && health.pid === record.process.pid ? health : undefined;
   } catch {
     return undefined;
   }
