@@ -26,17 +26,21 @@ export type Json = any;
 
 export async function startHarness(context: TestContext, overrides: Partial<OrcdConfig> = {}, data_dir?: string): Promise<Harness> {
   const folder = data_dir ?? mkdtempSync(join(tmpdir(), "rbees-orcd-"));
-  if (data_dir === undefined) context.after(() => rmSync(folder, { recursive: true, force: true }));
+  let stop = async () => {};
+  context.after(async () => {
+    await stop();
+    if (data_dir === undefined) rmSync(folder, { recursive: true, force: true });
+  });
   const { config } = loadConfig(settings, { section: "orcd", argv: ["--port", "0"], env: {} });
   const orcd = await createOrcd(
     { ...config, tick_ms: 10, retry_backoff_ms: 5, worker_inhibit_ms: 20, drain_ms: 50, ...overrides },
     { log: silentLog(), data_dir: folder, fatal: () => {} },
   );
   const workers: FakeWorker[] = [];
-  context.after(async () => {
+  stop = async () => {
     await orcd.stop();
     for (const worker of workers) await worker.close();
-  });
+  };
   const { url } = orcd;
   const get = (path: string, headers: Record<string, string> = {}) => fetch(url + path, { headers });
   return {
