@@ -1,6 +1,7 @@
 /** Submitters that wait for their commit, against the orchestrator's store alone; prints the CPU it took per job. */
 import { openStore } from "../../packages/orcd/src/store/open.ts";
 import type { Change } from "../../packages/orcd/src/store/port.ts";
+import { NOT_BEGUN } from "../../packages/orcd/src/store/schema.ts";
 
 const WARM_MS = 700;
 const WINDOW_MS = 1500;
@@ -26,30 +27,15 @@ function changes(n: number): Change[] {
     {
       table: "jobs",
       insert: {
+        ...NOT_BEGUN,
         id,
         status: "queued",
         model: "bench",
         priority: "interactive",
         request,
         correlation_id: id,
-        attempt: 0,
-        spent: 0,
-        worker_id: null,
         lives: 0,
         submitted_at_ms: 1_700_000_000_000 + n,
-        started_at_ms: null,
-        first_token_at_ms: null,
-        ended_at_ms: null,
-        stop_reason: null,
-        tokens_in: null,
-        tokens_out: null,
-        tokens_cached: null,
-        prefill_ms: null,
-        decode_ms: null,
-        text: "",
-        error_code: null,
-        error_message: null,
-        error_retriable: null,
       },
     },
     {

@@ -87,7 +87,7 @@ export class Deeds {
     const tokens = this.#continueFrom(job);
     const { request } = job;
     const { prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop } = request;
-    const sampling = defined({ max_tokens, temperature, top_p, top_k, min_p, seed, stop });
+    const sampling = defined({ temperature, top_p, top_k, min_p, seed, stop });
     const continued = tokens.length > 0 ? { continue_from: { tokens } } : {};
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
     const abort = link.execute({ job_id, attempt, prompt, raw, max_tokens, ...sampling, ...continued }, job.correlation_id, {
@@ -118,10 +118,10 @@ export class Deeds {
 
   /** The tokens the next attempt continues after; none when it begins from the start. */
   #continueFrom(job: ActiveJob): number[] {
-    const tokens = sentTokens(job);
-    if (tokens !== undefined && !job.begins_anew) return tokens;
-    const reason = tokens === undefined ? "more was sent than is kept for replay" : "the orchestrator was restarted";
-    if (job.begins_anew || tokens === undefined) job.stream.append({ type: "restarted", reason });
+    const tokens = job.begins_anew ? undefined : sentTokens(job);
+    if (tokens !== undefined) return tokens;
+    const reason = job.begins_anew ? "the orchestrator was restarted" : "more was sent than is kept for replay";
+    job.stream.append({ type: "restarted", reason });
     job.begins_anew = false;
     return [];
   }

@@ -7,6 +7,7 @@ import type { Decision } from "@rbees/core/step";
 import { type ActiveJob, textSoFar } from "./active-job.ts";
 import type { AuditValue } from "./store/audit-chain.ts";
 import type { Change } from "./store/port.ts";
+import { NOT_BEGUN } from "./store/schema.ts";
 
 type Fields = { readonly [key: string]: AuditValue };
 
@@ -83,30 +84,15 @@ function jobRow(job: ActiveJob): Change {
   return {
     table: "jobs",
     insert: {
+      ...NOT_BEGUN,
       id: job.id,
       status: "queued",
       model: asked.model,
       priority: asked.priority,
       request: JSON.stringify(asked),
       correlation_id: job.correlation_id,
-      attempt: 0,
-      spent: 0,
-      worker_id: null,
       lives: job.lives,
       submitted_at_ms: job.submitted_at_ms,
-      started_at_ms: null,
-      first_token_at_ms: null,
-      ended_at_ms: null,
-      stop_reason: null,
-      tokens_in: null,
-      tokens_out: null,
-      tokens_cached: null,
-      prefill_ms: null,
-      decode_ms: null,
-      text: "",
-      error_code: null,
-      error_message: null,
-      error_retriable: null,
     },
   };
 }

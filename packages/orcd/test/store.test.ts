@@ -9,6 +9,7 @@ import fc from "fast-check";
 import { type AuditValue, type ChainedEntry, canonicalJson, chain, firstBroken, GENESIS } from "../src/store/audit-chain.ts";
 import { openStore } from "../src/store/open.ts";
 import type { Change, Store } from "../src/store/port.ts";
+import { NOT_BEGUN } from "../src/store/schema.ts";
 import { eventsOf, startHarness } from "./harness.ts";
 
 function folder(t: TestContext): string {
@@ -24,32 +25,18 @@ async function open(t: TestContext, path: string): Promise<Store> {
 }
 
 function job(id: string, status = "queued"): Change {
-  const empty = {
-    worker_id: null,
-    started_at_ms: null,
-    first_token_at_ms: null,
-    ended_at_ms: null,
-    stop_reason: null,
-    tokens_in: null,
-    tokens_out: null,
-    tokens_cached: null,
-  };
-  const more = { prefill_ms: null, decode_ms: null, text: "", error_code: null, error_message: null, error_retriable: null };
   return {
     table: "jobs",
     insert: {
+      ...NOT_BEGUN,
       id,
       status,
       model: "m",
       priority: "batch",
       request: "{}",
       correlation_id: "c",
-      attempt: 0,
-      spent: 0,
       lives: 0,
       submitted_at_ms: 1,
-      ...empty,
-      ...more,
     },
   };
 }

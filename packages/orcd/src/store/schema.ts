@@ -36,6 +36,26 @@ export interface JobTable {
   error_retriable: number | null;
 }
 
+/** What a row says of a job that has not begun. */
+export const NOT_BEGUN = {
+  attempt: 0,
+  spent: 0,
+  worker_id: null,
+  started_at_ms: null,
+  first_token_at_ms: null,
+  ended_at_ms: null,
+  stop_reason: null,
+  tokens_in: null,
+  tokens_out: null,
+  tokens_cached: null,
+  prefill_ms: null,
+  decode_ms: null,
+  text: "",
+  error_code: null,
+  error_message: null,
+  error_retriable: null,
+} as const satisfies Partial<JobTable>;
+
 export interface AttemptTable {
   job_id: string;
   attempt: number;
