@@ -1,7 +1,6 @@
 /** Submitters that wait for their commit, against the orchestrator's store alone; prints the CPU it took per job. */
 import { openStore } from "../../packages/orcd/src/store/open.ts";
 import type { Change } from "../../packages/orcd/src/store/port.ts";
-import { NOT_BEGUN } from "../../packages/orcd/src/store/schema.ts";
 
 const WARM_MS = 700;
 const WINDOW_MS = 1500;
@@ -27,7 +26,6 @@ function changes(n: number): Change[] {
     {
       table: "jobs",
       insert: {
-        ...NOT_BEGUN,
         id,
         status: "queued",
         model: "bench",

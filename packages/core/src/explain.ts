@@ -1,5 +1,5 @@
 /** Why a job runs where it does, or what it waits for: the same checks that place it, told to people. */
-import { feasible } from "./place.ts";
+import { obstacle, reasonFor } from "./place.ts";
 import { position } from "./queue.ts";
 import type { Job, State } from "./state.ts";
 
@@ -16,10 +16,10 @@ export function explain(state: State, job_id: string, now_ms: number): Explained
     if (worker_id === job.worker_id) {
       return { worker_id, verdict: "chosen" as const, reason: `attempt ${job.attempt} runs there: ${whyChosen(job, worker_id)}` };
     }
-    const verdict = feasible(state, job, worker, now_ms);
-    return verdict.possible
+    const found = obstacle(state, job, worker, now_ms);
+    return found === undefined
       ? { worker_id, verdict: "possible" as const, reason: "it has a free slot" }
-      : { worker_id, verdict: "excluded" as const, reason: verdict.reason };
+      : { worker_id, verdict: "excluded" as const, reason: reasonFor(found, job, worker, now_ms) };
   });
   return { answer: answerFor(state, job, workers.length, now_ms), workers };
 }

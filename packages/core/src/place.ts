@@ -4,29 +4,42 @@
  */
 import { isSilent, type Job, type State, type Worker } from "./state.ts";
 
-export type Verdict = { possible: true } | { possible: false; reason: string };
+/** What can stand between a job and a worker. */
+export type Obstacle = "other model" | "pinned elsewhere" | "avoided" | "draining" | "silent" | "context" | "busy" | "inhibited";
 
-const POSSIBLE: Verdict = { possible: true };
-
-/** The filter: may this job run on this worker now? The first failed check is the reason. */
-export function feasible(state: State, job: Job, worker: Worker, now_ms: number): Verdict {
-  const { spec } = job;
-  if (worker.spec.model !== spec.model) return excluded(`it serves ${worker.spec.model}, not ${spec.model}`);
-  if (spec.pin !== null && spec.pin !== worker.spec.id) return excluded(`the job is pinned to ${spec.pin}`);
-  if (spec.avoid.includes(worker.spec.id)) return excluded("the job avoids it");
-  if (worker.draining) return excluded("it is draining");
-  if (isSilent(state, worker, now_ms)) return excluded(`no heartbeat for ${now_ms - worker.last_beat_ms} ms`);
-  if (worker.spec.context_size !== null && spec.max_tokens >= worker.spec.context_size) {
-    return excluded(`max_tokens ${spec.max_tokens} leaves no room for a prompt in its context of ${worker.spec.context_size} tokens`);
-  }
-  if (worker.running.size >= worker.spec.slots) return excluded(`all ${worker.spec.slots} slots are busy`);
-  if (worker.inhibited_until_ms > now_ms)
-    return excluded(`it refused or was unreachable; left alone for ${worker.inhibited_until_ms - now_ms} ms`);
-  return POSSIBLE;
+/** The filter: what keeps this job from running on this worker now; the first failed check. */
+export function obstacle(state: State, { spec }: Job, worker: Worker, now_ms: number): Obstacle | undefined {
+  if (worker.spec.model !== spec.model) return "other model";
+  if (spec.pin !== null && spec.pin !== worker.spec.id) return "pinned elsewhere";
+  if (spec.avoid.includes(worker.spec.id)) return "avoided";
+  if (worker.draining) return "draining";
+  if (isSilent(state, worker, now_ms)) return "silent";
+  if (worker.spec.context_size !== null && spec.max_tokens >= worker.spec.context_size) return "context";
+  if (worker.running.size >= worker.spec.slots) return "busy";
+  if (worker.inhibited_until_ms > now_ms) return "inhibited";
+  return undefined;
 }
 
-function excluded(reason: string): Verdict {
-  return { possible: false, reason };
+/** The obstacle in words, for people. */
+export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms: number): string {
+  switch (found) {
+    case "other model":
+      return `it serves ${worker.spec.model}, not ${spec.model}`;
+    case "pinned elsewhere":
+      return `the job is pinned to ${spec.pin}`;
+    case "avoided":
+      return "the job avoids it";
+    case "draining":
+      return "it is draining";
+    case "silent":
+      return `no heartbeat for ${now_ms - worker.last_beat_ms} ms`;
+    case "context":
+      return `max_tokens ${spec.max_tokens} leaves no room for a prompt in its context of ${worker.spec.context_size} tokens`;
+    case "busy":
+      return `all ${worker.spec.slots} slots are busy`;
+    case "inhibited":
+      return `it refused or was unreachable; left alone for ${worker.inhibited_until_ms - now_ms} ms`;
+  }
 }
 
 /** The score: more is better. The worker that lost the job's last attempt comes last, even if the job prefers it. */
@@ -40,7 +53,7 @@ export function place(state: State, job: Job, now_ms: number): Worker | undefine
   let best: Worker | undefined;
   let bestScore = Number.NEGATIVE_INFINITY;
   for (const worker of state.workers.values()) {
-    if (!feasible(state, job, worker, now_ms).possible) continue;
+    if (obstacle(state, job, worker, now_ms) !== undefined) continue;
     const points = score(job, worker);
     if (points > bestScore || (points === bestScore && best !== undefined && worker.last_dispatch < best.last_dispatch)) {
       best = worker;

@@ -1,10 +1,11 @@
 /** The waiting jobs: FIFO within a priority, jobs that lost their worker before new ones. */
+import { LiveMap } from "./live-map.ts";
 import { type Job, PRIORITIES, type Priority, type Queue, queueKey, type State } from "./state.ts";
 
 function emptyQueue(): Queue {
   return {
-    returned: { interactive: new Map(), batch: new Map() },
-    fresh: { interactive: new Map(), batch: new Map() },
+    returned: { interactive: new LiveMap(), batch: new LiveMap() },
+    fresh: { interactive: new LiveMap(), batch: new LiveMap() },
   };
 }
 

@@ -1,5 +1,7 @@
 /** What the orchestrator knows: jobs that have not ended, workers, queues. Plain data; only `step` changes it. */
 
+import { LiveMap } from "./live-map.ts";
+
 export const PRIORITIES = ["interactive", "batch"] as const;
 export type Priority = (typeof PRIORITIES)[number];
 
@@ -67,13 +69,13 @@ export interface Worker {
 
 /** Jobs of one model (or one pinned worker) that wait: those that came back first, then in order of submission. */
 export interface Queue {
-  readonly returned: Record<Priority, Map<string, Job>>;
-  readonly fresh: Record<Priority, Map<string, Job>>;
+  readonly returned: Record<Priority, LiveMap<Job>>;
+  readonly fresh: Record<Priority, LiveMap<Job>>;
 }
 
 export interface State {
   readonly limits: Limits;
-  readonly jobs: Map<string, Job>;
+  readonly jobs: LiveMap<Job>;
   readonly workers: Map<string, Worker>;
   /** By `queueKey`. */
   readonly queues: Map<string, Queue>;
@@ -91,7 +93,7 @@ export interface State {
 export function createState(limits: Limits, models: Iterable<string> = []): State {
   return {
     limits,
-    jobs: new Map(),
+    jobs: new LiveMap(),
     workers: new Map(),
     queues: new Map(),
     queued: 0,

@@ -111,8 +111,15 @@ function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): v
     out.push({ type: "refuse", job_id: spec.id, ...refusal });
     return;
   }
-  const ahead = lengthAhead(state, job);
   state.jobs.set(spec.id, job);
+  // Nobody waits: what draining the queue would find, without joining it first.
+  const worker = state.queued === 0 && !state.halted ? place(state, job, now_ms) : undefined;
+  if (worker !== undefined) {
+    out.push({ type: "accept", job_id: spec.id, position: 0, eta_ms: 0 });
+    dispatch(state, job, worker, now_ms, out);
+    return;
+  }
+  const ahead = lengthAhead(state, job);
   enqueue(state, job);
   const dispatches: Decision[] = [];
   drain(state, spec.model, now_ms, dispatches);
@@ -139,12 +146,8 @@ function admission(state: State, job: Job, now_ms: number): { code: RefusalCode;
       retry_after_ms: state.limits.worker_silence_ms_max,
     };
   }
-  // A worker that declares no context is thought to hold anything: placing thinks so too.
-  const contexts = [...state.workers.values()].flatMap(({ spec }) =>
-    spec.model === model && (pin === null || pin === spec.id) ? [spec.context_size ?? Number.POSITIVE_INFINITY] : [],
-  );
-  const largest = Math.max(...contexts);
-  if (contexts.length > 0 && max_tokens >= largest) {
+  const largest = largestContext(state, job.spec);
+  if (max_tokens >= largest) {
     return {
       code: "CONTEXT_TOO_LARGE",
       message: `max_tokens is ${max_tokens}, and the largest context for ${model} holds ${largest} tokens, prompt and answer together.`,
@@ -160,9 +163,19 @@ function admission(state: State, job: Job, now_ms: number): { code: RefusalCode;
   return undefined;
 }
 
+/** The largest context that the job could have; infinite while no worker is there for it, or one does not say how much it holds. */
+function largestContext(state: State, { model, pin }: JobSpec): number {
+  let largest = 0;
+  for (const { spec } of state.workers.values()) {
+    if (spec.model === model && (pin === null || pin === spec.id))
+      largest = Math.max(largest, spec.context_size ?? Number.POSITIVE_INFINITY);
+  }
+  return largest === 0 ? Number.POSITIVE_INFINITY : largest;
+}
+
 /** Gives free slots to the waiting jobs of a model; the same for a new job, a free slot, a new worker. */
 function drain(state: State, model: string, now_ms: number, out: Decision[]): void {
-  let free = state.halted ? 0 : freeSlots(state, model, now_ms);
+  let free = state.halted || state.queued === 0 ? 0 : freeSlots(state, model, now_ms);
   if (free === 0) return;
   const pinned = [...state.workers.values()].filter(({ spec }) => spec.model === model).map(({ spec }) => pinKey(spec.id, model));
   for (const priority of PRIORITIES) {

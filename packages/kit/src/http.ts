@@ -8,6 +8,7 @@ import { type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@r
 import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
 import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import { EventStream } from "./event-stream.ts";
+import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
 
 export type Request<R extends Route> = Input<R> & {
@@ -48,7 +49,7 @@ const CORRELATION_ID = /^[A-Za-z0-9-]{1,64}$/;
 
 export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<T>, options: ServeOptions): Promise<Served> {
   const { log } = options;
-  const streams = new Set<EventStream>();
+  const streams = new LiveSet<EventStream>();
   const app = fastify({
     logger: false,
     bodyLimit: options.body_bytes_max,
@@ -71,9 +72,6 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   });
   // Else text would reach a route as its body, and be told that it is no object instead of that it is no JSON.
   app.removeContentTypeParser("text/plain");
-  app.addHook("onRequest", async (request, reply) => {
-    reply.header("x-correlation-id", request.id);
-  });
   app.setErrorHandler((error, request, reply) => refuse(toRbeesError(error, options), request, reply, log));
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split("?", 1)[0];
@@ -93,6 +91,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
       handler: async (request, reply) => {
         const answer = await handler(parseRequest(route, request));
         if ("events" in answer) return openStream(answer, request, reply, streams);
+        reply.header("x-correlation-id", request.id);
         if ("json" in answer)
           return reply
             .code(answer.status ?? 200)
@@ -172,12 +171,11 @@ function openStream(
   answer: Extract<Reply, { events: unknown }>,
   request: FastifyRequest,
   reply: FastifyReply,
-  streams: Set<EventStream>,
+  streams: LiveSet<EventStream>,
 ): FastifyReply {
   reply.hijack();
   const stream = new EventStream(request.raw, reply.raw, { "x-correlation-id": request.id, ...answer.headers });
-  streams.add(stream);
-  stream.onClose(() => streams.delete(stream));
+  stream.onClose(streams.add(stream));
   answer.events(stream);
   return reply;
 }

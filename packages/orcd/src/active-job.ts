@@ -30,9 +30,9 @@ export function eventIdBase(lives: number): number {
 export function sentTokens(job: ActiveJob): number[] | undefined {
   if (job.stream.first_id > eventIdBase(job.lives) + 1) return undefined;
   let tokens: number[] = [];
-  for (const event of job.stream.events()) {
+  for (const event of job.stream.events(["token", "restarted"])) {
     if (event.type === "restarted") tokens = [];
-    if (event.type === "token") tokens.push(...(event["ids"] as number[]));
+    else tokens.push(...(event["ids"] as number[]));
   }
   return tokens;
 }
@@ -40,9 +40,9 @@ export function sentTokens(job: ActiveJob): number[] | undefined {
 /** The answer so far. */
 export function textSoFar(job: ActiveJob): string {
   let text = "";
-  for (const event of job.stream.events()) {
+  for (const event of job.stream.events(["token", "restarted"])) {
     if (event.type === "restarted") text = "";
-    if (event.type === "token") text += event["t"] as string;
+    else text += event["t"] as string;
   }
   return text;
 }

@@ -2,6 +2,7 @@
 
 import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
+import { LiveMap } from "@rbees/core/live-map";
 import type { AttemptOutcome, Decision } from "@rbees/core/step";
 import type { Log } from "@rbees/kit/log";
 import { type ActiveJob, sentTokens } from "./active-job.ts";
@@ -20,7 +21,7 @@ export interface DeedPorts {
 export class Deeds {
   readonly #ports: DeedPorts;
   /** How to end each running attempt. */
-  readonly #running = new Map<string, () => void>();
+  readonly #running = new LiveMap<() => void>();
 
   constructor(ports: DeedPorts) {
     this.#ports = ports;
@@ -87,10 +88,11 @@ export class Deeds {
     const tokens = this.#continueFrom(job);
     const { request } = job;
     const { prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop } = request;
-    const sampling = defined({ temperature, top_p, top_k, min_p, seed, stop });
-    const continued = tokens.length > 0 ? { continue_from: { tokens } } : {};
+    const continue_from = tokens.length > 0 ? { tokens } : undefined;
+    const asked = { job_id, attempt, prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop, continue_from };
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
-    const abort = link.execute({ job_id, attempt, prompt, raw, max_tokens, ...sampling, ...continued }, job.correlation_id, {
+    const abort = link.execute(asked, job.correlation_id, {
+      onBurst: () => job.stream.hold(),
       onToken(block) {
         if (job.first_token_at_ms === null) {
           job.first_token_at_ms = Date.now();
@@ -98,18 +100,16 @@ export class Deeds {
         }
         job.stream.appendBlock(block);
       },
+      onStarted() {
+        job.stream.append(
+          tokens.length > 0
+            ? { type: "migrated", attempt, worker_id, reason: job.moved_because }
+            : { type: "started", job_id, attempt, worker_id, model: request.model },
+        );
+      },
       onEvent(event) {
         if (event.type === "end") job.end = event;
         else if (event.type === "metrics") job.stream.append(event);
-        else if (event.type === "started") {
-          // What the worker calls itself is its affair: the client is told what the registry knows.
-          const reason = job.moved_because;
-          job.stream.append(
-            tokens.length > 0
-              ? { type: "migrated", attempt, worker_id, reason }
-              : { type: "started", job_id, attempt, worker_id, model: request.model },
-          );
-        }
       },
       onEnded: ended,
     });
@@ -118,6 +118,7 @@ export class Deeds {
 
   /** The tokens the next attempt continues after; none when it begins from the start. */
   #continueFrom(job: ActiveJob): number[] {
+    if (job.attempt === 1) return [];
     const tokens = job.begins_anew ? undefined : sentTokens(job);
     if (tokens !== undefined) return tokens;
     const reason = job.begins_anew ? "the orchestrator was restarted" : "more was sent than is kept for replay";
@@ -149,11 +150,4 @@ export class Deeds {
 
 function attemptName(job_id: string, attempt: number): string {
   return `${job_id}#${attempt}`;
-}
-
-/** Without the members that are undefined. */
-function defined<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]?: Exclude<T[K], undefined>;
-  };
 }

@@ -1,10 +1,13 @@
-/** The jobs this process holds: those that have not ended, and the streams of those that have, for readers who come late. */
+/** The jobs this process holds: those that have not ended, and the events of those that have, for readers who come late. */
 import { performance } from "node:perf_hooks";
+import { LiveMap } from "@rbees/core/live-map";
+import { LiveSet } from "@rbees/kit/live-set";
 import { type ActiveJob, eventIdBase } from "./active-job.ts";
-import { JobStream, type StreamLimits } from "./job-stream.ts";
-import { SlabPool } from "./replay-log.ts";
+import { JobStream, type Reading, type StreamLimits } from "./job-stream.ts";
+import { ReplayLog, SlabPool } from "./replay-log.ts";
 
 export interface RegistryLimits extends StreamLimits {
+  replay_bytes_per_job_max: number;
   replay_bytes_total_max: number;
   replay_after_end_ms: number;
 }
@@ -12,10 +15,10 @@ export interface RegistryLimits extends StreamLimits {
 export class JobRegistry {
   readonly #limits: RegistryLimits;
   readonly #pool: SlabPool;
-  readonly #reading = new Set<JobStream>();
-  readonly #active = new Map<string, ActiveJob>();
+  readonly #reading: Reading = new LiveSet();
+  readonly #active = new LiveMap<ActiveJob>();
   /** In the order in which they ended. */
-  readonly #ended = new Map<string, { stream: JobStream; ended_at_ms: number }>();
+  readonly #ended = new Map<string, ReplayLog>();
 
   constructor(limits: RegistryLimits) {
     this.#limits = limits;
@@ -23,9 +26,22 @@ export class JobRegistry {
   }
 
   add(job: Omit<ActiveJob, "stream" | "first_token_at_ms" | "end" | "moved_because">): ActiveJob {
-    const stream = new JobStream(this.#pool, this.#limits, eventIdBase(job.lives), this.#reading);
-    const active: ActiveJob = { ...job, stream, first_token_at_ms: null, end: undefined, moved_because: "" };
-    this.#active.set(job.id, active);
+    const log = new ReplayLog(this.#pool, this.#limits.replay_bytes_per_job_max, eventIdBase(job.lives));
+    const { id, request, correlation_id, submitted_at_ms, lives, attempt, begins_anew } = job;
+    const active: ActiveJob = {
+      id,
+      request,
+      correlation_id,
+      submitted_at_ms,
+      lives,
+      attempt,
+      begins_anew,
+      stream: new JobStream(log, this.#limits, this.#reading),
+      first_token_at_ms: null,
+      end: undefined,
+      moved_because: "",
+    };
+    this.#active.set(id, active);
     return active;
   }
 
@@ -35,28 +51,39 @@ export class JobRegistry {
 
   /** The stream of a job that runs or ended a short while ago. */
   stream(id: string): JobStream | undefined {
-    return this.#active.get(id)?.stream ?? this.#ended.get(id)?.stream;
+    const active = this.#active.get(id);
+    if (active !== undefined) return active.stream;
+    const log = this.#ended.get(id);
+    return log === undefined ? undefined : (this.#read(log) ?? new JobStream(log, this.#limits, this.#reading));
   }
 
   drop(id: string): void {
-    this.#active.get(id)?.stream.release();
+    this.#active.get(id)?.stream.log.release();
     this.#active.delete(id);
   }
 
-  end(job: ActiveJob): void {
-    this.#active.delete(job.id);
-    this.#ended.set(job.id, { stream: job.stream, ended_at_ms: performance.now() });
+  /** Its stream has had its last event: only the log is kept. */
+  end({ id, stream }: ActiveJob): void {
+    this.#active.delete(id);
+    this.#ended.set(id, stream.log);
   }
 
   /** Lets go of what has been kept long enough, and of the oldest when all of it together is too much; cuts stalled readers. */
   sweep(): void {
     const now_ms = performance.now();
-    for (const [id, { stream, ended_at_ms }] of this.#ended) {
-      const keep = now_ms - ended_at_ms < this.#limits.replay_after_end_ms && this.#pool.lent_bytes <= this.#limits.replay_bytes_total_max;
-      if (keep) break;
-      stream.release();
+    const { replay_after_end_ms, replay_bytes_total_max } = this.#limits;
+    for (const [id, log] of this.#ended) {
+      if (now_ms - (log.sealed_at_ms ?? now_ms) < replay_after_end_ms && this.#pool.lent_bytes <= replay_bytes_total_max) break;
+      this.#read(log)?.cutAll();
+      log.release();
       this.#ended.delete(id);
     }
     for (const stream of this.#reading) stream.cutStalled(now_ms);
+  }
+
+  /** The stream through which an ended job is being read, if there is one. */
+  #read(log: ReplayLog): JobStream | undefined {
+    for (const stream of this.#reading) if (stream.log === log) return stream;
+    return undefined;
   }
 }

@@ -7,7 +7,8 @@ import { ERRORS } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
 import { encodeEvent } from "@rbees/contracts/sse";
 import type { EventStream } from "@rbees/kit/event-stream";
-import { ReplayLog, type SlabPool } from "./replay-log.ts";
+import type { LiveSet } from "@rbees/kit/live-set";
+import type { ReplayLog } from "./replay-log.ts";
 
 /** How much of the log a reader who catches up is given at a time. */
 const CATCH_UP_BYTES = 16_384;
@@ -23,74 +24,86 @@ interface Reader {
 }
 
 export interface StreamLimits {
-  replay_bytes_per_job_max: number;
   reader_stall_ms_max: number;
 }
 
+/** The streams that somebody reads: nobody has to look at the others. */
+export type Reading = LiveSet<JobStream>;
+
+const NO_READERS: ReadonlySet<Reader> = new Set();
+
 export class JobStream {
-  readonly #log: ReplayLog;
+  readonly log: ReplayLog;
   readonly #limits: StreamLimits;
-  readonly #readers = new Set<Reader>();
-  #ended = false;
-  #released = false;
+  readonly #reading: Reading;
+  #readers: Set<Reader> | undefined;
+  /** Takes it out of `#reading`. */
+  #unread = () => {};
 
-  readonly #reading: Set<JobStream>;
-
-  /**
-   * `base`: ids begin after it, so that they rise over restarts of the orchestrator too. `reading`: holds the streams that
-   * somebody reads, so that nobody has to look at the others.
-   */
-  constructor(pool: SlabPool, limits: StreamLimits, base: number, reading: Set<JobStream>) {
-    this.#reading = reading;
-    this.#log = new ReplayLog(pool, limits.replay_bytes_per_job_max, base);
+  constructor(log: ReplayLog, limits: StreamLimits, reading: Reading) {
+    this.log = log;
     this.#limits = limits;
+    this.#reading = reading;
   }
 
   get readers(): number {
-    return this.#readers.size;
+    return this.#readers?.size ?? 0;
   }
 
   get last_id(): number {
-    return this.#log.last_id;
+    return this.log.last_id;
   }
 
   /** The oldest event that can still be read; later than `last_id` when none can. */
   get first_id(): number {
-    return this.#released ? this.#log.last_id + 1 : this.#log.first_id;
+    return this.log.first_id;
   }
 
   append(event: JobEvent): void {
     const last = event.type === "end" || event.type === "error";
     // The last event and the end of the response leave as one write.
-    if (last) for (const { stream } of this.#readers) stream.hold();
-    this.appendBlock(Buffer.from(encodeEvent(event), "utf8").toString("latin1"));
+    if (last) this.hold();
+    this.appendBlock(latin1Of(encodeEvent(event)));
     if (last) this.#close();
+  }
+
+  /** What is appended in this turn of the event loop leaves as one write. */
+  hold(): void {
+    for (const { stream } of this.#readers ?? NO_READERS) stream.hold();
   }
 
   /** An event without its id line, as the latin1 string of its bytes: the hot path of the relay. */
   appendBlock(block: string): void {
-    const id = this.#log.last_id + 1;
+    const id = this.log.last_id + 1;
     const event = `id: ${id}\n${block}`;
-    this.#log.append(event);
-    for (const reader of this.#readers) {
+    this.log.append(event);
+    for (const reader of this.#readers ?? NO_READERS) {
       if (reader.blocked_at_ms !== undefined || reader.id !== id - 1) continue;
       reader.id = id;
       if (!reader.stream.write(event)) reader.blocked_at_ms = performance.now();
     }
   }
 
-  /** Everything since the log began, decoded: for the stored text, for continuation, never while tokens flow. */
-  events(): { type: string; [key: string]: unknown }[] {
-    const { latin1 } = this.#log.read(this.first_id - 1, Number.POSITIVE_INFINITY);
-    const text = Buffer.from(latin1, "latin1").toString("utf8");
-    return [...text.matchAll(/^data: (.*)$/gm)].map(([, data]) => JSON.parse(data as string));
+  /** All events of these types since the log began, decoded: for the stored text, for continuation, never while tokens flow. */
+  events<T extends JobEvent["type"]>(types: readonly T[]): { type: T; [key: string]: unknown }[] {
+    const { latin1 } = this.log.read(this.first_id - 1, Number.POSITIVE_INFINITY);
+    const events: { type: T; [key: string]: unknown }[] = [];
+    for (const block of latin1.split("\n\n")) {
+      // Each block is `id: …`, `event: …` and `data: …`, in this order.
+      const name = block.indexOf("\nevent: ") + 8;
+      const end = block.indexOf("\n", name);
+      if (!types.includes(block.slice(name, end) as T)) continue;
+      events.push(JSON.parse(utf8Of(block.slice(end + "\ndata: ".length))));
+    }
+    return events;
   }
 
   /** Adds a reader who has seen everything up to `after_id`. */
   attach(stream: EventStream, after_id: number): void {
     const reader: Reader = { stream, id: Math.max(after_id, this.first_id - 1), blocked_at_ms: undefined, waiting_bytes: 0 };
+    this.#readers ??= new Set();
+    if (this.#readers.size === 0) this.#unread = this.#reading.add(this);
     this.#readers.add(reader);
-    this.#reading.add(this);
     stream.onClose(() => this.#leave(reader));
     stream.onDrain(() => {
       reader.blocked_at_ms = undefined;
@@ -100,18 +113,18 @@ export class JobStream {
   }
 
   #catchUp(reader: Reader): void {
-    while (reader.blocked_at_ms === undefined && reader.id < this.#log.last_id && !reader.stream.closed) {
+    while (reader.blocked_at_ms === undefined && reader.id < this.log.last_id && !reader.stream.closed) {
       if (reader.id + 1 < this.first_id) return this.#cutOff(reader);
-      const { latin1, last_id } = this.#log.read(reader.id, CATCH_UP_BYTES);
+      const { latin1, last_id } = this.log.read(reader.id, CATCH_UP_BYTES);
       reader.id = last_id;
       if (!reader.stream.write(latin1)) reader.blocked_at_ms = performance.now();
     }
-    if (this.#ended && reader.id >= this.#log.last_id) reader.stream.end();
+    if (this.log.sealed_at_ms !== undefined && reader.id >= this.log.last_id) reader.stream.end();
   }
 
   /** Cuts off readers that have taken nothing for too long; they may resume by id. */
   cutStalled(now_ms: number): void {
-    for (const reader of this.#readers) {
+    for (const reader of this.#readers ?? NO_READERS) {
       if (reader.blocked_at_ms === undefined) continue;
       const waiting_bytes = reader.stream.buffered_bytes;
       // Slow is not stalled: whoever takes something gets a new span of time.
@@ -121,9 +134,14 @@ export class JobStream {
     }
   }
 
+  /** The events are about to be forgotten: readers who still wait for some are cut off. */
+  cutAll(): void {
+    for (const reader of this.#readers ?? NO_READERS) this.#cutOff(reader);
+  }
+
   #leave(reader: Reader): void {
-    this.#readers.delete(reader);
-    if (this.#readers.size === 0) this.#reading.delete(this);
+    this.#readers?.delete(reader);
+    if (this.readers === 0) this.#unread();
   }
 
   #cutOff(reader: Reader): void {
@@ -135,15 +153,21 @@ export class JobStream {
   }
 
   #close(): void {
-    this.#ended = true;
-    this.#log.seal();
-    for (const reader of this.#readers) this.#catchUp(reader);
+    this.log.seal(performance.now());
+    for (const reader of this.#readers ?? NO_READERS) this.#catchUp(reader);
   }
+}
 
-  /** Forgets the events: readers who still wait are cut off. */
-  release(): void {
-    for (const reader of this.#readers) this.#cutOff(reader);
-    this.#released = true;
-    this.#log.release();
-  }
+/** The string's UTF-8 bytes, each as one character. */
+function latin1Of(text: string): string {
+  return isAscii(text) ? text : Buffer.from(text, "utf8").toString("latin1");
+}
+
+/** The text whose UTF-8 bytes are the characters. */
+function utf8Of(latin1: string): string {
+  return isAscii(latin1) ? latin1 : Buffer.from(latin1, "latin1").toString("utf8");
+}
+
+function isAscii(text: string): boolean {
+  return /^[\0-\x7f]*$/.test(text);
 }

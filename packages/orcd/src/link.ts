@@ -11,6 +11,7 @@ import { type Dispatcher, Pool } from "undici";
 import type { z } from "zod";
 
 const TOKEN_HEAD = 'event: token\ndata: {"type":"token",';
+const STARTED_HEAD = "event: started\n";
 /** The most bytes one event may have; a worker that sends more is not speaking our protocol. */
 const BLOCK_BYTES_MAX = 1_048_576;
 
@@ -22,13 +23,19 @@ export type LinkOutcome =
   | { kind: "aborted" };
 
 export interface AttemptListener {
+  /** Several events have come at once: the calls that follow, in this turn of the event loop, belong together. */
+  onBurst(): void;
   /** One token event, as the latin1 string of its bytes. */
   onToken(block: string): void;
-  /** `started`, `metrics`, and the `end` or `error` just before `onEnded`. */
-  onEvent(event: Exclude<WorkerEvent, { type: "token" }>): void;
+  onStarted(): void;
+  /** `metrics`, and the `end` or `error` just before `onEnded`. */
+  onEvent(event: Exclude<WorkerEvent, { type: "token" | "started" }>): void;
   /** Exactly once, last. */
   onEnded(outcome: LinkOutcome): void;
 }
+
+/** Members that may be undefined: in JSON they are left out. */
+type Loose<T> = { [K in keyof T]: T[K] | undefined };
 
 export interface LinkLimits {
   connect_ms_max: number;
@@ -50,7 +57,7 @@ export class Link {
   }
 
   /** Starts an attempt; the returned function ends it by breaking the connection. */
-  execute(body: z.input<typeof Execute>, correlation_id: string, listener: AttemptListener): () => void {
+  execute(body: Loose<z.input<typeof Execute>>, correlation_id: string, listener: AttemptListener): () => void {
     const attempt = new Attempt(listener);
     this.#pool.dispatch(
       {
@@ -117,6 +124,7 @@ class Attempt implements Dispatcher.DispatchHandler {
     for (;;) {
       const end = text.indexOf("\n\n", from);
       if (end < 0) break;
+      if (from === 0 && end + 2 < text.length) this.#listener.onBurst();
       this.#block(from === 0 && end + 2 === text.length ? text : text.slice(from, end + 2));
       from = end + 2;
     }
@@ -135,17 +143,19 @@ class Attempt implements Dispatcher.DispatchHandler {
       return;
     }
     if (block.startsWith(":")) return;
+    // What it says of itself is not used: the registry knows the worker.
+    if (block.startsWith(STARTED_HEAD)) return this.#listener.onStarted();
     const event = this.#parse(block);
-    if (event.type === "token") throw new SyntaxError("a token event in another shape");
+    if (event.type === "token" || event.type === "started") throw new SyntaxError(`a ${event.type} event in another shape`);
     this.#listener.onEvent(event);
     if (event.type === "end") this.#outcome = { kind: "done" };
     if (event.type === "error") this.#outcome = { kind: "failed", code: event.code, message: event.message, retriable: event.retriable };
   }
 
   #parse(block: string): WorkerEvent {
-    const data = /^data: ?(.*)$/m.exec(Buffer.from(block, "latin1").toString("utf8"))?.[1];
+    const data = /^data: ?(.*)$/m.exec(block)?.[1];
     if (data === undefined) throw new SyntaxError("an event without data");
-    return WorkerEventSchema.parse(JSON.parse(data));
+    return WorkerEventSchema.parse(JSON.parse(Buffer.from(data, "latin1").toString("utf8")));
   }
 
   onResponseEnd(): void {

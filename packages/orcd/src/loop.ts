@@ -7,7 +7,7 @@ import type { State } from "@rbees/core/state";
 import { type Decision, type Event, step } from "@rbees/core/step";
 import type { ActiveJob } from "./active-job.ts";
 import { coreNow } from "./clock.ts";
-import { attemptEnded, changesFor } from "./record.ts";
+import { changesOf } from "./record.ts";
 import type { Change, Store } from "./store/port.ts";
 
 export interface LoopPorts {
@@ -39,19 +39,9 @@ export class Loop {
   send(event: WithoutTime): Sent {
     if (this.#closed) return { decisions: [], done: Promise.resolve() };
     const decisions = step(this.state, { ...event, now_ms: coreNow() } as Event);
-    const changes = this.#changes(event, decisions, Date.now());
+    const ended = event.type === "attempt.ended" ? { job_id: event.job_id, outcome: event.outcome.kind } : undefined;
+    const changes = changesOf(decisions, this.#ports.jobOf, { now_ms: Date.now(), ended });
     return { decisions, done: changes.length === 0 ? this.#now(decisions) : this.#after(changes, decisions) };
-  }
-
-  #changes(event: WithoutTime, decisions: readonly Decision[], now_ms: number): Change[] {
-    const context = {
-      now_ms,
-      ...(event.type === "attempt.ended" ? { ended: { job_id: event.job_id, attempt: event.attempt, outcome: event.outcome.kind } } : {}),
-    };
-    const decided = decisions.flatMap((decision) =>
-      changesFor(decision, "job_id" in decision ? this.#ports.jobOf(decision.job_id) : undefined, context),
-    );
-    return [...attemptEnded(context), ...decided];
   }
 
   async #now(decisions: readonly Decision[]): Promise<void> {

@@ -7,19 +7,40 @@ import type { Decision } from "@rbees/core/step";
 import { type ActiveJob, textSoFar } from "./active-job.ts";
 import type { AuditValue } from "./store/audit-chain.ts";
 import type { Change } from "./store/port.ts";
-import { NOT_BEGUN } from "./store/schema.ts";
 
 type Fields = { readonly [key: string]: AuditValue };
 
 export interface RecordContext {
   readonly now_ms: number;
-  /** How the attempt that the event is about ended. */
-  readonly ended?: { job_id: string; attempt: number; outcome: string };
+  /** How the attempt that the event is about ended, if it is about one's end. */
+  readonly ended?: { job_id: string; outcome: string } | undefined;
+}
+
+/** Everything that is written down for the decisions of one event. */
+export function changesOf(decisions: readonly Decision[], jobOf: (id: string) => ActiveJob | undefined, context: RecordContext): Change[] {
+  return folded(decisions.flatMap((decision) => changesFor(decision, "job_id" in decision ? jobOf(decision.job_id) : undefined, context)));
+}
+
+/** A job that is accepted and dispatched by one event is written once: what follows its insert goes into it. */
+function folded(changes: Change[]): Change[] {
+  const [first] = changes;
+  if (first?.table !== "jobs" || !("insert" in first)) return changes;
+  let row = first.insert;
+  const others = changes.slice(1).filter((change) => {
+    if (change.table !== "jobs" || !("update" in change) || change.id !== row.id) return true;
+    row = { ...row, ...change.update };
+    return false;
+  });
+  return [{ table: "jobs", insert: row }, ...others];
 }
 
 /** The changes for one decision about a job or worker. `job` is undefined for decisions that concern none. */
-export function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms }: RecordContext): Change[] {
+function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, ended }: RecordContext): Change[] {
   const audit = (kind: string, fields: Fields): Change => ({ table: "audit", append: { at_ms: now_ms, kind, fields } });
+  const attemptOver = (job_id: string, unless_reported: string): Change => {
+    const outcome = ended?.job_id === job_id ? ended.outcome : unless_reported;
+    return { table: "attempts", job_id, over: { ended_at_ms: now_ms, outcome } };
+  };
   switch (decision.type) {
     case "accept":
       return job === undefined ? [] : [jobRow(job), audit("job.accepted", { ...who(job), ...request(job) })];
@@ -29,19 +50,20 @@ export function changesFor(decision: Decision, job: ActiveJob | undefined, { now
       const { job_id, attempt, worker_id } = decision;
       return [
         { table: "jobs", id: job_id, update: { status: "running", attempt, worker_id, started_at_ms: now_ms } },
-        { table: "attempts", insert: { job_id, attempt, worker_id, started_at_ms: now_ms, ended_at_ms: null, outcome: null } },
         audit("job.dispatched", { job_id, attempt, worker_id }),
       ];
     }
     case "requeue": {
       const { job_id, attempt, spent, reason } = decision;
       return [
+        attemptOver(job_id, "lost"),
         { table: "jobs", id: job_id, update: { status: "queued", worker_id: null, spent } },
         audit("job.requeued", { job_id, attempt, reason }),
       ];
     }
     case "settle":
-      return job === undefined ? [] : settled(decision, job, now_ms, audit);
+      if (job === undefined) return [];
+      return [...(decision.status === "succeeded" ? [] : [attemptOver(job.id, "aborted")]), ...settled(decision, job, now_ms, audit)];
     case "worker.join":
       if (decision.again) return [];
       return [
@@ -58,13 +80,6 @@ export function changesFor(decision: Decision, job: ActiveJob | undefined, { now
   }
 }
 
-/** The row of the attempt that ended. */
-export function attemptEnded({ ended, now_ms }: RecordContext): Change[] {
-  if (ended === undefined) return [];
-  const { job_id, attempt, outcome } = ended;
-  return [{ table: "attempts", job_id, attempt, update: { ended_at_ms: now_ms, outcome } }];
-}
-
 function who(job: ActiveJob): Fields {
   return { job_id: job.id, correlation_id: job.correlation_id };
 }
@@ -75,8 +90,7 @@ function request({ request: asked }: ActiveJob): Fields {
 }
 
 function digest(name: string, text: string): Fields {
-  const bytes = Buffer.from(text, "utf8");
-  return { [`${name}_sha256`]: hash("sha256", bytes, "hex"), [`${name}_bytes`]: bytes.length };
+  return { [`${name}_sha256`]: hash("sha256", text, "hex"), [`${name}_bytes`]: Buffer.byteLength(text, "utf8") };
 }
 
 function jobRow(job: ActiveJob): Change {
@@ -84,7 +98,6 @@ function jobRow(job: ActiveJob): Change {
   return {
     table: "jobs",
     insert: {
-      ...NOT_BEGUN,
       id: job.id,
       status: "queued",
       model: asked.model,

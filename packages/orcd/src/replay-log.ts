@@ -1,19 +1,36 @@
 /**
- * The bytes of one job's events, for readers who come late, fall behind or resume. Off-heap slabs that are reused, plus one
- * offset an event: no JavaScript object per token survives a collection (that costs four times the GC time).
+ * The bytes of one job's events, for readers who come late, fall behind or resume. They lie in off-heap slabs that are reused,
+ * and an event is found again by its end, an empty line: no JavaScript object per token survives a collection (that costs four
+ * times the GC time), and a log that is sealed while it is small keeps one small object.
  */
 
 const SLAB_BYTES = 4096;
-/** Objects and offsets of a small log: so many ended jobs count too, not only their text. */
-const LOG_BYTES = 2048;
+/** Sealed logs of one slab are packed together into chunks of this size. */
+const CHUNK_BYTES = 262_144;
+/** About what the objects of a sealed log take: so many ended jobs count too, not only their text. */
+const LOG_BYTES = 512;
+/** Between events, and nowhere inside one. */
+const EVENT_END = "\n\n";
 
-/** Slabs that no log holds at the moment, ready for the next one. */
+/** A run of bytes that a log holds. */
+interface Slab {
+  readonly bytes: Buffer;
+  readonly begin: number;
+  end: number;
+  /** The first event that begins in it and where; no event does while `first_id` is 0. */
+  first_id: number;
+  first_at: number;
+}
+
+/** Slabs that no log holds at the moment, ready for the next one; and the chunks of packed logs. */
 export class SlabPool {
   readonly #free: Buffer[] = [];
   readonly #kept_max: number;
   #lent = 0;
-  #sealed_bytes = 0;
+  #packed_bytes = 0;
   #logs = 0;
+  #chunk = Buffer.alloc(0);
+  #chunk_used = 0;
 
   /** `kept_bytes_max`: how much of what comes back is kept for reuse. */
   constructor(kept_bytes_max: number) {
@@ -22,7 +39,7 @@ export class SlabPool {
 
   /** What all logs hold, and about what each costs beside its bytes. */
   get lent_bytes(): number {
-    return this.#lent * SLAB_BYTES + this.#sealed_bytes + this.#logs * LOG_BYTES;
+    return this.#lent * SLAB_BYTES + this.#packed_bytes + this.#logs * LOG_BYTES;
   }
 
   opened(): void {
@@ -33,126 +50,125 @@ export class SlabPool {
     this.#logs -= 1;
   }
 
-  /** A log that will not grow keeps exactly its bytes, and the slab goes to the next one. */
-  seal(slab: Buffer, bytes: number): Buffer {
-    const exact = Buffer.allocUnsafeSlow(bytes);
-    slab.copy(exact, 0, 0, bytes);
-    this.giveBack([slab]);
-    this.#sealed_bytes += bytes;
-    return exact;
-  }
-
-  unseal(bytes: number): void {
-    this.#sealed_bytes -= bytes;
-  }
-
-  take(): Buffer {
+  take(): Slab {
     this.#lent += 1;
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES);
+    return { bytes: this.#free.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES), begin: 0, end: 0, first_id: 0, first_at: 0 };
   }
 
-  giveBack(slabs: Buffer[]): void {
-    this.#lent -= slabs.length;
-    for (const slab of slabs) if (this.#free.length < this.#kept_max) this.#free.push(slab);
+  giveBack({ bytes, begin, end }: Slab): void {
+    if (bytes.length !== SLAB_BYTES) {
+      // Logs end and are released in about the same order: a chunk is collected when its last log has gone.
+      this.#packed_bytes -= end - begin;
+      return;
+    }
+    this.#lent -= 1;
+    if (this.#free.length < this.#kept_max) this.#free.push(bytes);
+  }
+
+  /** The same bytes beside those of other logs; the slab goes to the next one. */
+  pack(slab: Slab): Slab {
+    if (this.#chunk_used + slab.end > this.#chunk.length) {
+      this.#chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+      this.#chunk_used = 0;
+    }
+    const begin = this.#chunk_used;
+    slab.bytes.copy(this.#chunk, begin, 0, slab.end);
+    this.#chunk_used += slab.end;
+    this.#packed_bytes += slab.end;
+    this.giveBack(slab);
+    return { bytes: this.#chunk, begin, end: this.#chunk_used, first_id: slab.first_id, first_at: begin + slab.first_at };
   }
 }
 
 export class ReplayLog {
   readonly #pool: SlabPool;
   readonly #bytes_max: number;
-  readonly #base: number;
-  #slabs: Buffer[] = [];
-  /** Slabs that were dropped from the front. */
-  #dropped = 0;
-  /** Where each event begins, counted from the first byte ever appended. */
-  #offsets = new Float64Array(64);
-  #events = 0;
-  #bytes = 0;
+  #slabs: Slab[] = [];
+  #last_id: number;
+  #sealed_at_ms: number | undefined;
   #released = false;
-  /** Bytes in the last slab once it is sealed. */
-  #sealed_bytes = 0;
 
   /** `base`: the id before the first event's. `bytes_max`: beyond it the oldest events are dropped. */
   constructor(pool: SlabPool, bytes_max: number, base: number) {
     this.#pool = pool;
     this.#bytes_max = bytes_max;
-    this.#base = base;
+    this.#last_id = base;
     pool.opened();
   }
 
   get last_id(): number {
-    return this.#base + this.#events;
+    return this.#last_id;
   }
 
   /** Id of the oldest event that is still here; one more than `last_id` when none is. */
   get first_id(): number {
-    const from = this.#dropped * SLAB_BYTES;
-    let low = 0;
-    let high = this.#events;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((this.#offsets[middle] ?? 0) < from) low = middle + 1;
-      else high = middle;
-    }
-    return this.#base + low + 1;
+    return this.#slabs.find(({ first_id }) => first_id !== 0)?.first_id ?? this.#last_id + 1;
   }
 
-  /** Appends one event, given as a latin1 string of its bytes. */
+  /** When nothing could be appended any more, milliseconds as `seal` was given them. */
+  get sealed_at_ms(): number | undefined {
+    return this.#sealed_at_ms;
+  }
+
+  /** Appends one event, given as a latin1 string of its bytes: an empty line ends it, and there is none in it. */
   append(latin1: string): void {
-    if (this.#events === this.#offsets.length) {
-      const grown = new Float64Array(this.#offsets.length * 2);
-      grown.set(this.#offsets);
-      this.#offsets = grown;
+    this.#last_id += 1;
+    let slab = this.#slabs.at(-1);
+    let begins = true;
+    for (let written = 0; written < latin1.length; ) {
+      if (slab === undefined || slab.end === SLAB_BYTES) {
+        slab = this.#pool.take();
+        this.#slabs.push(slab);
+      }
+      if (begins && slab.first_id === 0) {
+        slab.first_id = this.#last_id;
+        slab.first_at = slab.end;
+      }
+      begins = false;
+      const part = Math.min(latin1.length - written, SLAB_BYTES - slab.end);
+      slab.bytes.write(part === latin1.length ? latin1 : latin1.slice(written, written + part), slab.end, "latin1");
+      slab.end += part;
+      written += part;
     }
-    this.#offsets[this.#events] = this.#bytes;
-    this.#events += 1;
-    let written = 0;
-    while (written < latin1.length) {
-      const at = this.#bytes % SLAB_BYTES;
-      if (at === 0) this.#slabs.push(this.#pool.take());
-      const slab = this.#slabs[this.#slabs.length - 1] as Buffer;
-      const part = written === 0 && latin1.length <= SLAB_BYTES - at ? latin1 : latin1.slice(written, written + SLAB_BYTES - at);
-      slab.write(part, at, "latin1");
-      written += part.length;
-      this.#bytes += part.length;
-    }
-    while (this.#slabs.length * SLAB_BYTES > this.#bytes_max) {
-      this.#pool.giveBack(this.#slabs.splice(0, 1));
-      this.#dropped += 1;
-    }
+    while (this.#slabs.length * SLAB_BYTES > this.#bytes_max) this.#pool.giveBack(this.#slabs.shift() as Slab);
   }
 
-  /** Whole events after `id`, at most about `bytes_max` bytes of them (at least one): their bytes, and the last one's id. */
+  /** Whole events after `id`, at most `bytes_max` bytes of them (but at least one): their bytes, and the last one's id. */
   read(id: number, bytes_max: number): { latin1: string; last_id: number } {
-    const first = id - this.#base;
-    if (first >= this.#events) return { latin1: "", last_id: this.last_id };
-    const from = this.#offsets[first] as number;
-    let last = first + 1;
-    while (last < this.#events && (this.#offsets[last + 1] ?? this.#bytes) - from <= bytes_max) last += 1;
-    const to = last < this.#events ? (this.#offsets[last] as number) : this.#bytes;
-    return { latin1: this.#slice(from, to), last_id: this.#base + last };
-  }
-
-  #slice(from: number, to: number): string {
-    const parts: string[] = [];
-    for (let at = from; at < to; ) {
-      const slab = this.#slabs[Math.floor(at / SLAB_BYTES) - this.#dropped] as Buffer;
-      const start = at % SLAB_BYTES;
-      const end = Math.min(SLAB_BYTES, start + (to - at));
-      parts.push(slab.toString("latin1", start, end));
-      at += end - start;
+    if (id >= this.#last_id || this.#released) return { latin1: "", last_id: this.#last_id };
+    let next = this.#slabs.findLastIndex(({ first_id }) => first_id !== 0 && first_id <= id + 1);
+    const from = this.#slabs[next] as Slab;
+    let text = from.bytes.toString("latin1", from.first_at, from.end);
+    const endOf = (at: number): number => {
+      let end = text.indexOf(EVENT_END, at);
+      while (end < 0) {
+        next += 1;
+        const more = this.#slabs[next] as Slab;
+        const searched = Math.max(at, text.length - 1);
+        text += more.bytes.toString("latin1", more.begin, more.end);
+        end = text.indexOf(EVENT_END, searched);
+      }
+      return end + EVENT_END.length;
+    };
+    let begin = 0;
+    for (let skipped = from.first_id; skipped <= id; skipped += 1) begin = endOf(begin);
+    let last_id = id + 1;
+    let end = endOf(begin);
+    while (last_id < this.#last_id && end - begin < bytes_max) {
+      const further = endOf(end);
+      if (further - begin > bytes_max) break;
+      end = further;
+      last_id += 1;
     }
-    return parts.join("");
+    return { latin1: text.slice(begin, end), last_id };
   }
 
-  /** Nothing will be appended any more: what the last slab has left is given back. */
-  seal(): void {
-    const last = this.#slabs.length - 1;
-    const slab = this.#slabs[last];
-    if (slab === undefined || this.#sealed_bytes > 0) return;
-    this.#sealed_bytes = this.#bytes - (this.#dropped + last) * SLAB_BYTES;
-    this.#slabs[last] = this.#pool.seal(slab, this.#sealed_bytes);
-    this.#offsets = this.#offsets.slice(0, this.#events);
+  /** Nothing will be appended any more. */
+  seal(now_ms: number): void {
+    if (this.#sealed_at_ms !== undefined) return;
+    this.#sealed_at_ms = now_ms;
+    const [only, second] = this.#slabs;
+    if (only !== undefined && second === undefined) this.#slabs = [this.#pool.pack(only)];
   }
 
   /** Gives the slabs back; nothing can be read any more. */
@@ -160,14 +176,7 @@ export class ReplayLog {
     if (this.#released) return;
     this.#released = true;
     this.#pool.closed();
-    if (this.#sealed_bytes > 0) {
-      this.#slabs.pop();
-      this.#dropped += 1;
-      this.#pool.unseal(this.#sealed_bytes);
-    }
-    this.#pool.giveBack(this.#slabs);
-    this.#dropped += this.#slabs.length;
+    for (const slab of this.#slabs) this.#pool.giveBack(slab);
     this.#slabs = [];
-    this.#bytes = this.#dropped * SLAB_BYTES;
   }
 }

@@ -9,7 +9,7 @@ import fc from "fast-check";
 import { type AuditValue, type ChainedEntry, canonicalJson, chain, firstBroken, GENESIS } from "../src/store/audit-chain.ts";
 import { openStore } from "../src/store/open.ts";
 import type { Change, Store } from "../src/store/port.ts";
-import { NOT_BEGUN } from "../src/store/schema.ts";
+import type { JobTable } from "../src/store/schema.ts";
 import { eventsOf, startHarness } from "./harness.ts";
 
 function folder(t: TestContext): string {
@@ -24,11 +24,13 @@ async function open(t: TestContext, path: string): Promise<Store> {
   return store;
 }
 
-function job(id: string, status = "queued"): Change {
+const ended = (id: string, status: string, error_code: string | null = null) => job(id, status, { ended_at_ms: 2, error_code });
+
+function job(id: string, status = "queued", more: Partial<JobTable> = {}): Change {
   return {
     table: "jobs",
     insert: {
-      ...NOT_BEGUN,
+      ...more,
       id,
       status,
       model: "m",
@@ -94,20 +96,134 @@ test("a file that is no database is refused with its name", async (t) => {
   await assert.rejects(openStore(path), /db\.sqlite can't be opened/);
 });
 
-test("jobs that ran come before jobs that waited, and their open attempts count as lost", async (t) => {
+test("jobs that ran come before jobs that waited, and their running attempts count as lost", async (t) => {
   const path = join(folder(t), "db.sqlite");
   const store = await open(t, path);
-  await store.commit([job("waits"), job("ran", "running"), job("done", "succeeded")]);
-  await store.commit([
-    { table: "attempts", insert: { job_id: "ran", attempt: 1, worker_id: "w", started_at_ms: 1, ended_at_ms: null, outcome: null } },
-  ]);
+  await store.commit([job("waits"), job("ran", "running"), ended("done", "succeeded")]);
+  await store.commit([{ table: "jobs", id: "ran", update: { attempt: 1, worker_id: "w", started_at_ms: 1 } }]);
   const { jobs } = await store.recover(9);
   assert.deepEqual(
     jobs.map(({ id }) => id),
     ["ran", "waits"],
   );
   const shown = await store.showJob("ran");
-  assert.deepEqual([shown?.attempts[0]?.outcome, shown?.attempts[0]?.ended_at_ms], ["lost", 9]);
+  assert.deepEqual(
+    shown?.attempts.map(({ outcome, ended_at_ms }) => [outcome, ended_at_ms]),
+    [["lost", 9]],
+  );
+});
+
+test("the attempts of a job are all shown: those that were lost, the one that runs, the one that succeeded", async (t) => {
+  const store = await open(t, join(folder(t), "db.sqlite"));
+  const attempts = async () =>
+    (await store.showJob("a"))?.attempts.map(({ attempt, worker_id, started_at_ms, ended_at_ms, outcome }) => [
+      attempt,
+      worker_id,
+      started_at_ms,
+      ended_at_ms,
+      outcome,
+    ]);
+  await store.commit([job("a")]);
+  assert.deepEqual(await attempts(), []);
+  await store.commit([{ table: "jobs", id: "a", update: { status: "running", attempt: 1, worker_id: "w1", started_at_ms: 1 } }]);
+  assert.deepEqual(await attempts(), [[1, "w1", 1, null, null]]);
+  const over: Change = { table: "attempts", job_id: "a", over: { ended_at_ms: 2, outcome: "lost" } };
+  await store.commit([over, { table: "jobs", id: "a", update: { status: "queued", worker_id: null } }]);
+  assert.deepEqual(await attempts(), [[1, "w1", 1, 2, "lost"]]);
+  // A second report of the same end changes nothing.
+  await store.commit([{ table: "attempts", job_id: "a", over: { ended_at_ms: 3, outcome: "aborted" } }]);
+  await store.commit([{ table: "jobs", id: "a", update: { status: "running", attempt: 2, worker_id: "w2", started_at_ms: 4 } }]);
+  await store.commit([{ table: "jobs", id: "a", update: { status: "succeeded", ended_at_ms: 5 } }]);
+  assert.deepEqual(await attempts(), [
+    [1, "w1", 1, 2, "lost"],
+    [2, "w2", 4, 5, "done"],
+  ]);
+});
+
+test("jobs are listed by status, whatever index serves it", async (t) => {
+  const store = await open(t, join(folder(t), "db.sqlite"));
+  await store.commit([
+    job("q"),
+    job("r", "running"),
+    ended("s", "succeeded"),
+    ended("f", "failed", "WORKER_LOST"),
+    ended("c", "cancelled", "CANCELLED"),
+  ]);
+  for (const [status, id] of Object.entries({ queued: "q", running: "r", succeeded: "s", failed: "f", cancelled: "c" })) {
+    const listed = await store.listJobs({ status, limit: 10 });
+    assert.deepEqual(
+      listed.map((row) => row.id),
+      [id],
+      status,
+    );
+  }
+});
+
+/** What 0001-first made, as SQLite told it. */
+const FIRST_LAYOUT = `
+  create table kysely_migration (name varchar(255) not null primary key, timestamp varchar(255) not null);
+  create table kysely_migration_lock (id varchar(255) not null primary key, is_locked integer default 0 not null);
+  insert into kysely_migration values ('0001-first', '2026-11-21T00:00:00.000Z');
+  insert into kysely_migration_lock values ('migration_lock', 0);
+  create table jobs (id text primary key, seq bigint not null unique, status text not null, model text not null,
+    priority text not null, request text not null, correlation_id text not null, attempt integer not null, spent integer not null,
+    worker_id text, lives integer not null, submitted_at_ms bigint not null, started_at_ms bigint, first_token_at_ms bigint,
+    ended_at_ms bigint, stop_reason text, tokens_in integer, tokens_out integer, tokens_cached integer, prefill_ms double precision,
+    decode_ms double precision, text text not null, error_code text, error_message text, error_retriable integer);
+  create index jobs_by_status on jobs (status, seq);
+  create table attempts (job_id text not null, attempt integer not null, worker_id text not null, started_at_ms bigint not null,
+    ended_at_ms bigint, outcome text, constraint attempts_key primary key (job_id, attempt));
+  create table models (model text primary key, first_seen_at_ms bigint not null);
+  create table audit (seq bigint primary key, at_ms bigint not null, kind text not null, record text not null,
+    previous text not null, hash text not null);`;
+
+test("a database of the first layout is taken over, with its jobs, attempts and audit trail", async (t) => {
+  const path = join(folder(t), "db.sqlite");
+  const sqlite = new DatabaseSync(path);
+  sqlite.exec(FIRST_LAYOUT);
+  const insert = (table: string, row: Record<string, string | number | null>) =>
+    sqlite.prepare(`insert into ${table} (${Object.keys(row)}) values (${Object.keys(row).map(() => "?")})`).run(...Object.values(row));
+  const row = { model: "m", priority: "batch", request: "{}", correlation_id: "c", spent: 0, lives: 0, submitted_at_ms: 1, text: "" };
+  insert("jobs", {
+    ...row,
+    seq: 1,
+    id: "done",
+    status: "succeeded",
+    attempt: 1,
+    worker_id: "w",
+    started_at_ms: 2,
+    ended_at_ms: 3,
+    text: "bees",
+  });
+  insert("jobs", { ...row, seq: 2, id: "ran", status: "running", attempt: 2, worker_id: "w", started_at_ms: 2 });
+  for (const [job_id, attempt, ended_at_ms, outcome] of [
+    ["done", 1, 3, "done"],
+    ["ran", 1, 2, "lost"],
+    ["ran", 2, null, null],
+  ] as const) {
+    insert("attempts", { job_id, attempt, worker_id: "w", started_at_ms: 2, ended_at_ms, outcome });
+  }
+  const entry = chain({ at_ms: 1, kind: "k", fields: {} }, 1, GENESIS);
+  insert("audit", { ...entry });
+  sqlite.close();
+
+  const store = await open(t, path);
+  const { jobs } = await store.recover(9);
+  assert.deepEqual(
+    jobs.map(({ id }) => id),
+    ["ran"],
+  );
+  const outcomes = async (id: string) => (await store.showJob(id))?.attempts.map(({ outcome }) => outcome);
+  assert.deepEqual([await outcomes("done"), await outcomes("ran")], [["done"], ["lost", "lost"]]);
+  assert.equal((await store.showJob("done"))?.job.text, "bees");
+  await store.commit([job("new"), audit(2)]);
+  assert.deepEqual(
+    (await store.listJobs({ limit: 9 })).map(({ seq }) => seq),
+    [3, 2, 1],
+  );
+  await store.close();
+  const entries = entriesOf(path);
+  assert.deepEqual([entries.length, firstBroken(entries)], [2, undefined]);
 });
 
 test("any changed, removed or swapped entry of the audit trail is found", () => {
@@ -149,6 +265,13 @@ test("canonical JSON is one string for one value, whatever the order of its memb
       },
     ),
   );
+});
+
+test("canonical JSON has its members in the order of RFC 8785, also those that JavaScript would move", () => {
+  const members = { "9": 1, "10": 2, __proto: 3, "\u20ac": 4, b: [1, { d: 1, c: 2 }], a: null, B: "\u000f\n\\" };
+  assert.equal(canonicalJson(members), '{"10":2,"9":1,"B":"\\u000f\\n\\\\","__proto":3,"a":null,"b":[1,{"c":2,"d":1}],"\u20ac":4}');
+  assert.equal(canonicalJson(JSON.parse('{"b":1,"__proto__":2,"a":3}')), '{"__proto__":2,"a":3,"b":1}');
+  assert.throws(() => canonicalJson({ a: Number.NaN }), RangeError);
 });
 
 test("each act of a job is in the audit trail, in a whole chain, without a word of prompt or answer", async (t) => {

@@ -49,13 +49,33 @@ export function firstBroken(entries: Iterable<ChainedEntry>): { seq: number; why
   return undefined;
 }
 
+/**
+ * RFC 8785: members in the order of their names' UTF-16 units, and otherwise what JSON.stringify writes, which follows the same
+ * rules for strings and numbers. A RangeError for a number that JSON does not have.
+ */
 export function canonicalJson(value: AuditValue): string {
   if (typeof value === "number" && !Number.isFinite(value)) throw new RangeError("canonical JSON has no NaN and no infinity");
   if (value === null || typeof value !== "object") return JSON.stringify(value);
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   const object = value as { readonly [key: string]: AuditValue };
-  const members = Object.keys(object)
-    .sort()
-    .map((key) => `${JSON.stringify(key)}:${canonicalJson(object[key] as AuditValue)}`);
-  return `{${members.join(",")}}`;
+  const names = Object.keys(object).sort();
+  return (
+    stringifiedInOrder(object, names) ??
+    `{${names.map((name) => `${JSON.stringify(name)}:${canonicalJson(object[name] as AuditValue)}`).join(",")}}`
+  );
+}
+
+/** Names that an object does not keep where they were put. */
+const ODD_NAME = /^(\d|__proto__$)/;
+
+/** The usual record, flat and with plain names, in half the time; undefined for any other. */
+function stringifiedInOrder(object: { readonly [key: string]: AuditValue }, names: readonly string[]): string | undefined {
+  const ordered: Record<string, AuditValue> = {};
+  for (const name of names) {
+    const value = object[name] as AuditValue;
+    if (typeof value === "object" && value !== null) return undefined;
+    if ((typeof value === "number" && !Number.isFinite(value)) || ODD_NAME.test(name)) return undefined;
+    ordered[name] = value;
+  }
+  return JSON.stringify(ordered);
 }

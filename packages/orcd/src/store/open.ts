@@ -3,30 +3,31 @@ import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Change, Store } from "./port.ts";
+import { encodeChanges } from "./statement.ts";
 import type { Answer, Call } from "./thread.ts";
-
-type NewCall = Call extends infer Each ? (Each extends Call ? Omit<Each, "id"> : never) : never;
 
 /** Opens the database at `path`, making it if there is none. CONFLICT when another orchestrator holds it. */
 export async function openStore(path: string): Promise<Store> {
-  const thread = new Worker(new URL(`./thread${extname(import.meta.url)}`, import.meta.url), { workerData: { path } });
-  const open = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  const thread = new Worker(new URL(`./thread${extname(import.meta.url)}`, import.meta.url), {
+    workerData: { path },
+    resourceLimits: { maxYoungGenerationSizeMb: 4 },
+  });
+  /** Calls that are not answered yet, oldest first: that is the order of the answers. */
+  let open: { resolve: (value: unknown) => void; reject: (error: Error) => void }[] = [];
   /** Commits of this turn of the event loop: they travel as one message, and become durable as one transaction. */
   let turn: { changes: Change[]; waiters: (() => void)[]; failed: ((error: Error) => void)[] } | undefined;
-  let last_id = 0;
   let dead: Error | undefined;
 
-  const ready = new Promise<unknown>((resolve, reject) => open.set(0, { resolve, reject }));
-  thread.on("message", ({ id, value, error }: Answer) => {
-    const waiter = open.get(id);
-    open.delete(id);
+  const ready = new Promise<unknown>((resolve, reject) => open.push({ resolve, reject }));
+  thread.on("message", ({ value, error }: Answer) => {
+    const waiter = open.shift();
     if (error === undefined) waiter?.resolve(value);
     else waiter?.reject(Object.assign(new Error(error.message), { code: error.code }));
   });
   const die = (error: Error) => {
     dead = error;
-    for (const { reject } of open.values()) reject(error);
-    open.clear();
+    for (const { reject } of open) reject(error);
+    open = [];
   };
   thread.on("error", die);
   thread.on("exit", (code) => die(new Error(`the store's thread has ended (${code})`)));
@@ -36,18 +37,17 @@ export async function openStore(path: string): Promise<Store> {
     throw openError(error, path);
   }
 
-  const call = <T>(message: NewCall): Promise<T> =>
+  const call = <T>(message: Call): Promise<T> =>
     new Promise((resolve, reject) => {
       if (dead !== undefined) return reject(dead);
-      last_id += 1;
-      open.set(last_id, { resolve: resolve as (value: unknown) => void, reject });
-      thread.postMessage({ ...message, id: last_id });
+      open.push({ resolve: resolve as (value: unknown) => void, reject });
+      thread.postMessage(message);
     });
   const flush = () => {
     if (turn === undefined) return;
     const { changes, waiters, failed } = turn;
     turn = undefined;
-    call<void>({ method: "commit", changes }).then(
+    call<void>({ method: "commit", changes: encodeChanges(changes) }).then(
       () => {
         for (const done of waiters) done();
       },
@@ -67,7 +67,7 @@ export async function openStore(path: string): Promise<Store> {
       turn.failed.push(reject);
     });
   // Calls are answered in order, so a read sees every commit that was asked for before it.
-  const read = <T>(message: NewCall): Promise<T> => {
+  const read = <T>(message: Call): Promise<T> => {
     flush();
     return call(message);
   };

@@ -1,13 +1,13 @@
 /** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
 import type { AuditEntry } from "./audit-chain.ts";
-import type { AttemptTable, JobTable } from "./schema.ts";
+import type { AttemptTable, JobTable, NewJob } from "./schema.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */
 export type Change =
-  | { table: "jobs"; insert: Omit<JobTable, "seq"> }
+  | { table: "jobs"; insert: NewJob }
   | { table: "jobs"; id: string; update: Partial<Omit<JobTable, "seq" | "id">> }
-  | { table: "attempts"; insert: AttemptTable }
-  | { table: "attempts"; job_id: string; attempt: number; update: Pick<AttemptTable, "ended_at_ms" | "outcome"> }
+  /** The running attempt of the job, if there is one, is over; before the change of the job's row that says what follows. */
+  | { table: "attempts"; job_id: string; over: { ended_at_ms: number; outcome: string } }
   | { table: "models"; insert: { model: string; first_seen_at_ms: number } }
   | { table: "audit"; append: AuditEntry };
 
@@ -29,8 +29,9 @@ export interface Store {
   /** Resolves when the changes are on disk (fsync). Commits are carried out in the order of the calls. */
   commit(changes: readonly Change[]): Promise<void>;
   listJobs(query: JobQuery): Promise<JobTable[]>;
+  /** The job and all of its attempts, oldest first, the present or last one among them. */
   showJob(id: string): Promise<{ job: JobTable; attempts: AttemptTable[] } | undefined>;
-  /** Called once at start: ends the attempts that were open (their connections died with the last process). */
+  /** Called once at start: the attempts that ran are over (their connections died with the last process). */
   recover(now_ms: number): Promise<Recovered>;
   close(): Promise<void>;
 }

@@ -2,7 +2,7 @@
  * The tables, in the subset that SQLite and PostgreSQL share: text ids, integer epoch milliseconds, JSON as text.
  * A new version of the schema is a new migration at the end of the list; none is ever edited.
  */
-import type { Kysely } from "kysely";
+import { type Kysely, sql } from "kysely";
 import type { Migration, MigrationProvider } from "kysely/migration";
 
 export interface JobTable {
@@ -36,32 +36,21 @@ export interface JobTable {
   error_retriable: number | null;
 }
 
-/** What a row says of a job that has not begun. */
-export const NOT_BEGUN = {
-  attempt: 0,
-  spent: 0,
-  worker_id: null,
-  started_at_ms: null,
-  first_token_at_ms: null,
-  ended_at_ms: null,
-  stop_reason: null,
-  tokens_in: null,
-  tokens_out: null,
-  tokens_cached: null,
-  prefill_ms: null,
-  decode_ms: null,
-  text: "",
-  error_code: null,
-  error_message: null,
-  error_retriable: null,
-} as const satisfies Partial<JobTable>;
+/** What a new row has to say; the rest is as in a job that has not begun. */
+export type NewJob = Pick<JobTable, "id" | "status" | "model" | "priority" | "request" | "correlation_id" | "lives" | "submitted_at_ms"> &
+  Partial<Omit<JobTable, "seq">>;
 
+/**
+ * An attempt that ended otherwise than well. The last attempt of a job stands in the job's own row until then, and a job that
+ * succeeds has no row here for it: most jobs write none at all.
+ */
 export interface AttemptTable {
   job_id: string;
   attempt: number;
   worker_id: string;
   started_at_ms: number;
   ended_at_ms: number | null;
+  /** `done`, `failed`, `refused`, `lost`, `aborted`; null while it runs. */
   outcome: string | null;
 }
 
@@ -145,8 +134,41 @@ const first: Migration = {
   },
 };
 
+/**
+ * A job that goes well touches fewer pages: rows lie in the order of their numbers (in SQLite an "integer primary key" is the row's
+ * own number, so no further index is kept), the indexes are partial, so that such a job leaves nothing in them, and what a new
+ * row does not say is a default.
+ */
+const fewerPages: Migration = {
+  async up(db: Kysely<never>) {
+    await sql`create table jobs_2 (
+      seq integer primary key, id text not null unique, status text not null, model text not null, priority text not null,
+      request text not null, correlation_id text not null, attempt integer not null default 0, spent integer not null default 0,
+      worker_id text, lives integer not null, submitted_at_ms bigint not null, started_at_ms bigint, first_token_at_ms bigint,
+      ended_at_ms bigint, stop_reason text, tokens_in integer, tokens_out integer, tokens_cached integer,
+      prefill_ms double precision, decode_ms double precision, text text not null default '',
+      error_code text, error_message text, error_retriable integer)`.execute(db);
+    await sql`insert into jobs_2 select seq, id, status, model, priority, request, correlation_id, attempt, spent, worker_id, lives,
+      submitted_at_ms, started_at_ms, first_token_at_ms, ended_at_ms, stop_reason, tokens_in, tokens_out, tokens_cached,
+      prefill_ms, decode_ms, text, error_code, error_message, error_retriable from jobs`.execute(db);
+    await sql`create table audit_2 (
+      seq integer primary key, at_ms bigint not null, kind text not null, record text not null, previous text not null,
+      hash text not null)`.execute(db);
+    await sql`insert into audit_2 select seq, at_ms, kind, record, previous, hash from audit`.execute(db);
+    // The attempt that runs or went well stands in the job's row.
+    await sql`delete from attempts where outcome is null or outcome = 'done'`.execute(db);
+    for (const table of ["jobs", "audit"]) {
+      await db.schema.dropTable(table).execute();
+      await db.schema.alterTable(`${table}_2`).renameTo(table).execute();
+    }
+    // `listJobs` names the same conditions.
+    await sql`create index jobs_unfinished on jobs (seq) where ended_at_ms is null`.execute(db);
+    await sql`create index jobs_in_error on jobs (status, seq) where error_code is not null`.execute(db);
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
-    return { "0001-first": first };
+    return { "0001-first": first, "0002-fewer-pages": fewerPages };
   },
 };

@@ -7,9 +7,10 @@ import { dirname } from "node:path";
 import Sqlite from "better-sqlite3";
 import { Kysely, SqliteDialect } from "kysely";
 import { Migrator } from "kysely/migration";
-import { chain, GENESIS } from "./audit-chain.ts";
-import type { Change, JobQuery, Recovered } from "./port.ts";
+import { type AuditEntry, chain, GENESIS } from "./audit-chain.ts";
+import type { JobQuery, Recovered } from "./port.ts";
 import { type AttemptTable, type Database, type JobTable, migrations } from "./schema.ts";
+import { type Order, sqlOf } from "./statement.ts";
 
 export class SqliteStore {
   /** For what is not hot: migrations and reads. */
@@ -18,6 +19,7 @@ export class SqliteStore {
   readonly #begin: Sqlite.Statement;
   readonly #commit: Sqlite.Statement;
   readonly #rollback: Sqlite.Statement;
+  readonly #appendAudit: Sqlite.Statement;
   readonly #prepared = new Map<string, Sqlite.Statement>();
   #next_job_seq = 1;
   #next_audit_seq = 1;
@@ -27,6 +29,7 @@ export class SqliteStore {
     this.#db = db;
     this.#sqlite = sqlite;
     [this.#begin, this.#commit, this.#rollback] = [sqlite.prepare("begin immediate"), sqlite.prepare("commit"), sqlite.prepare("rollback")];
+    this.#appendAudit = sqlite.prepare("insert into audit (seq, at_ms, kind, record, previous, hash) values (?, ?, ?, ?, ?, ?)");
   }
 
   static async open(path: string): Promise<SqliteStore> {
@@ -54,11 +57,14 @@ export class SqliteStore {
   }
 
   /** One transaction for all of it: durable together, or not at all. */
-  async commit(changes: readonly Change[]): Promise<void> {
+  async commit(orders: readonly Order[]): Promise<void> {
     const counters = [this.#next_job_seq, this.#next_audit_seq, this.#last_hash] as const;
     this.#begin.run();
     try {
-      for (const change of changes) this.#apply(change);
+      for (const order of orders) {
+        if (order.length === 1) this.#append(order[0]);
+        else this.#run(order[0], order[1]);
+      }
       this.#commit.run();
     } catch (error) {
       if (this.#sqlite.inTransaction) this.#rollback.run();
@@ -67,54 +73,34 @@ export class SqliteStore {
     }
   }
 
-  #apply(change: Change): void {
-    if (change.table === "audit") {
-      const chained = chain(change.append, this.#next_audit_seq, this.#last_hash);
-      this.#insert("audit", chained);
-      this.#next_audit_seq += 1;
-      this.#last_hash = chained.hash;
-    } else if (change.table === "models") {
-      this.#insert("models", change.insert, "on conflict do nothing");
-    } else if (change.table === "attempts") {
-      if ("insert" in change) this.#insert("attempts", change.insert);
-      else this.#update("attempts", change.update, { job_id: change.job_id, attempt: change.attempt });
-    } else if ("insert" in change) {
-      this.#insert("jobs", { ...change.insert, seq: this.#next_job_seq });
-      this.#next_job_seq += 1;
-    } else {
-      this.#update("jobs", change.update, { id: change.id });
-    }
+  #append(entry: AuditEntry): void {
+    const { seq, at_ms, kind, record, previous, hash } = chain(entry, this.#next_audit_seq, this.#last_hash);
+    this.#appendAudit.run(seq, at_ms, kind, record, previous, hash);
+    this.#next_audit_seq += 1;
+    this.#last_hash = hash;
   }
 
-  #insert(table: keyof Database, row: object, conflict: "on conflict do nothing" | "" = ""): void {
-    const columns = Object.keys(row);
-    this.#run(
-      `insert ${table} ${columns}`,
-      () => `insert into ${table} (${columns}) values (${columns.map(() => "?")}) ${conflict}`,
-      Object.values(row),
-    );
-  }
-
-  #update(table: keyof Database, row: object, key: object): void {
-    const [set, where] = [Object.keys(row), Object.keys(key)];
-    const sql = () =>
-      `update ${table} set ${set.map((column) => `${column} = ?`)} where ${where.map((column) => `${column} = ?`).join(" and ")}`;
-    this.#run(`update ${table} ${set}`, sql, [...Object.values(row), ...Object.values(key)]);
-  }
-
-  /** Each shape of change is prepared once: building and parsing the statement costs more than carrying it out. */
-  #run(shape: string, sql: () => string, values: readonly unknown[]): void {
+  /** Each shape is prepared once: building and parsing a statement costs more than carrying it out. */
+  #run(shape: string, values: readonly unknown[]): void {
     let statement = this.#prepared.get(shape);
     if (statement === undefined) {
-      statement = this.#sqlite.prepare(sql());
+      statement = this.#sqlite.prepare(sqlOf(shape));
       this.#prepared.set(shape, statement);
     }
-    statement.run(values);
+    if (!shape.startsWith("insert jobs ")) {
+      statement.run(values);
+      return;
+    }
+    statement.run(values, this.#next_job_seq);
+    this.#next_job_seq += 1;
   }
 
   async listJobs({ status, model, limit, before_seq }: JobQuery): Promise<JobTable[]> {
     let query = this.#db.selectFrom("jobs").selectAll().orderBy("seq", "desc").limit(limit);
     if (status !== undefined) query = query.where("status", "=", status);
+    // The conditions of the partial indexes, word for word: only so are they used. Of `succeeded` there is enough anywhere.
+    if (status === "queued" || status === "running") query = query.where("ended_at_ms", "is", null);
+    if (status === "failed" || status === "cancelled") query = query.where("error_code", "is not", null);
     if (model !== undefined) query = query.where("model", "=", model);
     if (before_seq !== undefined) query = query.where("seq", "<", before_seq);
     return query.execute();
@@ -124,23 +110,32 @@ export class SqliteStore {
     const job = await this.#db.selectFrom("jobs").selectAll().where("id", "=", id).executeTakeFirst();
     if (job === undefined) return undefined;
     const attempts = await this.#db.selectFrom("attempts").selectAll().where("job_id", "=", id).orderBy("attempt").execute();
+    const { attempt, worker_id, started_at_ms, ended_at_ms } = job;
+    if (worker_id !== null && started_at_ms !== null && attempts.at(-1)?.attempt !== attempt) {
+      const outcome = job.status === "succeeded" ? "done" : null;
+      attempts.push({ job_id: id, attempt, worker_id, started_at_ms, ended_at_ms, outcome });
+    }
     return { job, attempts };
   }
 
   async recover(now_ms: number): Promise<Recovered> {
-    const unfinished = ["running", "queued"];
-    const jobs = await this.#db.transaction().execute(async (db) => {
-      await db.updateTable("attempts").set({ ended_at_ms: now_ms, outcome: "lost" }).where("ended_at_ms", "is", null).execute();
+    const { jobs, models } = await this.#db.transaction().execute(async (db) => {
+      const unfinished = () => db.selectFrom("jobs").where("ended_at_ms", "is", null);
+      for (const { id } of await unfinished().select("id").where("status", "=", "running").execute()) {
+        this.#run("attempts", [now_ms, "lost", id]);
+      }
       await db
         .updateTable("jobs")
         .set((column) => ({ lives: column("lives", "+", 1) }))
-        .where("status", "in", unfinished)
+        .where("ended_at_ms", "is", null)
         .execute();
-      return db.selectFrom("jobs").selectAll().where("status", "in", unfinished).orderBy("seq").execute();
+      return {
+        jobs: await unfinished().selectAll().orderBy("seq").execute(),
+        models: await db.selectFrom("models").select("model").execute(),
+      };
     });
-    const models = await this.#db.selectFrom("models").select("model").execute();
     const ran = jobs.filter(({ status }) => status === "running");
-    return { jobs: [...ran, ...jobs.filter(({ status }) => status === "queued")], models: models.map(({ model }) => model) };
+    return { jobs: [...ran, ...jobs.filter(({ status }) => status !== "running")], models: models.map(({ model }) => model) };
   }
 
   async close(): Promise<void> {

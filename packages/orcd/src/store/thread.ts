@@ -1,13 +1,13 @@
 /** The store's thread: takes messages in order, groups the commits that have queued, answers each. */
 import { parentPort, workerData } from "node:worker_threads";
-import type { Change } from "./port.ts";
 import { SqliteStore } from "./sqlite.ts";
+import { ordersFrom } from "./statement.ts";
 
 export type Call =
-  | { id: number; method: "commit"; changes: readonly Change[] }
-  | { id: number; method: "listJobs" | "showJob" | "recover"; argument: unknown }
-  | { id: number; method: "close" };
-export type Answer = { id: number; value?: unknown; error?: { message: string; code: string | undefined } };
+  /** `changes`: as `encodeChanges` wrote them. */
+  { method: "commit"; changes: string } | { method: "listJobs" | "showJob" | "recover"; argument: unknown } | { method: "close" };
+/** To the oldest call that has none yet; the first one says that the database is open. */
+export type Answer = { value?: unknown; error?: { message: string; code: string | undefined } };
 
 const port = parentPort;
 if (port === null) throw new Error("the store's thread has no parent");
@@ -19,7 +19,7 @@ port.on("message", (call: Call) => {
   waiting.push(call);
   if (!busy) void work();
 });
-port.postMessage({ id: 0 } satisfies Answer);
+port.postMessage({} satisfies Answer);
 
 async function work(): Promise<void> {
   busy = true;
@@ -28,7 +28,7 @@ async function work(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
     const group: Extract<Call, { method: "commit" }>[] = [];
     while (waiting[0]?.method === "commit") group.push(waiting.shift() as (typeof group)[number]);
-    if (group.length > 0) await answer(group, () => store.commit(group.flatMap(({ changes }) => changes)));
+    if (group.length > 0) await answer(group, () => store.commit(group.flatMap(({ changes }) => ordersFrom(changes))));
     const call = waiting.shift();
     if (call === undefined) continue;
     await answer([call], () => read(call));
@@ -39,16 +39,16 @@ async function work(): Promise<void> {
 
 async function read(call: Call): Promise<unknown> {
   if (call.method === "close") return store.close();
-  if (call.method === "commit") return store.commit(call.changes);
+  if (call.method === "commit") return store.commit(ordersFrom(call.changes));
   return store[call.method](call.argument as never);
 }
 
 async function answer(calls: readonly Call[], work: () => Promise<unknown>): Promise<void> {
   try {
     const value = await work();
-    for (const { id } of calls) port?.postMessage({ id, value } satisfies Answer);
+    for (const _ of calls) port?.postMessage({ value } satisfies Answer);
   } catch (error) {
     const { message, code } = error as Error & { code?: string };
-    for (const { id } of calls) port?.postMessage({ id, error: { message, code } } satisfies Answer);
+    for (const _ of calls) port?.postMessage({ error: { message, code } } satisfies Answer);
   }
 }

@@ -1,0 +1,44 @@
+/**
+ * Changes on their way to the store's thread: one string for a turn's worth of them, flat, since cloning and taking apart
+ * objects of two dozen members costs more than writing them down. Each row change names the statement that carries it out.
+ */
+import type { AuditEntry } from "./audit-chain.ts";
+import type { Change } from "./port.ts";
+
+type Value = string | number | null;
+type RowChange = Exclude<Change, { table: "audit" }>;
+
+/** What the thread is asked to do: run the statement of a shape with its values, or append to the audit trail. */
+export type Order = readonly [shape: string, values: readonly Value[]] | readonly [audit: AuditEntry];
+
+/** As JSON; `ordersFrom` reads it back. */
+export function encodeChanges(changes: readonly Change[]): string {
+  return JSON.stringify(changes.map((change): Order => (change.table === "audit" ? [change.append] : statementOf(change))));
+}
+
+export function ordersFrom(json: string): Order[] {
+  return JSON.parse(json) as Order[];
+}
+
+/** The shape of a change (its statement without values: `sqlOf` makes SQL of it) and the values. */
+function statementOf(change: RowChange): [string, Value[]] {
+  if (change.table === "attempts") return ["attempts", [change.over.ended_at_ms, change.over.outcome, change.job_id]];
+  const row = "insert" in change ? change.insert : change.update;
+  const shape = `${"insert" in change ? "insert" : "update"} ${change.table} ${Object.keys(row)}`;
+  const values: Value[] = Object.values(row);
+  if ("id" in change) values.push(change.id);
+  return [shape, values];
+}
+
+/** The statement of a shape. An insert into `jobs` has one value more than the shape says, last: the row's number. */
+export function sqlOf(shape: string): string {
+  if (shape === "attempts") {
+    return `insert into attempts (job_id, attempt, worker_id, started_at_ms, ended_at_ms, outcome)
+      select id, attempt, worker_id, started_at_ms, ?, ? from jobs where id = ? and status = 'running' on conflict do nothing`;
+  }
+  const [verb, table, names = ""] = shape.split(" ");
+  const columns = names.split(",");
+  if (verb === "update") return `update ${table} set ${columns.map((column) => `${column} = ?`).join(", ")} where id = ?`;
+  if (table === "jobs") columns.push("seq");
+  return `insert into ${table} (${columns}) values (${columns.map(() => "?")}) ${table === "models" ? "on conflict do nothing" : ""}`;
+}
