@@ -52,10 +52,10 @@ export class Bench {
     }
   }
 
-  /** Until V8 has compiled what is hot: small requests, and streams at twice the pace. */
+  /** Until V8 has compiled what is hot: small requests (some ten thousand even of the slowest target), and streams at twice the pace. */
   async #warmUp(name: TargetName, { target }: Started, streams: number): Promise<void> {
     if (name === "direct") return;
-    const small = await this.harness.requests({ target, connections: 16, pace: SMALL, settle_ms: 0, window_ms: 1000, pid: 0 });
+    const small = await this.harness.requests({ target, connections: 16, pace: SMALL, settle_ms: 0, window_ms: 2500, pid: 0 });
     this.check(`${name}, warm-up`, small);
     const pace = { rate: 100, tokens: ENDLESS, pad: 0 };
     const long = await this.harness.streams({ target, streams: Math.min(streams, 200), pace, settle_ms: 0, window_ms: 700, pid: 0 });

@@ -1,10 +1,9 @@
-/** Sections `heap`, `syscalls` and `commits`: counts rather than times, which repeat even on a busy machine. */
+/** Sections `heap` and `syscalls`: counts rather than times, which repeat even on a busy machine. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { found } from "../processes.ts";
 import { median, spread, table } from "../report.ts";
-import { type Bench, ENDLESS, SMALL } from "./bench.ts";
+import { type Bench, ENDLESS } from "./bench.ts";
 import type { TargetName } from "./targets.ts";
 
 const RELAYS = ["bare", "rbees-orcd"] as const satisfies readonly TargetName[];
@@ -67,15 +66,13 @@ export async function measureHeap(bench: Bench): Promise<void> {
 
 const READS = ["read", "readv", "recvfrom", "recvmsg"];
 const WRITES = ["write", "writev", "sendto", "sendmsg"];
-const SYNCS = ["fsync", "fdatasync"];
-
 /** A tracer that stops only the given calls and leaves the program its process id. */
-function tracer(calls: readonly string[], file: string): string[] {
+export function tracer(calls: readonly string[], file: string): string[] {
   return ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-ttt", "-e", `trace=${calls.join(",")}`, "-e", "signal=none", "-o", file];
 }
 
 /** How many of the calls lie between two moments, seconds since 1970. */
-function countCalls(file: string, calls: readonly string[], from_s: number, to_s: number): number {
+export function countCalls(file: string, calls: readonly string[], from_s: number, to_s: number): number {
   let count = 0;
   for (const line of readFileSync(file, "latin1").split("\n")) {
     const match = /^\d+ +([\d.]+) (\w+)\(/.exec(line);
@@ -85,7 +82,7 @@ function countCalls(file: string, calls: readonly string[], from_s: number, to_s
   return count;
 }
 
-function tracerMissing(bench: Bench, what: string): boolean {
+export function tracerMissing(bench: Bench, what: string): boolean {
   if (found("strace")) return false;
   bench.say(`\n${what}: skipped, since strace is not installed (apt-get install strace).`);
   return true;
@@ -122,52 +119,4 @@ export async function measureSystemCalls(bench: Bench): Promise<void> {
   bench.progress("");
   bench.say("\nSystem calls per relayed token: 100 streams × 10 tokens/s, by strace");
   bench.say(table(["", "reads", "writes"], rows));
-}
-
-export async function measureCommits(bench: Bench): Promise<void> {
-  bench.progress("commits");
-  const cpu = await storeCpuUs(bench);
-  bench.progress("");
-  bench.say(`\nDurable admission, 64 submitters: the store alone (job row + audit entry) takes ${spread(cpu)} µs of CPU a job`);
-  bench.verdicts.push({ what: "CPU of the store per job at 64 submitters", value: median(cpu), at_most: 20, unit: "µs" });
-  if (tracerMissing(bench, "Durable commits per job")) return;
-  const file = join(bench.processes.folder, "calls-commits");
-  let from_s = 0;
-  let to_s = 0;
-  const result = await bench.fresh("rbees-orcd", { streams: 100, wrapped_in: tracer(SYNCS, file) }, ({ target }) => {
-    const begins = () => {
-      from_s = Date.now() / 1000;
-    };
-    const ended = () => {
-      to_s = Date.now() / 1000;
-    };
-    return bench.harness.requests({ target, connections: 64, pace: SMALL, settle_ms: 500, window_ms: 2000, pid: 0 }, { begins, ended });
-  });
-  bench.check("commits", result);
-  const per_job = countCalls(file, SYNCS, from_s, to_s) / result.requests;
-  bench.say(
-    `  the whole orchestrator, from submission to end: ${per_job.toFixed(3)} syncs a job (${Math.round(result.requests / result.seconds)} jobs/s)`,
-  );
-  bench.verdicts.push({ what: "durable commits per job at 64 submitters", value: per_job, at_most: 1 / 8, unit: "syncs" });
-}
-
-/** CPU of the store with 64 submitters who wait for their commit, in a process of its own. */
-async function storeCpuUs(bench: Bench): Promise<number[]> {
-  const took: number[] = [];
-  for (let round = 0; round < Math.min(3, bench.options.rounds); round += 1) {
-    const file = fileURLToPath(new URL("store-load.ts", import.meta.url));
-    const path = join(bench.processes.folder, `store-${round}`, "store.sqlite");
-    took.push(
-      await new Promise<number>((resolve, reject) => {
-        const said: string[] = [];
-        const child = bench.processes.spawn([process.execPath, file, path, "64"], (line) => said.push(line));
-        child.once("close", (code) => {
-          const us = Number(/^cpu_us_per_job ([\d.]+)$/m.exec(said.join("\n"))?.[1]);
-          if (code === 0 && us > 0) resolve(us);
-          else reject(new Error(`the store's load failed:\n${said.join("\n")}`));
-        });
-      }),
-    );
-  }
-  return took;
 }

@@ -3,11 +3,12 @@ import { cpus } from "node:os";
 import { Processes } from "../processes.ts";
 import { verdictTable } from "../report.ts";
 import { Bench } from "./bench.ts";
-import { measureCommits, measureHeap, measureSystemCalls } from "./counted.ts";
+import { measureHeap, measureSystemCalls } from "./counted.ts";
 import { measureGrowth, measureStalled } from "./growth.ts";
 import { Harness } from "./harness.ts";
 import { HELP, type Options, readOptions } from "./options.ts";
 import { measureRounds } from "./rounds.ts";
+import { measureAudit, measureCommits, measureRows } from "./store.ts";
 import { nginxFound, TARGET_NAMES } from "./targets.ts";
 
 const EXIT = { ok: 0, broken: 1, usage: 2, interrupted: 130 } as const;
@@ -62,6 +63,8 @@ async function run(processes: Processes, options: Options): Promise<number> {
   if (wanted("heap")) await measureHeap(bench);
   if (wanted("syscalls")) await measureSystemCalls(bench);
   if (wanted("commits")) await measureCommits(bench);
+  if (wanted("rows")) await measureRows(bench);
+  if (wanted("audit")) await measureAudit(bench);
 
   bench.say(`\n${verdictTable(bench.verdicts)}`);
   bench.say(`\nTook ${Math.round((performance.now() - began) / 1000)} s.`);

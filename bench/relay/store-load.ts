@@ -1,11 +1,16 @@
-/** Submitters that wait for their commit, against the orchestrator's store alone; prints the CPU it took per job. */
+/**
+ * Submitters that wait for their commit, against the orchestrator's store alone, with so many jobs in it before; prints the CPU it
+ * took per job.
+ */
 import { openStore } from "../../packages/orcd/src/store/open.ts";
 import type { Change } from "../../packages/orcd/src/store/port.ts";
 
 const WARM_MS = 700;
 const WINDOW_MS = 1500;
 
-const [, , path = "", submitters = "64"] = process.argv;
+const [, , path = "", submitters = "64", rows = "0"] = process.argv;
+/** Jobs in one commit while the database is filled. */
+const FILL = 1000;
 const store = await openStore(path);
 let jobs = 0;
 let over = false;
@@ -55,6 +60,8 @@ function changes(n: number): Change[] {
     },
   ];
 }
+
+for (; jobs < Number(rows); jobs += FILL) await store.commit(Array.from({ length: FILL }, (_, n) => changes(jobs + n + 1)).flat());
 
 const loops = Array.from({ length: Number(submitters) }, async () => {
   while (!over) {

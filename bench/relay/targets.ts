@@ -3,6 +3,7 @@ import type { ChildProcess } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { findPrograms } from "../../packages/cli/src/programs.ts";
 import { found, freePort, type Processes } from "../processes.ts";
 import { sleep } from "./clock.ts";
 import type { Harness } from "./harness.ts";
@@ -70,13 +71,14 @@ async function startBare(
 
 async function startOrcd(processes: Processes, harness: Harness, options: StartOptions): Promise<Started> {
   const { node_flags = [], wrapped_in = [], orcd_flags = [], streams = SLOTS_PER_WORKER_MAX, onLine } = options;
-  const file = fileURLToPath(new URL("../../packages/orcd/src/main.ts", import.meta.url));
   const data_dir = join(processes.folder, `orcd-${starts}`);
+  // As `rbees up` starts it.
+  const program = findPrograms(new URL("../../packages/cli/src/rbees.ts", import.meta.url).href).orcd;
   const command = [
     ...wrapped_in,
-    process.execPath,
+    ...program.slice(0, -1),
     ...node_flags,
-    file,
+    ...program.slice(-1),
     "--port",
     "0",
     "--data-dir",
