@@ -14,11 +14,14 @@ export class EventStream {
 
   constructor(request: IncomingMessage, response: ServerResponse, headers: Record<string, string>) {
     this.#response = response;
+    request.on("error", () => {});
+    response.on("error", () => {});
+    // Who left before the stream began will not be said to have left again.
+    this.#closed = response.destroyed;
+    if (this.#closed) return;
     response.on("close", () => {
       this.#closed = true;
     });
-    request.on("error", () => {});
-    response.on("error", () => {});
     this.hold();
     response.writeHead(200, {
       "content-type": "text/event-stream; charset=utf-8",

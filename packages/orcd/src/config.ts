@@ -24,6 +24,7 @@ export const settings = {
   reader_stall_ms_max: number({ default: 30_000, min: 100, help: "A reader that takes nothing for this long is cut off (lagged)" }),
   readers_per_job_max: number({ default: 64, min: 1, help: "Readers of one job's events at once" }),
   ping_ms: number({ default: 15_000, min: 50, help: "A silent event stream gets a comment this often" }),
+  start_hold_ms: number({ default: 2, help: "How long the headers of a job's stream may wait to leave with its first event" }),
   tick_ms: number({ default: 100, min: 5, help: "How often deadlines, back-offs and silence are looked at" }),
   drain_ms: number({ default: 10_000, help: "How long running jobs may still finish when the orchestrator is told to stop" }),
   log_level: text({ default: "info", one_of: LOG_LEVELS, help: `Log level: ${LOG_LEVELS.join(", ")}` }),

@@ -39,6 +39,7 @@ export class JobStream {
   #readers: Set<Reader> | undefined;
   /** Takes it out of `#reading`. */
   #unread = () => {};
+  #onBegun: (() => void) | undefined;
 
   constructor(log: ReplayLog, limits: StreamLimits, reading: Reading) {
     this.log = log;
@@ -72,11 +73,25 @@ export class JobStream {
     for (const { stream } of this.#readers ?? NO_READERS) stream.hold();
   }
 
+  /** Resolves with the next event, or after `ms`. */
+  nextEvent(ms: number): Promise<void> {
+    if (ms === 0 || this.log.sealed_at_ms !== undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#onBegun = () => {
+        this.#onBegun = undefined;
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
   /** An event without its id line, as the latin1 string of its bytes: the hot path of the relay. */
   appendBlock(block: string): void {
     const id = this.log.last_id + 1;
     const event = `id: ${id}\n${block}`;
     this.log.append(event);
+    this.#onBegun?.();
     for (const reader of this.#readers ?? NO_READERS) {
       if (reader.blocked_at_ms !== undefined || reader.id !== id - 1) continue;
       reader.id = id;

@@ -68,7 +68,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
   const served = await serve(
     orcdRoutes,
     {
-      ...jobHandlers({ loop, jobs, store, metrics, readers_per_job_max: config.readers_per_job_max, stopping: () => stopping }),
+      ...jobHandlers({ ...config, loop, jobs, store, metrics, stopping: () => stopping }),
       ...workerHandlers(loop, workers, config.heartbeat_ms),
       ...systemHandlers(loop, metrics),
     },

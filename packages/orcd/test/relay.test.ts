@@ -163,6 +163,39 @@ test("events that are not kept any more answer 410 and name where the text is", 
   assert.equal((await orcd.json(`/v2/tasks/${job_id}`)).text, "x");
 });
 
+test("a client that leaves before its stream has begun has left all the same", async (t) => {
+  // The stream would begin with the first event, which never comes.
+  const orcd = await startHarness(t, { start_hold_ms: 200 });
+  const worker = await orcd.worker("w1");
+  const socket = connect(Number(new URL(orcd.url).port), "127.0.0.1");
+  const body = JSON.stringify({ model: "fake", prompt: "hi", stream: true, on_disconnect: "cancel" });
+  socket.write(`POST /v2/tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  const attempt = await worker.next();
+  socket.destroy();
+  await attempt.closed;
+  await eventually(async () => (await orcd.json("/v2/tasks")).tasks[0].status === "cancelled");
+});
+
+test("the headers of a stream do not wait for an event that does not come", async (t) => {
+  const orcd = await startHarness(t, { start_hold_ms: 5 });
+  const worker = await orcd.worker("w1");
+  const answer = await orcd.submit({ stream: true });
+  assert.equal(answer.status, 200);
+  const attempt = await worker.next();
+  attempt.started();
+  attempt.tokens("a");
+  attempt.end();
+  assert.deepEqual(
+    (await eventsOf(answer)).map(({ type, id }) => [type, id]),
+    [
+      ["queued", 1],
+      ["started", 2],
+      ["token", 3],
+      ["end", 4],
+    ],
+  );
+});
+
 test("a client that leaves costs its job nothing, unless it asked for that", async (t) => {
   const orcd = await startHarness(t);
   const worker = await orcd.worker("w1", { slots: 2 });

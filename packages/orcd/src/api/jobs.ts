@@ -25,6 +25,8 @@ export interface JobApiPorts {
   readonly store: Store;
   readonly metrics: OrcdMetrics;
   readonly readers_per_job_max: number;
+  /** How long the headers of a submitted job's stream may wait for its first event. */
+  readonly start_hold_ms: number;
   readonly stopping: () => boolean;
 }
 
@@ -112,7 +114,11 @@ async function submit(
   }
   const events_url = `/v2/tasks/${id}/events`;
   const headers = { location: `/v2/tasks/${id}`, "x-rbees-job-id": id };
-  if (body.stream || wants_events) return { events: (reader) => followOwn(ports, job, reader), headers };
+  if (body.stream || wants_events) {
+    // A job that starts at once says so within a moment: its headers leave with that, in one write instead of two.
+    await job.stream.nextEvent(ports.start_hold_ms);
+    return { events: (reader) => followOwn(ports, job, reader), headers };
+  }
   return {
     status: 202,
     headers,
