@@ -16,8 +16,7 @@ function serviceMs(state: State, model: string, now_ms: number): number {
   const mean = state.service_ms.get(model);
   if (mean !== undefined) return Math.max(1, mean);
   let oldest = 0;
-  for (const worker of state.workers.values()) {
-    if (worker.spec.model !== model) continue;
+  for (const worker of state.fleets.get(model) ?? []) {
     for (const key of worker.running) {
       const job = state.jobs.get(key.slice(0, key.lastIndexOf("#")));
       if (job !== undefined) oldest = Math.max(oldest, now_ms - job.started_at_ms);
@@ -26,15 +25,9 @@ function serviceMs(state: State, model: string, now_ms: number): number {
   return Math.max(oldest, state.limits.service_ms_guess);
 }
 
-function slotsOf(state: State, model: string): number {
-  let slots = 0;
-  for (const worker of state.workers.values()) if (worker.spec.model === model && !worker.draining) slots += worker.spec.slots;
-  return slots;
-}
-
 /** Milliseconds until a job with `ahead` jobs before it starts; undefined when no worker serves its model. */
 export function etaMs(state: State, job: Job, ahead: number, now_ms: number): number | undefined {
-  const slots = slotsOf(state, job.spec.model);
+  const slots = state.fleets.get(job.spec.model)?.slots ?? 0;
   if (slots === 0) return undefined;
   return Math.ceil(((ahead + 1) * serviceMs(state, job.spec.model, now_ms)) / slots);
 }
@@ -42,6 +35,6 @@ export function etaMs(state: State, job: Job, ahead: number, now_ms: number): nu
 /** Milliseconds until a place in the full queue is free again: one job has to start, on any of the workers. */
 export function placeFreeMs(state: State, job: Job, now_ms: number): number {
   let slots = 0;
-  for (const worker of state.workers.values()) if (!worker.draining) slots += worker.spec.slots;
+  for (const fleet of state.fleets.values()) slots += fleet.slots;
   return Math.ceil(serviceMs(state, job.spec.model, now_ms) / Math.max(1, slots));
 }

@@ -1,9 +1,9 @@
 /** What must hold after every step. Tests call it; a violation is a bug in `step`. */
 import { inOrder } from "./queue.ts";
-import { attemptKey, type State } from "./state.ts";
+import { attemptKey, isSilent, type State } from "./state.ts";
 
-/** The violated invariants, in words; empty when all hold. */
-export function violations(state: State): string[] {
+/** The violated invariants, in words; empty when all hold. `now_ms`: of the last event. */
+export function violations(state: State, now_ms: number): string[] {
   const found: string[] = [];
   const waiting = new Set<string>();
   for (const [key, queue] of state.queues) {
@@ -30,6 +30,9 @@ export function violations(state: State): string[] {
     if (worker.running.size > worker.spec.slots)
       found.push(`worker ${worker.spec.id} runs ${worker.running.size} attempts in ${worker.spec.slots} slots`);
     if (!state.models.has(worker.spec.model)) found.push(`model ${worker.spec.model} of ${worker.spec.id} is not known`);
+    if (![...(state.fleets.get(worker.spec.model) ?? [])].includes(worker)) found.push(`worker ${worker.spec.id} is in no fleet`);
+    const free = worker.running.size < worker.spec.slots && !worker.draining && !isSilent(state, worker, now_ms);
+    if (free && !worker.offered) found.push(`worker ${worker.spec.id} has a free slot that nobody will find`);
   }
   return found;
 }

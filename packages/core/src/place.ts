@@ -1,7 +1,8 @@
 /**
  * Placing: filter → score → pick. A worker that can't take a job gets a reason, and not placing is an answer, not an error.
- * The pick is round-robin: among the workers with the best score, the one used least recently.
+ * The pick is round-robin: of the best, the one used least recently.
  */
+import type { Found } from "./fleet.ts";
 import { isSilent, type Job, type State, type Worker } from "./state.ts";
 
 /** What can stand between a job and a worker. */
@@ -42,33 +43,26 @@ export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms
   }
 }
 
-/** The score: more is better. The worker that lost the job's last attempt comes last, even if the job prefers it. */
-function score(job: Job, worker: Worker): number {
-  return (job.spec.prefer.includes(worker.spec.id) ? 1 : 0) - (job.failed_on === worker.spec.id ? 2 : 0);
+/**
+ * The worker for a job: of those that can take it one that it prefers, else the one used least recently; the one that lost its
+ * last attempt comes last in any case. Undefined when none can.
+ */
+export function place(state: State, job: Job, now_ms: number): Found {
+  const { spec } = job;
+  if (job.not_before_ms > now_ms || (spec.deadline_at_ms !== null && now_ms >= spec.deadline_at_ms)) return NOT_YET;
+  const free = (id: string): Worker | undefined => {
+    const worker = state.workers.get(id);
+    return worker !== undefined && obstacle(state, job, worker, now_ms) === undefined ? worker : undefined;
+  };
+  if (spec.pin !== null) return { worker: free(spec.pin), exhausted: false };
+  let preferred: Worker | undefined;
+  for (const id of spec.prefer) {
+    const worker = id === job.failed_on ? undefined : free(id);
+    if (worker !== undefined && worker.last_dispatch < (preferred?.last_dispatch ?? Number.POSITIVE_INFINITY)) preferred = worker;
+  }
+  if (preferred !== undefined) return { worker: preferred, exhausted: false };
+  return state.fleets.get(spec.model)?.find(state, job, now_ms) ?? NOBODY;
 }
 
-export function place(state: State, job: Job, now_ms: number): Worker | undefined {
-  if (job.not_before_ms > now_ms) return undefined;
-  if (job.spec.deadline_at_ms !== null && now_ms >= job.spec.deadline_at_ms) return undefined;
-  let best: Worker | undefined;
-  let bestScore = Number.NEGATIVE_INFINITY;
-  for (const worker of state.workers.values()) {
-    if (obstacle(state, job, worker, now_ms) !== undefined) continue;
-    const points = score(job, worker);
-    if (points > bestScore || (points === bestScore && best !== undefined && worker.last_dispatch < best.last_dispatch)) {
-      best = worker;
-      bestScore = points;
-    }
-  }
-  return best;
-}
-
-/** Free slots for a model now: lets the drain of a queue skip models without room. */
-export function freeSlots(state: State, model: string, now_ms: number): number {
-  let free = 0;
-  for (const worker of state.workers.values()) {
-    if (worker.spec.model !== model || worker.draining || isSilent(state, worker, now_ms) || worker.inhibited_until_ms > now_ms) continue;
-    free += Math.max(0, worker.spec.slots - worker.running.size);
-  }
-  return free;
-}
+const NOT_YET: Found = { worker: undefined, exhausted: false };
+const NOBODY: Found = { worker: undefined, exhausted: true };

@@ -1,11 +1,13 @@
 /** The waiting jobs: FIFO within a priority, jobs that lost their worker before new ones. */
-import { LiveMap } from "./live-map.ts";
-import { type Job, PRIORITIES, type Priority, type Queue, queueKey, type State } from "./state.ts";
+import { Line } from "./line.ts";
+import { type Job, type JobSpec, PRIORITIES, type Priority, type Queue, queueKey, type State } from "./state.ts";
 
-function emptyQueue(): Queue {
+function emptyQueue({ model, pin }: JobSpec): Queue {
   return {
-    returned: { interactive: new LiveMap(), batch: new LiveMap() },
-    fresh: { interactive: new LiveMap(), batch: new LiveMap() },
+    model,
+    pin,
+    returned: { interactive: new Line(), batch: new Line() },
+    fresh: { interactive: new Line(), batch: new Line() },
   };
 }
 
@@ -13,11 +15,11 @@ export function enqueue(state: State, job: Job): void {
   const key = queueKey(job.spec);
   let queue = state.queues.get(key);
   if (queue === undefined) {
-    queue = emptyQueue();
+    queue = emptyQueue(job.spec);
     state.queues.set(key, queue);
   }
   const line = job.attempt > 0 ? queue.returned : queue.fresh;
-  line[job.spec.priority].set(job.spec.id, job);
+  line[job.spec.priority].push(job);
   state.queued += 1;
 }
 
@@ -26,8 +28,8 @@ export function dequeue(state: State, job: Job): boolean {
   const key = queueKey(job.spec);
   const queue = state.queues.get(key);
   if (queue === undefined) return false;
-  const { id, priority } = job.spec;
-  if (!queue.returned[priority].delete(id) && !queue.fresh[priority].delete(id)) return false;
+  const { priority } = job.spec;
+  if (!queue.returned[priority].remove(job) && !queue.fresh[priority].remove(job)) return false;
   state.queued -= 1;
   if (depth(queue) === 0) state.queues.delete(key);
   return true;
@@ -39,8 +41,8 @@ export function* inOrder(queue: Queue): Generator<Job> {
 }
 
 export function* waiting(queue: Queue, priority: Priority): Generator<Job> {
-  yield* queue.returned[priority].values();
-  yield* queue.fresh[priority].values();
+  yield* queue.returned[priority];
+  yield* queue.fresh[priority];
 }
 
 export function depth(queue: Queue): number {

@@ -1,5 +1,8 @@
 /** What the orchestrator knows: jobs that have not ended, workers, queues. Plain data; only `step` changes it. */
 
+import type { Fleet } from "./fleet.ts";
+import { Heap } from "./heap.ts";
+import type { Line } from "./line.ts";
 import { LiveMap } from "./live-map.ts";
 
 export const PRIORITIES = ["interactive", "batch"] as const;
@@ -46,6 +49,8 @@ export interface Job {
   /** Not placed before this time (back-off). */
   not_before_ms: number;
   started_at_ms: number;
+  /** Its place in the line in which it waits; kept by the line. */
+  number_in_line: number;
 }
 
 export interface WorkerSpec {
@@ -65,18 +70,27 @@ export interface Worker {
   /** Rises with each dispatch: the least recently used worker is next. */
   last_dispatch: number;
   inhibited_until_ms: number;
+  /** It stands among those of its fleet that may have a free slot; kept by the fleet. */
+  offered: boolean;
 }
 
 /** Jobs of one model (or one pinned worker) that wait: those that came back first, then in order of submission. */
 export interface Queue {
-  readonly returned: Record<Priority, LiveMap<Job>>;
-  readonly fresh: Record<Priority, LiveMap<Job>>;
+  readonly model: string;
+  /** The worker whose pinned jobs wait here; null for the jobs that are not pinned. */
+  readonly pin: string | null;
+  readonly returned: Record<Priority, Line>;
+  readonly fresh: Record<Priority, Line>;
 }
 
 export interface State {
   readonly limits: Limits;
   readonly jobs: LiveMap<Job>;
   readonly workers: Map<string, Worker>;
+  /** The workers once more, by the model that they serve. */
+  readonly fleets: Map<string, Fleet>;
+  /** Jobs with a deadline, the soonest first; some have ended since. */
+  readonly deadlines: Heap<string>;
   /** By `queueKey`. */
   readonly queues: Map<string, Queue>;
   /** Jobs that wait, over all queues. */
@@ -95,6 +109,8 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     limits,
     jobs: new LiveMap(),
     workers: new Map(),
+    fleets: new Map(),
+    deadlines: new Heap(),
     queues: new Map(),
     queued: 0,
     models: new Set(models),

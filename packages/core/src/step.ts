@@ -4,9 +4,10 @@
  * state it is given, and the shell is that state's only holder.
  */
 import { etaMs, learnServiceTime, placeFreeMs } from "./estimate.ts";
-import { freeSlots, place } from "./place.ts";
-import { dequeue, enqueue, inOrder, lengthAhead, waiting } from "./queue.ts";
-import { attemptKey, isSilent, type Job, type JobSpec, PRIORITIES, pinKey, type State, type Worker, type WorkerSpec } from "./state.ts";
+import { Fleet } from "./fleet.ts";
+import { place } from "./place.ts";
+import { dequeue, enqueue, lengthAhead, waiting } from "./queue.ts";
+import { attemptKey, isSilent, type Job, type JobSpec, PRIORITIES, type Queue, type State, type Worker, type WorkerSpec } from "./state.ts";
 
 /** How an attempt ended, as its link saw it. */
 export type AttemptOutcome =
@@ -59,7 +60,7 @@ export function step(state: State, event: Event): Decision[] {
       break;
     case "job.recovered": {
       const job = newJob(event.spec, event.attempt, event.spent);
-      state.jobs.set(event.spec.id, job);
+      hold(state, job);
       enqueue(state, job);
       drain(state, event.spec.model, event.now_ms, out);
       break;
@@ -76,7 +77,7 @@ export function step(state: State, event: Event): Decision[] {
     case "worker.drained": {
       const worker = state.workers.get(event.worker_id);
       if (worker === undefined) out.push({ type: "worker.reject", worker_id: event.worker_id, because: "unknown" });
-      else setDraining(worker, out);
+      else setDraining(state, worker, out);
       break;
     }
     case "worker.left": {
@@ -101,7 +102,7 @@ export function step(state: State, event: Event): Decision[] {
 }
 
 function newJob(spec: JobSpec, attempt: number, spent: number): Job {
-  return { spec, attempt, spent, worker_id: null, failed_on: null, not_before_ms: 0, started_at_ms: 0 };
+  return { spec, attempt, spent, worker_id: null, failed_on: null, not_before_ms: 0, started_at_ms: 0, number_in_line: 0 };
 }
 
 function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): void {
@@ -111,9 +112,9 @@ function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): v
     out.push({ type: "refuse", job_id: spec.id, ...refusal });
     return;
   }
-  state.jobs.set(spec.id, job);
+  hold(state, job);
   // Nobody waits: what draining the queue would find, without joining it first.
-  const worker = state.queued === 0 && !state.halted ? place(state, job, now_ms) : undefined;
+  const worker = state.queued === 0 && !state.halted ? place(state, job, now_ms).worker : undefined;
   if (worker !== undefined) {
     out.push({ type: "accept", job_id: spec.id, position: 0, eta_ms: 0 });
     dispatch(state, job, worker, now_ms, out);
@@ -153,7 +154,7 @@ function admission(state: State, job: Job, now_ms: number): { code: RefusalCode;
       message: `max_tokens is ${max_tokens}, and the largest context for ${model} holds ${largest} tokens, prompt and answer together.`,
     };
   }
-  if (state.queued >= state.limits.queue_jobs_max && (state.halted || place(state, job, now_ms) === undefined)) {
+  if (state.queued >= state.limits.queue_jobs_max && (state.halted || place(state, job, now_ms).worker === undefined)) {
     return {
       code: "QUEUE_FULL",
       message: `The queue is full (${state.queued} jobs wait).`,
@@ -165,32 +166,46 @@ function admission(state: State, job: Job, now_ms: number): { code: RefusalCode;
 
 /** The largest context that the job could have; infinite while no worker is there for it, or one does not say how much it holds. */
 function largestContext(state: State, { model, pin }: JobSpec): number {
-  let largest = 0;
-  for (const { spec } of state.workers.values()) {
-    if (spec.model === model && (pin === null || pin === spec.id))
-      largest = Math.max(largest, spec.context_size ?? Number.POSITIVE_INFINITY);
-  }
-  return largest === 0 ? Number.POSITIVE_INFINITY : largest;
+  const largest = pin === null ? state.fleets.get(model)?.largest_context : state.workers.get(pin)?.spec.context_size;
+  return largest || Number.POSITIVE_INFINITY;
 }
 
 /** Gives free slots to the waiting jobs of a model; the same for a new job, a free slot, a new worker. */
 function drain(state: State, model: string, now_ms: number, out: Decision[]): void {
-  let free = state.halted || state.queued === 0 ? 0 : freeSlots(state, model, now_ms);
-  if (free === 0) return;
-  const pinned = [...state.workers.values()].filter(({ spec }) => spec.model === model).map(({ spec }) => pinKey(spec.id, model));
+  if (state.halted || state.queued === 0) return;
+  const queues = queuesOf(state, model);
   for (const priority of PRIORITIES) {
-    for (const key of [...pinned, model]) {
-      const queue = state.queues.get(key);
-      if (queue === undefined) continue;
+    for (const queue of queues) {
       for (const job of waiting(queue, priority)) {
-        if (free === 0) return;
-        const worker = place(state, job, now_ms);
-        if (worker === undefined) continue;
-        dispatch(state, job, worker, now_ms, out);
-        free -= 1;
+        const { worker, exhausted } = place(state, job, now_ms);
+        if (worker !== undefined) dispatch(state, job, worker, now_ms, out);
+        else if (exhausted) break;
       }
     }
   }
+}
+
+/** Those of the model in which somebody waits: pinned jobs first, since they have no other choice. */
+function queuesOf(state: State, model: string): Queue[] {
+  const own = state.queues.get(model);
+  const queues = [...state.queues.values()].filter((queue) => queue.pin !== null && queue.model === model);
+  if (own !== undefined) queues.push(own);
+  return queues;
+}
+
+function hold(state: State, job: Job): void {
+  const { id, deadline_at_ms } = job.spec;
+  state.jobs.set(id, job);
+  if (deadline_at_ms !== null) state.deadlines.push(id, deadline_at_ms);
+}
+
+function fleetOf(state: State, model: string): Fleet {
+  let fleet = state.fleets.get(model);
+  if (fleet === undefined) {
+    fleet = new Fleet();
+    state.fleets.set(model, fleet);
+  }
+  return fleet;
 }
 
 function dispatch(state: State, job: Job, worker: Worker, now_ms: number, out: Decision[]): void {
@@ -233,6 +248,7 @@ function attemptEnded(state: State, event: Extract<Event, { type: "attempt.ended
     }
   }
   if (worker === undefined) return;
+  state.fleets.get(worker.spec.model)?.offer(worker);
   if (isSilent(state, worker, now_ms) && worker.running.size === 0) remove(state, worker, "no heartbeat", now_ms, out);
   else drain(state, worker.spec.model, now_ms, out);
 }
@@ -282,16 +298,22 @@ function register(state: State, spec: WorkerSpec, now_ms: number, out: Decision[
     known.spec = spec;
     known.last_beat_ms = now_ms;
     known.inhibited_until_ms = 0;
+    const fleet = fleetOf(state, spec.model);
+    fleet.count();
+    fleet.offer(known);
   } else {
     if (known !== undefined) remove(state, known, "a newer life of it registered", now_ms, out);
-    state.workers.set(spec.id, {
+    const worker: Worker = {
       spec,
       draining: false,
       last_beat_ms: now_ms,
       running: new Set(),
       last_dispatch: 0,
       inhibited_until_ms: 0,
-    });
+      offered: false,
+    };
+    state.workers.set(spec.id, worker);
+    fleetOf(state, spec.model).join(worker);
     state.models.add(spec.model);
   }
   out.push({ type: "worker.join", worker_id: spec.id, epoch: spec.epoch, model: spec.model, again });
@@ -310,19 +332,24 @@ function beat(state: State, event: Extract<Event, { type: "worker.beat" }>, out:
   }
   const was_silent = isSilent(state, worker, event.now_ms);
   worker.last_beat_ms = event.now_ms;
-  if (event.draining) setDraining(worker, out);
+  state.fleets.get(worker.spec.model)?.offer(worker);
+  if (event.draining) setDraining(state, worker, out);
   else if (was_silent) drain(state, worker.spec.model, event.now_ms, out);
 }
 
-function setDraining(worker: Worker, out: Decision[]): void {
+function setDraining(state: State, worker: Worker, out: Decision[]): void {
   if (worker.draining) return;
   worker.draining = true;
+  state.fleets.get(worker.spec.model)?.count();
   out.push({ type: "worker.drain", worker_id: worker.spec.id });
 }
 
 /** The worker is gone: what ran there goes back to the queue. */
 function remove(state: State, worker: Worker, reason: string, now_ms: number, out: Decision[]): void {
   state.workers.delete(worker.spec.id);
+  const fleet = state.fleets.get(worker.spec.model);
+  fleet?.leave(worker);
+  if (fleet?.size === 0) state.fleets.delete(worker.spec.model);
   out.push({ type: "worker.leave", worker_id: worker.spec.id, epoch: worker.spec.epoch, model: worker.spec.model, reason });
   for (const key of worker.running) {
     const cut = key.lastIndexOf("#");
@@ -340,15 +367,9 @@ function tick(state: State, now_ms: number, out: Decision[]): void {
   for (const worker of [...state.workers.values()]) {
     if (isSilent(state, worker, now_ms) && worker.running.size === 0) remove(state, worker, "no heartbeat", now_ms, out);
   }
-  for (const job of [...state.jobs.values()]) {
-    const { deadline_at_ms, id } = job.spec;
-    if (deadline_at_ms === null || now_ms < deadline_at_ms) continue;
-    end(state, id, "failed", { code: "DEADLINE_EXCEEDED", message: "The job's deadline passed before it ended." }, out);
+  for (let due = state.deadlines.first; due !== undefined && due.key <= now_ms; due = state.deadlines.first) {
+    state.deadlines.take();
+    end(state, due.value, "failed", { code: "DEADLINE_EXCEEDED", message: "The job's deadline passed before it ended." }, out);
   }
-  for (const model of new Set([...state.queues.values()].flatMap((queue) => firstModel(queue)))) drain(state, model, now_ms, out);
-}
-
-function firstModel(queue: Parameters<typeof inOrder>[0]): string[] {
-  for (const job of inOrder(queue)) return [job.spec.model];
-  return [];
+  for (const model of new Set([...state.queues.values()].map((queue) => queue.model))) drain(state, model, now_ms, out);
 }

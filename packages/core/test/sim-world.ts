@@ -139,7 +139,7 @@ export class World {
     const decisions = this.#step(this.#state, event);
     if (this.#crashesHere(0.002)) return [];
     this.oracle.step(event, decisions);
-    const broken = violations(this.#state);
+    const broken = violations(this.#state, event.now_ms);
     if (broken.length > 0) throw new Error(`after ${event.type}: ${broken.join("; ")}`);
     if (this.#crashesHere(0.002)) return decisions;
     for (const decision of decisions) this.#carryOut(decision);

@@ -28,7 +28,7 @@ export class Core {
 
   send(said: Said): Decision[] {
     const decisions = step(this.state, { ...said, now_ms: this.now_ms } as Event);
-    assert.deepEqual(violations(this.state), []);
+    assert.deepEqual(violations(this.state, this.now_ms), []);
     return decisions;
   }
 

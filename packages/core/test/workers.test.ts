@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { explain } from "../src/explain.ts";
 import { violations } from "../src/invariants.ts";
+import type { Worker } from "../src/state.ts";
 import { step } from "../src/step.ts";
 import { Core, dispatched, LOST, only, REFUSED, the } from "./support.ts";
 
@@ -202,6 +203,11 @@ test("explain says how to start a worker when there is none", () => {
   assert.match(explain(core.state, "a", core.now_ms)?.answer ?? "", /no worker is registered.*rbees up/);
 });
 
+const forget = (worker: Worker) => {
+  worker.running.clear();
+  worker.offered = false;
+};
+
 test("the invariants see a state that step would never leave behind", () => {
   const broken: [string, (core: Core) => void, RegExp][] = [
     ["a job lost from the ledger", (core) => core.state.workers.get("w1")?.running.clear(), /outside the ledger/],
@@ -210,6 +216,8 @@ test("the invariants see a state that step would never leave behind", () => {
     ["a job nowhere", (core) => core.state.queues.clear(), /neither waits nor runs/],
     ["a job that ended in the queue", (core) => core.state.jobs.delete("b"), /waits but has ended/],
     ["too many attempts", (core) => core.state.workers.get("w1")?.running.add("x#1"), /2 attempts in 1 slots/],
+    ["a worker in no fleet", (core) => core.state.fleets.clear(), /is in no fleet/],
+    ["a free worker that is forgotten", (core) => core.state.workers.forEach(forget), /nobody will find/],
     ["an unknown model", (core) => core.state.models.clear(), /is not known/],
   ];
   for (const [what, breakIt, expected] of broken) {
@@ -217,9 +225,9 @@ test("the invariants see a state that step would never leave behind", () => {
     core.worker("w1");
     core.submit("a");
     core.submit("b");
-    assert.deepEqual(violations(core.state), []);
+    assert.deepEqual(violations(core.state, core.now_ms), []);
     breakIt(core);
-    assert.match(violations(core.state).join("; "), expected, what);
+    assert.match(violations(core.state, core.now_ms).join("; "), expected, what);
   }
 });
 

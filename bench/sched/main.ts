@@ -1,0 +1,143 @@
+/**
+ * `npm run bench:sched`: what a scheduling decision of the real core costs, as the workers and the waiting jobs become more, and
+ * beside a scan of all of them in the same run. A decision: an attempt ends, its slot goes to the next job, a new job joins.
+ */
+import { createState, type JobSpec, type Limits, type State } from "../../packages/core/src/state.ts";
+import { type Decision, step } from "../../packages/core/src/step.ts";
+import { median, spread, table, type Verdict, verdictTable } from "../report.ts";
+
+const LIMITS: Limits = {
+  queue_jobs_max: 10_000_000,
+  attempts_max: 3,
+  worker_silence_ms_max: 1e12,
+  retry_backoff_ms: 100,
+  retry_backoff_ms_max: 1000,
+  worker_inhibit_ms: 500,
+  service_ms_guess: 1000,
+};
+const SLOTS = 4;
+const MODELS = 20;
+const ROUNDS = 5;
+/** Decisions that are timed together, so that the clock costs nothing. */
+const BATCH = 50;
+const BATCHES = 60;
+const WORKERS = [1, 10, 100, 1000] as const;
+const MOST_QUEUED = 1_000_000;
+const QUEUED = [100, 1000, 10_000, 100_000, MOST_QUEUED] as const;
+/** The size of the target. */
+const USUAL = { workers: 1000, queued: 10_000 };
+
+/** The same numbers in every run. */
+function random(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+
+/** A core under full load: every slot taken, so many jobs waiting. */
+class Loaded {
+  readonly state: State = createState(LIMITS);
+  readonly running: Extract<Decision, { type: "dispatch" }>[] = [];
+  readonly #draw = random(7);
+  readonly #models: number;
+  #jobs = 0;
+  #now_ms = 1;
+
+  constructor(workers: number, queued: number) {
+    this.#models = Math.min(MODELS, workers);
+    for (let w = 0; w < workers; w += 1) {
+      const spec = { id: `w${w}`, epoch: 1, model: `m${w % this.#models}`, slots: SLOTS, context_size: null };
+      step(this.state, { type: "worker.registered", spec, now_ms: this.#now_ms });
+    }
+    while (this.state.queued < queued || this.running.length < workers * SLOTS) this.submit();
+  }
+
+  submit(): void {
+    this.#jobs += 1;
+    const spec: JobSpec = {
+      id: `job_${this.#jobs}`,
+      model: `m${this.#draw(this.#models)}`,
+      priority: this.#draw(4) === 0 ? "batch" : "interactive",
+      max_tokens: 100,
+      deadline_at_ms: null,
+      pin: null,
+      prefer: [],
+      avoid: [],
+    };
+    this.#note(step(this.state, { type: "job.submitted", spec, now_ms: this.#now_ms }));
+  }
+
+  /** One decision. */
+  turn(): void {
+    this.#now_ms += 1;
+    const at = this.#draw(this.running.length);
+    const { job_id, attempt, worker_id } = this.running[at] as (typeof this.running)[number];
+    const last = this.running.pop() as (typeof this.running)[number];
+    if (at < this.running.length) this.running[at] = last;
+    this.#note(step(this.state, { type: "attempt.ended", job_id, attempt, worker_id, outcome: { kind: "done" }, now_ms: this.#now_ms }));
+    this.submit();
+  }
+
+  #note(decisions: readonly Decision[]): void {
+    for (const decision of decisions) if (decision.type === "dispatch") this.running.push(decision);
+  }
+}
+
+/** What has to be looked at when nothing is arranged: every job for the best one, every worker for it. */
+function scan({ state }: Loaded): number {
+  let found = 0;
+  let job: { spec: JobSpec } | undefined;
+  for (const one of state.jobs.values()) {
+    if (one.worker_id === null && (job === undefined || one.spec.priority < job.spec.priority)) job = one;
+  }
+  for (const worker of state.workers.values()) {
+    if (worker.spec.model === job?.spec.model && worker.running.size < worker.spec.slots && !worker.draining) found += 1;
+  }
+  return found;
+}
+
+/** Median microseconds of one call. */
+function timed(act: () => void, batch: number, batches: number): number {
+  const took: number[] = [];
+  for (let n = 0; n < batches; n += 1) {
+    const began = performance.now();
+    for (let i = 0; i < batch; i += 1) act();
+    took.push(((performance.now() - began) * 1000) / batch);
+  }
+  return median(took);
+}
+
+const cells = WORKERS.flatMap((workers) => QUEUED.map((queued) => ({ workers, queued }))).filter(
+  ({ workers, queued }) => queued < MOST_QUEUED || workers === USUAL.workers,
+);
+const us = new Map(cells.map((cell) => [cell, [] as number[]]));
+const ratio: number[] = [];
+const warm = new Loaded(100, 1000);
+timed(() => warm.turn(), 20_000, 2);
+for (let round = 0; round < ROUNDS; round += 1) {
+  for (const cell of cells) {
+    const loaded = new Loaded(cell.workers, cell.queued);
+    const took = timed(() => loaded.turn(), BATCH, BATCHES);
+    us.get(cell)?.push(took);
+    if (cell.workers === USUAL.workers && cell.queued === USUAL.queued) ratio.push(timed(() => scan(loaded), 5, 20) / took);
+  }
+}
+const at = (workers: number, queued: number) => [...us].find(([cell]) => cell.workers === workers && cell.queued === queued)?.[1] ?? [];
+process.stdout.write(
+  `Node ${process.versions.node}; µs a decision (an attempt ends, the next job is placed, a job joins); ${ROUNDS} rounds, median [min–max]\n\n`,
+);
+const rows = WORKERS.map((workers) => [`${workers} workers`, ...QUEUED.map((queued) => spread(at(workers, queued), 2))]);
+process.stdout.write(`${table(["", ...QUEUED.map((queued) => `${queued.toLocaleString("en")} waiting`)], rows)}\n\n`);
+process.stdout.write(`A scan of all jobs and workers at ${USUAL.workers} × ${USUAL.queued}: ${spread(ratio, 0)} × a decision\n\n`);
+const verdicts: Verdict[] = [
+  { what: "a decision at 1,000 workers × 10,000 jobs", value: median(at(USUAL.workers, USUAL.queued)), at_most: 10, unit: "µs" },
+  {
+    what: "growth from 100 to 1,000,000 waiting",
+    value: median(at(USUAL.workers, MOST_QUEUED)) / median(at(USUAL.workers, 100)),
+    at_most: 4,
+  },
+  { what: "a decision ÷ a scan at 1,000 × 10,000", value: 1 / median(ratio), at_most: 1 / 20 },
+];
+process.stdout.write(`${verdictTable(verdicts)}\n`);

@@ -1,0 +1,63 @@
+/** A binary heap: the smallest key is taken first, of equal ones the one that was pushed first. Push and take in logarithmic time. */
+interface Item<T> {
+  readonly value: T;
+  readonly key: number;
+  readonly pushed: number;
+}
+
+export class Heap<T> {
+  readonly #items: Item<T>[] = [];
+  #pushed = 0;
+
+  get size(): number {
+    return this.#items.length;
+  }
+
+  /** What `take` would return. */
+  get first(): { readonly value: T; readonly key: number } | undefined {
+    return this.#items[0];
+  }
+
+  push(value: T, key: number): void {
+    const items = this.#items;
+    this.#pushed += 1;
+    const item = { value, key, pushed: this.#pushed };
+    let at = items.length;
+    items.push(item);
+    while (at > 0) {
+      const above = (at - 1) >> 1;
+      const parent = items[above] as Item<T>;
+      if (before(parent, item)) break;
+      items[at] = parent;
+      at = above;
+    }
+    items[at] = item;
+  }
+
+  take(): { readonly value: T; readonly key: number } | undefined {
+    const items = this.#items;
+    const first = items[0];
+    const last = items.pop();
+    if (first === undefined || last === undefined || items.length === 0) return first;
+    let at = 0;
+    for (;;) {
+      let below = 2 * at + 1;
+      let child = items[below];
+      if (child === undefined) break;
+      const right = items[below + 1];
+      if (right !== undefined && before(right, child)) {
+        child = right;
+        below += 1;
+      }
+      if (before(last, child)) break;
+      items[at] = child;
+      at = below;
+    }
+    items[at] = last;
+    return first;
+  }
+}
+
+function before(one: Item<unknown>, other: Item<unknown>): boolean {
+  return one.key < other.key || (one.key === other.key && one.pushed < other.pushed);
+}
