@@ -3,23 +3,31 @@
  * free slot stands in a heap, the one used least recently first. An entry may be out of date; that is found when it is taken.
  */
 import { Heap } from "./heap.ts";
-import { type Obstacle, obstacle } from "./place.ts";
-import type { Job, State, Worker } from "./state.ts";
 
-/** Obstacles that this worker has for every job, until something is heard of it. */
-const GONE: ReadonlySet<Obstacle> = new Set<Obstacle>(["draining", "silent", "busy"]);
-/** Obstacles that another job might not have. */
-const OF_THE_JOB: ReadonlySet<Obstacle> = new Set<Obstacle>(["avoided", "context"]);
+/** What a fleet has to know of a worker. */
+export interface Member {
+  readonly spec: { readonly id: string; readonly slots: number; readonly context_size: number | null };
+  readonly draining: boolean;
+  /** Rises with each dispatch: the least recently used worker is next. */
+  readonly last_dispatch: number;
+  /** It stands among those that may have a free slot; kept by the fleet. */
+  offered: boolean;
+}
 
-export interface Found {
-  readonly worker: Worker | undefined;
+/**
+ * What a worker is for a job: free; free for others but not for this one; not free for a while; not free until it is offered again.
+ */
+export type Standing = "free" | "free for others" | "not now" | "gone";
+
+export interface Found<W> {
+  readonly worker: W | undefined;
   /** Nothing stood in the way but the workers themselves: no other job would have found one either. */
   readonly exhausted: boolean;
 }
 
-export class Fleet {
-  readonly #members = new Set<Worker>();
-  readonly #offered = new Heap<Worker>();
+export class Fleet<W extends Member> {
+  readonly #members = new Set<W>();
+  readonly #offered = new Heap<W>();
   /** Slots of all that are not draining. */
   slots = 0;
   /** The largest context of any; infinite when one does not say. */
@@ -29,17 +37,17 @@ export class Fleet {
     return this.#members.size;
   }
 
-  [Symbol.iterator](): IterableIterator<Worker> {
+  [Symbol.iterator](): IterableIterator<W> {
     return this.#members.values();
   }
 
-  join(worker: Worker): void {
+  join(worker: W): void {
     this.#members.add(worker);
     this.count();
     this.offer(worker);
   }
 
-  leave(worker: Worker): void {
+  leave(worker: W): void {
     this.#members.delete(worker);
     this.count();
   }
@@ -55,19 +63,21 @@ export class Fleet {
   }
 
   /** The worker may have a free slot (again). */
-  offer(worker: Worker): void {
+  offer(worker: W): void {
     if (worker.offered) return;
     worker.offered = true;
     this.#offered.push(worker, worker.last_dispatch);
   }
 
-  /** The least recently used worker that can take the job; the one that lost the job's last attempt only if there is no other. */
-  find(state: State, job: Job, now_ms: number): Found {
-    const aside: Worker[] = [];
-    let last_resort: Worker | undefined;
-    let found: Worker | undefined;
+  /** The least recently used worker that is free for the job; the one named `last_resort` only if there is no other. */
+  find(standingOf: (worker: W) => Standing, last_resort: string | null): Found<W> {
+    const aside: W[] = [];
+    let last: W | undefined;
+    let found: W | undefined;
     let exhausted = true;
-    for (let entry = this.#offered.take(); entry !== undefined; entry = this.#offered.take()) {
+    while (found === undefined) {
+      const entry = this.#offered.take();
+      if (entry === undefined) break;
       const { value: worker, key } = entry;
       if (!this.#members.has(worker)) continue;
       if (key !== worker.last_dispatch) {
@@ -75,21 +85,20 @@ export class Fleet {
         this.#offered.push(worker, worker.last_dispatch);
         continue;
       }
-      const found_obstacle = obstacle(state, job, worker, now_ms);
-      if (found_obstacle !== undefined && GONE.has(found_obstacle)) {
+      const standing = standingOf(worker);
+      if (standing === "gone") {
         worker.offered = false;
         continue;
       }
       aside.push(worker);
-      if (found_obstacle !== undefined) {
-        if (OF_THE_JOB.has(found_obstacle)) exhausted = false;
-      } else if (worker.spec.id === job.failed_on) last_resort = worker;
-      else {
-        found = worker;
-        break;
+      if (standing === "free for others") exhausted = false;
+      else if (standing === "free") {
+        if (worker.spec.id === last_resort) last = worker;
+        else found = worker;
       }
     }
     for (const worker of aside) this.#offered.push(worker, worker.last_dispatch);
-    return { worker: found ?? last_resort, exhausted: exhausted && found === undefined && last_resort === undefined };
+    const worker = found ?? last;
+    return { worker, exhausted: exhausted && worker === undefined };
   }
 }

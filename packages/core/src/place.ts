@@ -2,11 +2,23 @@
  * Placing: filter → score → pick. A worker that can't take a job gets a reason, and not placing is an answer, not an error.
  * The pick is round-robin: of the best, the one used least recently.
  */
-import type { Found } from "./fleet.ts";
+import type { Found, Standing } from "./fleet.ts";
 import { isSilent, type Job, type State, type Worker } from "./state.ts";
 
 /** What can stand between a job and a worker. */
 export type Obstacle = "other model" | "pinned elsewhere" | "avoided" | "draining" | "silent" | "context" | "busy" | "inhibited";
+
+/** What an obstacle makes of the worker for its fleet: some pass with the job, some with time, some when the worker says so. */
+const STANDING: Readonly<Record<Obstacle, Standing>> = {
+  "other model": "free for others",
+  "pinned elsewhere": "free for others",
+  avoided: "free for others",
+  context: "free for others",
+  inhibited: "not now",
+  draining: "gone",
+  silent: "gone",
+  busy: "gone",
+};
 
 /** The filter: what keeps this job from running on this worker now; the first failed check. */
 export function obstacle(state: State, { spec }: Job, worker: Worker, now_ms: number): Obstacle | undefined {
@@ -47,7 +59,7 @@ export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms
  * The worker for a job: of those that can take it one that it prefers, else the one used least recently; the one that lost its
  * last attempt comes last in any case. Undefined when none can.
  */
-export function place(state: State, job: Job, now_ms: number): Found {
+export function place(state: State, job: Job, now_ms: number): Found<Worker> {
   const { spec } = job;
   if (job.not_before_ms > now_ms || (spec.deadline_at_ms !== null && now_ms >= spec.deadline_at_ms)) return NOT_YET;
   const free = (id: string): Worker | undefined => {
@@ -61,8 +73,12 @@ export function place(state: State, job: Job, now_ms: number): Found {
     if (worker !== undefined && worker.last_dispatch < (preferred?.last_dispatch ?? Number.POSITIVE_INFINITY)) preferred = worker;
   }
   if (preferred !== undefined) return { worker: preferred, exhausted: false };
-  return state.fleets.get(spec.model)?.find(state, job, now_ms) ?? NOBODY;
+  const standingOf = (worker: Worker): Standing => {
+    const found = obstacle(state, job, worker, now_ms);
+    return found === undefined ? "free" : STANDING[found];
+  };
+  return state.fleets.get(spec.model)?.find(standingOf, job.failed_on) ?? NOBODY;
 }
 
-const NOT_YET: Found = { worker: undefined, exhausted: false };
-const NOBODY: Found = { worker: undefined, exhausted: true };
+const NOT_YET: Found<Worker> = { worker: undefined, exhausted: false };
+const NOBODY: Found<Worker> = { worker: undefined, exhausted: true };

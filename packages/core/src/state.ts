@@ -1,8 +1,8 @@
 /** What the orchestrator knows: jobs that have not ended, workers, queues. Plain data; only `step` changes it. */
 
-import type { Fleet } from "./fleet.ts";
+import type { Fleet, Member } from "./fleet.ts";
 import { Heap } from "./heap.ts";
-import type { Line } from "./line.ts";
+import type { Line, Waiting } from "./line.ts";
 import { LiveMap } from "./live-map.ts";
 
 export const PRIORITIES = ["interactive", "batch"] as const;
@@ -36,7 +36,7 @@ export interface JobSpec {
   readonly avoid: readonly string[];
 }
 
-export interface Job {
+export interface Job extends Waiting {
   readonly spec: JobSpec;
   /** Attempts begun; the number of the present one while it runs. The fence against late reports. */
   attempt: number;
@@ -49,8 +49,6 @@ export interface Job {
   /** Not placed before this time (back-off). */
   not_before_ms: number;
   started_at_ms: number;
-  /** Its place in the line in which it waits; kept by the line. */
-  number_in_line: number;
 }
 
 export interface WorkerSpec {
@@ -61,7 +59,7 @@ export interface WorkerSpec {
   readonly context_size: number | null;
 }
 
-export interface Worker {
+export interface Worker extends Member {
   spec: WorkerSpec;
   draining: boolean;
   last_beat_ms: number;
@@ -70,8 +68,6 @@ export interface Worker {
   /** Rises with each dispatch: the least recently used worker is next. */
   last_dispatch: number;
   inhibited_until_ms: number;
-  /** It stands among those of its fleet that may have a free slot; kept by the fleet. */
-  offered: boolean;
 }
 
 /** Jobs of one model (or one pinned worker) that wait: those that came back first, then in order of submission. */
@@ -79,8 +75,8 @@ export interface Queue {
   readonly model: string;
   /** The worker whose pinned jobs wait here; null for the jobs that are not pinned. */
   readonly pin: string | null;
-  readonly returned: Record<Priority, Line>;
-  readonly fresh: Record<Priority, Line>;
+  readonly returned: Record<Priority, Line<Job>>;
+  readonly fresh: Record<Priority, Line<Job>>;
 }
 
 export interface State {
@@ -88,7 +84,7 @@ export interface State {
   readonly jobs: LiveMap<Job>;
   readonly workers: Map<string, Worker>;
   /** The workers once more, by the model that they serve. */
-  readonly fleets: Map<string, Fleet>;
+  readonly fleets: Map<string, Fleet<Worker>>;
   /** Jobs with a deadline, the soonest first; some have ended since. */
   readonly deadlines: Heap<string>;
   /** By `queueKey`. */

@@ -199,7 +199,7 @@ function hold(state: State, job: Job): void {
   if (deadline_at_ms !== null) state.deadlines.push(id, deadline_at_ms);
 }
 
-function fleetOf(state: State, model: string): Fleet {
+function fleetOf(state: State, model: string): Fleet<Worker> {
   let fleet = state.fleets.get(model);
   if (fleet === undefined) {
     fleet = new Fleet();

@@ -3,8 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { Heap } from "../src/heap.ts";
-import { Line } from "../src/line.ts";
-import type { Job } from "../src/state.ts";
+import { Line, type Waiting } from "../src/line.ts";
 
 test("a heap gives the smallest key first, and of equal ones the one pushed first", () => {
   fc.assert(
@@ -37,12 +36,12 @@ test("a line keeps its order, whoever leaves it and whenever", () => {
   );
   fc.assert(
     fc.property(fc.array(act, { maxLength: 6000, size: "max" }), (acts) => {
-      const line = new Line();
-      const model: Job[] = [];
+      const line = new Line<Waiting>();
+      const model: Waiting[] = [];
       for (const one of acts) {
         const leaver = one === "first" ? model[0] : one === "join" ? undefined : model[one % Math.max(1, model.length)];
         if (one === "join") {
-          const job = { number_in_line: -1 } as Job;
+          const job = { number_in_line: -1 };
           line.push(job);
           model.push(job);
         } else if (leaver !== undefined) {
@@ -59,10 +58,10 @@ test("a line keeps its order, whoever leaves it and whenever", () => {
 });
 
 test("jobs may leave a line while it is walked through: every other one comes once", () => {
-  const line = new Line();
-  const jobs = Array.from({ length: 3000 }, () => ({ number_in_line: -1 }) as Job);
+  const line = new Line<Waiting>();
+  const jobs = Array.from({ length: 3000 }, () => ({ number_in_line: -1 }));
   for (const job of jobs) line.push(job);
-  const seen: Job[] = [];
+  const seen: Waiting[] = [];
   for (const job of line) {
     seen.push(job);
     line.remove(job);
