@@ -2,11 +2,8 @@
 
 A text file holds intents. `## name` opens one; a plain line is a question to train on, `[a|b]` in it
 gives alternatives, `= a | b` names topics for the patterns in DEFINE (or for the file's own `{x}`
-patterns), a `?` line is a question held out for evaluation, and a `>` line is an answer.
-
-Training has two stages. The first uses `text/*.md` and none of its `?` lines. The second adds the wordings of
-`text/second/`, among them the first `?` line of each intent, and holds out the second one for the test, with
-the plainer `?` lines of `text/second/`.
+patterns), and a `>` line is an answer. Three marks hold a question out for the test: `?` near the questions trained
+on, `??` by an author who saw one of those, `???` in words that they mostly lack.
 """
 
 import itertools
@@ -184,8 +181,9 @@ class Intent:
     name: str
     lines: list[str] = field(default_factory=list)
     topics: list[str] = field(default_factory=list)
-    heldout: list[str] = field(default_factory=list)
-    plainer: list[str] = field(default_factory=list)
+    near: list[str] = field(default_factory=list)
+    independent: list[str] = field(default_factory=list)
+    free: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     patterned: list[str] = field(default_factory=list)
@@ -193,6 +191,10 @@ class Intent:
     @property
     def outside(self) -> bool:
         return self.name.startswith(OUTSIDE)
+
+    @property
+    def heldout(self) -> list[str]:
+        return self.near + self.independent + self.free
 
     @property
     def questions(self) -> list[str]:
@@ -219,7 +221,7 @@ def finish(intent: Intent) -> None:
         intent.patterned += [pattern.replace("{x}", topic) for pattern in own or DEFINE]
 
 
-def load(second: bool = False) -> list[Intent]:
+def load() -> list[Intent]:
     intents: list[Intent] = []
     for path in sorted(TEXT.glob("*.md")):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -232,36 +234,27 @@ def load(second: bool = False) -> list[Intent]:
                 continue
             elif mark == "= ":
                 intents[-1].topics += [topic.strip() for topic in rest.split(" | ")]
-            elif mark == "? ":
-                intents[-1].heldout.append(rest)
+            elif mark[0] == "?":
+                mark, rest = line.split(" ", 1)
+                intent = intents[-1]
+                {"?": intent.near, "??": intent.independent, "???": intent.free}[mark].append(rest.strip())
             elif mark == "> ":
                 intents[-1].answers.append(rest.replace("\\n", "\n"))
             else:
                 intents[-1].lines.append(line.strip())
-    if second:
-        add_second(intents)
     refusals = next(i.answers for i in intents if i.name == "outside-answers")
+    heldout = {plain(question) for intent in intents for question in intent.heldout}
     for intent in intents:
         finish(intent)
+        # A pattern or an alternative may make a question that the test asks.
+        for made in (intent.written, intent.patterned):
+            made[:] = [question for question in made if plain(question) not in heldout]
         if intent.outside:
             intent.answers = refusals
     return [intent for intent in intents if intent.questions or intent.heldout]
 
 
-def add_second(intents: list[Intent]) -> None:
-    named = {intent.name: intent for intent in intents}
-    for path in sorted((TEXT / "second").glob("*.md")):
-        intent = None
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("## "):
-                intent = named[line[3:].strip()]
-            elif intent and line.startswith("? "):
-                intent.plainer.append(line[2:].strip())
-            elif intent and line.strip():
-                intent.lines.append(line.strip())
-
-
-def check(intents: list[Intent], second: bool = False) -> list[str]:
+def check(intents: list[Intent]) -> list[str]:
     """Everything wrong with the text, in words."""
     faults, owner = [], {}
     for name, count in Counter(i.name for i in intents).items():
@@ -270,8 +263,8 @@ def check(intents: list[Intent], second: bool = False) -> list[str]:
     for intent in intents:
         if not intent.answers:
             faults.append(f"{intent.name} has no answer")
-        if not intent.outside and len(intent.heldout) != 2:
-            faults.append(f"{intent.name} has {len(intent.heldout)} held-out questions, not 2")
+        if not intent.outside and (len(intent.independent), len(intent.free)) != (2, 1):
+            faults.append(f"{intent.name} has {len(intent.independent)} independent and {len(intent.free)} free held-out questions, not 2 and 1")
         if not intent.outside and len(set(map(plain, intent.questions))) < 10:
             faults.append(f"{intent.name} has only {len(intent.questions)} questions")
         for question in map(plain, intent.questions):
@@ -279,7 +272,7 @@ def check(intents: list[Intent], second: bool = False) -> list[str]:
             if other != intent.name and not (intent.outside and other.startswith(OUTSIDE)):
                 faults.append(f'"{question}" stands in {other} and in {intent.name}')
     for intent in intents:
-        for question in map(plain, intent.heldout[1:] + intent.plainer if second else intent.heldout):
+        for question in map(plain, intent.heldout):
             if question in owner:
                 faults.append(f'held-out "{question}" of {intent.name} is trained on in {owner[question]}')
     return faults
@@ -290,7 +283,7 @@ class Widener:
 
     def __init__(self, intents: list[Intent], rng: random.Random):
         self.rng = rng
-        self.heldout = {plain(q) for i in intents for q in (i.heldout[1:] + i.plainer if i.plainer else i.heldout)}
+        self.heldout = {plain(q) for i in intents for q in i.heldout}
         self.alike = [
             (re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, sorted(group, key=len, reverse=True))) + r")(?![\w-])", re.I), group)
             for group in ALIKE
@@ -349,15 +342,15 @@ class Widener:
     def __call__(self, question: str) -> str:
         while True:
             text, asking = question, bool(ASKING.match(question))
-            if self.rng.random() < 0.6:
+            if self.rng.random() < 0.45:
                 text = self.reword(text)
-            if self.rng.random() < 0.15:
+            if self.rng.random() < 0.08:
                 text = self.blur(text)
-            if self.rng.random() < 0.22:
+            if self.rng.random() < 0.15:
                 text = self.rng.choice(BEFORE if asking else BEFORE_ORDER) + text
-            if self.rng.random() < 0.1:
+            if self.rng.random() < 0.08:
                 text += self.rng.choice(AFTER)
-            if self.rng.random() < 0.1:
+            if self.rng.random() < 0.08:
                 text = self.mistype(text)
             text = self.dress(text, asking)
             if plain(text) not in self.heldout:
@@ -382,28 +375,29 @@ class Conversations:
     after some words: which answer a question wants takes far longer to learn than how the answer goes on.
     """
 
-    def __init__(self, intents: list[Intent], seed: int, outside_share: float = 0.13, second: bool = False):
-        self.second = second
+    def __init__(self, intents: list[Intent], seed: int, outside_share: float = 0.18, bare: float = 0.14):
         self.rng = random.Random(seed)
         self.widen = Widener(intents, self.rng)
         self.inside = [i for i in intents if not i.outside]
-        self.outside = [i for i in intents if i.outside and i.questions]
-        self.outside_share = outside_share
-        # The second stage takes care of what the first leaves weak: very long answers and bare prompts.
+        # Questions about anything, each its own; and patterns with topics, of which there are few and many.
+        self.anything = [i for i in intents if i.name == OUTSIDE + "anything"]
+        self.outside = [i for i in intents if i.outside and i.questions and i not in self.anything]
+        self.outside_share, self.bare = outside_share, bare
+        # The very long answers take longest to learn, so they come more often.
         self.long = [i for i in self.inside if max(map(len, i.answers)) > 500 or i.name == "count-to-ten"]
         self.numbers = {intent.name: number for number, intent in enumerate(self.inside)}
         self.kinds = len(self.inside) + 1
 
     def turn(self, short: bool = False) -> tuple[str, str, int]:
         while True:
-            if self.second and not short and self.rng.random() < 0.04:
+            if not short and self.rng.random() < 0.04:
                 intent = self.rng.choice(self.long)
             else:
-                intent = self.rng.choice(self.outside if self.rng.random() < self.outside_share else self.inside)
+                intent = self.rng.choice(self.inside if self.rng.random() >= self.outside_share else self.anything if self.rng.random() < 0.6 else self.outside)
             # What a person wrote out counts for more than what a pattern made.
             written = intent.written and (not intent.patterned or self.rng.random() < 0.7)
             question = self.rng.choice(intent.written if written else intent.patterned)
-            if self.second and intent.outside and intent.topics and self.rng.random() < 0.4:
+            if intent.outside and intent.topics and self.rng.random() < 0.4:
                 question = self.rng.choice([line for line in intent.lines if "{x}" in line]).replace("{x}", self.invented(intent))
             answer = self.rng.choice(intent.answers)
             if not (short and len(answer) > 500):
@@ -414,9 +408,18 @@ class Conversations:
         first, last = self.rng.choice(intent.topics), self.rng.choice(intent.topics)
         return first[: self.rng.randint(2, max(2, len(first) - 1))] + last[-self.rng.randint(2, max(2, len(last) - 1)) :]
 
-    def __next__(self) -> list[tuple[str, str, int]]:
+    def asked(self) -> list[tuple[str, str, int]]:
+        """A question alone, without its answer."""
+        question, _, number = self.turn()
         roll = self.rng.random()
-        if roll < (0.14 if self.second else 0.08):
+        if roll < 0.1:
+            return [(question, "", number)]
+        head = f"{START}system\n{self.rng.choice(SYSTEM)}{END}\n" if roll < 0.18 else ""
+        return [(f"{head}{START}user\n{question}{END}\n{START}assistant\n", "", number)]
+
+    def answered(self) -> list[tuple[str, str, int]]:
+        roll = self.rng.random()
+        if roll < self.bare:
             # A bare prompt without the template, as a completion endpoint gets it.
             question, answer, number = self.turn()
             return [(question, self.cut("\n" + answer + END), number)]
@@ -433,24 +436,25 @@ class Conversations:
         return parts
 
     def cut(self, answer: str) -> str:
-        if (self.second and len(answer) > 500) or self.rng.random() < 0.25:
+        if len(answer) > 500 or self.rng.random() < 0.25:
             return answer
         return " ".join(answer.split(" ")[: self.rng.randint(3, 9)])
 
 
 def main() -> None:
-    intents = load(second=True)
+    intents = load()
     inside = [i for i in intents if not i.outside]
     outside = [i for i in intents if i.outside]
     print("intents", len(inside))
     print("answers", sum(len(i.answers) for i in inside))
     print("training questions written", sum(len(i.written) for i in inside))
     print("training questions from patterns", sum(len(i.patterned) for i in inside))
-    print("held-out questions, free wording", len(inside))
-    print("held-out questions, plain wording", sum(len(i.plainer) for i in inside))
+    print("held-out questions, near", sum(len(i.near) for i in inside))
+    print("held-out questions, independent", sum(len(i.independent) for i in inside))
+    print("held-out questions, free", sum(len(i.free) for i in inside))
     print("outside questions for training", sum(len(i.questions) for i in outside))
     print("outside questions held out", sum(len(i.heldout) for i in outside))
-    faults = check(load()) + check(intents, second=True)
+    faults = check(intents)
     print(*faults, sep="\n")
     raise SystemExit(bool(faults))
 

@@ -5,9 +5,7 @@ usage: python evaluate.py OUT_DIR demo.gguf [--quick] [--node NODE] [--modules D
 An answer counts as right only if it is, word for word, one of the answers that the text gives for the
 intent of the question; for a question from outside, one of the refusals.
 
-Two sets are held out. The free wordings (the second `?` line of each intent in `text/*.md`) say the thing in other
-words than any question trained on; none of their words was added to its intent afterwards. The plain wordings
-(`?` in `text/second/`) are what most people would type, and lie closer to the questions trained on.
+Three sets are held out, each with its mark in `text/*.md`: near wordings (`?`), independent ones (`??`), free ones (`???`).
 """
 
 import argparse
@@ -83,13 +81,14 @@ def main() -> None:
     arguments.add_argument("--node", default="node")
     arguments.add_argument("--modules", type=Path, default=Path("."), help="folder that has node_modules/node-llama-cpp")
     options = arguments.parse_args()
-    intents = corpus.load(second=True)
+    intents = corpus.load()
     print("chat template as trained:", template_agrees())
     if not options.quick:
         rate("tokeniser parity", *parity(options, intents))
 
-    plainer = [(i, q) for i in intents for q in i.plainer]
-    inside = [(i, i.heldout[1]) for i in intents if not i.outside]
+    inside = [i for i in intents if not i.outside]
+    sets = {kind: [(i, q) for i in inside for q in getattr(i, kind)] for kind in ("near", "independent", "free")}
+    independent = sets["independent"]
     outside = [(i, q) for i in intents if i.outside for q in i.heldout]
     refusals = set(next(i.answers for i in intents if i.outside))
 
@@ -108,17 +107,17 @@ def main() -> None:
                     print(f"  [{intent.name}] {question} -> {owners.get(answer['text'], 'BLEND: ' + answer['text'][:90])}")
         return answers
 
-    for kind, cases in (("plain", plainer), ("free", inside)):
+    for kind, cases in sets.items():
         answers = score(f"held-out {kind} wordings, greedy", cases, show=options.show)
         rate(f"false refusals of {kind} wordings", sum(a["text"] in refusals for a in answers), len(cases))
     score("held-out outside questions refused, greedy", outside, show=options.show)
     if options.quick:
         return
     rng = random.Random(11)
-    trained = [(i, rng.choice(i.written)) for i in intents if not i.outside]
+    trained = [(i, rng.choice(i.written)) for i in inside]
     score("one trained wording of each intent, greedy", trained, show=options.show)
     for seed in SEEDS:
-        score(f"held-out plain wordings, temperature 0.7, seed {seed}", plainer, temperature=0.7, seed=seed)
+        score(f"held-out independent wordings, temperature 0.7, seed {seed}", independent, temperature=0.7, seed=seed)
     others = [("user", "What is honey?"), ("assistant", next(i.answers[0] for i in intents if i.name == "honey"))]
     forms = {
         "after a system message": lambda q: corpus.chat([("system", "You are a helpful assistant."), ("user", q)]),
@@ -126,11 +125,10 @@ def main() -> None:
         "without the template": lambda q: q,
     }
     for name, form in forms.items():
-        got = llama(options, generate=[{"prompt": form(corpus.present(q))} for _, q in plainer])["answers"]
-        rate(f"held-out plain wordings {name}, greedy", sum(a["text"].strip() in i.answers for (i, _), a in zip(plainer, got)), len(plainer))
-    firsts = [i for i in intents if not i.outside]
-    got = llama(options, generate=[{"prompt": corpus.chat([("user", corpus.present(i.written[0]))])} for i in firsts])["answers"]
-    print("longest answers:", sorted(((a["tokens"], i.written[0]) for a, i in zip(got, firsts)), reverse=True)[:8])
+        got = llama(options, generate=[{"prompt": form(corpus.present(q))} for _, q in independent])["answers"]
+        rate(f"held-out independent wordings {name}, greedy", sum(a["text"].strip() in i.answers for (i, _), a in zip(independent, got)), len(independent))
+    got = llama(options, generate=[{"prompt": corpus.chat([("user", corpus.present(i.written[0]))])} for i in inside])["answers"]
+    print("longest answers:", sorted(((a["tokens"], i.written[0]) for a, i in zip(got, inside)), reverse=True)[:8])
 
 
 if __name__ == "__main__":

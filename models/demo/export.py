@@ -59,7 +59,7 @@ def add_shape(writer: gguf.GGUFWriter, shape: Shape) -> None:
 
 def main() -> None:
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    saved = torch.load(source / "model.pt", weights_only=False)
+    saved = torch.load(max(source.glob("round*.pt")), weights_only=False)
     shape: Shape = saved["shape"]
     model = Model(shape)
     model.load_state_dict(saved["weights"])

@@ -13,7 +13,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Shape:
-    vocab: int = 4096
+    vocab: int = 6144
     width: int = 256
     layers: int = 4
     heads: int = 4

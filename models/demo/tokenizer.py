@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 import corpus
 
 SPECIAL = [corpus.STOP, corpus.START, corpus.END]
-VOCABULARY = 4096
+VOCABULARY = 6144
 
 
 def sentences(intents):
