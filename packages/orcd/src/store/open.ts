@@ -19,10 +19,11 @@ export async function openStore(path: string): Promise<Store> {
   let dead: Error | undefined;
 
   const ready = new Promise<unknown>((resolve, reject) => open.push({ resolve, reject }));
-  thread.on("message", ({ value, error }: Answer) => {
-    const waiter = open.shift();
-    if (error === undefined) waiter?.resolve(value);
-    else waiter?.reject(Object.assign(new Error(error.message), { code: error.code }));
+  thread.on("message", ({ calls, value, error }: Answer) => {
+    for (const waiter of open.splice(0, calls)) {
+      if (error === undefined) waiter.resolve(value);
+      else waiter.reject(Object.assign(new Error(error.message), { code: error.code }));
+    }
   });
   const die = (error: Error) => {
     dead = error;

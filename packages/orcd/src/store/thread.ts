@@ -1,13 +1,13 @@
 /** The store's thread: takes messages in order, groups the commits that have queued, answers each. */
-import { parentPort, workerData } from "node:worker_threads";
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { SqliteStore } from "./sqlite.ts";
 import { ordersFrom } from "./statement.ts";
 
 export type Call =
   /** `changes`: as `encodeChanges` wrote them. */
   { method: "commit"; changes: string } | { method: "listJobs" | "showJob" | "recover"; argument: unknown } | { method: "close" };
-/** To the oldest call that has none yet; the first one says that the database is open. */
-export type Answer = { value?: unknown; error?: { message: string; code: string | undefined } };
+/** To so many of the oldest calls that have none yet; the first one says that the database is open. */
+export type Answer = { calls: number; value?: unknown; error?: { message: string; code: string | undefined } };
 
 const port = parentPort;
 if (port === null) throw new Error("the store's thread has no parent");
@@ -19,22 +19,29 @@ port.on("message", (call: Call) => {
   waiting.push(call);
   if (!busy) void work();
 });
-port.postMessage({} satisfies Answer);
+port.postMessage({ calls: 1 } satisfies Answer);
 
 async function work(): Promise<void> {
   busy = true;
   while (waiting.length > 0) {
-    // Messages that arrived while the last transaction was on its way to disk are in the port's queue: let them in first.
-    await new Promise((resolve) => setImmediate(resolve));
+    // What arrived while the last transaction was on its way to disk is in the port's queue: it joins this one.
+    for (let more = next(); more !== undefined; more = next()) waiting.push(more);
     const group: Extract<Call, { method: "commit" }>[] = [];
     while (waiting[0]?.method === "commit") group.push(waiting.shift() as (typeof group)[number]);
-    if (group.length > 0) await answer(group, () => store.commit(group.flatMap(({ changes }) => ordersFrom(changes))));
+    if (group.length > 0) await answer(group.length, () => store.commit(group.flatMap(({ changes }) => ordersFrom(changes))));
     const call = waiting.shift();
-    if (call === undefined) continue;
-    await answer([call], () => read(call));
-    if (call.method === "close") port?.close();
+    if (call !== undefined) {
+      await answer(1, () => read(call));
+      if (call.method === "close") port?.close();
+    }
+    const later = next();
+    if (later !== undefined) waiting.push(later);
   }
   busy = false;
+}
+
+function next(): Call | undefined {
+  return receiveMessageOnPort(port as MessagePort)?.message;
 }
 
 async function read(call: Call): Promise<unknown> {
@@ -43,12 +50,11 @@ async function read(call: Call): Promise<unknown> {
   return store[call.method](call.argument as never);
 }
 
-async function answer(calls: readonly Call[], work: () => Promise<unknown>): Promise<void> {
+async function answer(calls: number, work: () => Promise<unknown>): Promise<void> {
   try {
-    const value = await work();
-    for (const _ of calls) port?.postMessage({ value } satisfies Answer);
+    port?.postMessage({ calls, value: await work() } satisfies Answer);
   } catch (error) {
     const { message, code } = error as Error & { code?: string };
-    for (const _ of calls) port?.postMessage({ error: { message, code } } satisfies Answer);
+    port?.postMessage({ calls, error: { message, code } } satisfies Answer);
   }
 }
