@@ -1,31 +1,16 @@
 /** Audit entries chained in a row, and the same records only written as JSON and hashed, in turn; prints the time each took. */
 import { hash } from "node:crypto";
 import { type AuditEntry, chain, GENESIS } from "../../packages/orcd/src/store/audit-chain.ts";
+import { acceptedEntry } from "./accepted-job.ts";
 
 const ENTRIES = 50_000;
 const ROUNDS = 7;
-
-function entry(n: number): AuditEntry {
-  const id = `job_${n.toString(32).padStart(26, "0")}`;
-  const fields = {
-    job_id: id,
-    correlation_id: id,
-    model: "bench",
-    priority: "interactive",
-    max_tokens: 100,
-    seed: n,
-    temperature: "0.7",
-    prompt_sha256: "0".repeat(64),
-    prompt_bytes: 300,
-  };
-  return { at_ms: 1_700_000_000_000 + n, kind: "job.accepted", fields };
-}
 
 /** Microseconds an entry. */
 function timed(append: (entry: AuditEntry, seq: number, previous: string) => string): number {
   let previous = GENESIS;
   const began = process.cpuUsage();
-  for (let n = 1; n <= ENTRIES; n += 1) previous = append(entry(n), n, previous);
+  for (let n = 1; n <= ENTRIES; n += 1) previous = append(acceptedEntry(n), n, previous);
   const { user, system } = process.cpuUsage(began);
   return (user + system) / ENTRIES;
 }

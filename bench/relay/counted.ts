@@ -66,6 +66,7 @@ export async function measureHeap(bench: Bench): Promise<void> {
 
 const READS = ["read", "readv", "recvfrom", "recvmsg"];
 const WRITES = ["write", "writev", "sendto", "sendmsg"];
+
 /** A tracer that stops only the given calls and leaves the program its process id. */
 export function tracer(calls: readonly string[], file: string): string[] {
   return ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-ttt", "-e", `trace=${calls.join(",")}`, "-e", "signal=none", "-o", file];

@@ -4,6 +4,7 @@
  */
 import { openStore } from "../../packages/orcd/src/store/open.ts";
 import type { Change } from "../../packages/orcd/src/store/port.ts";
+import { acceptedAt, acceptedEntry, jobId } from "./accepted-job.ts";
 
 const WARM_MS = 700;
 const WINDOW_MS = 1500;
@@ -16,7 +17,7 @@ let jobs = 0;
 let over = false;
 
 function changes(n: number): Change[] {
-  const id = `job_${n.toString(32).padStart(26, "0")}`;
+  const id = jobId(n);
   const request = JSON.stringify({
     model: "bench",
     prompt: "p".repeat(300),
@@ -38,26 +39,10 @@ function changes(n: number): Change[] {
         request,
         correlation_id: id,
         lives: 0,
-        submitted_at_ms: 1_700_000_000_000 + n,
+        submitted_at_ms: acceptedAt(n),
       },
     },
-    {
-      table: "audit",
-      append: {
-        at_ms: 1_700_000_000_000 + n,
-        kind: "job.accepted",
-        fields: {
-          job_id: id,
-          correlation_id: id,
-          model: "bench",
-          priority: "interactive",
-          max_tokens: 100,
-          seed: n,
-          prompt_bytes: 300,
-          prompt_sha256: "0".repeat(64),
-        },
-      },
-    },
+    { table: "audit", append: acceptedEntry(n) },
   ];
 }
 

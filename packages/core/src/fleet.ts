@@ -49,6 +49,7 @@ export class Fleet<W extends Member> {
 
   leave(worker: W): void {
     this.#members.delete(worker);
+    this.#offered.keep((other) => other !== worker);
     this.count();
   }
 
@@ -79,7 +80,6 @@ export class Fleet<W extends Member> {
       const entry = this.#offered.take();
       if (entry === undefined) break;
       const { value: worker, key } = entry;
-      if (!this.#members.has(worker)) continue;
       if (key !== worker.last_dispatch) {
         // It was used since, past this heap.
         this.#offered.push(worker, worker.last_dispatch);

@@ -1,12 +1,12 @@
-/** A binary heap: the smallest key is taken first, of equal ones the one that was pushed first. Push and take in logarithmic time. */
 interface Item<T> {
   readonly value: T;
   readonly key: number;
   readonly pushed: number;
 }
 
+/** A binary heap: the smallest key is taken first, of equal ones the one that was pushed first. Push and take in logarithmic time. */
 export class Heap<T> {
-  readonly #items: Item<T>[] = [];
+  #items: Item<T>[] = [];
   #pushed = 0;
 
   get size(): number {
@@ -32,6 +32,12 @@ export class Heap<T> {
       at = above;
     }
     items[at] = item;
+  }
+
+  /** Lets go of the others; sorts what is left. */
+  keep(wanted: (value: T) => boolean): void {
+    // A sorted array is a heap.
+    this.#items = this.#items.filter(({ value }) => wanted(value)).sort((one, other) => (before(one, other) ? -1 : 1));
   }
 
   take(): { readonly value: T; readonly key: number } | undefined {

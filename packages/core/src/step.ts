@@ -50,6 +50,9 @@ export type Decision =
   /** The message came from a life that is over (`stale`) or from a worker we don't know. */
   | { type: "worker.reject"; worker_id: string; because: "stale" | "unknown" };
 
+/** So many deadlines of jobs that have ended are not worth looking for. */
+const DEADLINES_KEPT = 1024;
+
 export type RefusalCode = "QUEUE_FULL" | "MODEL_NOT_FOUND" | "NO_WORKER" | "CONTEXT_TOO_LARGE";
 
 export function step(state: State, event: Event): Decision[] {
@@ -114,7 +117,8 @@ function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): v
   }
   hold(state, job);
   // Nobody waits: what draining the queue would find, without joining it first.
-  const worker = state.queued === 0 && !state.halted ? place(state, job, now_ms).worker : undefined;
+  const first = state.queued === 0 && !state.halted;
+  const worker = first ? place(state, job, now_ms).worker : undefined;
   if (worker !== undefined) {
     out.push({ type: "accept", job_id: spec.id, position: 0, eta_ms: 0 });
     dispatch(state, job, worker, now_ms, out);
@@ -123,7 +127,7 @@ function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): v
   const ahead = lengthAhead(state, job);
   enqueue(state, job);
   const dispatches: Decision[] = [];
-  drain(state, spec.model, now_ms, dispatches);
+  if (!first) drain(state, spec.model, now_ms, dispatches);
   const starts = job.worker_id !== null;
   out.push(
     { type: "accept", job_id: spec.id, position: starts ? 0 : ahead, eta_ms: starts ? 0 : etaMs(state, job, ahead, now_ms) },
@@ -196,7 +200,10 @@ function queuesOf(state: State, model: string): Queue[] {
 function hold(state: State, job: Job): void {
   const { id, deadline_at_ms } = job.spec;
   state.jobs.set(id, job);
-  if (deadline_at_ms !== null) state.deadlines.push(id, deadline_at_ms);
+  if (deadline_at_ms === null) return;
+  // Most jobs end long before their deadline: those are not kept until it comes.
+  if (state.deadlines.size >= DEADLINES_KEPT + 2 * state.jobs.size) state.deadlines.keep((one) => state.jobs.has(one));
+  state.deadlines.push(id, deadline_at_ms);
 }
 
 function fleetOf(state: State, model: string): Fleet<Worker> {

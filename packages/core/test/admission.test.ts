@@ -181,3 +181,18 @@ test("the decision to accept comes before the decision to dispatch", () => {
     ["accept", "dispatch"],
   );
 });
+
+test("deadlines of jobs that have ended are not kept until they come, and those of the others hold", () => {
+  const core = new Core();
+  core.worker("w1");
+  const late = core.now_ms + 86_400_000;
+  for (let n = 0; n < 5000; n += 1) {
+    core.submit(`job ${n}`, { deadline_at_ms: late });
+    core.ends(`job ${n}`);
+  }
+  assert.ok(core.state.deadlines.size <= 2000, `${core.state.deadlines.size} are kept`);
+  core.submit("runs", { deadline_at_ms: late });
+  core.beats("w1");
+  core.now_ms = late;
+  assert.equal(the(core.after(0), "settle").code, "DEADLINE_EXCEEDED");
+});

@@ -28,6 +28,24 @@ test("a heap gives the smallest key first, and of equal ones the one pushed firs
   );
 });
 
+test("a heap that lets go of some gives the others in the order it would have", () => {
+  fc.assert(
+    fc.property(fc.array(fc.nat(9), { maxLength: 100 }), fc.nat(4), (keys, which) => {
+      const heap = new Heap<number>();
+      for (const [value, key] of keys.entries()) heap.push(value, key);
+      heap.keep((value) => value % 5 !== which);
+      heap.push(keys.length, 4);
+      const left = [...keys, 4].map((key, value) => ({ key, value })).filter(({ value }) => value % 5 !== which || value === keys.length);
+      const expected = left.sort((a, b) => a.key - b.key || a.value - b.value).map(({ value }) => value);
+      assert.deepEqual(
+        expected.map(() => heap.take()?.value),
+        expected,
+      );
+      assert.equal(heap.size, 0);
+    }),
+  );
+});
+
 test("a line keeps its order, whoever leaves it and whenever", () => {
   const act = fc.oneof(
     { weight: 3, arbitrary: fc.constant("join" as const) },

@@ -203,6 +203,14 @@ test("explain says how to start a worker when there is none", () => {
   assert.match(explain(core.state, "a", core.now_ms)?.answer ?? "", /no worker is registered.*rbees up/);
 });
 
+test("a worker that comes again and again is one worker, with as many slots as it has", () => {
+  const core = new Core();
+  core.worker("other", { slots: 1 });
+  for (let epoch = 1; epoch <= 50; epoch += 1) core.worker("flaps", { epoch });
+  for (const id of ["a", "b", "c"]) core.submit(id);
+  assert.deepEqual([core.at("a"), core.at("b"), core.at("c")].sort(), ["flaps", "other", null].sort());
+});
+
 const forget = (worker: Worker) => {
   worker.running.clear();
   worker.offered = false;

@@ -27,21 +27,9 @@ export class JobRegistry {
 
   add(job: Omit<ActiveJob, "stream" | "first_token_at_ms" | "end" | "moved_because">): ActiveJob {
     const log = new ReplayLog(this.#pool, this.#limits.replay_bytes_per_job_max, eventIdBase(job.lives));
-    const { id, request, correlation_id, submitted_at_ms, lives, attempt, begins_anew } = job;
-    const active: ActiveJob = {
-      id,
-      request,
-      correlation_id,
-      submitted_at_ms,
-      lives,
-      attempt,
-      begins_anew,
-      stream: new JobStream(log, this.#limits, this.#reading),
-      first_token_at_ms: null,
-      end: undefined,
-      moved_because: "",
-    };
-    this.#active.set(id, active);
+    const stream = new JobStream(log, this.#limits, this.#reading);
+    const active: ActiveJob = { ...job, stream, first_token_at_ms: null, end: undefined, moved_because: "" };
+    this.#active.set(job.id, active);
     return active;
   }
 
@@ -54,7 +42,9 @@ export class JobRegistry {
     const active = this.#active.get(id);
     if (active !== undefined) return active.stream;
     const log = this.#ended.get(id);
-    return log === undefined ? undefined : (this.#read(log) ?? new JobStream(log, this.#limits, this.#reading));
+    if (log === undefined) return undefined;
+    for (const stream of this.#reading) if (stream.log === log) return stream;
+    return new JobStream(log, this.#limits, this.#reading);
   }
 
   drop(id: string): void {
@@ -74,16 +64,9 @@ export class JobRegistry {
     const { replay_after_end_ms, replay_bytes_total_max } = this.#limits;
     for (const [id, log] of this.#ended) {
       if (now_ms - (log.sealed_at_ms ?? now_ms) < replay_after_end_ms && this.#pool.lent_bytes <= replay_bytes_total_max) break;
-      this.#read(log)?.cutAll();
       log.release();
       this.#ended.delete(id);
     }
-    for (const stream of this.#reading) stream.cutStalled(now_ms);
-  }
-
-  /** The stream through which an ended job is being read, if there is one. */
-  #read(log: ReplayLog): JobStream | undefined {
-    for (const stream of this.#reading) if (stream.log === log) return stream;
-    return undefined;
+    for (const stream of this.#reading) stream.cutOffReaders(now_ms);
   }
 }

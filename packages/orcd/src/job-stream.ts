@@ -39,7 +39,7 @@ export class JobStream {
   #readers: Set<Reader> | undefined;
   /** Takes it out of `#reading`. */
   #unread = () => {};
-  #onBegun: (() => void) | undefined;
+  #onNextEvent: (() => void) | undefined;
 
   constructor(log: ReplayLog, limits: StreamLimits, reading: Reading) {
     this.log = log;
@@ -78,8 +78,8 @@ export class JobStream {
     if (ms === 0 || this.log.sealed_at_ms !== undefined) return Promise.resolve();
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
-      this.#onBegun = () => {
-        this.#onBegun = undefined;
+      this.#onNextEvent = () => {
+        this.#onNextEvent = undefined;
         clearTimeout(timer);
         resolve();
       };
@@ -91,7 +91,7 @@ export class JobStream {
     const id = this.log.last_id + 1;
     const event = `id: ${id}\n${block}`;
     this.log.append(event);
-    this.#onBegun?.();
+    this.#onNextEvent?.();
     for (const reader of this.#readers ?? NO_READERS) {
       if (reader.blocked_at_ms !== undefined || reader.id !== id - 1) continue;
       reader.id = id;
@@ -137,9 +137,13 @@ export class JobStream {
     if (this.log.sealed_at_ms !== undefined && reader.id >= this.log.last_id) reader.stream.end();
   }
 
-  /** Cuts off readers that have taken nothing for too long; they may resume by id. */
-  cutStalled(now_ms: number): void {
+  /** Cuts off readers that have taken nothing for too long (they may resume by id), and all of them once the events are forgotten. */
+  cutOffReaders(now_ms: number): void {
     for (const reader of this.#readers ?? NO_READERS) {
+      if (this.log.released) {
+        this.#cutOff(reader);
+        continue;
+      }
       if (reader.blocked_at_ms === undefined) continue;
       const waiting_bytes = reader.stream.buffered_bytes;
       // Slow is not stalled: whoever takes something gets a new span of time.
@@ -147,11 +151,6 @@ export class JobStream {
       reader.waiting_bytes = waiting_bytes;
       if (now_ms - reader.blocked_at_ms > this.#limits.reader_stall_ms_max) this.#cutOff(reader);
     }
-  }
-
-  /** The events are about to be forgotten: readers who still wait for some are cut off. */
-  cutAll(): void {
-    for (const reader of this.#readers ?? NO_READERS) this.#cutOff(reader);
   }
 
   #leave(reader: Reader): void {

@@ -105,6 +105,10 @@ export class ReplayLog {
     return this.#slabs.find(({ first_id }) => first_id !== 0)?.first_id ?? this.#last_id + 1;
   }
 
+  get released(): boolean {
+    return this.#released;
+  }
+
   /** When nothing could be appended any more, milliseconds as `seal` was given them. */
   get sealed_at_ms(): number | undefined {
     return this.#sealed_at_ms;

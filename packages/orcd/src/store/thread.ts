@@ -23,19 +23,17 @@ port.postMessage({ calls: 1 } satisfies Answer);
 
 async function work(): Promise<void> {
   busy = true;
-  while (waiting.length > 0) {
+  for (;;) {
     // What arrived while the last transaction was on its way to disk is in the port's queue: it joins this one.
     for (let more = next(); more !== undefined; more = next()) waiting.push(more);
+    if (waiting.length === 0) break;
     const group: Extract<Call, { method: "commit" }>[] = [];
     while (waiting[0]?.method === "commit") group.push(waiting.shift() as (typeof group)[number]);
     if (group.length > 0) await answer(group.length, () => store.commit(group.flatMap(({ changes }) => ordersFrom(changes))));
     const call = waiting.shift();
-    if (call !== undefined) {
-      await answer(1, () => read(call));
-      if (call.method === "close") port?.close();
-    }
-    const later = next();
-    if (later !== undefined) waiting.push(later);
+    if (call === undefined) continue;
+    await answer(1, () => read(call));
+    if (call.method === "close") port?.close();
   }
   busy = false;
 }
