@@ -3,27 +3,9 @@
  * comes back is written out; who reads slowly slows the upstream, who leaves ends it. No parsing, no state, no record.
  */
 import { createServer, type ServerResponse } from "node:http";
-import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
+import { type Dispatcher, Pool } from "undici";
 
-interface Controller {
-  pause(): void;
-  resume(): void;
-  abort(reason: Error): void;
-}
-
-/** Its own types are the orchestrator's dependency, not the repository's; this is the part that is used. */
-interface Undici {
-  Pool: new (
-    origin: string,
-    options: object,
-  ) => {
-    dispatch(request: object, handler: object): boolean;
-  };
-}
-
-// The same undici as the orchestrator's.
-const { Pool } = createRequire(new URL("../../packages/orcd/package.json", import.meta.url))("undici") as Undici;
 const upstream = new Pool(process.argv[2] as string, { connections: null, pipelining: 1, keepAliveTimeout: 30_000 });
 
 const server = createServer((request, response) => {
@@ -33,7 +15,7 @@ const server = createServer((request, response) => {
 });
 
 function relay(path: string, body: Buffer, response: ServerResponse): void {
-  let controller: Controller | undefined;
+  let controller: Dispatcher.DispatchController | undefined;
   let over = false;
   response.on("drain", () => controller?.resume());
   response.on("close", () => {
@@ -42,21 +24,21 @@ function relay(path: string, body: Buffer, response: ServerResponse): void {
   upstream.dispatch(
     { path, method: "POST", headers: { "content-type": "application/json" }, body },
     {
-      onRequestStart(given: Controller) {
+      onRequestStart(given) {
         controller = given;
       },
-      onResponseStart(_: Controller, status: number, headers: Record<string, string>) {
-        response.writeHead(status, { "content-type": headers["content-type"] ?? "text/plain" });
+      onResponseStart(_, status, headers) {
+        response.writeHead(status, { "content-type": String(headers["content-type"] ?? "text/plain") });
         response.flushHeaders();
       },
-      onResponseData(given: Controller, chunk: Buffer) {
+      onResponseData(given, chunk) {
         if (!response.write(chunk)) given.pause();
       },
       onResponseEnd() {
         over = true;
         response.end();
       },
-      onResponseError(_: Controller, error: Error) {
+      onResponseError(_, error) {
         over = true;
         if (response.headersSent) response.destroy(error);
         else response.writeHead(502).end();

@@ -7,13 +7,15 @@ import { ErrorBody } from "@rbees/contracts/errors";
 import type { WorkerEvent } from "@rbees/contracts/events";
 import { WorkerEvent as WorkerEventSchema } from "@rbees/contracts/events";
 import type { Execute } from "@rbees/contracts/worker";
-import { type Dispatcher, Pool } from "undici";
 import type { z } from "zod";
+import { type ConnectionLimits, Connections, type RequestListener } from "./worker-http/connections.ts";
 
 const TOKEN_HEAD = 'event: token\ndata: {"type":"token",';
 const STARTED_HEAD = "event: started\n";
 /** The most bytes one event may have; a worker that sends more is not speaking our protocol. */
 const BLOCK_BYTES_MAX = 1_048_576;
+/** As much of an answer that is no stream is looked at. */
+const REFUSAL_BYTES_MAX = 65_536;
 
 export type LinkOutcome =
   | { kind: "done" }
@@ -37,48 +39,30 @@ export interface AttemptListener {
 /** Members that may be undefined: in JSON they are left out. */
 type Loose<T> = { [K in keyof T]: T[K] | undefined };
 
-export interface LinkLimits {
-  connect_ms_max: number;
-  attempt_silence_ms_max: number;
-}
-
 export class Link {
-  readonly #pool: Pool;
+  readonly #connections: Connections;
 
-  constructor(origin: string, limits: LinkLimits) {
-    this.#pool = new Pool(origin, {
-      connections: null,
-      pipelining: 1,
-      keepAliveTimeout: 30_000,
-      connectTimeout: limits.connect_ms_max,
-      headersTimeout: limits.attempt_silence_ms_max,
-      bodyTimeout: limits.attempt_silence_ms_max,
-    });
+  constructor(host: string, port: number, limits: ConnectionLimits) {
+    this.#connections = new Connections(host, port, limits);
   }
 
   /** Starts an attempt; the returned function ends it by breaking the connection. */
   execute(body: Loose<z.input<typeof Execute>>, correlation_id: string, listener: AttemptListener): () => void {
     const attempt = new Attempt(listener);
-    this.#pool.dispatch(
-      {
-        path: "/execute",
-        method: "POST",
-        headers: { "content-type": "application/json", accept: "text/event-stream", "x-correlation-id": correlation_id },
-        body: JSON.stringify(body),
-      },
-      attempt,
-    );
+    const headers = { "content-type": "application/json", accept: "text/event-stream", "x-correlation-id": correlation_id };
+    attempt.breakOff = this.#connections.post("/execute", headers, JSON.stringify(body), attempt);
     return () => attempt.abort();
   }
 
-  async close(): Promise<void> {
-    await this.#pool.destroy();
+  close(): void {
+    this.#connections.close();
   }
 }
 
-class Attempt implements Dispatcher.DispatchHandler {
+class Attempt implements RequestListener {
   readonly #listener: AttemptListener;
-  #controller: Dispatcher.DispatchController | undefined;
+  /** Breaks the connection; `onFailure` follows. */
+  breakOff = () => {};
   #status = 0;
   #rest = "";
   #outcome: LinkOutcome | undefined;
@@ -92,29 +76,23 @@ class Attempt implements Dispatcher.DispatchHandler {
 
   abort(): void {
     this.#aborted = true;
-    this.#controller?.abort(new Error("aborted"));
+    this.breakOff();
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
-    if (this.#aborted) controller.abort(new Error("aborted"));
-  }
-
-  onResponseStart(_controller: Dispatcher.DispatchController, status: number): void {
+  onHead(status: number): void {
     this.#status = status;
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    const text = chunk.toString("latin1");
+  onText(text: string): void {
     if (this.#status !== 200) {
-      this.#rest += text;
+      if (this.#rest.length < REFUSAL_BYTES_MAX) this.#rest += text;
       return;
     }
     try {
       this.#cut(this.#rest === "" ? text : this.#rest + text);
     } catch (error) {
       this.#outcome = { kind: "lost", reason: `it sent what is no event (${(error as Error).message})`, reached: true };
-      controller.abort(error as Error);
+      this.breakOff();
     }
   }
 
@@ -158,14 +136,14 @@ class Attempt implements Dispatcher.DispatchHandler {
     return WorkerEventSchema.parse(JSON.parse(Buffer.from(data, "latin1").toString("utf8")));
   }
 
-  onResponseEnd(): void {
+  onEnd(): void {
     if (this.#status === 200) this.#end(this.#outcome ?? { kind: "lost", reason: "its stream ended without an end", reached: true });
     else this.#end(refusal(this.#status, this.#rest));
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+  onFailure(reason: string): void {
     if (this.#aborted) return this.#end({ kind: "aborted" });
-    this.#end(this.#outcome ?? { kind: "lost", reason: reasonOf(error), reached: this.#status !== 0 });
+    this.#end(this.#outcome ?? { kind: "lost", reason, reached: this.#status !== 0 });
   }
 
   #end(outcome: LinkOutcome): void {
@@ -190,17 +168,4 @@ function parseJson(text: string): unknown {
   } catch {
     return undefined;
   }
-}
-
-function reasonOf(error: Error): string {
-  const { code } = error as NodeJS.ErrnoException;
-  const known: Record<string, string> = {
-    ECONNREFUSED: "nothing listens at its address",
-    UND_ERR_CONNECT_TIMEOUT: "its address did not answer in time",
-    UND_ERR_BODY_TIMEOUT: "it fell silent",
-    UND_ERR_HEADERS_TIMEOUT: "it did not answer in time",
-    UND_ERR_SOCKET: "the connection broke",
-    ECONNRESET: "the connection broke",
-  };
-  return known[code ?? ""] ?? error.message;
 }

@@ -90,7 +90,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     deeds.abortAll();
     await served.close(200);
     await note(store, "orchestrator.stopped", {});
-    await workers.close();
+    workers.close();
     await store.close();
   };
   return {

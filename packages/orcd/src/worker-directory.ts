@@ -2,7 +2,8 @@
 import type { Beat, RegisterWorker, WorkerView } from "@rbees/contracts/worker";
 import type { State } from "@rbees/core/state";
 import { wallTime } from "./clock.ts";
-import { Link, type LinkLimits } from "./link.ts";
+import { Link } from "./link.ts";
+import type { ConnectionLimits } from "./worker-http/connections.ts";
 
 interface Entry {
   registration: RegisterWorker;
@@ -13,10 +14,10 @@ interface Entry {
 }
 
 export class WorkerDirectory {
-  readonly #limits: LinkLimits;
+  readonly #limits: ConnectionLimits;
   readonly #entries = new Map<string, Entry>();
 
-  constructor(limits: LinkLimits) {
+  constructor(limits: ConnectionLimits) {
     this.#limits = limits;
   }
 
@@ -34,8 +35,8 @@ export class WorkerDirectory {
       known.registration = registration;
       return;
     }
-    if (known !== undefined) void known.link.close();
-    this.#entries.set(id, { registration, beat: undefined, origin, link: new Link(origin, this.#limits), registered_at_ms: now_ms });
+    if (known !== undefined) known.link.close();
+    this.#entries.set(id, { registration, beat: undefined, origin, link: new Link(host, port, this.#limits), registered_at_ms: now_ms });
   }
 
   beat(worker_id: string, beat: Beat): void {
@@ -51,7 +52,7 @@ export class WorkerDirectory {
   remove(worker_id: string, epoch: number, model: string): void {
     const entry = this.#entries.get(worker_id);
     if (entry?.registration.epoch !== epoch || entry.registration.model !== model) return;
-    void entry.link.close();
+    entry.link.close();
     this.#entries.delete(worker_id);
   }
 
@@ -92,8 +93,8 @@ export class WorkerDirectory {
     );
   }
 
-  async close(): Promise<void> {
-    await Promise.all([...this.#entries.values()].map(({ link }) => link.close()));
+  close(): void {
+    for (const { link } of this.#entries.values()) link.close();
     this.#entries.clear();
   }
 }

@@ -1,0 +1,194 @@
+/**
+ * Connections to one worker: HTTP/1.1 with keep-alive, one request at a time on each, as many as there are requests. Every
+ * read goes into one buffer that all of them share and is taken apart at once, so a relayed token costs no buffer of its own.
+ */
+import { connect, type Socket } from "node:net";
+import { ProtocolError, type ResponseListener, ResponseReader } from "./response.ts";
+
+export interface ConnectionLimits {
+  /** Longest wait for the connection, ms. */
+  connect_ms_max: number;
+  /** Longest silence of a worker that has a request, ms. */
+  attempt_silence_ms_max: number;
+}
+
+export interface RequestListener extends ResponseListener {
+  /** Instead of `onEnd`: exactly one of the two, last. Never within `post` or the function it returned. */
+  onFailure(reason: string): void;
+}
+
+/** An idle connection is given up this long before its server would: a request must not cross its goodbye. */
+const IDLE_MARGIN_MS = 1000;
+const IDLE_MS_MAX = 30_000;
+const SWEEP_MS = 500;
+const READ_BYTES = 65_536;
+const BROKEN = "the connection broke";
+
+/** What is read is taken apart before the next read begins, so all connections can share it. */
+const shared = Buffer.allocUnsafeSlow(READ_BYTES);
+
+export class Connections {
+  readonly #host: string;
+  readonly #port: number;
+  readonly #host_header: string;
+  readonly #limits: ConnectionLimits;
+  readonly #open = new Set<Connection>();
+  /** The one used last is used next, so that the others may grow old. */
+  readonly #idle: Connection[] = [];
+  #sweep: NodeJS.Timeout | undefined;
+
+  constructor(host: string, port: number, limits: ConnectionLimits) {
+    this.#host = host;
+    this.#port = port;
+    this.#host_header = `host: ${host.includes(":") ? `[${host}]` : host}:${port}\r\n`;
+    this.#limits = limits;
+  }
+
+  /** Sends a request as JSON; the returned function ends it by breaking the connection. */
+  post(path: string, headers: Readonly<Record<string, string>>, json: string, listener: RequestListener): () => void {
+    const connection = this.#idle.pop() ?? this.#connect();
+    connection.post(`POST ${path} HTTP/1.1\r\n${this.#host_header}${lines(headers)}`, json, listener);
+    return () => connection.breakOff(listener);
+  }
+
+  #connect(): Connection {
+    const connection = new Connection(this.#host, this.#port, {
+      onIdle: () => this.#idle.push(connection),
+      onGone: () => {
+        this.#open.delete(connection);
+        const at = this.#idle.indexOf(connection);
+        if (at >= 0) this.#idle.splice(at, 1);
+        if (this.#open.size > 0) return;
+        clearInterval(this.#sweep);
+        this.#sweep = undefined;
+      },
+    });
+    this.#open.add(connection);
+    this.#sweep ??= setInterval(
+      () => {
+        const now_ms = performance.now();
+        for (const one of this.#open) one.grow(now_ms, this.#limits);
+      },
+      Math.min(SWEEP_MS, this.#limits.connect_ms_max / 2, this.#limits.attempt_silence_ms_max / 2),
+    );
+    return connection;
+  }
+
+  /** Breaks all of them. */
+  close(): void {
+    for (const connection of this.#open) connection.breakOff();
+  }
+}
+
+interface ConnectionOwner {
+  onIdle(): void;
+  onGone(): void;
+}
+
+class Connection implements ResponseListener {
+  readonly #socket: Socket;
+  readonly #owner: ConnectionOwner;
+  readonly #reader = new ResponseReader(this);
+  #listener: RequestListener | undefined;
+  /** When it was last heard of, began to connect, or became idle; on the clock of `performance.now`. */
+  #since_ms = performance.now();
+  #connected = false;
+
+  constructor(host: string, port: number, owner: ConnectionOwner) {
+    this.#owner = owner;
+    this.#socket = connect({
+      host,
+      port,
+      noDelay: true,
+      onread: {
+        buffer: shared,
+        callback: (length) => {
+          this.#read(length);
+          return true;
+        },
+      },
+    });
+    this.#socket.on("connect", () => {
+      this.#connected = true;
+      this.#since_ms = performance.now();
+    });
+    this.#socket.on("end", () => this.#closed());
+    this.#socket.on("error", (error) => this.#fail(reasonOf(error as NodeJS.ErrnoException, this.#connected)));
+    this.#socket.on("close", () => {
+      this.#fail(BROKEN);
+      this.#owner.onGone();
+    });
+  }
+
+  post(head: string, json: string, listener: RequestListener): void {
+    this.#listener = listener;
+    this.#since_ms = performance.now();
+    this.#reader.expect();
+    this.#socket.write(`${head}content-length: ${Buffer.byteLength(json)}\r\n\r\n${json}`);
+  }
+
+  #read(length: number): void {
+    this.#since_ms = performance.now();
+    try {
+      this.#reader.read(shared, length);
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#fail(`it sent ${error.message}`);
+    }
+  }
+
+  #closed(): void {
+    if (!this.#reader.close()) this.#fail(BROKEN);
+    this.#socket.destroy();
+  }
+
+  onHead(status: number): void {
+    this.#listener?.onHead(status);
+  }
+
+  onText(latin1: string): void {
+    this.#listener?.onText(latin1);
+  }
+
+  onEnd(): void {
+    const listener = this.#listener;
+    this.#listener = undefined;
+    if (this.#reader.keep_alive) this.#owner.onIdle();
+    else this.#socket.destroy();
+    listener?.onEnd();
+  }
+
+  #fail(reason: string): void {
+    const listener = this.#listener;
+    this.#listener = undefined;
+    this.#socket.destroy();
+    listener?.onFailure(reason);
+  }
+
+  /** Ends what it does for that listener, or whatever it does. */
+  breakOff(listener = this.#listener): void {
+    if (listener === this.#listener) this.#socket.destroy();
+  }
+
+  /** Ends what has waited too long: for a connection, for the worker's next byte, or for a request. */
+  grow(now_ms: number, { connect_ms_max, attempt_silence_ms_max }: ConnectionLimits): void {
+    const age_ms = now_ms - this.#since_ms;
+    if (this.#listener === undefined) {
+      const idle_ms = Math.min(IDLE_MS_MAX, (this.#reader.idle_ms ?? Number.POSITIVE_INFINITY) - IDLE_MARGIN_MS);
+      if (age_ms > idle_ms - SWEEP_MS) this.#socket.destroy();
+    } else if (!this.#connected) {
+      if (age_ms > connect_ms_max) this.#fail("its address did not answer in time");
+    } else if (age_ms > attempt_silence_ms_max) this.#fail("it fell silent");
+  }
+}
+
+function lines(headers: Readonly<Record<string, string>>): string {
+  let text = "";
+  for (const name in headers) text += `${name}: ${headers[name]}\r\n`;
+  return text;
+}
+
+function reasonOf(error: NodeJS.ErrnoException, connected: boolean): string {
+  if (connected) return BROKEN;
+  return error.code === "ECONNREFUSED" ? "nothing listens at its address" : `its address can't be reached (${error.message})`;
+}
