@@ -14,6 +14,8 @@ const LIMITS: Limits = {
   retry_backoff_ms_max: 1000,
   worker_inhibit_ms: 500,
   service_ms_guess: 1000,
+  policy: "eta",
+  prefix_block_tokens: 64,
 };
 const SLOTS = 4;
 const MODELS = 20;
@@ -48,7 +50,7 @@ class Loaded {
   constructor(workers: number, queued: number) {
     this.#models = Math.min(MODELS, workers);
     for (let w = 0; w < workers; w += 1) {
-      const spec = { id: `w${w}`, epoch: 1, model: `m${w % this.#models}`, slots: SLOTS, context_size: null };
+      const spec = { id: `w${w}`, epoch: 1, model: `m${w % this.#models}`, slots: SLOTS, context_size: null, cache_tokens: null };
       step(this.state, { type: "worker.registered", spec, now_ms: this.#now_ms });
     }
     while (this.state.queued < queued || this.running.length < workers * SLOTS) this.submit();
@@ -61,6 +63,8 @@ class Loaded {
       model: `m${this.#draw(this.#models)}`,
       priority: this.#draw(4) === 0 ? "batch" : "interactive",
       max_tokens: 100,
+      prompt_tokens: 500,
+      prefix: [],
       deadline_at_ms: null,
       pin: null,
       prefer: [],
@@ -76,7 +80,16 @@ class Loaded {
     const { job_id, attempt, worker_id } = this.running[at] as (typeof this.running)[number];
     const last = this.running.pop() as (typeof this.running)[number];
     if (at < this.running.length) this.running[at] = last;
-    this.#note(step(this.state, { type: "attempt.ended", job_id, attempt, worker_id, outcome: { kind: "done" }, now_ms: this.#now_ms }));
+    this.#note(
+      step(this.state, {
+        type: "attempt.ended",
+        job_id,
+        attempt,
+        worker_id,
+        outcome: { kind: "done", tokens_out: 100 },
+        now_ms: this.#now_ms,
+      }),
+    );
     this.submit();
   }
 

@@ -34,6 +34,7 @@ export const Beat = z
     epoch: z.int().nonnegative().default(0),
     slots_busy: z.int().nonnegative(),
     memory_bytes: z.int().nonnegative(),
+    memory_free_bytes: z.int().nonnegative().optional().describe("Free on its device"),
     tokens_per_second: z.number().nonnegative(),
     draining: z.boolean().default(false),
   })

@@ -27,7 +27,7 @@ export function explain(state: State, job_id: string, now_ms: number): Explained
 function whyChosen({ spec }: Job, worker_id: string): string {
   if (spec.pin === worker_id) return "the job is pinned to it";
   if (spec.prefer.includes(worker_id)) return "the job prefers it";
-  return "of those with a free slot it was used least recently (round-robin)";
+  return "of those with a free slot it suited best";
 }
 
 function answerFor(state: State, job: Job, workers: number, now_ms: number): string {

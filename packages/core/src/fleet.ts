@@ -19,11 +19,22 @@ export interface Member {
  */
 export type Standing = "free" | "free for others" | "not now" | "gone";
 
+/** How a worker that is free for the job compares; the lowest wins. */
+export interface Scored<W> {
+  readonly worker: W;
+  readonly score: number;
+}
+
 export interface Found<W> {
   readonly worker: W | undefined;
+  /** Those that were compared, best first; empty when the first free one was taken. */
+  readonly scored: readonly Scored<W>[];
   /** Nothing stood in the way but the workers themselves: no other job would have found one either. */
   readonly exhausted: boolean;
 }
+
+/** So many free workers are compared for one job, those used least recently: a bound on what one decision costs. */
+export const COMPARED_MAX = 64;
 
 export class Fleet<W extends Member> {
   readonly #members = new Set<W>();
@@ -70,13 +81,17 @@ export class Fleet<W extends Member> {
     this.#offered.push(worker, worker.last_dispatch);
   }
 
-  /** The least recently used worker that is free for the job; the one named `last_resort` only if there is no other. */
-  find(standingOf: (worker: W) => Standing, last_resort: string | null): Found<W> {
+  /**
+   * The worker for a job among those that are free for it: the one used least recently, or with `scoreOf` the one with the lowest
+   * score of at most `COMPARED_MAX`; the one named `last_resort` only if there is no other.
+   */
+  find(standingOf: (worker: W) => Standing, scoreOf: ((worker: W) => number) | undefined, last_resort: string | null): Found<W> {
     const aside: W[] = [];
+    const scored: Scored<W>[] = [];
+    const enough = scoreOf === undefined ? 1 : COMPARED_MAX;
     let last: W | undefined;
-    let found: W | undefined;
     let exhausted = true;
-    while (found === undefined) {
+    while (scored.length < enough) {
       const entry = this.#offered.take();
       if (entry === undefined) break;
       const { value: worker, key } = entry;
@@ -94,11 +109,13 @@ export class Fleet<W extends Member> {
       if (standing === "free for others") exhausted = false;
       else if (standing === "free") {
         if (worker.spec.id === last_resort) last = worker;
-        else found = worker;
+        else scored.push({ worker, score: scoreOf === undefined ? 0 : scoreOf(worker) });
       }
     }
     for (const worker of aside) this.#offered.push(worker, worker.last_dispatch);
-    const worker = found ?? last;
-    return { worker, exhausted: exhausted && worker === undefined };
+    // Of equals the one used least recently, which was found first: the order is kept.
+    if (scored.length > 1) scored.sort((a, b) => a.score - b.score);
+    const worker = scored[0]?.worker ?? last;
+    return { worker, scored, exhausted: exhausted && worker === undefined };
   }
 }

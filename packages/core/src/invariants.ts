@@ -29,6 +29,12 @@ export function violations(state: State, now_ms: number): string[] {
   for (const worker of state.workers.values()) {
     if (worker.running.size > worker.spec.slots)
       found.push(`worker ${worker.spec.id} runs ${worker.running.size} attempts in ${worker.spec.slots} slots`);
+    const prefilling = [...worker.prefilling];
+    if (prefilling.some(([key]) => !worker.running.has(key)))
+      found.push(`worker ${worker.spec.id} computes prompts of attempts that it does not run`);
+    const tokens = prefilling.reduce((sum, [, each]) => sum + each, 0);
+    if (tokens !== worker.prefill_tokens)
+      found.push(`worker ${worker.spec.id} has ${tokens} prompt tokens to compute, ${worker.prefill_tokens} are counted`);
     if (!state.models.has(worker.spec.model)) found.push(`model ${worker.spec.model} of ${worker.spec.id} is not known`);
     if (![...(state.fleets.get(worker.spec.model) ?? [])].includes(worker)) found.push(`worker ${worker.spec.id} is in no fleet`);
     const free = worker.running.size < worker.spec.slots && !worker.draining && !isSilent(state, worker, now_ms);

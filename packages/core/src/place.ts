@@ -1,8 +1,6 @@
-/**
- * Placing: filter → score → pick. A worker that can't take a job gets a reason, and not placing is an answer, not an error.
- * The pick is round-robin: of the best, the one used least recently.
- */
+/** Placing: filter → score → pick. A worker that can't take a job gets a reason, and not placing is an answer, not an error. */
 import type { Found, Standing } from "./fleet.ts";
+import { type Prospect, scoreOf } from "./policy.ts";
 import { isSilent, type Job, type State, type Worker } from "./state.ts";
 
 /** What can stand between a job and a worker. */
@@ -16,7 +14,7 @@ const STANDING: Readonly<Record<Obstacle, Standing>> = {
   context: "free for others",
   inhibited: "not now",
   draining: "gone",
-  silent: "gone",
+  silent: "not now",
   busy: "gone",
 };
 
@@ -56,29 +54,46 @@ export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms
 }
 
 /**
- * The worker for a job: of those that can take it one that it prefers, else the one used least recently; the one that lost its
- * last attempt comes last in any case. Undefined when none can.
+ * The worker for a job: of those that can take it one that it prefers, else the policy's choice; the one that lost its last attempt
+ * comes last in any case. Undefined when none can.
  */
 export function place(state: State, job: Job, now_ms: number): Found<Worker> {
   const { spec } = job;
   if (job.not_before_ms > now_ms || (spec.deadline_at_ms !== null && now_ms >= spec.deadline_at_ms)) return NOT_YET;
-  const free = (id: string): Worker | undefined => {
-    const worker = state.workers.get(id);
-    return worker !== undefined && obstacle(state, job, worker, now_ms) === undefined ? worker : undefined;
-  };
-  if (spec.pin !== null) return { worker: free(spec.pin), exhausted: false };
-  let preferred: Worker | undefined;
+  const { policy } = state.limits;
+  const score = scoreOf(policy);
+  const scoreFor = (worker: Worker) => score(prospect(state, job, worker), spec);
+  if (spec.pin !== null) return chosen(isFree(state, job, spec.pin, now_ms), scoreFor) ?? NOT_YET;
+  let preferred: Found<Worker> | undefined;
   for (const id of spec.prefer) {
-    const worker = id === job.failed_on ? undefined : free(id);
-    if (worker !== undefined && worker.last_dispatch < (preferred?.last_dispatch ?? Number.POSITIVE_INFINITY)) preferred = worker;
+    const found = id === job.failed_on ? undefined : chosen(isFree(state, job, id, now_ms), scoreFor);
+    if (found !== undefined && (found.scored[0]?.score ?? 0) < (preferred?.scored[0]?.score ?? Number.POSITIVE_INFINITY)) preferred = found;
   }
-  if (preferred !== undefined) return { worker: preferred, exhausted: false };
+  if (preferred !== undefined) return preferred;
   const standingOf = (worker: Worker): Standing => {
     const found = obstacle(state, job, worker, now_ms);
     return found === undefined ? "free" : STANDING[found];
   };
-  return state.fleets.get(spec.model)?.find(standingOf, job.failed_on) ?? NOBODY;
+  const fleet = state.fleets.get(spec.model);
+  // The fleet knows by itself who was used least recently.
+  return fleet?.find(standingOf, policy === "round-robin" ? undefined : scoreFor, job.failed_on) ?? NOBODY;
 }
 
-const NOT_YET: Found<Worker> = { worker: undefined, exhausted: false };
-const NOBODY: Found<Worker> = { worker: undefined, exhausted: true };
+/** What it would mean to send the job there. */
+export function prospect(state: State, { spec }: Job, worker: Worker): Prospect {
+  const { prompt_tokens, prefix } = spec;
+  const cached_tokens = prefix.length === 0 ? 0 : Math.min(worker.kept.match(prefix) * state.limits.prefix_block_tokens, prompt_tokens);
+  return { worker, cached_tokens, backlog_tokens: worker.prefill_tokens + Math.max(1, prompt_tokens - cached_tokens) };
+}
+
+function isFree(state: State, job: Job, worker_id: string, now_ms: number): Worker | undefined {
+  const worker = state.workers.get(worker_id);
+  return worker !== undefined && obstacle(state, job, worker, now_ms) === undefined ? worker : undefined;
+}
+
+function chosen(worker: Worker | undefined, scoreFor: (worker: Worker) => number): Found<Worker> | undefined {
+  return worker && { worker, scored: [{ worker, score: scoreFor(worker) }], exhausted: false };
+}
+
+const NOT_YET: Found<Worker> = { worker: undefined, scored: [], exhausted: false };
+const NOBODY: Found<Worker> = { worker: undefined, scored: [], exhausted: true };

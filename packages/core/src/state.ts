@@ -4,6 +4,9 @@ import type { Fleet, Member } from "./fleet.ts";
 import { Heap } from "./heap.ts";
 import type { Line, Waiting } from "./line.ts";
 import { LiveMap } from "./live-map.ts";
+import type { PolicyName } from "./policy.ts";
+import type { Block, PrefixIndex } from "./prefix-index.ts";
+import type { Speed } from "./speed.ts";
 
 export const PRIORITIES = ["interactive", "batch"] as const;
 export type Priority = (typeof PRIORITIES)[number];
@@ -23,6 +26,10 @@ export interface Limits {
   readonly worker_inhibit_ms: number;
   /** How long a job is thought to run while nothing was measured yet. */
   readonly service_ms_guess: number;
+  /** How a worker is chosen among those that could take a job. */
+  readonly policy: PolicyName;
+  /** Tokens that one block of `JobSpec.prefix` stands for. */
+  readonly prefix_block_tokens: number;
 }
 
 export interface JobSpec {
@@ -30,6 +37,10 @@ export interface JobSpec {
   readonly model: string;
   readonly priority: Priority;
   readonly max_tokens: number;
+  /** Tokens of the prompt, counted or estimated. */
+  readonly prompt_tokens: number;
+  /** The prompt from its beginning, block by block; equal blocks mean that everything up to there is equal. */
+  readonly prefix: readonly Block[];
   readonly deadline_at_ms: number | null;
   readonly pin: string | null;
   readonly prefer: readonly string[];
@@ -49,6 +60,10 @@ export interface Job extends Waiting {
   /** Not placed before this time (back-off). */
   not_before_ms: number;
   started_at_ms: number;
+  /** Of the present attempt: prompt tokens that its worker had to compute before its first token, with those of attempts before it. */
+  backlog_tokens: number;
+  /** When its first token came; null before. */
+  prefilled_at_ms: number | null;
 }
 
 export interface WorkerSpec {
@@ -57,6 +72,8 @@ export interface WorkerSpec {
   readonly model: string;
   readonly slots: number;
   readonly context_size: number | null;
+  /** Tokens that all its slots together keep; null when it does not say. */
+  readonly cache_tokens: number | null;
 }
 
 export interface Worker extends Member {
@@ -65,6 +82,14 @@ export interface Worker extends Member {
   last_beat_ms: number;
   /** Attempts in flight as `attemptKey`s: the orchestrator's own ledger, never a reported gauge. */
   readonly running: Set<string>;
+  /** Of those the ones without a first token, with the prompt tokens that are still to be computed for each. */
+  readonly prefilling: Map<string, number>;
+  /** The sum of those. */
+  prefill_tokens: number;
+  readonly kept: PrefixIndex;
+  readonly speed: Speed;
+  /** As its last heartbeat said; null when it does not say. Informs, never gates. */
+  memory_free_bytes: number | null;
   /** Rises with each dispatch: the least recently used worker is next. */
   last_dispatch: number;
   inhibited_until_ms: number;

@@ -4,14 +4,17 @@
  * state it is given, and the shell is that state's only holder.
  */
 import { etaMs, learnServiceTime, placeFreeMs } from "./estimate.ts";
-import { Fleet } from "./fleet.ts";
-import { place } from "./place.ts";
+import { Fleet, type Scored } from "./fleet.ts";
+import { place, prospect } from "./place.ts";
+import type { PolicyName } from "./policy.ts";
+import { PrefixIndex } from "./prefix-index.ts";
 import { dequeue, enqueue, lengthAhead, waiting } from "./queue.ts";
+import { Speed } from "./speed.ts";
 import { attemptKey, isSilent, type Job, type JobSpec, PRIORITIES, type Queue, type State, type Worker, type WorkerSpec } from "./state.ts";
 
 /** How an attempt ended, as its link saw it. */
 export type AttemptOutcome =
-  | { kind: "done" }
+  | { kind: "done"; tokens_out: number }
   /** The worker reported an error; a retriable one may go better elsewhere. */
   | { kind: "failed"; code: string; message: string; retriable: boolean }
   /** The worker had no slot after all, or was draining: nothing ran. */
@@ -27,10 +30,12 @@ export type Event = { readonly now_ms: number } & (
   | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number }
   | { type: "job.cancelled"; job_id: string }
   | { type: "worker.registered"; spec: WorkerSpec }
-  | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean }
+  | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean; memory_free_bytes: number | null }
   | { type: "worker.drained"; worker_id: string }
   /** `epoch`: of the life that says goodbye; null when it does not say. */
   | { type: "worker.left"; worker_id: string; epoch: number | null }
+  /** Its first token has come: the prompt is computed. */
+  | { type: "attempt.prefilled"; job_id: string; attempt: number; worker_id: string }
   | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
   /** No new attempts from now on: the orchestrator is about to stop. */
   | { type: "halted" }
@@ -40,7 +45,7 @@ export type Event = { readonly now_ms: number } & (
 export type Decision =
   | { type: "accept"; job_id: string; position: number; eta_ms: number | undefined }
   | { type: "refuse"; job_id: string; code: RefusalCode; message: string; retry_after_ms?: number }
-  | { type: "dispatch"; job_id: string; attempt: number; worker_id: string }
+  | { type: "dispatch"; job_id: string; attempt: number; worker_id: string; routing: Routing }
   | { type: "abort"; job_id: string; attempt: number; worker_id: string; reason: string }
   | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }
   | { type: "settle"; job_id: string; status: "succeeded" | "failed" | "cancelled"; code?: string; message?: string; retriable?: boolean }
@@ -50,8 +55,21 @@ export type Decision =
   /** The message came from a life that is over (`stale`) or from a worker we don't know. */
   | { type: "worker.reject"; worker_id: string; because: "stale" | "unknown" };
 
+/** How the worker was chosen. */
+export interface Routing {
+  readonly policy: PolicyName;
+  /** Prompt tokens that the worker has probably kept. */
+  readonly cached_tokens: number;
+  /** The workers that were compared, best first, at most `ROUTING_SHOWN`; empty when there was nothing to compare. */
+  readonly compared: readonly { readonly worker_id: string; readonly score: number }[];
+}
+const ROUTING_SHOWN = 8;
+
 /** So many deadlines of jobs that have ended are not worth looking for. */
 const DEADLINES_KEPT = 1024;
+
+/** What a worker that does not say keeps, tokens. */
+const CACHE_TOKENS_GUESS = 65_536;
 
 export type RefusalCode = "QUEUE_FULL" | "MODEL_NOT_FOUND" | "NO_WORKER" | "CONTEXT_TOO_LARGE";
 
@@ -91,6 +109,9 @@ export function step(state: State, event: Event): Decision[] {
       } else remove(state, worker, "it left", event.now_ms, out);
       break;
     }
+    case "attempt.prefilled":
+      attemptPrefilled(state, event);
+      break;
     case "attempt.ended":
       attemptEnded(state, event, out);
       break;
@@ -105,7 +126,18 @@ export function step(state: State, event: Event): Decision[] {
 }
 
 function newJob(spec: JobSpec, attempt: number, spent: number): Job {
-  return { spec, attempt, spent, worker_id: null, failed_on: null, not_before_ms: 0, started_at_ms: 0, number_in_line: 0 };
+  return {
+    spec,
+    attempt,
+    spent,
+    worker_id: null,
+    failed_on: null,
+    not_before_ms: 0,
+    started_at_ms: 0,
+    backlog_tokens: 0,
+    prefilled_at_ms: null,
+    number_in_line: 0,
+  };
 }
 
 function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): void {
@@ -118,10 +150,10 @@ function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): v
   hold(state, job);
   // Nobody waits: what draining the queue would find, without joining it first.
   const first = state.queued === 0 && !state.halted;
-  const worker = first ? place(state, job, now_ms).worker : undefined;
-  if (worker !== undefined) {
+  const found = first ? place(state, job, now_ms) : undefined;
+  if (found?.worker !== undefined) {
     out.push({ type: "accept", job_id: spec.id, position: 0, eta_ms: 0 });
-    dispatch(state, job, worker, now_ms, out);
+    dispatch(state, job, found.worker, found.scored, now_ms, out);
     return;
   }
   const ahead = lengthAhead(state, job);
@@ -181,8 +213,8 @@ function drain(state: State, model: string, now_ms: number, out: Decision[]): vo
   for (const priority of PRIORITIES) {
     for (const queue of queues) {
       for (const job of waiting(queue, priority)) {
-        const { worker, exhausted } = place(state, job, now_ms);
-        if (worker !== undefined) dispatch(state, job, worker, now_ms, out);
+        const { worker, scored, exhausted } = place(state, job, now_ms);
+        if (worker !== undefined) dispatch(state, job, worker, scored, now_ms, out);
         else if (exhausted) break;
       }
     }
@@ -215,15 +247,24 @@ function fleetOf(state: State, model: string): Fleet<Worker> {
   return fleet;
 }
 
-function dispatch(state: State, job: Job, worker: Worker, now_ms: number, out: Decision[]): void {
+function dispatch(state: State, job: Job, worker: Worker, scored: readonly Scored<Worker>[], now_ms: number, out: Decision[]): void {
   dequeue(state, job);
+  const { cached_tokens, backlog_tokens } = prospect(state, job, worker);
+  const compared = scored.slice(0, ROUTING_SHOWN).map(({ worker: { spec }, score }) => ({ worker_id: spec.id, score }));
   job.attempt += 1;
   job.worker_id = worker.spec.id;
   job.started_at_ms = now_ms;
   state.dispatches += 1;
   worker.last_dispatch = state.dispatches;
-  worker.running.add(attemptKey(job.spec.id, job.attempt));
-  out.push({ type: "dispatch", job_id: job.spec.id, attempt: job.attempt, worker_id: worker.spec.id });
+  const key = attemptKey(job.spec.id, job.attempt);
+  worker.running.add(key);
+  worker.prefilling.set(key, backlog_tokens - worker.prefill_tokens);
+  worker.prefill_tokens = backlog_tokens;
+  worker.kept.touch(job.spec.prefix);
+  job.backlog_tokens = backlog_tokens;
+  job.prefilled_at_ms = null;
+  const routing = { policy: state.limits.policy, cached_tokens, compared };
+  out.push({ type: "dispatch", job_id: job.spec.id, attempt: job.attempt, worker_id: worker.spec.id, routing });
 }
 
 /** Ends a job for good, wherever it is. The slot of a running attempt stays taken until its link says that it is over. */
@@ -236,15 +277,36 @@ function end(state: State, job_id: string, status: "failed" | "cancelled", why: 
   out.push({ type: "settle", job_id, status, ...why, retriable: false });
 }
 
+function attemptPrefilled(state: State, { job_id, attempt, worker_id, now_ms }: Extract<Event, { type: "attempt.prefilled" }>): void {
+  const worker = state.workers.get(worker_id);
+  if (worker === undefined || !prefilled(worker, attemptKey(job_id, attempt))) return;
+  const job = state.jobs.get(job_id);
+  if (job?.attempt !== attempt || job.worker_id !== worker_id) return;
+  job.prefilled_at_ms = now_ms;
+  worker.speed.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms);
+}
+
+/** Takes the attempt's prompt off what the worker has still to compute; true when it was on it. */
+function prefilled(worker: Worker, key: string): boolean {
+  const tokens = worker.prefilling.get(key);
+  if (tokens === undefined) return false;
+  worker.prefilling.delete(key);
+  worker.prefill_tokens -= tokens;
+  return true;
+}
+
 function attemptEnded(state: State, event: Extract<Event, { type: "attempt.ended" }>, out: Decision[]): void {
   const { job_id, attempt, worker_id, outcome, now_ms } = event;
   const worker = state.workers.get(worker_id);
-  worker?.running.delete(attemptKey(job_id, attempt));
+  const key = attemptKey(job_id, attempt);
+  worker?.running.delete(key);
+  if (worker !== undefined) prefilled(worker, key);
   const job = state.jobs.get(job_id);
   // The fence: only the present attempt may decide over its job; a late report of an older one frees its slot, no more.
   if (job !== undefined && job.attempt === attempt && job.worker_id === worker_id) {
     if (outcome.kind === "done") {
       learnServiceTime(state, job.spec.model, now_ms - job.started_at_ms);
+      if (job.prefilled_at_ms !== null) worker?.speed.learnDecode(outcome.tokens_out, now_ms - job.prefilled_at_ms);
       state.jobs.delete(job_id);
       out.push({ type: "settle", job_id, status: "succeeded" });
     } else if (outcome.kind === "failed" && !outcome.retriable) {
@@ -315,6 +377,11 @@ function register(state: State, spec: WorkerSpec, now_ms: number, out: Decision[
       draining: false,
       last_beat_ms: now_ms,
       running: new Set(),
+      prefilling: new Map(),
+      prefill_tokens: 0,
+      kept: new PrefixIndex(Math.ceil((spec.cache_tokens ?? CACHE_TOKENS_GUESS) / state.limits.prefix_block_tokens)),
+      speed: new Speed(),
+      memory_free_bytes: null,
       last_dispatch: 0,
       inhibited_until_ms: 0,
       offered: false,
@@ -339,6 +406,7 @@ function beat(state: State, event: Extract<Event, { type: "worker.beat" }>, out:
   }
   const was_silent = isSilent(state, worker, event.now_ms);
   worker.last_beat_ms = event.now_ms;
+  worker.memory_free_bytes = event.memory_free_bytes;
   state.fleets.get(worker.spec.model)?.offer(worker);
   if (event.draining) setDraining(state, worker, out);
   else if (was_silent) drain(state, worker.spec.model, event.now_ms, out);
@@ -367,6 +435,8 @@ function remove(state: State, worker: Worker, reason: string, now_ms: number, ou
     retry(state, job, undefined, { kind: "lost", reason: `worker ${worker.spec.id}: ${reason}`, reached: true }, now_ms, out);
   }
   worker.running.clear();
+  worker.prefilling.clear();
+  worker.prefill_tokens = 0;
   drain(state, worker.spec.model, now_ms, out);
 }
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { AttemptOutcome } from "../src/step.ts";
-import { Core, dispatched, FAILED, LOST, only, REFUSED, the, UNREACHED } from "./support.ts";
+import { Core, DONE, dispatched, FAILED, LOST, only, REFUSED, the, UNREACHED } from "./support.ts";
 
 test("a finished attempt settles its job once and frees its slot", () => {
   const core = new Core();
@@ -165,7 +165,7 @@ test("cancelling twice, or a job that is unknown, decides nothing", () => {
 });
 
 const everyOutcome: AttemptOutcome[] = [
-  { kind: "done" },
+  DONE,
   FAILED,
   { kind: "failed", code: "ENGINE_FAILED", message: "it broke", retriable: false },
   REFUSED,

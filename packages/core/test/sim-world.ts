@@ -4,11 +4,12 @@
  * storm the world is healed, and then everything that was accepted must settle.
  */
 import { violations } from "../src/invariants.ts";
+import { POLICIES } from "../src/policy.ts";
 import { createState, type JobSpec, type Limits, type State } from "../src/state.ts";
 import { type AttemptOutcome, type Decision, type Event, step } from "../src/step.ts";
 import { Oracle } from "./sim-oracle.ts";
 import { Random } from "./sim-random.ts";
-import type { Said } from "./support.ts";
+import { DONE, type Said } from "./support.ts";
 
 export type Step = typeof step;
 
@@ -20,6 +21,8 @@ const LIMITS: Limits = {
   retry_backoff_ms_max: 1000,
   worker_inhibit_ms: 300,
   service_ms_guess: 1000,
+  policy: "round-robin",
+  prefix_block_tokens: 4,
 };
 const BEAT_MS = 1000;
 const TICK_MS = 100;
@@ -53,13 +56,14 @@ interface Link {
 
 export class World {
   readonly oracle = new Oracle(LIMITS);
+  readonly #limits: Limits;
   steps = 0;
   crashes = 0;
   /** How often each kind of outcome was reported, for tests that the storm storms. */
   readonly outcomes: Record<string, number> = {};
   readonly #random: Random;
   readonly #step: Step;
-  #state: State = createState(LIMITS);
+  #state: State;
   #time_ms = 0;
   #skew_ms = 1_000_000;
   #healed = false;
@@ -70,6 +74,8 @@ export class World {
 
   constructor(seed: number, stepFunction: Step = step) {
     this.#random = new Random(seed);
+    this.#limits = { ...LIMITS, policy: this.#random.pick(POLICIES) };
+    this.#state = createState(this.#limits);
     this.#step = stepFunction;
   }
 
@@ -160,7 +166,7 @@ export class World {
       this.#in(this.#lag(), () => link.worker.busy.delete(busyKey(link)));
     }
     this.#links.clear();
-    this.#state = createState(LIMITS, this.oracle.models);
+    this.#state = createState(this.#limits, this.oracle.models);
     const life = this.crashes;
     for (const row of this.oracle.unfinished()) {
       const { spec, attempt, spent } = row;
@@ -198,16 +204,22 @@ export class World {
       return this.#ended(link, { kind: "refused", reason: "all slots are busy" });
     }
     worker.busy.add(busyKey(link));
-    const outcome = storm ? this.#fate() : ({ kind: "done" } as const);
+    this.#in(this.#random.from(0, 300), () => this.#prefilled(link));
+    const outcome = storm ? this.#fate() : DONE;
     this.#in(this.#random.from(10, 1500), () => {
       if (!worker.busy.delete(busyKey(link))) return;
       this.#in(this.#lag(), () => this.#ended(link, outcome));
     });
   }
 
+  /** The first token; sometimes heard of when it does not matter any more. */
+  #prefilled({ job_id, attempt, worker }: Link): void {
+    this.#send({ type: "attempt.prefilled", job_id, attempt, worker_id: worker.id });
+  }
+
   #fate(): AttemptOutcome {
     const dice = this.#random.next();
-    if (dice < 0.7) return { kind: "done" };
+    if (dice < 0.7) return DONE;
     if (dice < 0.8) return { kind: "failed", code: "ENGINE_FAILED", message: "the engine broke", retriable: true };
     if (dice < 0.85) return { kind: "failed", code: "CONTEXT_TOO_LARGE", message: "too long", retriable: false };
     return { kind: "lost", reason: "the connection broke", reached: true };
@@ -227,9 +239,9 @@ export class World {
     // The same report again, much later; one with another end; one from a worker that never had it; one of no attempt at all.
     if (this.#random.chance(0.3)) this.#in(this.#random.from(0, 8000), () => this.#send(report));
     if (this.#random.chance(0.2)) this.#in(this.#random.from(0, 8000), () => this.#send({ ...report, outcome: this.#fate() } as Said));
-    if (this.#random.chance(0.1)) this.#send({ ...report, attempt: attempt + 7, outcome: { kind: "done" } } as Said);
+    if (this.#random.chance(0.1)) this.#send({ ...report, attempt: attempt + 7, outcome: DONE } as Said);
     const liar = this.#random.pick(this.#workers);
-    if (liar !== worker && this.#random.chance(0.1)) this.#send({ ...report, worker_id: liar.id, outcome: { kind: "done" } } as Said);
+    if (liar !== worker && this.#random.chance(0.1)) this.#send({ ...report, worker_id: liar.id, outcome: DONE } as Said);
   }
 
   // The others.
@@ -242,14 +254,16 @@ export class World {
   #register(worker: SimWorker): void {
     if (!worker.alive) return;
     const { id, epoch, model, slots, context_size } = worker;
-    this.#send({ type: "worker.registered", spec: { id, epoch, model, slots, context_size } });
+    this.#send({ type: "worker.registered", spec: { id, epoch, model, slots, context_size, cache_tokens: slots * 8 } });
   }
 
   #beat(worker: SimWorker): void {
     this.#in(BEAT_MS, () => this.#beat(worker));
     if (!worker.alive || this.#time_ms < worker.muted_until_ms) return;
     const { id, epoch, draining } = worker;
-    const rejected = this.#send({ type: "worker.beat", worker_id: id, epoch, draining }).some(({ type }) => type === "worker.reject");
+    const rejected = this.#send({ type: "worker.beat", worker_id: id, epoch, draining, memory_free_bytes: id.length }).some(
+      ({ type }) => type === "worker.reject",
+    );
     if (rejected) this.#in(this.#lag(), () => this.#register(worker));
   }
 
@@ -267,6 +281,8 @@ export class World {
       model,
       priority: random.chance(0.6) ? "interactive" : "batch",
       max_tokens: roomy && random.chance(0.2) ? random.from(50, 400) : 10,
+      prompt_tokens: random.from(1, 40),
+      prefix: Array.from({ length: random.from(0, 5) }, (_, at) => at + 10 * (at < 2 ? 0 : random.from(0, 3))),
       deadline_at_ms: random.chance(0.15) ? now_ms + random.from(0, 6000) : null,
       pin,
       prefer: random.chance(0.2) ? [random.pick(this.#workers).id] : [],
@@ -286,7 +302,7 @@ export class World {
         worker.muted_until_ms = this.#time_ms + random.from(500, 9000);
       },
       () => this.#register(worker),
-      () => this.#send({ type: "worker.registered", spec: { ...worker, epoch: worker.epoch - 1 } }),
+      () => this.#send({ type: "worker.registered", spec: { ...worker, epoch: worker.epoch - 1, cache_tokens: null } }),
       () => this.#send({ type: "worker.drained", worker_id: worker.id }),
       () => {
         worker.draining = true;

@@ -81,7 +81,7 @@ const broken: [what: string, stepFunction: Step, expected: RegExp][] = [
         state.workers.get(job.worker_id)?.running.delete(attemptKey(job.spec.id, job.attempt));
       return decisions;
     },
-    /attempts in \d slots|nobody will find/,
+    /attempts in \d slots|nobody will find|attempts that it does not run/,
   ],
   [
     "a drain that is not heeded sends jobs to a draining worker",

@@ -12,6 +12,8 @@ export const LIMITS: Limits = {
   retry_backoff_ms_max: 1000,
   worker_inhibit_ms: 500,
   service_ms_guess: 4000,
+  policy: "round-robin",
+  prefix_block_tokens: 64,
 };
 
 /** What an event says apart from when. */
@@ -39,13 +41,22 @@ export class Core {
   }
 
   worker(id: string, more: Partial<WorkerSpec> = {}): Decision[] {
-    return this.send({ type: "worker.registered", spec: { id, epoch: 1, model: "m", slots: 1, context_size: null, ...more } });
+    return this.send({
+      type: "worker.registered",
+      spec: { id, epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null, ...more },
+    });
   }
 
   /** Heartbeats of living workers, in their present epoch. */
   beats(...ids: string[]): Decision[] {
     return ids.flatMap((id) =>
-      this.send({ type: "worker.beat", worker_id: id, epoch: this.state.workers.get(id)?.spec.epoch ?? 0, draining: false }),
+      this.send({
+        type: "worker.beat",
+        worker_id: id,
+        epoch: this.state.workers.get(id)?.spec.epoch ?? 0,
+        draining: false,
+        memory_free_bytes: null,
+      }),
     );
   }
 
@@ -55,6 +66,8 @@ export class Core {
       model: "m",
       priority: "interactive",
       max_tokens: 10,
+      prompt_tokens: 10,
+      prefix: [],
       deadline_at_ms: null,
       pin: null,
       prefer: [],
@@ -72,14 +85,14 @@ export class Core {
   }
 
   /** The end of the present attempt of a job, as its link reports it. */
-  ends(job_id: string, outcome: AttemptOutcome = { kind: "done" }): Decision[] {
+  ends(job_id: string, outcome: AttemptOutcome = DONE): Decision[] {
     const job = this.state.jobs.get(job_id);
     assert.ok(job !== undefined && job.worker_id !== null, `job ${job_id} does not run`);
     return this.reports(job_id, job.attempt, job.worker_id, outcome);
   }
 
   /** Any report, also a late one. */
-  reports(job_id: string, attempt: number, worker_id: string, outcome: AttemptOutcome = { kind: "done" }): Decision[] {
+  reports(job_id: string, attempt: number, worker_id: string, outcome: AttemptOutcome = DONE): Decision[] {
     return this.send({ type: "attempt.ended", job_id, attempt, worker_id, outcome });
   }
 
@@ -93,6 +106,7 @@ export class Core {
   }
 }
 
+export const DONE: AttemptOutcome = { kind: "done", tokens_out: 10 };
 export const LOST: AttemptOutcome = { kind: "lost", reason: "the connection broke", reached: true };
 export const UNREACHED: AttemptOutcome = { kind: "lost", reason: "nothing listens at its address", reached: false };
 export const REFUSED: AttemptOutcome = { kind: "refused", reason: "all slots are busy" };

@@ -37,16 +37,16 @@ test("an older life of a worker is fenced off, in registration and in heartbeat"
   core.worker("w1", { epoch: 5 });
   const stale = { type: "worker.reject", worker_id: "w1", because: "stale" };
   assert.deepEqual(core.worker("w1", { epoch: 4 }), [stale]);
-  assert.deepEqual(core.send({ type: "worker.beat", worker_id: "w1", epoch: 4, draining: true }), [stale]);
+  assert.deepEqual(core.send({ type: "worker.beat", worker_id: "w1", epoch: 4, draining: true, memory_free_bytes: null }), [stale]);
   assert.equal(core.state.workers.get("w1")?.draining, false);
 });
 
 test("a heartbeat of an unknown worker or of a life not yet registered asks for a registration", () => {
   const core = new Core();
   const unknown = { type: "worker.reject", worker_id: "w1", because: "unknown" };
-  assert.deepEqual(core.send({ type: "worker.beat", worker_id: "w1", epoch: 1, draining: false }), [unknown]);
+  assert.deepEqual(core.send({ type: "worker.beat", worker_id: "w1", epoch: 1, draining: false, memory_free_bytes: null }), [unknown]);
   core.worker("w1", { epoch: 1 });
-  assert.deepEqual(core.send({ type: "worker.beat", worker_id: "w1", epoch: 2, draining: false }), [unknown]);
+  assert.deepEqual(core.send({ type: "worker.beat", worker_id: "w1", epoch: 2, draining: false, memory_free_bytes: null }), [unknown]);
 });
 
 test("a worker that comes back with another model serves only that one, and the old model stays known", () => {
@@ -64,7 +64,7 @@ test("a worker that registers again with fewer slots keeps what runs and gets no
   core.worker("w1", { slots: 2 });
   for (const id of ["a", "b", "c"]) core.submit(id);
   const { state, now_ms } = core;
-  const spec = { id: "w1", epoch: 1, model: "m", slots: 1, context_size: null };
+  const spec = { id: "w1", epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null };
   assert.deepEqual(dispatched(step(state, { type: "worker.registered", spec, now_ms })), []);
   assert.deepEqual(core.running("w1"), ["a#1", "b#1"]);
   assert.deepEqual(dispatched(core.ends("a")), []);
@@ -110,7 +110,7 @@ test("a draining worker gets nothing new and keeps what runs; asking again chang
 test("a worker says itself that it drains, with a heartbeat", () => {
   const core = new Core();
   core.worker("w1");
-  assert.deepEqual(core.send({ type: "worker.beat", worker_id: "w1", epoch: 1, draining: true }), [
+  assert.deepEqual(core.send({ type: "worker.beat", worker_id: "w1", epoch: 1, draining: true, memory_free_bytes: null }), [
     { type: "worker.drain", worker_id: "w1" },
   ]);
   core.submit("a");

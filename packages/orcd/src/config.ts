@@ -1,4 +1,6 @@
 /** Every setting of `rbees-orcd`, with its unit and default. */
+
+import { POLICIES } from "@rbees/core/policy";
 import { type ConfigOf, flag, number, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS } from "@rbees/kit/log";
 
@@ -9,6 +11,8 @@ export const settings = {
   data_dir: text<string>({ default: "", help: "Folder of the database; empty: the platform's data folder" }),
   body_bytes_max: number({ default: 4_194_304, min: 1024, help: "Largest request body, bytes" }),
   queue_jobs_max: number({ default: 1000, min: 1, help: "Jobs that may wait at once" }),
+  policy: text({ default: "eta", one_of: POLICIES, help: `How a worker is chosen: ${POLICIES.join(", ")}` }),
+  prefix_block_tokens: number({ default: 64, min: 1, max: 4096, help: "Tokens by which beginnings of prompts are compared" }),
   attempts_max: number({ default: 3, min: 1, max: 20, help: "Attempts that may be lost or fail before a job fails" }),
   heartbeat_ms: number({ default: 5000, min: 50, help: "How often workers report" }),
   worker_silence_ms_max: number({ default: 15_000, min: 100, help: "A worker silent for this long gets no new work" }),

@@ -7,6 +7,7 @@ import type { AttemptOutcome, Decision } from "@rbees/core/step";
 import type { Log } from "@rbees/kit/log";
 import { type ActiveJob, sentTokens } from "./active-job.ts";
 import type { JobRegistry } from "./job-registry.ts";
+import type { LinkOutcome } from "./link.ts";
 import type { OrcdMetrics } from "./metrics.ts";
 import type { WorkerDirectory } from "./worker-directory.ts";
 
@@ -15,6 +16,7 @@ export interface DeedPorts {
   readonly workers: WorkerDirectory;
   readonly metrics: OrcdMetrics;
   readonly log: Log;
+  readonly attemptPrefilled: (job_id: string, attempt: number, worker_id: string) => void;
   readonly attemptEnded: (job_id: string, attempt: number, worker_id: string, outcome: AttemptOutcome) => void;
 }
 
@@ -75,9 +77,11 @@ export class Deeds {
     const job = jobs.get(job_id);
     const link = workers.link(worker_id);
     let over = false;
-    const ended = (outcome: AttemptOutcome) => {
+    let prefilled = false;
+    const ended = (found: LinkOutcome) => {
       over = true;
       this.#running.delete(attemptName(job_id, attempt));
+      const outcome = found.kind === "done" ? { ...found, tokens_out: job?.end?.tokens_out ?? 0 } : found;
       metrics.dispatched.inc({ worker_id, outcome: outcome.kind });
       metrics.connections.dec({ worker_id });
       this.#ports.attemptEnded(job_id, attempt, worker_id, outcome);
@@ -93,7 +97,11 @@ export class Deeds {
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
     const abort = link.execute(asked, job.correlation_id, {
       onBurst: () => job.stream.hold(),
-      onToken(block) {
+      onToken: (block) => {
+        if (!prefilled) {
+          prefilled = true;
+          this.#ports.attemptPrefilled(job_id, attempt, worker_id);
+        }
         if (job.first_token_at_ms === null) {
           job.first_token_at_ms = Date.now();
           metrics.time_to_first_token.observe({ model: request.model }, Math.max(0, job.first_token_at_ms - job.submitted_at_ms) / 1000);

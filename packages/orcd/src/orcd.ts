@@ -57,6 +57,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     workers,
     metrics,
     log,
+    attemptPrefilled: (job_id, attempt, worker_id) => void loop.send({ type: "attempt.prefilled", job_id, attempt, worker_id }),
     attemptEnded: (job_id, attempt, worker_id, outcome) =>
       void loop.send({ type: "attempt.ended", job_id, attempt, worker_id, outcome }).done.catch(() => {}),
   });
@@ -110,7 +111,7 @@ async function recoverJobs(rows: Awaited<ReturnType<Store["recover"]>>["jobs"], 
     const { id, correlation_id, submitted_at_ms, attempt, spent, lives } = row;
     const job = jobs.add({ id, request, correlation_id, submitted_at_ms, lives, attempt, begins_anew: attempt > 0 });
     job.moved_because = "the orchestrator was restarted";
-    await loop.send({ type: "job.recovered", spec: jobSpec(id, request, submitted_at_ms), attempt, spent }).done;
+    await loop.send({ type: "job.recovered", spec: jobSpec(id, request, submitted_at_ms, loop.state.limits), attempt, spent }).done;
     job.stream.append({ type: "queued", job_id: id, position: 0 });
   }
 }

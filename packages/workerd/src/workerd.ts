@@ -1,4 +1,5 @@
 /** The wiring of a worker: checks and loads the model, listens, registers. The only place where the parts meet. */
+import { freemem } from "node:os";
 import type { RbeesError } from "@rbees/contracts/errors";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import type { RegisterWorker, WorkerHealth } from "@rbees/contracts/worker";
@@ -139,6 +140,7 @@ class Life implements Workerd {
       beat: () => ({
         slots_busy: this.attempts.slots_busy,
         memory_bytes: this.#memoryBytes(),
+        ...(this.#config.backend === "cpu" ? { memory_free_bytes: freemem() } : {}),
         tokens_per_second: this.attempts.tokens_per_second,
         draining: this.attempts.draining,
       }),

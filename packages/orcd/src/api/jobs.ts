@@ -4,7 +4,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { SubmitJob } from "@rbees/contracts/job";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { explain } from "@rbees/core/explain";
-import type { JobSpec } from "@rbees/core/state";
+import type { JobSpec, Limits } from "@rbees/core/state";
 import type { Decision } from "@rbees/core/step";
 import type { EventStream } from "@rbees/kit/event-stream";
 import type { Handlers, Reply } from "@rbees/kit/http";
@@ -15,6 +15,7 @@ import type { JobRegistry } from "../job-registry.ts";
 import { summary, view } from "../job-view.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
+import { estimatedTokens, promptBlocks } from "../prompt.ts";
 import type { Store } from "../store/port.ts";
 
 type JobRoutes = Pick<typeof orcdRoutes, "submitJob" | "listJobs" | "showJob" | "followJob" | "explainJob" | "deleteJob" | "cancelJob">;
@@ -101,8 +102,8 @@ async function submit(
   const request = { ...body, seed: body.seed ?? randomInt(0, 2 ** 32) };
   const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, lives: 0, attempt: 0, begins_anew: false });
   const began = performance.now();
-  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms) });
-  metrics.scheduling_latency.observe({ algorithm: "round-robin" }, performance.now() - began);
+  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms, loop.state.limits) });
+  metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
   await done;
   const verdict = decisions.find(
     (decision): decision is Extract<Decision, { type: "accept" | "refuse" }> => decision.type === "accept" || decision.type === "refuse",
@@ -138,13 +139,15 @@ function followOwn({ loop }: JobApiPorts, job: ActiveJob, reader: EventStream): 
   if (job.request.on_disconnect === "cancel") reader.onClose(() => void loop.send({ type: "job.cancelled", job_id: job.id }));
 }
 
-export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number): JobSpec {
+export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number, { prefix_block_tokens }: Limits): JobSpec {
   const { model, priority, max_tokens, deadline_ms, placement } = request;
   return {
     id,
     model,
     priority,
     max_tokens,
+    prompt_tokens: estimatedTokens(request.prompt),
+    prefix: promptBlocks(request, prefix_block_tokens),
     deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
     pin: placement?.pin ?? null,
     prefer: placement?.prefer ?? [],

@@ -14,7 +14,14 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
       const { id, epoch, model, slots, context_size } = body;
       const { decisions, done } = loop.send({
         type: "worker.registered",
-        spec: { id, epoch, model, slots, context_size: context_size ?? null },
+        spec: {
+          id,
+          epoch,
+          model,
+          slots,
+          context_size: context_size ?? null,
+          cache_tokens: context_size === undefined ? null : slots * context_size,
+        },
       });
       if (!decisions.some(({ type }) => type === "worker.reject")) workers.put(body, Date.now());
       await done;
@@ -22,7 +29,8 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
       return wants.json ? { json: { status: "OK", heartbeat_ms } } : { text: "OK" };
     },
     async beat({ params, body }) {
-      const { decisions, done } = loop.send({ type: "worker.beat", worker_id: params.id, epoch: body.epoch, draining: body.draining });
+      const { epoch, draining, memory_free_bytes = null } = body;
+      const { decisions, done } = loop.send({ type: "worker.beat", worker_id: params.id, epoch, draining, memory_free_bytes });
       checkNotRejected(decisions, params.id);
       workers.beat(params.id, body);
       await done;

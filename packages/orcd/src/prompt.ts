@@ -1,0 +1,39 @@
+/** What the orchestrator can say of a prompt without the model: about how many tokens it has, and which beginning it shares with others. */
+import type { Block } from "@rbees/core/prefix-index";
+
+/** UTF-8 bytes a token stands for in running text. */
+const BYTES_PER_TOKEN = 4;
+/** So many blocks are compared; what comes after makes no difference to the choice of a worker. */
+const BLOCKS_MAX = 256;
+/** FNV-1a, on UTF-16 units. */
+const FNV_OFFSET = 0x811c9dc5;
+const FNV_PRIME = 0x01000193;
+
+/** At least 1. An estimate: the worker counts. */
+export function estimatedTokens(prompt: string): number {
+  return Math.ceil(Buffer.byteLength(prompt, "utf8") / BYTES_PER_TOKEN);
+}
+
+/**
+ * The prompt's blocks of `block_tokens` tokens each, whole ones only: each is a hash of all the text up to its end, with what else decides
+ * over the tokens (the model, and whether the chat template is left out), so that equal blocks mean equal beginnings.
+ */
+export function promptBlocks({ model, prompt, raw }: { model: string; prompt: string; raw: boolean }, block_tokens: number): Block[] {
+  const chars = block_tokens * BYTES_PER_TOKEN;
+  const whole = Math.min(BLOCKS_MAX, Math.floor(prompt.length / chars));
+  if (whole === 0) return [];
+  const blocks: Block[] = [];
+  let hash = hashed(`${model} ${raw}`, 0, model.length + 1 + String(raw).length, FNV_OFFSET);
+  for (let at = 0; at < whole; at += 1) {
+    hash = hashed(prompt, at * chars, (at + 1) * chars, hash);
+    // A small integer: a table of those is the fastest to look things up in.
+    blocks.push(hash >>> 2);
+  }
+  return blocks;
+}
+
+function hashed(text: string, from: number, end: number, seed: number): number {
+  let hash = seed;
+  for (let at = from; at < end; at += 1) hash = Math.imul(hash ^ text.charCodeAt(at), FNV_PRIME);
+  return hash;
+}
