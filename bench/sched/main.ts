@@ -8,6 +8,15 @@ import { median, spread, table, type Verdict, verdictTable } from "../report.ts"
 
 const LIMITS: Limits = {
   queue_jobs_max: 10_000_000,
+  queue_bytes_max: 1e15,
+  queue_full: "reject",
+  queue_wait_ms_max: 0,
+  first_token_ms_max: 0,
+  batch_promote_ms: 60_000,
+  preempt_batch: false,
+  breaker_failures: 3,
+  breaker_open_ms: 2000,
+  breaker_open_ms_max: 60_000,
   attempts_max: 3,
   worker_silence_ms_max: 1e12,
   retry_backoff_ms: 100,
@@ -19,6 +28,10 @@ const LIMITS: Limits = {
 };
 const SLOTS = 4;
 const MODELS = 20;
+const TENANTS = 50;
+const CONVERSATIONS = 5000;
+/** The length of prompt at which the index of beginnings is measured. */
+const BLOCKS = 64;
 const ROUNDS = 5;
 /** Decisions that are timed together, so that the clock costs nothing. */
 const BATCH = 50;
@@ -47,10 +60,22 @@ class Loaded {
   #jobs = 0;
   #now_ms = 1;
 
-  constructor(workers: number, queued: number) {
+  readonly #blocks: number;
+
+  /** `blocks`: of each prompt's beginning. */
+  constructor(workers: number, queued: number, blocks = 0) {
+    this.#blocks = blocks;
     this.#models = Math.min(MODELS, workers);
     for (let w = 0; w < workers; w += 1) {
-      const spec = { id: `w${w}`, epoch: 1, model: `m${w % this.#models}`, slots: SLOTS, context_size: null, cache_tokens: null };
+      const spec = {
+        id: `w${w}`,
+        epoch: 1,
+        model: `m${w % this.#models}`,
+        slots: SLOTS,
+        context_size: null,
+        cache_tokens: null,
+        labels: {},
+      };
       step(this.state, { type: "worker.registered", spec, now_ms: this.#now_ms });
     }
     while (this.state.queued < queued || this.running.length < workers * SLOTS) this.submit();
@@ -60,17 +85,30 @@ class Loaded {
     this.#jobs += 1;
     const spec: JobSpec = {
       id: `job_${this.#jobs}`,
+      tenant: `t${this.#draw(TENANTS)}`,
       model: `m${this.#draw(this.#models)}`,
+      submitted_at_ms: this.#now_ms,
+      bytes: 2000,
       priority: this.#draw(4) === 0 ? "batch" : "interactive",
       max_tokens: 100,
       prompt_tokens: 500,
-      prefix: [],
+      prompt_tokens_min: 1,
+      prefix: this.#prefix(),
       deadline_at_ms: null,
       pin: null,
       prefer: [],
       avoid: [],
+      labels: {},
     };
     this.#note(step(this.state, { type: "job.submitted", spec, now_ms: this.#now_ms }));
+  }
+
+  /** One of some conversations, each with a beginning of its own that all of its kind share. */
+  #prefix(): number[] {
+    if (this.#blocks === 0) return [];
+    const conversation = this.#draw(CONVERSATIONS);
+    const shared = this.#blocks >> 2;
+    return Array.from({ length: this.#blocks }, (_, at) => (at < shared ? at : (1 + conversation) * 1000 + at));
   }
 
   /** One decision. */
@@ -127,6 +165,7 @@ const cells = WORKERS.flatMap((workers) => QUEUED.map((queued) => ({ workers, qu
 );
 const us = new Map(cells.map((cell) => [cell, [] as number[]]));
 const ratio: number[] = [];
+const index_us: number[] = [];
 const warm = new Loaded(100, 1000);
 timed(() => warm.turn(), 20_000, 2);
 for (let round = 0; round < ROUNDS; round += 1) {
@@ -134,7 +173,10 @@ for (let round = 0; round < ROUNDS; round += 1) {
     const loaded = new Loaded(cell.workers, cell.queued);
     const took = timed(() => loaded.turn(), BATCH, BATCHES);
     us.get(cell)?.push(took);
-    if (cell.workers === USUAL.workers && cell.queued === USUAL.queued) ratio.push(timed(() => scan(loaded), 5, 20) / took);
+    if (cell.workers !== USUAL.workers || cell.queued !== USUAL.queued) continue;
+    ratio.push(timed(() => scan(loaded), 5, 20) / took);
+    const indexed = new Loaded(cell.workers, cell.queued, BLOCKS);
+    index_us.push(timed(() => indexed.turn(), BATCH, BATCHES) - took);
   }
 }
 const at = (workers: number, queued: number) => [...us].find(([cell]) => cell.workers === workers && cell.queued === queued)?.[1] ?? [];
@@ -145,12 +187,18 @@ const rows = WORKERS.map((workers) => [`${workers} workers`, ...QUEUED.map((queu
 process.stdout.write(`${table(["", ...QUEUED.map((queued) => `${queued.toLocaleString("en")} waiting`)], rows)}\n\n`);
 process.stdout.write(`A scan of all jobs and workers at ${USUAL.workers} × ${USUAL.queued}: ${spread(ratio, 0)} × a decision\n\n`);
 const verdicts: Verdict[] = [
-  { what: "a decision at 1,000 workers × 10,000 jobs", value: median(at(USUAL.workers, USUAL.queued)), at_most: 10, unit: "µs" },
+  {
+    what: `a decision at 1,000 workers × 10,000 jobs × ${TENANTS} tenants`,
+    value: median(at(USUAL.workers, USUAL.queued)),
+    at_most: 10,
+    unit: "µs",
+  },
   {
     what: "growth from 100 to 1,000,000 waiting",
     value: median(at(USUAL.workers, MOST_QUEUED)) / median(at(USUAL.workers, 100)),
     at_most: 4,
   },
+  { what: `what the index adds for a prompt of ${BLOCKS} blocks`, value: median(index_us), at_most: 10, unit: "µs" },
   { what: "a decision ÷ a scan at 1,000 × 10,000", value: 1 / median(ratio), at_most: 1 / 20 },
 ];
 process.stdout.write(`${verdictTable(verdicts)}\n`);

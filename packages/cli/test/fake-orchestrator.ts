@@ -101,7 +101,8 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
           job_id: JOB,
           status: "queued",
           answer: "It waits for a free slot.",
-          workers: [{ worker_id: "w1", verdict: "excluded", reason: "no slot is free" }],
+          policy: "eta",
+          workers: [{ worker_id: "w1", verdict: "excluded", reason: "no slot is free", score: null, cached_tokens: null }],
         },
       };
     },

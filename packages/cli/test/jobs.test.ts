@@ -29,7 +29,7 @@ test("submit streams the answer to stdout and one line of summary to stderr", as
 test("submit sends every flag as the field it stands for", async (t) => {
   const { at, rbees, orchestrator } = await setUp(t, GOOD);
   const flags = "--max-tokens 7 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 3 --stop a --stop b,c --priority batch";
-  const more = "--deadline-ms 5000 --pin w1 --avoid w2 --avoid w3 --raw --metadata team=blue,n=1 --metadata x=y=z";
+  const more = "--deadline-ms 5000 --pin w1 --avoid w2 --avoid w3 --label disk=fast --raw --metadata team=blue,n=1 --metadata x=y=z";
   const { exit } = await rbees.run([...SUBMIT, ...at, ...flags.split(" "), ...more.split(" ")]);
   assert.equal(exit, 0);
   assert.deepEqual(orchestrator.submitted[0], {
@@ -45,7 +45,7 @@ test("submit sends every flag as the field it stands for", async (t) => {
     stop: ["a", "b,c"],
     priority: "batch",
     deadline_ms: 5000,
-    placement: { pin: "w1", prefer: [], avoid: ["w2", "w3"] },
+    placement: { pin: "w1", prefer: [], avoid: ["w2", "w3"], labels: { disk: "fast" } },
     on_disconnect: "continue",
     stream: false,
     metadata: { team: "blue", n: "1", x: "y=z" },
@@ -211,7 +211,7 @@ test("list, show, why, cancel, workers and models print tables for people and th
     {
       argv: ["jobs", "why", JOB],
       shape: Explanation,
-      shows: /^It waits for a free slot\.\n\nWORKER +VERDICT +REASON\nw1 +excluded +no slot is free\n$/,
+      shows: /^It waits for a free slot\.\n\nWORKER +VERDICT +SCORE +CACHED +REASON\nw1 +excluded +– +– +no slot is free\n$/,
     },
     { argv: ["jobs", "cancel", JOB], shape: JobSummary, shows: /^Job job_1 is cancelled\.\n$/ },
     { argv: ["workers", "list"], shape: WorkerList, shows: /^WORKER [\s\S]*\nw1 +ready +demo +127\.0\.0\.1:8001 +cpu +0\/4 / },

@@ -45,9 +45,12 @@ export const ERRORS = {
   UNREACHABLE: row(502, EXIT.unreachable, true, "server_error", "The other side can't be reached"),
   NO_WORKER: row(503, EXIT.busy, true, "overloaded_error", "No worker can take the job now"),
   ALL_SLOTS_BUSY: row(503, EXIT.busy, true, "overloaded_error", "Every slot of the worker is busy"),
+  DROPPED: row(503, EXIT.busy, true, "overloaded_error", "The job had to make room in a full queue"),
   SHUTTING_DOWN: row(503, EXIT.busy, true, "overloaded_error", "The program is shutting down"),
   LAGGED: row(503, EXIT.failed, true, "overloaded_error", "The reader was too slow; resume by event id"),
   DEADLINE_EXCEEDED: row(504, EXIT.failed, false, "timeout_error", "The deadline passed"),
+  QUEUE_TIMEOUT: row(504, EXIT.busy, true, "timeout_error", "No worker took the job in time"),
+  FIRST_TOKEN_TIMEOUT: row(504, EXIT.failed, true, "timeout_error", "The first token did not come in time"),
   INSUFFICIENT_MEMORY: row(507, EXIT.failed, false, "server_error", "The model does not fit in free memory"),
 } as const satisfies Record<string, ErrorRow>;
 

@@ -5,7 +5,13 @@
 import { z } from "zod";
 import { StopReason, Timings, Usage } from "./job.ts";
 
-export const Queued = z.object({ type: z.literal("queued"), job_id: z.string(), position: z.int().nonnegative() });
+/** Again each time that position or ETA have changed while the job waits. `position`: jobs ahead of it. */
+export const Queued = z.object({
+  type: z.literal("queued"),
+  job_id: z.string(),
+  position: z.int().nonnegative(),
+  eta_ms: z.int().nonnegative().optional().describe("Until it probably starts"),
+});
 export const Started = z.object({
   type: z.literal("started"),
   job_id: z.string(),
@@ -54,6 +60,7 @@ export const Failed = z.object({
 
 export const JobEvent = z.discriminatedUnion("type", [Queued, Started, Token, Metrics, Migrated, Restarted, End, Failed]);
 export type JobEvent = z.infer<typeof JobEvent>;
+export type QueuedEvent = z.infer<typeof Queued>;
 export type TokenEvent = z.infer<typeof Token>;
 export type EndEvent = z.infer<typeof End>;
 export type FailedEvent = z.infer<typeof Failed>;

@@ -20,6 +20,7 @@ export const WIRE_LIMITS = {
   stop_string_chars_max: 256,
   metadata_keys_max: 16,
   placement_workers_max: 64,
+  placement_labels_max: 16,
   deadline_ms_max: 86_400_000,
 } as const;
 
@@ -49,6 +50,13 @@ export const Placement = z.strictObject({
   pin: WorkerId.optional().describe("Only this worker"),
   prefer: z.array(WorkerId).max(WIRE_LIMITS.placement_workers_max).default([]),
   avoid: z.array(WorkerId).max(WIRE_LIMITS.placement_workers_max).default([]),
+  labels: z
+    .record(z.string().min(1).max(63), z.string().max(255))
+    .refine((labels) => Object.keys(labels).length <= WIRE_LIMITS.placement_labels_max, {
+      message: `must have at most ${WIRE_LIMITS.placement_labels_max} labels`,
+    })
+    .default({})
+    .describe("Labels that the worker must have"),
 });
 export type Placement = z.infer<typeof Placement>;
 
@@ -155,7 +163,16 @@ export const Explanation = z
     job_id: z.string(),
     status: JobStatus,
     answer: z.string(),
-    workers: z.array(z.object({ worker_id: z.string(), verdict: z.enum(["chosen", "possible", "excluded"]), reason: z.string() })),
+    policy: z.string().nullable().describe("The rule that chose, or would choose, among the workers that can take the job"),
+    workers: z.array(
+      z.object({
+        worker_id: z.string(),
+        verdict: z.enum(["chosen", "possible", "excluded"]),
+        reason: z.string(),
+        score: z.number().nullable().describe("By the policy; the lowest wins"),
+        cached_tokens: z.int().nullable().describe("Prompt tokens that the worker has probably kept"),
+      }),
+    ),
   })
   .meta({ id: "Explanation" });
 export type Explanation = z.infer<typeof Explanation>;

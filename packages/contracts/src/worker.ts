@@ -92,6 +92,7 @@ export const Execute = z
     ...Sampling.shape,
     continue_from: z.strictObject({ tokens: z.array(z.int().nonnegative()) }).optional(),
     deadline: z.iso.datetime().optional(),
+    time_left_ms: z.int().positive().optional().describe("Like `deadline`, for callers whose clock is another"),
   })
   .refine((body) => (body.prompt === undefined) !== (body.messages === undefined), {
     path: ["prompt"],

@@ -28,7 +28,7 @@ test("a job needs a model and a prompt; everything else has the contract's defau
     stream: false,
     metadata: {},
   });
-  assert.deepEqual(SubmitJob.parse({ ...job, placement: { pin: "w1" } }).placement, { pin: "w1", prefer: [], avoid: [] });
+  assert.deepEqual(SubmitJob.parse({ ...job, placement: { pin: "w1" } }).placement, { pin: "w1", prefer: [], avoid: [], labels: {} });
 });
 
 test("all problems of a job are told at once, each with its field", () => {

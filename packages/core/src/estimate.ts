@@ -11,6 +11,10 @@ export function learnServiceTime(state: State, model: string, ran_ms: number): v
   state.service_ms.set(model, mean === undefined ? ran_ms : mean + NEWEST * (ran_ms - mean));
 }
 
+export function isMeasured(state: State, model: string): boolean {
+  return state.service_ms.has(model);
+}
+
 /** Mean run time of a job of this model; before the first one ended, the age of the oldest running one or the guess. */
 function serviceMs(state: State, model: string, now_ms: number): number {
   const mean = state.service_ms.get(model);

@@ -1,17 +1,30 @@
 /** Placing: filter → score → pick. A worker that can't take a job gets a reason, and not placing is an answer, not an error. */
+import { isBroken } from "./breaker.ts";
 import type { Found, Standing } from "./fleet.ts";
 import { type Prospect, scoreOf } from "./policy.ts";
-import { isSilent, type Job, type State, type Worker } from "./state.ts";
+import { isSilent, type Job, type JobSpec, type State, type Worker } from "./state.ts";
 
 /** What can stand between a job and a worker. */
-export type Obstacle = "other model" | "pinned elsewhere" | "avoided" | "draining" | "silent" | "context" | "busy" | "inhibited";
+export type Obstacle =
+  | "other model"
+  | "pinned elsewhere"
+  | "avoided"
+  | "labels"
+  | "draining"
+  | "silent"
+  | "context"
+  | "busy"
+  | "inhibited"
+  | "broken";
 
 /** What an obstacle makes of the worker for its fleet: some pass with the job, some with time, some when the worker says so. */
 const STANDING: Readonly<Record<Obstacle, Standing>> = {
   "other model": "free for others",
   "pinned elsewhere": "free for others",
   avoided: "free for others",
+  labels: "free for others",
   context: "free for others",
+  broken: "not now",
   inhibited: "not now",
   draining: "gone",
   silent: "not now",
@@ -23,17 +36,33 @@ export function obstacle(state: State, { spec }: Job, worker: Worker, now_ms: nu
   if (worker.spec.model !== spec.model) return "other model";
   if (spec.pin !== null && spec.pin !== worker.spec.id) return "pinned elsewhere";
   if (spec.avoid.includes(worker.spec.id)) return "avoided";
+  if (missingLabel(spec, worker) !== undefined) return "labels";
   if (worker.draining) return "draining";
   if (isSilent(state, worker, now_ms)) return "silent";
-  if (worker.spec.context_size !== null && spec.max_tokens >= worker.spec.context_size) return "context";
+  if (worker.spec.context_size !== null && spec.prompt_tokens_min + spec.max_tokens > worker.spec.context_size) return "context";
   if (worker.running.size >= worker.spec.slots) return "busy";
   if (worker.inhibited_until_ms > now_ms) return "inhibited";
+  return isBroken(state, worker, now_ms) ? "broken" : undefined;
+}
+
+function missingLabel({ labels }: JobSpec, worker: Worker): string | undefined {
+  for (const name in labels) if (worker.spec.labels[name] !== labels[name]) return name;
   return undefined;
 }
 
 /** The obstacle in words, for people. */
 export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms: number): string {
   switch (found) {
+    case "labels": {
+      const name = missingLabel(spec, worker) ?? "";
+      return `its label ${name} is ${worker.spec.labels[name] ?? "not set"}, and the job asks for ${spec.labels[name]}`;
+    }
+    case "broken": {
+      const failed = `its last ${worker.failures} attempts were lost or failed`;
+      return worker.open_until_ms > now_ms
+        ? `${failed}; left alone for ${worker.open_until_ms - now_ms} ms`
+        : `${failed}; one attempt is trying it`;
+    }
     case "other model":
       return `it serves ${worker.spec.model}, not ${spec.model}`;
     case "pinned elsewhere":
@@ -45,7 +74,7 @@ export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms
     case "silent":
       return `no heartbeat for ${now_ms - worker.last_beat_ms} ms`;
     case "context":
-      return `max_tokens ${spec.max_tokens} leaves no room for a prompt in its context of ${worker.spec.context_size} tokens`;
+      return `a prompt of at least ${spec.prompt_tokens_min} tokens and max_tokens ${spec.max_tokens} exceed its context of ${worker.spec.context_size} tokens`;
     case "busy":
       return `all ${worker.spec.slots} slots are busy`;
     case "inhibited":
@@ -59,7 +88,7 @@ export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms
  */
 export function place(state: State, job: Job, now_ms: number): Found<Worker> {
   const { spec } = job;
-  if (job.not_before_ms > now_ms || (spec.deadline_at_ms !== null && now_ms >= spec.deadline_at_ms)) return NOT_YET;
+  if (!mayStart(job, now_ms)) return NOT_YET;
   const { policy } = state.limits;
   const score = scoreOf(policy);
   const scoreFor = (worker: Worker) => score(prospect(state, job, worker), spec);
@@ -77,6 +106,11 @@ export function place(state: State, job: Job, now_ms: number): Found<Worker> {
   const fleet = state.fleets.get(spec.model);
   // The fleet knows by itself who was used least recently.
   return fleet?.find(standingOf, policy === "round-robin" ? undefined : scoreFor, job.failed_on) ?? NOBODY;
+}
+
+/** Whether it may be sent anywhere now: no back-off holds it, and its deadline has not passed. */
+export function mayStart({ spec, not_before_ms }: Job, now_ms: number): boolean {
+  return not_before_ms <= now_ms && (spec.deadline_at_ms === null || now_ms < spec.deadline_at_ms);
 }
 
 /** What it would mean to send the job there. */

@@ -1,13 +1,14 @@
-/** The waiting jobs: FIFO within a priority, jobs that lost their worker before new ones. */
+/** The waiting jobs: jobs that lost their worker first, then fair between tenants within a priority, first come first served within each. */
+import { FairLine } from "./fair-line.ts";
 import { Line } from "./line.ts";
 import { type Job, type JobSpec, PRIORITIES, type Priority, type Queue, queueKey, type State } from "./state.ts";
 
-function emptyQueue({ model, pin }: JobSpec): Queue {
+function emptyQueue({ shares }: State, { model, pin }: JobSpec): Queue {
   return {
     model,
     pin,
     returned: { interactive: new Line(), batch: new Line() },
-    fresh: { interactive: new Line(), batch: new Line() },
+    fresh: { interactive: new FairLine(shares), batch: new FairLine(shares) },
   };
 }
 
@@ -15,12 +16,14 @@ export function enqueue(state: State, job: Job): void {
   const key = queueKey(job.spec);
   let queue = state.queues.get(key);
   if (queue === undefined) {
-    queue = emptyQueue(job.spec);
+    queue = emptyQueue(state, job.spec);
     state.queues.set(key, queue);
   }
   const line = job.attempt > 0 ? queue.returned : queue.fresh;
-  line[job.spec.priority].push(job);
+  state.shares.joins(job.spec.tenant);
+  line[job.priority].push(job);
   state.queued += 1;
+  state.queued_bytes += job.spec.bytes;
 }
 
 /** True when the job waited. */
@@ -28,9 +31,11 @@ export function dequeue(state: State, job: Job): boolean {
   const key = queueKey(job.spec);
   const queue = state.queues.get(key);
   if (queue === undefined) return false;
-  const { priority } = job.spec;
+  const { priority } = job;
   if (!queue.returned[priority].remove(job) && !queue.fresh[priority].remove(job)) return false;
   state.queued -= 1;
+  state.queued_bytes -= job.spec.bytes;
+  state.shares.leaves(job.spec.tenant);
   if (depth(queue) === 0) state.queues.delete(key);
   return true;
 }
@@ -61,10 +66,12 @@ export function position(state: State, job: Job): number {
   return ahead;
 }
 
-/** What a job that joins the end of its queue would find before it; constant time. */
+/** What a job that joins its queue would find before it; counts tenants, not jobs. */
 export function lengthAhead(state: State, job: Job): number {
   const queue = state.queues.get(queueKey(job.spec));
   if (queue === undefined) return 0;
-  const interactive = queue.returned.interactive.size + queue.fresh.interactive.size;
-  return job.spec.priority === "interactive" ? interactive : depth(queue);
+  const { returned, fresh } = queue;
+  const { tenant } = job.spec;
+  if (job.priority === "interactive") return returned.interactive.size + fresh.interactive.ahead(tenant);
+  return returned.interactive.size + fresh.interactive.size + returned.batch.size + fresh.batch.ahead(tenant);
 }

@@ -1,5 +1,7 @@
 /** What the orchestrator knows: jobs that have not ended, workers, queues. Plain data; only `step` changes it. */
 
+import type { FairLine } from "./fair-line.ts";
+import { Shares } from "./fairness.ts";
 import type { Fleet, Member } from "./fleet.ts";
 import { Heap } from "./heap.ts";
 import type { Line, Waiting } from "./line.ts";
@@ -11,10 +13,25 @@ import type { Speed } from "./speed.ts";
 export const PRIORITIES = ["interactive", "batch"] as const;
 export type Priority = (typeof PRIORITIES)[number];
 
+/** What becomes of a newcomer when the queue is full: it is refused, or the batch job that has waited longest makes room. */
+export const QUEUE_FULL_RULES = ["reject", "drop-oldest-batch"] as const;
+export type QueueFullRule = (typeof QUEUE_FULL_RULES)[number];
+
 /** Every limit of the decisions, with its unit. */
 export interface Limits {
   /** Jobs that may wait at once, over all models. */
   readonly queue_jobs_max: number;
+  /** Bytes of the requests that may wait at once, over all models. */
+  readonly queue_bytes_max: number;
+  readonly queue_full: QueueFullRule;
+  /** Longest wait for a first worker, since submission; 0: no limit. */
+  readonly queue_wait_ms_max: number;
+  /** Longest wait for the first token, since submission; 0: no limit. */
+  readonly first_token_ms_max: number;
+  /** A batch job that has waited this long is as urgent as an interactive one, so that it can't starve; 0: never. */
+  readonly batch_promote_ms: number;
+  /** A running batch job is moved aside, and continued later, when an interactive one waits and nothing is free. */
+  readonly preempt_batch: boolean;
   /** Attempts that may be lost or fail in a retriable way before a job fails. */
   readonly attempts_max: number;
   /** A worker silent for this long gets no new work; when nothing runs there, it is forgotten. */
@@ -24,6 +41,11 @@ export interface Limits {
   readonly retry_backoff_ms_max: number;
   /** A worker that refused an attempt for want of a slot, or could not be reached, is left alone for this long. */
   readonly worker_inhibit_ms: number;
+  /** Attempts lost or failed one after the other on a worker, after which it is left alone (the breaker opens). */
+  readonly breaker_failures: number;
+  /** For how long, before it is tried again with one attempt: this, doubled with each further failure, up to `breaker_open_ms_max`. */
+  readonly breaker_open_ms: number;
+  readonly breaker_open_ms_max: number;
   /** How long a job is thought to run while nothing was measured yet. */
   readonly service_ms_guess: number;
   /** How a worker is chosen among those that could take a job. */
@@ -34,21 +56,39 @@ export interface Limits {
 
 export interface JobSpec {
   readonly id: string;
+  readonly tenant: string;
   readonly model: string;
   readonly priority: Priority;
+  readonly submitted_at_ms: number;
+  /** Of its request, which it takes up while it waits. */
+  readonly bytes: number;
   readonly max_tokens: number;
   /** Tokens of the prompt, counted or estimated. */
   readonly prompt_tokens: number;
+  /** No fewer than this, for certain: what may be refused for. */
+  readonly prompt_tokens_min: number;
   /** The prompt from its beginning, block by block; equal blocks mean that everything up to there is equal. */
   readonly prefix: readonly Block[];
   readonly deadline_at_ms: number | null;
   readonly pin: string | null;
   readonly prefer: readonly string[];
   readonly avoid: readonly string[];
+  /** Labels that its worker must have. */
+  readonly labels: Readonly<Record<string, string>>;
 }
 
+/** How the worker was chosen. */
+export interface Routing {
+  readonly policy: PolicyName;
+  /** Prompt tokens that the worker has probably kept. */
+  readonly cached_tokens: number;
+  /** The workers that were compared, best first, at most a few; empty when there was nothing to compare. */
+  readonly compared: readonly { readonly worker_id: string; readonly score: number }[];
+}
 export interface Job extends Waiting {
   readonly spec: JobSpec;
+  /** Its class now: batch jobs are promoted after a while. */
+  priority: Priority;
   /** Attempts begun; the number of the present one while it runs. The fence against late reports. */
   attempt: number;
   /** Attempts that counted against `attempts_max`. */
@@ -64,6 +104,10 @@ export interface Job extends Waiting {
   backlog_tokens: number;
   /** When its first token came; null before. */
   prefilled_at_ms: number | null;
+  /** Some attempt has brought a token. */
+  begun: boolean;
+  /** Of the present or last attempt; undefined before the first of this life. */
+  routing: Routing | undefined;
 }
 
 export interface WorkerSpec {
@@ -74,6 +118,7 @@ export interface WorkerSpec {
   readonly context_size: number | null;
   /** Tokens that all its slots together keep; null when it does not say. */
   readonly cache_tokens: number | null;
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 export interface Worker extends Member {
@@ -93,6 +138,10 @@ export interface Worker extends Member {
   /** Rises with each dispatch: the least recently used worker is next. */
   last_dispatch: number;
   inhibited_until_ms: number;
+  /** Attempts that were lost or failed there since the last one that went well. */
+  failures: number;
+  /** After so many that the breaker opened: not used before this time, and then with one attempt at once. */
+  open_until_ms: number;
 }
 
 /** Jobs of one model (or one pinned worker) that wait: those that came back first, then in order of submission. */
@@ -101,7 +150,12 @@ export interface Queue {
   /** The worker whose pinned jobs wait here; null for the jobs that are not pinned. */
   readonly pin: string | null;
   readonly returned: Record<Priority, Line<Job>>;
-  readonly fresh: Record<Priority, Line<Job>>;
+  readonly fresh: Record<Priority, FairLine<Job>>;
+}
+
+export interface Alarm {
+  readonly job_id: string;
+  readonly about: "deadline" | "queue wait" | "first token" | "promotion";
 }
 
 export interface State {
@@ -110,12 +164,16 @@ export interface State {
   readonly workers: Map<string, Worker>;
   /** The workers once more, by the model that they serve. */
   readonly fleets: Map<string, Fleet<Worker>>;
-  /** Jobs with a deadline, the soonest first; some have ended since. */
-  readonly deadlines: Heap<string>;
+  /** What may become due for a job, the soonest first; some have ended since. */
+  readonly alarms: Heap<Alarm>;
+  /** Batch jobs, the longest submitted first, where the longest waiting may be dropped; some don't wait any more. */
+  readonly batch: Heap<string>;
+  readonly shares: Shares;
   /** By `queueKey`. */
   readonly queues: Map<string, Queue>;
   /** Jobs that wait, over all queues. */
   queued: number;
+  queued_bytes: number;
   /** Every model that some worker has ever served. */
   readonly models: Set<string>;
   /** How long a finished job ran, milliseconds: exponentially weighted, by model. */
@@ -131,9 +189,12 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     jobs: new LiveMap(),
     workers: new Map(),
     fleets: new Map(),
-    deadlines: new Heap(),
+    alarms: new Heap(),
+    batch: new Heap(),
+    shares: new Shares(),
     queues: new Map(),
     queued: 0,
+    queued_bytes: 0,
     models: new Set(models),
     service_ms: new Map(),
     dispatches: 0,

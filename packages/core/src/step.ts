@@ -3,14 +3,14 @@
  * from outside and nothing is done; the shell writes the decisions down and then carries them out. `step` changes the one
  * state it is given, and the shell is that state's only holder.
  */
-import { etaMs, learnServiceTime, placeFreeMs } from "./estimate.ts";
-import { Fleet, type Scored } from "./fleet.ts";
-import { place, prospect } from "./place.ts";
-import type { PolicyName } from "./policy.ts";
-import { PrefixIndex } from "./prefix-index.ts";
-import { dequeue, enqueue, lengthAhead, waiting } from "./queue.ts";
-import { Speed } from "./speed.ts";
-import { attemptKey, isSilent, type Job, type JobSpec, PRIORITIES, type Queue, type State, type Worker, type WorkerSpec } from "./state.ts";
+import { objection, queueFull, type Refusal, type RefusalCode } from "./admission.ts";
+import { attemptEnded, attemptPrefilled, end } from "./attempts.ts";
+import { dispatch, drain } from "./drain.ts";
+import { etaMs } from "./estimate.ts";
+import { place } from "./place.ts";
+import { dequeue, enqueue, lengthAhead } from "./queue.ts";
+import type { Alarm, Job, JobSpec, Routing, State, WorkerSpec } from "./state.ts";
+import { beat, leaveIfSilent, register, remove, setDraining } from "./workers.ts";
 
 /** How an attempt ended, as its link saw it. */
 export type AttemptOutcome =
@@ -55,23 +55,8 @@ export type Decision =
   /** The message came from a life that is over (`stale`) or from a worker we don't know. */
   | { type: "worker.reject"; worker_id: string; because: "stale" | "unknown" };
 
-/** How the worker was chosen. */
-export interface Routing {
-  readonly policy: PolicyName;
-  /** Prompt tokens that the worker has probably kept. */
-  readonly cached_tokens: number;
-  /** The workers that were compared, best first, at most `ROUTING_SHOWN`; empty when there was nothing to compare. */
-  readonly compared: readonly { readonly worker_id: string; readonly score: number }[];
-}
-const ROUTING_SHOWN = 8;
-
-/** So many deadlines of jobs that have ended are not worth looking for. */
-const DEADLINES_KEPT = 1024;
-
-/** What a worker that does not say keeps, tokens. */
-const CACHE_TOKENS_GUESS = 65_536;
-
-export type RefusalCode = "QUEUE_FULL" | "MODEL_NOT_FOUND" | "NO_WORKER" | "CONTEXT_TOO_LARGE";
+/** So many entries of jobs that have ended are not worth looking for. */
+const ENDED_KEPT = 1024;
 
 export function step(state: State, event: Event): Decision[] {
   const out: Decision[] = [];
@@ -114,6 +99,7 @@ export function step(state: State, event: Event): Decision[] {
       break;
     case "attempt.ended":
       attemptEnded(state, event, out);
+      leaveIfSilent(state, event.worker_id, event.now_ms, out);
       break;
     case "halted":
       state.halted = true;
@@ -128,6 +114,7 @@ export function step(state: State, event: Event): Decision[] {
 function newJob(spec: JobSpec, attempt: number, spent: number): Job {
   return {
     spec,
+    priority: spec.priority,
     attempt,
     spent,
     worker_id: null,
@@ -136,13 +123,15 @@ function newJob(spec: JobSpec, attempt: number, spent: number): Job {
     started_at_ms: 0,
     backlog_tokens: 0,
     prefilled_at_ms: null,
+    begun: attempt > 0,
+    routing: undefined,
     number_in_line: 0,
   };
 }
 
 function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): void {
   const job = newJob(spec, 0, 0);
-  const refusal = admission(state, job, now_ms);
+  const refusal = objection(state, job, now_ms) ?? roomFor(state, job, now_ms, out);
   if (refusal !== undefined) {
     out.push({ type: "refuse", job_id: spec.id, ...refusal });
     return;
@@ -159,7 +148,7 @@ function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): v
   const ahead = lengthAhead(state, job);
   enqueue(state, job);
   const dispatches: Decision[] = [];
-  if (!first) drain(state, spec.model, now_ms, dispatches);
+  if (!first || state.limits.preempt_batch) drain(state, spec.model, now_ms, dispatches);
   const starts = job.worker_id !== null;
   out.push(
     { type: "accept", job_id: spec.id, position: starts ? 0 : ahead, eta_ms: starts ? 0 : etaMs(state, job, ahead, now_ms) },
@@ -167,286 +156,83 @@ function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): v
   );
 }
 
-function admission(state: State, job: Job, now_ms: number): { code: RefusalCode; message: string; retry_after_ms?: number } | undefined {
-  const { model, pin, max_tokens } = job.spec;
-  if (!state.models.has(model)) {
-    const known = [...state.models].sort().join(", ");
-    return {
-      code: "MODEL_NOT_FOUND",
-      message: `No worker has ever served "${model}". ${known === "" ? "No worker has joined yet." : `Known: ${known}.`}`,
-    };
+/** Makes room in a full queue, where that is the rule and possible; else says that there is none. */
+function roomFor(state: State, job: Job, now_ms: number, out: Decision[]): Refusal | undefined {
+  for (;;) {
+    const refusal = queueFull(state, job, now_ms);
+    if (refusal === undefined || state.limits.queue_full === "reject") return refusal;
+    const oldest = oldestBatch(state);
+    if (oldest === undefined) return refusal;
+    const message = "The queue was full, and this batch job had waited longest.";
+    end(state, oldest.spec.id, "failed", { code: "DROPPED", message, retriable: true }, out);
   }
-  if (pin !== null && state.workers.get(pin)?.spec.model !== model) {
-    return {
-      code: "NO_WORKER",
-      message: `The job is pinned to "${pin}", and no worker of that name serves ${model} now.`,
-      retry_after_ms: state.limits.worker_silence_ms_max,
-    };
-  }
-  const largest = largestContext(state, job.spec);
-  if (max_tokens >= largest) {
-    return {
-      code: "CONTEXT_TOO_LARGE",
-      message: `max_tokens is ${max_tokens}, and the largest context for ${model} holds ${largest} tokens, prompt and answer together.`,
-    };
-  }
-  if (state.queued >= state.limits.queue_jobs_max && (state.halted || place(state, job, now_ms).worker === undefined)) {
-    return {
-      code: "QUEUE_FULL",
-      message: `The queue is full (${state.queued} jobs wait).`,
-      retry_after_ms: placeFreeMs(state, job, now_ms),
-    };
+}
+
+/** The waiting batch job that was submitted first. */
+function oldestBatch(state: State): Job | undefined {
+  for (let entry = state.batch.first; entry !== undefined; entry = state.batch.first) {
+    const job = state.jobs.get(entry.value);
+    if (job?.worker_id === null && job.priority === "batch") return job;
+    state.batch.take();
   }
   return undefined;
 }
 
-/** The largest context that the job could have; infinite while no worker is there for it, or one does not say how much it holds. */
-function largestContext(state: State, { model, pin }: JobSpec): number {
-  const largest = pin === null ? state.fleets.get(model)?.largest_context : state.workers.get(pin)?.spec.context_size;
-  return largest || Number.POSITIVE_INFINITY;
-}
-
-/** Gives free slots to the waiting jobs of a model; the same for a new job, a free slot, a new worker. */
-function drain(state: State, model: string, now_ms: number, out: Decision[]): void {
-  if (state.halted || state.queued === 0) return;
-  const queues = queuesOf(state, model);
-  for (const priority of PRIORITIES) {
-    for (const queue of queues) {
-      for (const job of waiting(queue, priority)) {
-        const { worker, scored, exhausted } = place(state, job, now_ms);
-        if (worker !== undefined) dispatch(state, job, worker, scored, now_ms, out);
-        else if (exhausted) break;
-      }
-    }
-  }
-}
-
-/** Those of the model in which somebody waits: pinned jobs first, since they have no other choice. */
-function queuesOf(state: State, model: string): Queue[] {
-  const own = state.queues.get(model);
-  const queues = [...state.queues.values()].filter((queue) => queue.pin !== null && queue.model === model);
-  if (own !== undefined) queues.push(own);
-  return queues;
-}
-
 function hold(state: State, job: Job): void {
-  const { id, deadline_at_ms } = job.spec;
+  const { id, deadline_at_ms, submitted_at_ms, priority } = job.spec;
+  const { queue_wait_ms_max, first_token_ms_max, batch_promote_ms, queue_full } = state.limits;
   state.jobs.set(id, job);
-  if (deadline_at_ms === null) return;
-  // Most jobs end long before their deadline: those are not kept until it comes.
-  if (state.deadlines.size >= DEADLINES_KEPT + 2 * state.jobs.size) state.deadlines.keep((one) => state.jobs.has(one));
-  state.deadlines.push(id, deadline_at_ms);
-}
-
-function fleetOf(state: State, model: string): Fleet<Worker> {
-  let fleet = state.fleets.get(model);
-  if (fleet === undefined) {
-    fleet = new Fleet();
-    state.fleets.set(model, fleet);
-  }
-  return fleet;
-}
-
-function dispatch(state: State, job: Job, worker: Worker, scored: readonly Scored<Worker>[], now_ms: number, out: Decision[]): void {
-  dequeue(state, job);
-  const { cached_tokens, backlog_tokens } = prospect(state, job, worker);
-  const compared = scored.slice(0, ROUTING_SHOWN).map(({ worker: { spec }, score }) => ({ worker_id: spec.id, score }));
-  job.attempt += 1;
-  job.worker_id = worker.spec.id;
-  job.started_at_ms = now_ms;
-  state.dispatches += 1;
-  worker.last_dispatch = state.dispatches;
-  const key = attemptKey(job.spec.id, job.attempt);
-  worker.running.add(key);
-  worker.prefilling.set(key, backlog_tokens - worker.prefill_tokens);
-  worker.prefill_tokens = backlog_tokens;
-  worker.kept.touch(job.spec.prefix);
-  job.backlog_tokens = backlog_tokens;
-  job.prefilled_at_ms = null;
-  const routing = { policy: state.limits.policy, cached_tokens, compared };
-  out.push({ type: "dispatch", job_id: job.spec.id, attempt: job.attempt, worker_id: worker.spec.id, routing });
-}
-
-/** Ends a job for good, wherever it is. The slot of a running attempt stays taken until its link says that it is over. */
-function end(state: State, job_id: string, status: "failed" | "cancelled", why: { code: string; message: string }, out: Decision[]): void {
-  const job = state.jobs.get(job_id);
-  if (job === undefined) return;
-  state.jobs.delete(job_id);
-  if (job.worker_id === null) dequeue(state, job);
-  else out.push({ type: "abort", job_id, attempt: job.attempt, worker_id: job.worker_id, reason: why.code });
-  out.push({ type: "settle", job_id, status, ...why, retriable: false });
-}
-
-function attemptPrefilled(state: State, { job_id, attempt, worker_id, now_ms }: Extract<Event, { type: "attempt.prefilled" }>): void {
-  const worker = state.workers.get(worker_id);
-  if (worker === undefined || !prefilled(worker, attemptKey(job_id, attempt))) return;
-  const job = state.jobs.get(job_id);
-  if (job?.attempt !== attempt || job.worker_id !== worker_id) return;
-  job.prefilled_at_ms = now_ms;
-  worker.speed.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms);
-}
-
-/** Takes the attempt's prompt off what the worker has still to compute; true when it was on it. */
-function prefilled(worker: Worker, key: string): boolean {
-  const tokens = worker.prefilling.get(key);
-  if (tokens === undefined) return false;
-  worker.prefilling.delete(key);
-  worker.prefill_tokens -= tokens;
-  return true;
-}
-
-function attemptEnded(state: State, event: Extract<Event, { type: "attempt.ended" }>, out: Decision[]): void {
-  const { job_id, attempt, worker_id, outcome, now_ms } = event;
-  const worker = state.workers.get(worker_id);
-  const key = attemptKey(job_id, attempt);
-  worker?.running.delete(key);
-  if (worker !== undefined) prefilled(worker, key);
-  const job = state.jobs.get(job_id);
-  // The fence: only the present attempt may decide over its job; a late report of an older one frees its slot, no more.
-  if (job !== undefined && job.attempt === attempt && job.worker_id === worker_id) {
-    if (outcome.kind === "done") {
-      learnServiceTime(state, job.spec.model, now_ms - job.started_at_ms);
-      if (job.prefilled_at_ms !== null) worker?.speed.learnDecode(outcome.tokens_out, now_ms - job.prefilled_at_ms);
-      state.jobs.delete(job_id);
-      out.push({ type: "settle", job_id, status: "succeeded" });
-    } else if (outcome.kind === "failed" && !outcome.retriable) {
-      state.jobs.delete(job_id);
-      out.push({ type: "settle", job_id, status: "failed", code: outcome.code, message: outcome.message, retriable: false });
-    } else {
-      retry(state, job, worker, outcome, now_ms, out);
-    }
-  }
-  if (worker === undefined) return;
-  state.fleets.get(worker.spec.model)?.offer(worker);
-  if (isSilent(state, worker, now_ms) && worker.running.size === 0) remove(state, worker, "no heartbeat", now_ms, out);
-  else drain(state, worker.spec.model, now_ms, out);
-}
-
-function retry(
-  state: State,
-  job: Job,
-  worker: Worker | undefined,
-  outcome: Exclude<AttemptOutcome, { kind: "done" }>,
-  now_ms: number,
-  out: Decision[],
-): void {
-  const { limits } = state;
-  const reason = outcome.kind === "failed" ? outcome.message : outcome.kind === "aborted" ? "it was ended" : outcome.reason;
-  const ran = outcome.kind === "failed" || (outcome.kind === "lost" && outcome.reached);
-  if (worker !== undefined && !ran) worker.inhibited_until_ms = now_ms + limits.worker_inhibit_ms;
-  if (outcome.kind !== "refused") job.spent += 1;
-  if (job.spent >= limits.attempts_max) {
-    state.jobs.delete(job.spec.id);
-    const code = outcome.kind === "failed" ? outcome.code : "WORKER_LOST";
-    out.push({
-      type: "settle",
-      job_id: job.spec.id,
-      status: "failed",
-      code,
-      message: `${job.spent} attempts failed; the last: ${reason}`,
-      retriable: true,
-    });
-    return;
-  }
-  const waits = outcome.kind === "refused" ? 0 : Math.min(limits.retry_backoff_ms * 2 ** (job.spent - 1), limits.retry_backoff_ms_max);
-  job.failed_on = job.worker_id;
-  job.worker_id = null;
-  job.not_before_ms = now_ms + waits;
-  enqueue(state, job);
-  out.push({ type: "requeue", job_id: job.spec.id, attempt: job.attempt, spent: job.spent, reason });
-}
-
-function register(state: State, spec: WorkerSpec, now_ms: number, out: Decision[]): void {
-  const known = state.workers.get(spec.id);
-  if (known !== undefined && spec.epoch < known.spec.epoch) {
-    out.push({ type: "worker.reject", worker_id: spec.id, because: "stale" });
-    return;
-  }
-  const again = known !== undefined && spec.epoch === known.spec.epoch && known.spec.model === spec.model;
-  if (again) {
-    known.spec = spec;
-    known.last_beat_ms = now_ms;
-    known.inhibited_until_ms = 0;
-    const fleet = fleetOf(state, spec.model);
-    fleet.count();
-    fleet.offer(known);
-  } else {
-    if (known !== undefined) remove(state, known, "a newer life of it registered", now_ms, out);
-    const worker: Worker = {
-      spec,
-      draining: false,
-      last_beat_ms: now_ms,
-      running: new Set(),
-      prefilling: new Map(),
-      prefill_tokens: 0,
-      kept: new PrefixIndex(Math.ceil((spec.cache_tokens ?? CACHE_TOKENS_GUESS) / state.limits.prefix_block_tokens)),
-      speed: new Speed(),
-      memory_free_bytes: null,
-      last_dispatch: 0,
-      inhibited_until_ms: 0,
-      offered: false,
-    };
-    state.workers.set(spec.id, worker);
-    fleetOf(state, spec.model).join(worker);
-    state.models.add(spec.model);
-  }
-  out.push({ type: "worker.join", worker_id: spec.id, epoch: spec.epoch, model: spec.model, again });
-  drain(state, spec.model, now_ms, out);
-}
-
-function beat(state: State, event: Extract<Event, { type: "worker.beat" }>, out: Decision[]): void {
-  const worker = state.workers.get(event.worker_id);
-  if (worker === undefined || event.epoch !== worker.spec.epoch) {
-    out.push({
-      type: "worker.reject",
-      worker_id: event.worker_id,
-      because: worker !== undefined && event.epoch < worker.spec.epoch ? "stale" : "unknown",
-    });
-    return;
-  }
-  const was_silent = isSilent(state, worker, event.now_ms);
-  worker.last_beat_ms = event.now_ms;
-  worker.memory_free_bytes = event.memory_free_bytes;
-  state.fleets.get(worker.spec.model)?.offer(worker);
-  if (event.draining) setDraining(state, worker, out);
-  else if (was_silent) drain(state, worker.spec.model, event.now_ms, out);
-}
-
-function setDraining(state: State, worker: Worker, out: Decision[]): void {
-  if (worker.draining) return;
-  worker.draining = true;
-  state.fleets.get(worker.spec.model)?.count();
-  out.push({ type: "worker.drain", worker_id: worker.spec.id });
-}
-
-/** The worker is gone: what ran there goes back to the queue. */
-function remove(state: State, worker: Worker, reason: string, now_ms: number, out: Decision[]): void {
-  state.workers.delete(worker.spec.id);
-  const fleet = state.fleets.get(worker.spec.model);
-  fleet?.leave(worker);
-  if (fleet?.size === 0) state.fleets.delete(worker.spec.model);
-  out.push({ type: "worker.leave", worker_id: worker.spec.id, epoch: worker.spec.epoch, model: worker.spec.model, reason });
-  for (const key of worker.running) {
-    const cut = key.lastIndexOf("#");
-    const [job_id, attempt] = [key.slice(0, cut), Number(key.slice(cut + 1))];
-    out.push({ type: "abort", job_id, attempt, worker_id: worker.spec.id, reason });
-    const job = state.jobs.get(job_id);
-    if (job?.attempt !== attempt || job.worker_id !== worker.spec.id) continue;
-    retry(state, job, undefined, { kind: "lost", reason: `worker ${worker.spec.id}: ${reason}`, reached: true }, now_ms, out);
-  }
-  worker.running.clear();
-  worker.prefilling.clear();
-  worker.prefill_tokens = 0;
-  drain(state, worker.spec.model, now_ms, out);
+  const alarm = (about: Alarm["about"], at_ms: number) => state.alarms.push({ job_id: id, about }, at_ms);
+  if (deadline_at_ms !== null) alarm("deadline", deadline_at_ms);
+  if (queue_wait_ms_max > 0) alarm("queue wait", submitted_at_ms + queue_wait_ms_max);
+  if (first_token_ms_max > 0) alarm("first token", submitted_at_ms + first_token_ms_max);
+  if (priority === "batch" && batch_promote_ms > 0) alarm("promotion", submitted_at_ms + batch_promote_ms);
+  if (priority === "batch" && queue_full === "drop-oldest-batch") state.batch.push(id, submitted_at_ms);
+  // Most jobs end long before their alarms: those are not kept until the time comes.
+  const enough = ENDED_KEPT + 8 * state.jobs.size;
+  if (state.alarms.size >= enough) state.alarms.keep(({ job_id }) => state.jobs.has(job_id));
+  if (state.batch.size >= enough) state.batch.keep((job_id) => state.jobs.has(job_id));
 }
 
 function tick(state: State, now_ms: number, out: Decision[]): void {
-  for (const worker of [...state.workers.values()]) {
-    if (isSilent(state, worker, now_ms) && worker.running.size === 0) remove(state, worker, "no heartbeat", now_ms, out);
-  }
-  for (let due = state.deadlines.first; due !== undefined && due.key <= now_ms; due = state.deadlines.first) {
-    state.deadlines.take();
-    end(state, due.value, "failed", { code: "DEADLINE_EXCEEDED", message: "The job's deadline passed before it ended." }, out);
+  for (const worker_id of [...state.workers.keys()]) leaveIfSilent(state, worker_id, now_ms, out);
+  for (let due = state.alarms.first; due !== undefined && due.key <= now_ms; due = state.alarms.first) {
+    state.alarms.take();
+    ring(state, due.value, out);
   }
   for (const model of new Set([...state.queues.values()].map((queue) => queue.model))) drain(state, model, now_ms, out);
+}
+
+/** What has become due for a job, if it still is as it was. */
+function ring(state: State, { job_id, about }: Alarm, out: Decision[]): void {
+  const job = state.jobs.get(job_id);
+  if (job === undefined) return;
+  const { queue_wait_ms_max, first_token_ms_max } = state.limits;
+  switch (about) {
+    case "deadline":
+      return end(state, job_id, "failed", { code: "DEADLINE_EXCEEDED", message: "The job's deadline passed before it ended." }, out);
+    case "queue wait":
+      if (job.attempt > 0) return;
+      return end(
+        state,
+        job_id,
+        "failed",
+        { code: "QUEUE_TIMEOUT", message: `No worker took the job within ${queue_wait_ms_max} ms.`, retriable: true },
+        out,
+      );
+    case "first token":
+      if (job.begun) return;
+      return end(
+        state,
+        job_id,
+        "failed",
+        { code: "FIRST_TOKEN_TIMEOUT", message: `No token came within ${first_token_ms_max} ms.`, retriable: true },
+        out,
+      );
+    case "promotion":
+      if (job.worker_id !== null || job.priority !== "batch") return;
+      dequeue(state, job);
+      job.priority = "interactive";
+      enqueue(state, job);
+  }
 }

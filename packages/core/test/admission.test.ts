@@ -190,7 +190,7 @@ test("deadlines of jobs that have ended are not kept until they come, and those 
     core.submit(`job ${n}`, { deadline_at_ms: late });
     core.ends(`job ${n}`);
   }
-  assert.ok(core.state.deadlines.size <= 2000, `${core.state.deadlines.size} are kept`);
+  assert.ok(core.state.alarms.size <= 2000, `${core.state.alarms.size} are kept`);
   core.submit("runs", { deadline_at_ms: late });
   core.beats("w1");
   core.now_ms = late;

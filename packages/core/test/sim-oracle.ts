@@ -47,7 +47,8 @@ export class Oracle {
     for (const decision of decisions) this.#check(decision, event, fenced);
     if (event.type === "job.submitted") {
       this.#oneAnswer(event.spec.id, decisions);
-      const limit = Math.max(waited, this.#limits.queue_jobs_max);
+      const moved_aside = decisions.filter(({ type }) => type === "requeue").length;
+      const limit = Math.max(waited, this.#limits.queue_jobs_max) + moved_aside;
       this.#must(this.#waiting() <= limit, `${this.#waiting()} jobs wait after a submission, the limit is ${limit}`);
     }
     if (event.type === "attempt.ended" && !fenced) {
@@ -129,8 +130,9 @@ export class Oracle {
       case "requeue": {
         const row = this.#open(decision.job_id, "queued again");
         const current = this.#current.get(decision.job_id);
+        const moved_aside = /^moved aside/.test(decision.reason);
         this.#must(
-          !fenced || (event.type === "attempt.ended" && event.job_id !== decision.job_id),
+          !fenced || moved_aside || (event.type === "attempt.ended" && event.job_id !== decision.job_id),
           `a fenced report queued ${decision.job_id} again`,
         );
         this.#must(
@@ -141,6 +143,10 @@ export class Oracle {
           decision.spent >= row.spent && decision.spent <= row.spent + 1,
           `${decision.job_id} spent ${decision.spent} after ${row.spent}`,
         );
+        if (moved_aside) {
+          this.#must(this.#limits.preempt_batch && row.spec.priority === "batch", `${decision.job_id} was moved aside`);
+          this.#must(decision.spent === row.spent, `${decision.job_id} was charged for being moved aside`);
+        }
         this.#current.delete(decision.job_id);
         row.status = "queued";
         row.spent = decision.spent;
@@ -181,7 +187,10 @@ export class Oracle {
     this.#must(now_ms - worker.last_beat_ms <= this.#limits.worker_silence_ms_max, `${to}, which is silent`);
     this.#must(spec.pin === null || spec.pin === worker_id, `${to} and is pinned to ${spec.pin}`);
     this.#must(!spec.avoid.includes(worker_id), `${to}, which it avoids`);
-    this.#must(spec.max_tokens < (worker.spec.context_size ?? Number.POSITIVE_INFINITY), `${to}, whose context is too small`);
+    for (const [name, value] of Object.entries(spec.labels))
+      this.#must(worker.spec.labels[name] === value, `${to}, whose ${name} is not ${value}`);
+    const context = worker.spec.context_size ?? Number.POSITIVE_INFINITY;
+    this.#must(spec.prompt_tokens_min + spec.max_tokens <= context, `${to}, whose context is too small`);
     worker.ledger.add(attemptKey(job_id, attempt));
     this.#must(worker.ledger.size <= worker.spec.slots, `${worker_id} has ${worker.ledger.size} attempts in ${worker.spec.slots} slots`);
     this.#current.set(job_id, { attempt, worker_id });
@@ -201,6 +210,14 @@ export class Oracle {
     if (status === "cancelled") this.#must(this.#cancelled.has(job_id), `${job_id} was cancelled by nobody`);
     if (code === "DEADLINE_EXCEEDED")
       this.#must(event.now_ms >= (row.spec.deadline_at_ms ?? Number.POSITIVE_INFINITY), `${job_id} ended before its deadline`);
+    const { queue_full, queue_wait_ms_max, first_token_ms_max } = this.#limits;
+    const waited_ms = event.now_ms - row.spec.submitted_at_ms;
+    if (code === "DROPPED") {
+      const rightly = event.type === "job.submitted" && queue_full === "drop-oldest-batch" && row.spec.priority === "batch";
+      this.#must(rightly && row.status === "queued", `${job_id} was dropped`);
+    }
+    if (code === "QUEUE_TIMEOUT") this.#must(row.attempt === 0 && waited_ms >= queue_wait_ms_max, `${job_id} had not waited too long`);
+    if (code === "FIRST_TOKEN_TIMEOUT") this.#must(waited_ms >= first_token_ms_max, `${job_id} could still have begun in time`);
     this.#current.delete(job_id);
     row.status = "ended";
     this.settled += 1;

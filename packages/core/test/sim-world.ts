@@ -5,7 +5,7 @@
  */
 import { violations } from "../src/invariants.ts";
 import { POLICIES } from "../src/policy.ts";
-import { createState, type JobSpec, type Limits, type State } from "../src/state.ts";
+import { createState, type JobSpec, type Limits, QUEUE_FULL_RULES, type State, type WorkerSpec } from "../src/state.ts";
 import { type AttemptOutcome, type Decision, type Event, step } from "../src/step.ts";
 import { Oracle } from "./sim-oracle.ts";
 import { Random } from "./sim-random.ts";
@@ -21,6 +21,15 @@ const LIMITS: Limits = {
   retry_backoff_ms_max: 1000,
   worker_inhibit_ms: 300,
   service_ms_guess: 1000,
+  queue_bytes_max: 2000,
+  queue_full: "reject",
+  queue_wait_ms_max: 0,
+  first_token_ms_max: 0,
+  batch_promote_ms: 0,
+  preempt_batch: false,
+  breaker_failures: 3,
+  breaker_open_ms: 200,
+  breaker_open_ms_max: 2000,
   policy: "round-robin",
   prefix_block_tokens: 4,
 };
@@ -36,6 +45,7 @@ interface SimWorker {
   readonly model: string;
   readonly slots: number;
   readonly context_size: number | null;
+  readonly labels: Readonly<Record<string, string>>;
   epoch: number;
   alive: boolean;
   draining: boolean;
@@ -55,7 +65,7 @@ interface Link {
 }
 
 export class World {
-  readonly oracle = new Oracle(LIMITS);
+  readonly oracle: Oracle;
   readonly #limits: Limits;
   steps = 0;
   crashes = 0;
@@ -74,7 +84,8 @@ export class World {
 
   constructor(seed: number, stepFunction: Step = step) {
     this.#random = new Random(seed);
-    this.#limits = { ...LIMITS, policy: this.#random.pick(POLICIES) };
+    this.#limits = rulesOf(this.#random);
+    this.oracle = new Oracle(this.#limits);
     this.#state = createState(this.#limits);
     this.#step = stepFunction;
   }
@@ -99,6 +110,7 @@ export class World {
         model: i === 0 || random.chance(0.6) ? "m" : "n",
         slots: random.from(1, 3),
         context_size: random.chance(0.3) ? random.from(50, 200) : null,
+        labels: random.chance(0.5) ? { disk: "fast" } : {},
         epoch: random.from(0, 3),
         alive: true,
         draining: false,
@@ -253,8 +265,7 @@ export class World {
 
   #register(worker: SimWorker): void {
     if (!worker.alive) return;
-    const { id, epoch, model, slots, context_size } = worker;
-    this.#send({ type: "worker.registered", spec: { id, epoch, model, slots, context_size, cache_tokens: slots * 8 } });
+    this.#send({ type: "worker.registered", spec: specOf(worker) });
   }
 
   #beat(worker: SimWorker): void {
@@ -275,12 +286,18 @@ export class World {
     const pin = serving.length > 0 && random.chance(0.15) ? random.pick(serving).id : null;
     // Never all of a model's workers: such a job would rightly wait for ever.
     const avoid = pin === null && serving.length > 1 && random.chance(0.2) ? [random.pick(serving).id] : [];
+    const fast = serving.some((worker) => worker.labels["disk"] === "fast" && pin === null && !avoid.includes(worker.id));
     const roomy = serving.some(({ id, context_size }) => context_size === null && (pin ?? id) === id && !avoid.includes(id));
     const spec: JobSpec = {
       id,
+      tenant: `t${random.from(0, 3)}`,
       model,
+      submitted_at_ms: now_ms,
+      bytes: random.from(10, 500),
       priority: random.chance(0.6) ? "interactive" : "batch",
-      max_tokens: roomy && random.chance(0.2) ? random.from(50, 400) : 10,
+      max_tokens: roomy && !fast && random.chance(0.2) ? random.from(50, 400) : 10,
+      labels: fast && random.chance(0.2) ? { disk: "fast" } : {},
+      prompt_tokens_min: 1,
       prompt_tokens: random.from(1, 40),
       prefix: Array.from({ length: random.from(0, 5) }, (_, at) => at + 10 * (at < 2 ? 0 : random.from(0, 3))),
       deadline_at_ms: random.chance(0.15) ? now_ms + random.from(0, 6000) : null,
@@ -302,7 +319,7 @@ export class World {
         worker.muted_until_ms = this.#time_ms + random.from(500, 9000);
       },
       () => this.#register(worker),
-      () => this.#send({ type: "worker.registered", spec: { ...worker, epoch: worker.epoch - 1, cache_tokens: null } }),
+      () => this.#send({ type: "worker.registered", spec: { ...specOf(worker), epoch: worker.epoch - 1 } }),
       () => this.#send({ type: "worker.drained", worker_id: worker.id }),
       () => {
         worker.draining = true;
@@ -352,6 +369,23 @@ export class World {
   #lag(): number {
     return this.#healed || !this.#random.chance(0.1) ? this.#random.from(0, 20) : this.#random.from(0, 2500);
   }
+}
+
+function specOf({ id, epoch, model, slots, context_size, labels }: SimWorker): WorkerSpec {
+  return { id, epoch, model, slots, context_size, cache_tokens: slots * 8, labels };
+}
+
+/** Each world has rules of its own. */
+function rulesOf(random: Random): Limits {
+  return {
+    ...LIMITS,
+    policy: random.pick(POLICIES),
+    queue_full: random.pick(QUEUE_FULL_RULES),
+    queue_wait_ms_max: random.chance(0.3) ? random.from(1000, 8000) : 0,
+    first_token_ms_max: random.chance(0.3) ? random.from(2000, 10_000) : 0,
+    batch_promote_ms: random.chance(0.5) ? random.from(500, 5000) : 0,
+    preempt_batch: random.chance(0.4),
+  };
 }
 
 function busyKey({ job_id, attempt }: Link): string {

@@ -6,6 +6,15 @@ import { type AttemptOutcome, type Decision, type Event, step } from "../src/ste
 
 export const LIMITS: Limits = {
   queue_jobs_max: 100,
+  queue_bytes_max: 1_000_000,
+  queue_full: "reject",
+  queue_wait_ms_max: 0,
+  first_token_ms_max: 0,
+  batch_promote_ms: 0,
+  preempt_batch: false,
+  breaker_failures: 5,
+  breaker_open_ms: 2000,
+  breaker_open_ms_max: 60_000,
   attempts_max: 3,
   worker_silence_ms_max: 10_000,
   retry_backoff_ms: 100,
@@ -43,7 +52,7 @@ export class Core {
   worker(id: string, more: Partial<WorkerSpec> = {}): Decision[] {
     return this.send({
       type: "worker.registered",
-      spec: { id, epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null, ...more },
+      spec: { id, epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null, labels: {}, ...more },
     });
   }
 
@@ -63,15 +72,20 @@ export class Core {
   spec(id: string, more: Partial<JobSpec> = {}): JobSpec {
     return {
       id,
+      tenant: "t",
       model: "m",
+      submitted_at_ms: this.now_ms,
+      bytes: 100,
       priority: "interactive",
       max_tokens: 10,
       prompt_tokens: 10,
+      prompt_tokens_min: 1,
       prefix: [],
       deadline_at_ms: null,
       pin: null,
       prefer: [],
       avoid: [],
+      labels: {},
       ...more,
     };
   }

@@ -64,7 +64,7 @@ test("a worker that registers again with fewer slots keeps what runs and gets no
   core.worker("w1", { slots: 2 });
   for (const id of ["a", "b", "c"]) core.submit(id);
   const { state, now_ms } = core;
-  const spec = { id: "w1", epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null };
+  const spec = { id: "w1", epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null, labels: {} };
   assert.deepEqual(dispatched(step(state, { type: "worker.registered", spec, now_ms })), []);
   assert.deepEqual(core.running("w1"), ["a#1", "b#1"]);
   assert.deepEqual(dispatched(core.ends("a")), []);
@@ -167,7 +167,7 @@ test("explain names the first failed check of every worker", () => {
     "busy excluded: all 1 slots are busy",
     "silent excluded: no heartbeat for 10001 ms",
     "other excluded: it serves n, not m",
-    "small excluded: max_tokens 50 leaves no room for a prompt in its context of 50 tokens",
+    "small excluded: a prompt of at least 1 tokens and max_tokens 50 exceed its context of 50 tokens",
     "drained excluded: it is draining",
     "shunned excluded: the job avoids it",
   ]);

@@ -1,7 +1,7 @@
 /** Carrying out decisions: attempts are started and ended, streams are told, ended jobs kept for a while. May be repeated. */
 
 import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
-import type { JobEvent } from "@rbees/contracts/events";
+import type { JobEvent, QueuedEvent } from "@rbees/contracts/events";
 import { LiveMap } from "@rbees/core/live-map";
 import type { AttemptOutcome, Decision } from "@rbees/core/step";
 import type { Log } from "@rbees/kit/log";
@@ -37,7 +37,7 @@ export class Deeds {
     const { jobs, workers, log } = this.#ports;
     switch (decision.type) {
       case "accept":
-        jobs.get(decision.job_id)?.stream.append({ type: "queued", job_id: decision.job_id, position: decision.position });
+        jobs.get(decision.job_id)?.stream.append(queuedEvent(decision.job_id, decision.position, decision.eta_ms));
         break;
       case "refuse":
         jobs.drop(decision.job_id);
@@ -93,7 +93,9 @@ export class Deeds {
     const { request } = job;
     const { prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop } = request;
     const continue_from = tokens.length > 0 ? { tokens } : undefined;
-    const asked = { job_id, attempt, prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop, continue_from };
+    const { deadline_ms } = request;
+    const time_left_ms = deadline_ms === undefined ? undefined : Math.max(1, job.submitted_at_ms + deadline_ms - Date.now());
+    const asked = { job_id, attempt, prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop, continue_from, time_left_ms };
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
     const abort = link.execute(asked, job.correlation_id, {
       onBurst: () => job.stream.hold(),
@@ -154,6 +156,11 @@ export class Deeds {
   abortAll(): void {
     for (const abort of this.#running.values()) abort();
   }
+}
+
+/** What a waiting job is told of its wait. */
+export function queuedEvent(job_id: string, position: number, eta_ms: number | undefined): QueuedEvent {
+  return { type: "queued", job_id, position, ...(eta_ms === undefined ? {} : { eta_ms }) };
 }
 
 function attemptName(job_id: string, attempt: number): string {

@@ -15,6 +15,7 @@ import { Deeds } from "./deeds.ts";
 import { JobRegistry } from "./job-registry.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
+import { QueueNews } from "./queue-news.ts";
 import { openStore } from "./store/open.ts";
 import type { Store } from "./store/port.ts";
 import { WorkerDirectory } from "./worker-directory.ts";
@@ -75,6 +76,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     },
     { ...config, log },
   );
+  const news = new QueueNews();
+  const telling = setInterval(() => news.tell(loop.state, jobs), config.queue_news_ms);
   const ticks = setInterval(() => {
     jobs.sweep();
     void loop.send({ type: "tick" }).done.catch(() => {});
@@ -87,6 +90,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     loop.send({ type: "halted" });
     await until(() => deeds.running === 0, config.drain_ms, config.tick_ms);
     clearInterval(ticks);
+    clearInterval(telling);
     loop.close();
     deeds.abortAll();
     await served.close(200);

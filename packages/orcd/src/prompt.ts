@@ -3,15 +3,17 @@ import type { Block } from "@rbees/core/prefix-index";
 
 /** UTF-8 bytes a token stands for in running text. */
 const BYTES_PER_TOKEN = 4;
+/** Tokens of more bytes are rare in any vocabulary (runs of blanks), and no text consists of them. */
+const BYTES_PER_TOKEN_MAX = 32;
 /** So many blocks are compared; what comes after makes no difference to the choice of a worker. */
 const BLOCKS_MAX = 256;
 /** FNV-1a, on UTF-16 units. */
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 
-/** At least 1. An estimate: the worker counts. */
-export function estimatedTokens(prompt: string): number {
-  return Math.ceil(Buffer.byteLength(prompt, "utf8") / BYTES_PER_TOKEN);
+/** An estimate, and a number that a prompt of so many UTF-8 bytes has for certain: the worker counts. */
+export function tokensOf(bytes: number): { prompt_tokens: number; prompt_tokens_min: number } {
+  return { prompt_tokens: Math.ceil(bytes / BYTES_PER_TOKEN), prompt_tokens_min: Math.ceil(bytes / BYTES_PER_TOKEN_MAX) };
 }
 
 /**

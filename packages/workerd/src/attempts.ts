@@ -90,7 +90,8 @@ export class Attempts {
       this.#checkIdle();
       throw error;
     }
-    if (body.deadline !== undefined) this.#watchDeadline(run, attempt, body.deadline);
+    const left_ms = timeLeftMs(body);
+    if (left_ms !== undefined) this.#watchDeadline(run, attempt, left_ms);
     return attempt;
   }
 
@@ -141,7 +142,7 @@ export class Attempts {
     clearTimeout(timer);
   }
 
-  #admit({ deadline }: Execute): void {
+  #admit(body: Execute): void {
     const { slots } = this.#options;
     if (this.#draining) throw new RbeesError("SHUTTING_DOWN", "This worker is shutting down.", { retry_after_ms: RETRY_AFTER_MS.unknown });
     if (this.slots_busy >= slots) {
@@ -150,7 +151,7 @@ export class Attempts {
         retry_after_ms: this.#retryAfter(),
       });
     }
-    if (deadline !== undefined && Date.parse(deadline) <= Date.now()) throw new RbeesError("DEADLINE_EXCEEDED", DEADLINE);
+    if ((timeLeftMs(body) ?? 1) <= 0) throw new RbeesError("DEADLINE_EXCEEDED", DEADLINE);
   }
 
   /** When the first of the running answers will be complete, if each needs all tokens it may have. */
@@ -161,10 +162,9 @@ export class Attempts {
     return Math.min(RETRY_AFTER_MS.max, Math.max(RETRY_AFTER_MS.min, Math.min(...left, RETRY_AFTER_MS.max)));
   }
 
-  #watchDeadline(run: number, attempt: Attempt, deadline: string): void {
+  #watchDeadline(run: number, attempt: Attempt, left_ms: number): void {
     if (!this.#running.has(run)) return;
-    const left_ms = Math.min(TIMER_MS_MAX, Date.parse(deadline) - Date.now());
-    const timer = setTimeout(() => attempt.finishEarly("DEADLINE_EXCEEDED", DEADLINE, "deadline"), left_ms);
+    const timer = setTimeout(() => attempt.finishEarly("DEADLINE_EXCEEDED", DEADLINE, "deadline"), Math.min(TIMER_MS_MAX, left_ms));
     this.#deadlines.set(run, timer);
   }
 
@@ -199,4 +199,10 @@ function runRequest(body: Execute): RunRequest {
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
   return { prompt, messages, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop, continue_tokens };
+}
+
+/** Until the deadline, by whichever of the two ways it was given comes first; undefined when there is none. */
+function timeLeftMs({ deadline, time_left_ms }: Execute): number | undefined {
+  if (deadline === undefined) return time_left_ms;
+  return Math.min(Date.parse(deadline) - Date.now(), time_left_ms ?? Number.POSITIVE_INFINITY);
 }

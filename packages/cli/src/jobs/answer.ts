@@ -1,6 +1,6 @@
 /** Showing a job as it happens: its text to stdout, its state on the status line, one line of summary, or every event as JSON. */
 import { ERRORS, type ErrorCode, EXIT } from "@rbees/contracts/errors";
-import type { EndEvent, FailedEvent, JobEvent } from "@rbees/contracts/events";
+import type { EndEvent, FailedEvent, JobEvent, QueuedEvent } from "@rbees/contracts/events";
 import type { JobView } from "@rbees/contracts/job";
 import type { Context } from "../context.ts";
 import { duration, plural, rate } from "../look.ts";
@@ -43,7 +43,7 @@ export function createAnswer(
       if (json) line(event);
       switch (event.type) {
         case "queued":
-          return watching("queued", event.position === 0 ? "next in line" : `${plural(event.position, "job")} ahead`);
+          return watching("queued", inLine(event));
         case "started":
           worker_id = event.worker_id;
           return printed === "" ? watching(`running on ${event.worker_id}`) : undefined;
@@ -92,6 +92,11 @@ export function createAnswer(
       return EXIT.done;
     },
   };
+}
+
+function inLine({ position, eta_ms }: QueuedEvent): string {
+  const place = position === 0 ? "next in line" : `${plural(position, "job")} ahead`;
+  return eta_ms === undefined || eta_ms === 0 ? place : `${place}, starts in about ${duration(eta_ms)}`;
 }
 
 interface Facts {

@@ -24,6 +24,7 @@ export interface SubmitFlags {
   pin?: string | undefined;
   prefer?: string[] | undefined;
   avoid?: string[] | undefined;
+  label?: Record<string, string> | undefined;
   metadata?: Record<string, string> | undefined;
   detach?: boolean | undefined;
 }
@@ -45,7 +46,8 @@ export async function promptOf(context: Context, flags: { prompt?: string | unde
 }
 
 async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
-  const placement = flags.pin ?? flags.prefer ?? flags.avoid;
+  const { pin, prefer, avoid, label: labels } = flags;
+  const placement = pin ?? prefer ?? avoid ?? labels;
   const parsed = SubmitJob.safeParse({
     model: flags.model,
     prompt: await promptOf(context, flags),
@@ -59,7 +61,7 @@ async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
     stop: flags.stop,
     priority: flags.priority,
     deadline_ms: flags.deadlineMs,
-    placement: placement === undefined ? undefined : { pin: flags.pin, prefer: flags.prefer, avoid: flags.avoid },
+    placement: placement === undefined ? undefined : { pin, prefer, avoid, labels },
     metadata: flags.metadata,
   });
   if (!parsed.success) throw invalidRequest(fieldProblems(parsed.error), "job");

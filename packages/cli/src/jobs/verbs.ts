@@ -36,7 +36,8 @@ export const jobVerbs = [
         .option("--deadline-ms <ms>", "ends the job this long after submission", whole(1))
         .option("--pin <worker>", "only this worker")
         .option("--prefer <worker>", "this worker if it can; may be repeated", repeated)
-        .option("--avoid <worker>", "another worker if one can; may be repeated", repeated)
+        .option("--avoid <worker>", "any worker but this one; may be repeated", repeated)
+        .option("--label <k=v,…>", "only workers with these labels; may be repeated", pairs)
         .option("--metadata <k=v,…>", "kept with the job; may be repeated", pairs)
         .option("-d, --detach", "print the job's id and return"),
     {

@@ -73,6 +73,8 @@ export function renderExplanation(why: Explanation, look: Look): string {
     [
       { title: "WORKER", of: (row) => row.worker_id, name: true },
       { title: "VERDICT", of: (row) => row.verdict },
+      { title: "SCORE", of: (row) => (row.score === null ? "–" : String(Number(row.score.toPrecision(4)))), right: true },
+      { title: "CACHED", of: (row) => (row.cached_tokens === null ? "–" : plural(row.cached_tokens, "token")), right: true },
       { title: "REASON", of: (row) => row.reason },
     ],
     look,

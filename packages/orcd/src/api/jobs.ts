@@ -4,7 +4,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { SubmitJob } from "@rbees/contracts/job";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { explain } from "@rbees/core/explain";
-import type { JobSpec, Limits } from "@rbees/core/state";
+import type { Job, JobSpec, Limits } from "@rbees/core/state";
 import type { Decision } from "@rbees/core/step";
 import type { EventStream } from "@rbees/kit/event-stream";
 import type { Handlers, Reply } from "@rbees/kit/http";
@@ -15,8 +15,12 @@ import type { JobRegistry } from "../job-registry.ts";
 import { summary, view } from "../job-view.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
-import { estimatedTokens, promptBlocks } from "../prompt.ts";
+import { promptBlocks, tokensOf } from "../prompt.ts";
 import type { Store } from "../store/port.ts";
+import type { JobTable } from "../store/schema.ts";
+
+/** Whoever calls: callers are not told apart yet. */
+const TENANT = "default";
 
 type JobRoutes = Pick<typeof orcdRoutes, "submitJob" | "listJobs" | "showJob" | "followJob" | "explainJob" | "deleteJob" | "cancelJob">;
 
@@ -80,8 +84,8 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
     async explainJob({ params }) {
       const found = explain(loop.state, params.id, coreNow());
       const { job } = await find(store, params.id);
-      const { answer, workers } = found ?? { answer: `It has ended: ${job.status}.`, workers: [] };
-      return { json: { job_id: job.id, status: summary(job, loop.state, undefined).status, answer, workers } };
+      const { answer, policy, workers } = found ?? { answer: ended(job), policy: null, workers: [] };
+      return { json: { job_id: job.id, status: summary(job, loop.state, undefined).status, answer, policy, workers } };
     },
     deleteJob: cancel,
     cancelJob: cancel,
@@ -114,7 +118,11 @@ async function submit(
     throw new RbeesError(code, message, retry_after_ms === undefined ? {} : { retry_after_ms });
   }
   const events_url = `/v2/tasks/${id}/events`;
-  const headers = { location: `/v2/tasks/${id}`, "x-rbees-job-id": id };
+  const headers = {
+    location: `/v2/tasks/${id}`,
+    "x-rbees-job-id": id,
+    "x-rbees-routing": routingHeader(loop.state.jobs.get(id), verdict?.position ?? 0),
+  };
   if (body.stream || wants_events) {
     // A job that starts at once says so within a moment: its headers leave with that, in one write instead of two.
     await job.stream.nextEvent(ports.start_hold_ms);
@@ -140,19 +148,39 @@ function followOwn({ loop }: JobApiPorts, job: ActiveJob, reader: EventStream): 
 }
 
 export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number, { prefix_block_tokens }: Limits): JobSpec {
-  const { model, priority, max_tokens, deadline_ms, placement } = request;
+  const { model, prompt, priority, max_tokens, deadline_ms, placement } = request;
+  const bytes = Buffer.byteLength(prompt, "utf8");
   return {
     id,
+    tenant: TENANT,
     model,
     priority,
+    submitted_at_ms: coreTime(submitted_at_ms),
+    bytes,
     max_tokens,
-    prompt_tokens: estimatedTokens(request.prompt),
+    ...tokensOf(bytes),
     prefix: promptBlocks(request, prefix_block_tokens),
     deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
     pin: placement?.pin ?? null,
     prefer: placement?.prefer ?? [],
     avoid: placement?.avoid ?? [],
+    labels: placement?.labels ?? {},
   };
+}
+
+/** How it was placed, for whoever reads the answer's head: `worker=w1; policy=eta; score=…; cached_tokens=…; compared=3`, or `queued; position=4`. */
+function routingHeader(job: Job | undefined, position: number): string {
+  if (job?.routing === undefined) return `queued; position=${position}`;
+  const { worker_id, routing } = job;
+  const { policy, cached_tokens, compared } = routing;
+  const score = compared.find((other) => other.worker_id === worker_id)?.score;
+  const scored = score === undefined ? "" : `; score=${Number(score.toPrecision(4))}; compared=${compared.length}`;
+  return `worker=${worker_id}; policy=${policy}; cached_tokens=${cached_tokens}${scored}`;
+}
+
+function ended({ status, attempt, worker_id, error_message }: JobTable): string {
+  const where = worker_id === null ? "" : ` Its last attempt, the ${attempt}., ran on ${worker_id}.`;
+  return `It has ended: ${status}.${where}${error_message === null ? "" : ` ${error_message}`}`;
 }
 
 async function find(store: Store, id: string) {

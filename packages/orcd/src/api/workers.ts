@@ -11,7 +11,7 @@ type WorkerRoutes = Pick<typeof orcdRoutes, "registerWorker" | "beat" | "removeW
 export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_ms: number): Handlers<WorkerRoutes> {
   return {
     async registerWorker({ body, wants }) {
-      const { id, epoch, model, slots, context_size } = body;
+      const { id, epoch, model, slots, context_size, labels } = body;
       const { decisions, done } = loop.send({
         type: "worker.registered",
         spec: {
@@ -21,6 +21,7 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
           slots,
           context_size: context_size ?? null,
           cache_tokens: context_size === undefined ? null : slots * context_size,
+          labels,
         },
       });
       if (!decisions.some(({ type }) => type === "worker.reject")) workers.put(body, Date.now());

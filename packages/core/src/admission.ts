@@ -1,0 +1,83 @@
+/** Whether a job is let in: everything that speaks against it at once, so that its caller has to ask only once more. */
+import { etaMs, isMeasured, placeFreeMs } from "./estimate.ts";
+import { place } from "./place.ts";
+import { lengthAhead } from "./queue.ts";
+import type { Job, JobSpec, State } from "./state.ts";
+
+export type RefusalCode = "QUEUE_FULL" | "MODEL_NOT_FOUND" | "NO_WORKER" | "CONTEXT_TOO_LARGE" | "DEADLINE_EXCEEDED";
+
+export interface Refusal {
+  readonly code: RefusalCode;
+  readonly message: string;
+  readonly retry_after_ms?: number;
+}
+
+/** Why the job can't be run here at all: the first problem's code, every problem's message. Undefined when it can. */
+export function objection(state: State, job: Job, now_ms: number): Refusal | undefined {
+  const [first, ...others] = [
+    modelUnknown(state, job.spec),
+    pinVain(state, job.spec),
+    contextTooLarge(state, job.spec),
+    tooLate(state, job, now_ms),
+  ].filter((found) => found !== undefined);
+  if (first === undefined || others.length === 0) return first;
+  return { ...first, message: [first, ...others].map(({ message }) => message).join(" ") };
+}
+
+/** That there is no room for one more in the queue, if it would have to wait. */
+export function queueFull(state: State, job: Job, now_ms: number): Refusal | undefined {
+  const { queue_jobs_max, queue_bytes_max } = state.limits;
+  const jobs = state.queued >= queue_jobs_max;
+  if (!jobs && state.queued_bytes + job.spec.bytes <= queue_bytes_max) return undefined;
+  if (!state.halted && place(state, job, now_ms).worker !== undefined) return undefined;
+  const message = jobs
+    ? `The queue is full (${state.queued} jobs wait).`
+    : `The queue is full (${state.queued_bytes} bytes of requests wait, and ${queue_bytes_max} may).`;
+  return { code: "QUEUE_FULL", message, retry_after_ms: placeFreeMs(state, job, now_ms) };
+}
+
+function modelUnknown(state: State, { model }: JobSpec): Refusal | undefined {
+  if (state.models.has(model)) return undefined;
+  const known = [...state.models].sort().join(", ");
+  return {
+    code: "MODEL_NOT_FOUND",
+    message: `No worker has ever served "${model}". ${known === "" ? "No worker has joined yet." : `Known: ${known}.`}`,
+  };
+}
+
+function pinVain(state: State, { model, pin }: JobSpec): Refusal | undefined {
+  if (pin === null || state.workers.get(pin)?.spec.model === model) return undefined;
+  return {
+    code: "NO_WORKER",
+    message: `The job is pinned to "${pin}", and no worker of that name serves ${model} now.`,
+    retry_after_ms: state.limits.worker_silence_ms_max,
+  };
+}
+
+function contextTooLarge(state: State, { model, pin, prompt_tokens_min, max_tokens }: JobSpec): Refusal | undefined {
+  // Infinite while no worker is there for it, or one does not say how much it holds.
+  const largest =
+    (pin === null ? state.fleets.get(model)?.largest_context : state.workers.get(pin)?.spec.context_size) || Number.POSITIVE_INFINITY;
+  if (prompt_tokens_min + max_tokens <= largest) return undefined;
+  const asked =
+    max_tokens >= largest
+      ? `max_tokens is ${max_tokens}`
+      : `The prompt has at least ${prompt_tokens_min} tokens and max_tokens is ${max_tokens}`;
+  return {
+    code: "CONTEXT_TOO_LARGE",
+    message: `${asked}, and the largest context for ${model} holds ${largest} tokens, prompt and answer together.`,
+  };
+}
+
+/** Only what was measured counts against a job: a guess refuses nobody. */
+function tooLate(state: State, job: Job, now_ms: number): Refusal | undefined {
+  const { deadline_at_ms, model } = job.spec;
+  if (deadline_at_ms === null || !isMeasured(state, model) || place(state, job, now_ms).worker !== undefined) return undefined;
+  const eta_ms = etaMs(state, job, lengthAhead(state, job), now_ms);
+  if (eta_ms === undefined || now_ms + eta_ms < deadline_at_ms) return undefined;
+  return {
+    code: "DEADLINE_EXCEEDED",
+    message: `The job would start in about ${eta_ms} ms, after its deadline in ${Math.max(0, deadline_at_ms - now_ms)} ms.`,
+    retry_after_ms: eta_ms,
+  };
+}

@@ -1,0 +1,111 @@
+/** What becomes of a job when its attempt begins to answer, ends, or is ended. */
+import { noteFailure, noteSuccess } from "./breaker.ts";
+import { drain } from "./drain.ts";
+import { learnServiceTime } from "./estimate.ts";
+import { OUTPUT_TOKEN } from "./fairness.ts";
+import { dequeue, enqueue } from "./queue.ts";
+import { attemptKey, type Job, type State, type Worker } from "./state.ts";
+import type { AttemptOutcome, Decision, Event } from "./step.ts";
+
+/** Ends a job for good, wherever it is. The slot of a running attempt stays taken until its link says that it is over. */
+export function end(
+  state: State,
+  job_id: string,
+  status: "failed" | "cancelled",
+  { code, message, retriable = false }: { code: string; message: string; retriable?: boolean },
+  out: Decision[],
+): void {
+  const job = state.jobs.get(job_id);
+  if (job === undefined) return;
+  state.jobs.delete(job_id);
+  if (job.worker_id === null) dequeue(state, job);
+  else out.push({ type: "abort", job_id, attempt: job.attempt, worker_id: job.worker_id, reason: code });
+  out.push({ type: "settle", job_id, status, code, message, retriable });
+}
+
+export function attemptPrefilled(
+  state: State,
+  { job_id, attempt, worker_id, now_ms }: Extract<Event, { type: "attempt.prefilled" }>,
+): void {
+  const worker = state.workers.get(worker_id);
+  if (worker === undefined || !prefilled(worker, attemptKey(job_id, attempt))) return;
+  const job = state.jobs.get(job_id);
+  if (job?.attempt !== attempt || job.worker_id !== worker_id) return;
+  job.prefilled_at_ms = now_ms;
+  job.begun = true;
+  worker.speed.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms);
+}
+
+/** Takes the attempt's prompt off what the worker has still to compute; true when it was on it. */
+function prefilled(worker: Worker, key: string): boolean {
+  const tokens = worker.prefilling.get(key);
+  if (tokens === undefined) return false;
+  worker.prefilling.delete(key);
+  worker.prefill_tokens -= tokens;
+  return true;
+}
+
+export function attemptEnded(state: State, event: Extract<Event, { type: "attempt.ended" }>, out: Decision[]): void {
+  const { job_id, attempt, worker_id, outcome, now_ms } = event;
+  const worker = state.workers.get(worker_id);
+  const key = attemptKey(job_id, attempt);
+  worker?.running.delete(key);
+  if (worker !== undefined) prefilled(worker, key);
+  const job = state.jobs.get(job_id);
+  // The fence: only the present attempt may decide over its job; a late report of an older one frees its slot, no more.
+  if (job !== undefined && job.attempt === attempt && job.worker_id === worker_id) {
+    if (worker !== undefined && (outcome.kind === "done" || (outcome.kind === "failed" && !outcome.retriable))) noteSuccess(worker);
+    if (outcome.kind === "done") {
+      state.shares.charge(job.spec.tenant, outcome.tokens_out * OUTPUT_TOKEN);
+      learnServiceTime(state, job.spec.model, now_ms - job.started_at_ms);
+      if (job.prefilled_at_ms !== null) worker?.speed.learnDecode(outcome.tokens_out, now_ms - job.prefilled_at_ms);
+      state.jobs.delete(job_id);
+      out.push({ type: "settle", job_id, status: "succeeded" });
+    } else if (outcome.kind === "failed" && !outcome.retriable) {
+      state.jobs.delete(job_id);
+      out.push({ type: "settle", job_id, status: "failed", code: outcome.code, message: outcome.message, retriable: false });
+    } else {
+      retry(state, job, worker, outcome, now_ms, out);
+    }
+  }
+  if (worker === undefined) return;
+  state.fleets.get(worker.spec.model)?.offer(worker);
+  drain(state, worker.spec.model, now_ms, out);
+}
+
+export function retry(
+  state: State,
+  job: Job,
+  worker: Worker | undefined,
+  outcome: Exclude<AttemptOutcome, { kind: "done" }>,
+  now_ms: number,
+  out: Decision[],
+): void {
+  const { limits } = state;
+  const reason = outcome.kind === "failed" ? outcome.message : outcome.kind === "aborted" ? "it was ended" : outcome.reason;
+  const ran = outcome.kind === "failed" || (outcome.kind === "lost" && outcome.reached);
+  if (worker !== undefined && !ran) worker.inhibited_until_ms = now_ms + limits.worker_inhibit_ms;
+  if (outcome.kind !== "refused") {
+    job.spent += 1;
+    if (worker !== undefined && outcome.kind !== "aborted") noteFailure(worker, limits, now_ms);
+  }
+  if (job.spent >= limits.attempts_max) {
+    state.jobs.delete(job.spec.id);
+    const code = outcome.kind === "failed" ? outcome.code : "WORKER_LOST";
+    out.push({
+      type: "settle",
+      job_id: job.spec.id,
+      status: "failed",
+      code,
+      message: `${job.spent} attempts failed; the last: ${reason}`,
+      retriable: true,
+    });
+    return;
+  }
+  const waits = outcome.kind === "refused" ? 0 : Math.min(limits.retry_backoff_ms * 2 ** (job.spent - 1), limits.retry_backoff_ms_max);
+  job.failed_on = job.worker_id;
+  job.worker_id = null;
+  job.not_before_ms = now_ms + waits;
+  enqueue(state, job);
+  out.push({ type: "requeue", job_id: job.spec.id, attempt: job.attempt, spent: job.spent, reason });
+}

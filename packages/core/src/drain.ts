@@ -1,0 +1,68 @@
+/** Giving free slots to waiting jobs: the only way a job comes to a worker. */
+import { PROMPT_TOKEN } from "./fairness.ts";
+import type { Scored } from "./fleet.ts";
+import { place, prospect } from "./place.ts";
+import { movedAside } from "./preempt.ts";
+import { dequeue, enqueue, waiting } from "./queue.ts";
+import { attemptKey, type Job, PRIORITIES, type Queue, type State, type Worker } from "./state.ts";
+import type { Decision } from "./step.ts";
+
+/** So many of the workers that were compared are named. */
+const ROUTING_SHOWN = 8;
+
+/** Gives free slots to the waiting jobs of a model; the same for a new job, a free slot, a new worker. */
+export function drain(state: State, model: string, now_ms: number, out: Decision[]): void {
+  if (state.halted || state.queued === 0) return;
+  const queues = queuesOf(state, model);
+  for (const priority of PRIORITIES) {
+    for (const queue of queues) {
+      for (const job of waiting(queue, priority)) {
+        const { worker, scored, exhausted } = place(state, job, now_ms);
+        if (worker !== undefined) dispatch(state, job, worker, scored, now_ms, out);
+        else if (exhausted) break;
+      }
+    }
+  }
+  for (const { job, worker } of movedAside(state, model, now_ms)) moveAside(state, job, worker, out);
+}
+
+/** Its tokens are kept, and it goes on when a slot is free again; the slot is when its link says that the attempt is over. */
+function moveAside(state: State, job: Job, worker: Worker, out: Decision[]): void {
+  const reason = "moved aside for interactive work";
+  const { spec, attempt, spent } = job;
+  job.worker_id = null;
+  job.failed_on = null;
+  enqueue(state, job);
+  out.push({ type: "abort", job_id: spec.id, attempt, worker_id: worker.spec.id, reason });
+  out.push({ type: "requeue", job_id: spec.id, attempt, spent, reason });
+}
+
+/** Those of the model in which somebody waits: pinned jobs first, since they have no other choice. */
+function queuesOf(state: State, model: string): Queue[] {
+  const own = state.queues.get(model);
+  const queues = [...state.queues.values()].filter((queue) => queue.pin !== null && queue.model === model);
+  if (own !== undefined) queues.push(own);
+  return queues;
+}
+
+export function dispatch(state: State, job: Job, worker: Worker, scored: readonly Scored<Worker>[], now_ms: number, out: Decision[]): void {
+  dequeue(state, job);
+  const { cached_tokens, backlog_tokens } = prospect(state, job, worker);
+  const compared = scored.slice(0, ROUTING_SHOWN).map(({ worker: { spec }, score }) => ({ worker_id: spec.id, score }));
+  job.attempt += 1;
+  job.worker_id = worker.spec.id;
+  job.started_at_ms = now_ms;
+  state.dispatches += 1;
+  worker.last_dispatch = state.dispatches;
+  const key = attemptKey(job.spec.id, job.attempt);
+  worker.running.add(key);
+  worker.prefilling.set(key, backlog_tokens - worker.prefill_tokens);
+  state.shares.charge(job.spec.tenant, (backlog_tokens - worker.prefill_tokens) * PROMPT_TOKEN);
+  worker.prefill_tokens = backlog_tokens;
+  worker.kept.touch(job.spec.prefix);
+  job.backlog_tokens = backlog_tokens;
+  job.prefilled_at_ms = null;
+  const routing = { policy: state.limits.policy, cached_tokens, compared };
+  job.routing = routing;
+  out.push({ type: "dispatch", job_id: job.spec.id, attempt: job.attempt, worker_id: worker.spec.id, routing });
+}

@@ -1,0 +1,117 @@
+/**
+ * Those that wait, in a line for each tenant: the tenant that has got least is next, first come first served within it. Whoever is
+ * looked at and passed over counts as served for the rest of that look, so that the order is the one in which they would run.
+ */
+import type { Shares } from "./fairness.ts";
+import { Heap } from "./heap.ts";
+import { Line, type Waiting } from "./line.ts";
+import { LiveMap } from "./live-map.ts";
+
+export interface FairWaiting extends Waiting {
+  readonly spec: { readonly tenant: string; readonly prompt_tokens: number };
+}
+
+interface TenantLine<T extends FairWaiting> {
+  readonly tenant: string;
+  readonly line: Line<T>;
+}
+
+/** How far one look has got in a tenant's line. */
+interface Look<T extends FairWaiting> {
+  readonly of: TenantLine<T>;
+  readonly rest: Iterator<T>;
+  /** Prompt tokens of those that were passed over. */
+  passed_tokens: number;
+}
+
+export class FairLine<T extends FairWaiting> {
+  readonly #shares: Shares;
+  readonly #lines = new LiveMap<TenantLine<T>>();
+  /** By what each tenant had got when it was put here, which is never more than it has got now. */
+  readonly #order = new Heap<TenantLine<T>>();
+  #size = 0;
+
+  constructor(shares: Shares) {
+    this.#shares = shares;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  push(one: T): void {
+    const { tenant } = one.spec;
+    let of = this.#lines.get(tenant);
+    if (of === undefined) {
+      of = { tenant, line: new Line() };
+      this.#lines.set(tenant, of);
+      this.#order.push(of, this.#shares.serviceOf(tenant));
+    }
+    of.line.push(one);
+    this.#size += 1;
+  }
+
+  /** True when it stood here. */
+  remove(one: T): boolean {
+    const gone = this.#lines.get(one.spec.tenant)?.line.remove(one) === true;
+    if (gone) this.#size -= 1;
+    return gone;
+  }
+
+  /** Those before a newcomer of that tenant, if nobody were charged for anything meanwhile but waiting. */
+  ahead(tenant: string): number {
+    const own = this.#lines.get(tenant)?.line.size ?? 0;
+    if (this.#size === own) return own;
+    let ahead = 0;
+    for (const { line } of this.#lines.values()) ahead += Math.min(line.size, own + 1);
+    return Math.min(this.#size, ahead);
+  }
+
+  /** In the order in which they should run; they may leave meanwhile. */
+  *[Symbol.iterator](): Generator<T> {
+    const begun = new Heap<Look<T>>();
+    /** In the order in which they came up first, which is kept among equals. */
+    const taken: TenantLine<T>[] = [];
+    try {
+      for (let look = this.#next(begun, taken); look !== undefined; look = this.#next(begun, taken)) {
+        const { of } = look;
+        const next = look.rest.next();
+        if (next.done === true) continue;
+        const waiting = of.line.size;
+        yield next.value;
+        if (of.line.size === waiting) look.passed_tokens += next.value.spec.prompt_tokens;
+        begun.push(look, this.#shares.serviceOf(of.tenant) + look.passed_tokens);
+      }
+    } finally {
+      for (const of of taken) {
+        if (of.line.size > 0) this.#order.push(of, this.#shares.serviceOf(of.tenant));
+        else this.#lines.delete(of.tenant);
+      }
+    }
+  }
+
+  /** Whose turn it is: of those whom the look has begun with and those who are new to it, whoever has got less. */
+  #next(begun: Heap<Look<T>>, taken: TenantLine<T>[]): Look<T> | undefined {
+    const fresh = this.#first();
+    const known = begun.first;
+    if (fresh !== undefined && (known === undefined || fresh.key < known.key)) {
+      this.#order.take();
+      taken.push(fresh.value);
+      return { of: fresh.value, rest: fresh.value.line[Symbol.iterator](), passed_tokens: 0 };
+    }
+    return begun.take()?.value;
+  }
+
+  /** The first of the order, once what is out of date there is mended. */
+  #first(): { readonly value: TenantLine<T>; readonly key: number } | undefined {
+    for (let first = this.#order.first; first !== undefined; first = this.#order.first) {
+      const { value: of, key } = first;
+      const service = this.#shares.serviceOf(of.tenant);
+      if (of.line.size > 0 && key === service) return first;
+      this.#order.take();
+      if (of.line.size > 0) this.#order.push(of, service);
+      else this.#lines.delete(of.tenant);
+    }
+    return undefined;
+  }
+}

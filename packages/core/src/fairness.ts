@@ -1,0 +1,85 @@
+/**
+ * What each tenant has got so far, so that whoever has got least is next: the virtual token counter (VTC, arXiv 2401.00588). A tenant
+ * is charged for the prompt tokens that are computed for it and for each token of its answers. One that comes back after a pause
+ * is lifted to those who waited meanwhile: what it did not use then is not owed to it now.
+ */
+import { Heap } from "./heap.ts";
+
+/** What a token costs: an output token takes a step of its own, prompt tokens share one. The paper's weights. */
+export const PROMPT_TOKEN = 1;
+export const OUTPUT_TOKEN = 2;
+
+interface Account {
+  readonly tenant: string;
+  readonly weight: number;
+  /** Charges so far, divided by the weight; only ever grows. */
+  service: number;
+  /** Its jobs that wait. */
+  waiting: number;
+  listed: boolean;
+}
+
+export class Shares {
+  readonly #accounts = new Map<string, Account>();
+  /** Those with waiting jobs, least served first; entries may be out of date, and are mended when they come up. */
+  readonly #waiting = new Heap<Account>();
+  /** Service of the one that waited last, when nobody waits. */
+  #floor = 0;
+  readonly #weight_of: (tenant: string) => number;
+
+  /** `weight_of`: a tenant of weight 2 gets twice what one of weight 1 does. */
+  constructor(weight_of: (tenant: string) => number = () => 1) {
+    this.#weight_of = weight_of;
+  }
+
+  serviceOf(tenant: string): number {
+    return this.#account(tenant).service;
+  }
+
+  /** One more job of the tenant waits. */
+  joins(tenant: string): void {
+    const account = this.#account(tenant);
+    account.waiting += 1;
+    if (account.waiting > 1) return;
+    account.service = Math.max(account.service, this.#least());
+    this.#list(account);
+  }
+
+  leaves(tenant: string): void {
+    const account = this.#account(tenant);
+    account.waiting -= 1;
+    if (account.waiting === 0) this.#floor = Math.max(this.#floor, account.service);
+  }
+
+  charge(tenant: string, tokens: number): void {
+    const account = this.#account(tenant);
+    account.service += tokens / account.weight;
+  }
+
+  #account(tenant: string): Account {
+    let account = this.#accounts.get(tenant);
+    if (account === undefined) {
+      account = { tenant, weight: this.#weight_of(tenant), service: 0, waiting: 0, listed: false };
+      this.#accounts.set(tenant, account);
+    }
+    return account;
+  }
+
+  #list(account: Account): void {
+    if (account.listed) return;
+    account.listed = true;
+    this.#waiting.push(account, account.service);
+  }
+
+  /** Service of the one among those who wait that has got least. */
+  #least(): number {
+    for (let first = this.#waiting.first; first !== undefined; first = this.#waiting.first) {
+      const { value: account, key } = first;
+      if (account.waiting > 0 && key === account.service) return key;
+      this.#waiting.take();
+      if (account.waiting > 0) this.#waiting.push(account, account.service);
+      else account.listed = false;
+    }
+    return this.#floor;
+  }
+}

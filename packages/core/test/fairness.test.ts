@@ -1,0 +1,95 @@
+/** Fair shares: whoever has got least is next, nobody saves up, and what one look passes over counts within it. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { FairLine } from "../src/fair-line.ts";
+import { OUTPUT_TOKEN, PROMPT_TOKEN, Shares } from "../src/fairness.ts";
+import { Core, dispatched } from "./support.ts";
+
+test("of two tenants with work the one that has got less is next, not the one that asked first", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a0", { tenant: "a", prompt_tokens: 1000 });
+  for (const n of [1, 2, 3]) core.submit(`a${n}`, { tenant: "a", prompt_tokens: 1000 });
+  core.submit("b1", { tenant: "b", prompt_tokens: 10 });
+  core.submit("b2", { tenant: "b", prompt_tokens: 10 });
+  assert.deepEqual(dispatched(core.ends("a0")), ["b1→w1"]);
+  // Both have had about a thousand tokens by now: what b did not ask for before is not owed to it.
+  assert.deepEqual(dispatched(core.ends("b1")), ["a1→w1"]);
+  assert.deepEqual(dispatched(core.ends("a1")), ["b2→w1"]);
+  assert.deepEqual(dispatched(core.ends("b2")), ["a2→w1"]);
+});
+
+test("a tenant that comes back after a pause has no claim on what it did not use", () => {
+  const shares = new Shares();
+  shares.joins("busy");
+  shares.charge("busy", 1_000_000);
+  shares.joins("new");
+  assert.equal(shares.serviceOf("new"), shares.serviceOf("busy"));
+  shares.leaves("new");
+  shares.leaves("busy");
+  shares.joins("late");
+  assert.equal(shares.serviceOf("late"), 1_000_000, "the last that left sets the floor");
+});
+
+test("a tenant of twice the weight gets twice as much", () => {
+  const shares = new Shares((tenant) => (tenant === "double" ? 2 : 1));
+  const got = { double: 0, single: 0 };
+  shares.joins("double");
+  shares.joins("single");
+  for (let i = 0; i < 300; i += 1) {
+    const next = shares.serviceOf("double") <= shares.serviceOf("single") ? "double" : "single";
+    got[next] += 1;
+    shares.charge(next, 7);
+  }
+  assert.ok(Math.abs(got.double - 2 * got.single) <= 2, JSON.stringify(got));
+});
+
+test("while two tenants have work, what they have got never differs by more than two of the largest jobs", () => {
+  const job = fc.record({
+    tenant: fc.constantFrom("a", "b", "c"),
+    prompt: fc.integer({ min: 1, max: 500 }),
+    out: fc.integer({ min: 0, max: 200 }),
+  });
+  fc.assert(
+    fc.property(fc.array(job, { minLength: 20, maxLength: 120 }), fc.integer({ min: 1, max: 4 }), (jobs, slots) => {
+      const core = new Core({ queue_jobs_max: 1000 });
+      core.worker("w1", { slots });
+      const out = new Map(jobs.map((each, n) => [`j${n}`, each]));
+      for (const [id, { tenant, prompt }] of out) core.submit(id, { tenant, prompt_tokens: prompt });
+      const largest = Math.max(...jobs.map(({ prompt, out: tokens }) => prompt * PROMPT_TOKEN + tokens * OUTPUT_TOKEN));
+      const since = new Map<string, number>();
+      while (core.state.jobs.size > 0) {
+        const waiting = [...core.state.jobs.values()].filter(({ worker_id }) => worker_id === null);
+        const backlogged = new Set(waiting.map(({ spec }) => spec.tenant));
+        for (const tenant of backlogged) if (!since.has(tenant)) since.set(tenant, core.state.shares.serviceOf(tenant));
+        const got = [...backlogged].map((tenant) => core.state.shares.serviceOf(tenant));
+        // VTC's bound (its theorem 4.3), with the largest jobs that each slot may have in flight.
+        if (got.length > 1) assert.ok(Math.max(...got) - Math.min(...got) <= 2 * largest * slots, `${got} with jobs of ${largest}`);
+        const [id = ""] = core.running("w1").map((key) => key.slice(0, key.indexOf("#")));
+        core.ends(id, { kind: "done", tokens_out: out.get(id)?.out ?? 0 });
+      }
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test("a look goes through all lines in the order in which they would run, and leaves them as they were", () => {
+  const shares = new Shares();
+  const line = new FairLine<{ name: string; number_in_line: number; spec: { tenant: string; prompt_tokens: number } }>(shares);
+  const one = (name: string, tenant: string, prompt_tokens: number) => ({ name, number_in_line: 0, spec: { tenant, prompt_tokens } });
+  const all = [one("a1", "a", 10), one("a2", "a", 10), one("a3", "a", 10), one("b1", "b", 25), one("b2", "b", 25)];
+  for (const each of all) line.push(each);
+  const order = () => [...line].map(({ name }) => name).join(" ");
+  assert.equal(order(), "a1 b1 a2 a3 b2");
+  assert.equal(order(), "a1 b1 a2 a3 b2");
+  for (const each of line) if (each.name === "b1") break;
+  assert.equal(order(), "a1 b1 a2 a3 b2");
+  shares.charge("a", 100);
+  assert.equal(order(), "b1 b2 a1 a2 a3");
+  assert.ok(line.remove(all[3] as (typeof all)[number]));
+  assert.equal(line.remove(all[3] as (typeof all)[number]), false);
+  assert.equal(order(), "b2 a1 a2 a3");
+  assert.equal(line.size, 4);
+  assert.equal(line.ahead("new"), 2, "one of each tenant goes before a newcomer's first");
+});
