@@ -88,6 +88,14 @@ test("what is wrong is said in one line, with the exit code that means it", asyn
   }
 });
 
+test("where there is nothing to choose no policy is called the best", async (t) => {
+  const { root, run } = await bench((clean) => t.after(clean));
+  writeFileSync(join(root, "trace"), TRACE);
+  const { out } = await run(["rbees", "simulate", join(root, "trace"), "--workers", "1"]);
+  assert.doesNotMatch(out, /soonest/);
+  assert.match(out, /60 requests on 1 machine: with any policy the first token comes after [\d.]+ s in the mean\.\n$/);
+});
+
 test("a pool that can't keep up is called so", async (t) => {
   const { root, run } = await bench((clean) => t.after(clean));
   writeFileSync(join(root, "trace"), TRACE.repeat(3));

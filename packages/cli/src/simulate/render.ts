@@ -25,7 +25,7 @@ export function renderSimulation(simulation: Simulation, look: Look): string {
       { title: "BUSY", of: ({ busy_percent: { min, max } }) => `${min.toFixed(0)}–${max.toFixed(0)} %`, right: true },
       { title: "QUEUE P99", of: ({ queue_s }) => seconds(queue_s.p99), right: true },
       { title: "FAIR", of: ({ fairness }) => fairness.toFixed(3), right: true },
-      { title: "", of: ({ policy }) => (policy === best && policies.length > 1 ? "← first token soonest" : "") },
+      { title: "", of: ({ policy }) => (policy === best && !allAlike(policies) ? "← first token soonest" : "") },
     ],
     look,
     "",
@@ -38,11 +38,11 @@ export function renderSimulation(simulation: Simulation, look: Look): string {
 
 function sentences({ best, policies, trace, fleet }: Simulation): string[] {
   const first = policies.find(({ policy }) => policy === best) as Report;
-  const other = against(policies, first);
+  const other = allAlike(policies) ? undefined : against(policies, first);
   const on = `${plural(trace.requests, "request")} on ${plural(fleet.length, "machine")}`;
   const told = [
     other === undefined
-      ? `${on}: with ${best} the first token comes after ${seconds(first.ttft_s.mean)} in the mean.`
+      ? `${on}: with ${policies.length === 1 ? best : "any policy"} the first token comes after ${seconds(first.ttft_s.mean)} in the mean.`
       : `${on}: ${best} answers first, mean ${seconds(first.ttft_s.mean)} against ${seconds(other.ttft_s.mean)} with ${other.policy}.`,
   ];
   const late_s = first.makespan_s - trace.duration_s;
@@ -52,6 +52,11 @@ function sentences({ best, policies, trace, fleet }: Simulation): string[] {
     );
   }
   return told;
+}
+
+/** On one machine, for instance, there is nothing to choose. */
+function allAlike(policies: readonly Report[]): boolean {
+  return policies.every(({ ttft_s }) => ttft_s.mean === policies[0]?.ttft_s.mean);
 }
 
 /** Round-robin is what one would do without thinking; where it was not asked for, the worst of the others. */
