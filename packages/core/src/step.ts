@@ -283,7 +283,9 @@ function attemptPrefilled(state: State, { job_id, attempt, worker_id, now_ms }: 
   const job = state.jobs.get(job_id);
   if (job?.attempt !== attempt || job.worker_id !== worker_id) return;
   job.prefilled_at_ms = now_ms;
-  worker.speed.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms);
+  for (const speed of [worker.speed, state.fleets.get(worker.spec.model)?.speed]) {
+    speed?.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms);
+  }
 }
 
 /** Takes the attempt's prompt off what the worker has still to compute; true when it was on it. */

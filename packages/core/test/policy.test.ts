@@ -38,6 +38,13 @@ test("eta: between equal machines the one that kept the beginning of the prompt,
   assert.deepEqual(dispatched(core.submit("c", { ...TOKENS, prefix })), ["c→w2"]);
 });
 
+test("eta: a machine of which nothing is known yet is thought to be like the others, and does not get everything", () => {
+  const core = measured("eta", { w1: 100, w2: 100 });
+  core.worker("new", { slots: 8, cache_tokens: 64_000 });
+  const went = ["a", "b", "c", "d"].flatMap((id) => dispatched(core.submit(id, TOKENS)));
+  assert.deepEqual(went, ["a→new", "b→w1", "c→w2", "d→new"]);
+});
+
 test("eta: answers under way count, since a prompt holds them up", () => {
   const core = measured("eta", { w1: 100, w2: 100 });
   core.submit("a", { ...TOKENS, pin: "w1" });
