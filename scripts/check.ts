@@ -3,7 +3,16 @@ import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const projects = ["packages/contracts", "packages/core", "packages/kit", "packages/orcd", "packages/workerd", "packages/cli", "."];
+const projects = [
+  "packages/contracts",
+  "packages/core",
+  "packages/kit",
+  "packages/sim",
+  "packages/orcd",
+  "packages/workerd",
+  "packages/cli",
+  ".",
+];
 const steps: [string, string[]][] = [
   ...projects.map((project): [string, string[]] => ["tsc", ["-p", project]]),
   ["biome", ["ci", "--error-on-warnings", ...(process.stdout.isTTY ? [] : ["--colors=off"]), "."]],

@@ -68,6 +68,14 @@ bites(
   "export const x = async (y: Promise<1>) => {\n  await y;\n};\n",
   /waits for nothing/,
 );
+bites("a simulation reads no clock", "packages/sim/src/x.ts", "export const x = performance.now();\n", /time is what the trace says/);
+bites("a simulation draws no random numbers", "packages/sim/src/x.ts", "export const x = Math.random();\n", /gives the same result/);
+bites(
+  "a simulation knows nothing of the wire",
+  "packages/sim/src/x.ts",
+  'import { EXIT } from "@rbees/contracts/errors";\nexport const x = EXIT;\n',
+  /noUndeclaredDependencies/,
+);
 bites("process.env only in kit/config", "packages/orcd/src/x.ts", "export const x = process.env.HOME;\n", /noProcessEnv/);
 lets("kit/config reads process.env", "packages/kit/src/config.ts", "export const x = process.env.HOME;\n", /noProcessEnv/);
 bites("process.exit only in a main", "packages/orcd/src/x.ts", "export const x = () => process.exit(1);\n", /only a main ends the process/);
@@ -144,7 +152,8 @@ test("the manifests allow each room only what house rules say", () => {
     kit: ["contracts"],
     orcd: ["contracts", "core", "kit"],
     workerd: ["contracts", "kit"],
-    cli: ["contracts", "kit"],
+    sim: ["core"],
+    cli: ["contracts", "kit", "sim"],
   };
   for (const [room, others] of Object.entries(allowed)) {
     const { dependencies } = JSON.parse(readFileSync(join(root, "packages", room, "package.json"), "utf8")) as {

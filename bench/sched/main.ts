@@ -2,29 +2,14 @@
  * `npm run bench:sched`: what a scheduling decision of the real core costs, as the workers and the waiting jobs become more, and
  * beside a scan of all of them in the same run. A decision: an attempt ends, its slot goes to the next job, a new job joins.
  */
-import { createState, type JobSpec, type Limits, type State } from "../../packages/core/src/state.ts";
+import { createState, type JobSpec, LIMITS_OFF, type Limits, type State } from "../../packages/core/src/state.ts";
 import { type Decision, step } from "../../packages/core/src/step.ts";
 import { median, spread, table, type Verdict, verdictTable } from "../report.ts";
 
 const LIMITS: Limits = {
-  queue_jobs_max: 10_000_000,
-  queue_bytes_max: 1e15,
-  queue_full: "reject",
-  queue_wait_ms_max: 0,
-  first_token_ms_max: 0,
+  ...LIMITS_OFF,
   batch_promote_ms: 60_000,
-  preempt_batch: false,
-  breaker_failures: 3,
-  breaker_open_ms: 2000,
-  breaker_open_ms_max: 60_000,
-  attempts_max: 3,
-  worker_silence_ms_max: 1e12,
-  retry_backoff_ms: 100,
-  retry_backoff_ms_max: 1000,
-  worker_inhibit_ms: 500,
-  service_ms_guess: 1000,
   policy: "eta",
-  prefix_block_tokens: 64,
 };
 const SLOTS = 4;
 const MODELS = 20;

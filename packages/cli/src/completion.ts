@@ -1,6 +1,7 @@
 /** Completion scripts for shells, and the suggestions that they ask for while somebody types. */
 import tab from "@bomb.sh/tab/commander";
 import { BACKENDS } from "@rbees/contracts/worker";
+import { POLICIES } from "@rbees/sim/policies";
 import type { Command } from "commander";
 import type { World } from "./context.ts";
 import { modelNames } from "./pool/catalogue.ts";
@@ -13,6 +14,8 @@ export async function addCompletion(root: Command, verbs: readonly Verb[], world
     const command = completion.commands.get(path);
     const model = command?.options.get("model");
     if (model !== undefined) model.handler = suggest(names, "model");
+    const policy = command?.options.get("policy");
+    if (policy !== undefined) policy.handler = suggest(POLICIES, "policy");
     const backend = command?.arguments.get("backend");
     if (backend !== undefined) backend.handler = suggest(BACKENDS, "backend");
   }

@@ -3,6 +3,7 @@ import { jobVerbs } from "./jobs/verbs.ts";
 import { localVerbs } from "./local/verbs.ts";
 import type { Program } from "./program.ts";
 import { registryVerbs } from "./registry-verbs.ts";
+import { simulateVerbs } from "./simulate/verbs.ts";
 
 export const rbees: Program = {
   name: "rbees",
@@ -10,5 +11,5 @@ export const rbees: Program = {
   orchestrator: true,
   groups: { jobs: "submit and follow jobs", workers: "workers of the orchestrator", models: "models that can be asked for" },
   examples: ["rbees up", 'rbees jobs submit --model demo --prompt "Write a haiku about Rust"', "rbees jobs list", "rbees down"],
-  verbs: [...jobVerbs, ...registryVerbs, ...localVerbs],
+  verbs: [...jobVerbs, ...registryVerbs, ...localVerbs, ...simulateVerbs],
 };

@@ -86,6 +86,7 @@ test("completion scripts are valid and the programs answer what they ask", async
   assert.match(await asked("worker", "spawn", ""), /^cpu\t/m);
   assert.match(await asked("worker", "spawn", "cpu", "--model", ""), /^tinyllama\t/m);
   assert.match(await asked("worker", "spawn", "cpu", "--sl"), /^--slots\t/m);
+  assert.match((await start(["rbees", "complete", "--", "simulate", "trace", "--policy", ""]).ended).out, /^round-robin\t/m);
   assert.equal((await start(["rbees", "completion", "tcsh"]).ended).exit, 2);
 });
 

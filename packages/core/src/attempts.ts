@@ -33,7 +33,9 @@ export function attemptPrefilled(
   if (job?.attempt !== attempt || job.worker_id !== worker_id) return;
   job.prefilled_at_ms = now_ms;
   job.begun = true;
-  worker.speed.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms);
+  for (const speed of [worker.speed, state.fleets.get(worker.spec.model)?.speed]) {
+    speed?.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms);
+  }
 }
 
 /** Takes the attempt's prompt off what the worker has still to compute; true when it was on it. */
@@ -58,7 +60,6 @@ export function attemptEnded(state: State, event: Extract<Event, { type: "attemp
     if (outcome.kind === "done") {
       state.shares.charge(job.spec.tenant, outcome.tokens_out * OUTPUT_TOKEN);
       learnServiceTime(state, job.spec.model, now_ms - job.started_at_ms);
-      if (job.prefilled_at_ms !== null) worker?.speed.learnDecode(outcome.tokens_out, now_ms - job.prefilled_at_ms);
       state.jobs.delete(job_id);
       out.push({ type: "settle", job_id, status: "succeeded" });
     } else if (outcome.kind === "failed" && !outcome.retriable) {

@@ -3,6 +3,7 @@
  * free slot stands in a heap, the one used least recently first. An entry may be out of date; that is found when it is taken.
  */
 import { Heap } from "./heap.ts";
+import { Speed } from "./speed.ts";
 
 /** What a fleet has to know of a worker. */
 export interface Member {
@@ -43,6 +44,8 @@ export class Fleet<W extends Member> {
   slots = 0;
   /** The largest context of any; infinite when one does not say. */
   largest_context = 0;
+  /** Of whoever computed something last: what a new member is thought to be like. */
+  readonly speed = new Speed();
 
   get size(): number {
     return this.#members.size;

@@ -108,6 +108,9 @@ export function place(state: State, job: Job, now_ms: number): Found<Worker> {
   return fleet?.find(standingOf, policy === "round-robin" ? undefined : scoreFor, job.failed_on) ?? NOBODY;
 }
 
+/** While nothing was measured at all, any figure compares workers equally. */
+const ALL_ALIKE = 1;
+
 /** Whether it may be sent anywhere now: no back-off holds it, and its deadline has not passed. */
 export function mayStart({ spec, not_before_ms }: Job, now_ms: number): boolean {
   return not_before_ms <= now_ms && (spec.deadline_at_ms === null || now_ms < spec.deadline_at_ms);
@@ -117,7 +120,12 @@ export function mayStart({ spec, not_before_ms }: Job, now_ms: number): boolean 
 export function prospect(state: State, { spec }: Job, worker: Worker): Prospect {
   const { prompt_tokens, prefix } = spec;
   const cached_tokens = prefix.length === 0 ? 0 : Math.min(worker.kept.match(prefix) * state.limits.prefix_block_tokens, prompt_tokens);
-  return { worker, cached_tokens, backlog_tokens: worker.prefill_tokens + Math.max(1, prompt_tokens - cached_tokens) };
+  return {
+    worker,
+    cached_tokens,
+    backlog_tokens: worker.prefill_tokens + Math.max(1, prompt_tokens - cached_tokens),
+    prefill_ms_per_token: worker.speed.prefill_ms_per_token ?? state.fleets.get(worker.spec.model)?.speed.prefill_ms_per_token ?? ALL_ALIKE,
+  };
 }
 
 function isFree(state: State, job: Job, worker_id: string, now_ms: number): Worker | undefined {

@@ -11,6 +11,8 @@ export interface Prospect {
   readonly cached_tokens: number;
   /** Prompt tokens it would have to compute before the job's first token: those of attempts before it, and the job's own. */
   readonly backlog_tokens: number;
+  /** What the worker needs for one: measured there, or in its fleet while nothing was measured there. */
+  readonly prefill_ms_per_token: number;
 }
 
 type Score = (prospect: Prospect, spec: JobSpec) => number;
@@ -21,12 +23,22 @@ const SCORES: Readonly<Record<PolicyName, Score>> = {
   "most-free-memory": ({ worker }) => -(worker.memory_free_bytes ?? 0),
   // LMetric (arXiv 2603.15202): new prefill tokens × batch size; as Dynamo writes it, with the job itself in the batch.
   lmetric: ({ worker, backlog_tokens }) => backlog_tokens * (worker.running.size + 1),
-  eta: ({ worker, backlog_tokens }) =>
-    backlog_tokens * (worker.speed.prefill_ms_per_token ?? UNKNOWN_MS_PER_TOKEN) * (worker.running.size + 1),
+  eta,
 };
 
-/** What a worker is thought to need while nothing was measured: little, so that it soon is. */
-const UNKNOWN_MS_PER_TOKEN = 0.01;
+/**
+ * Milliseconds that sending the job there would cost: those until its first token, and those for which computing its prompt holds up
+ * the others there. Whoever is ahead of it will be answering by then; of those that answer now many will have ended.
+ */
+function eta({ worker, backlog_tokens, prefill_ms_per_token }: Prospect): number {
+  const ahead = worker.prefilling.size;
+  const held_up = ahead + STILL_ANSWERING * (worker.running.size - ahead);
+  const own_tokens = backlog_tokens - worker.prefill_tokens;
+  return (backlog_tokens + own_tokens * held_up) * prefill_ms_per_token;
+}
+
+/** What an answer under way counts for in that; found by `rbees simulate`, docs/decisions.md says what other weights give. */
+const STILL_ANSWERING = 0.25;
 
 export function scoreOf(policy: PolicyName): Score {
   return SCORES[policy];

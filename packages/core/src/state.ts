@@ -54,6 +54,28 @@ export interface Limits {
   readonly prefix_block_tokens: number;
 }
 
+/** Every optional rule off and every bound far away: what replays, benches and tests begin with. */
+export const LIMITS_OFF: Limits = {
+  queue_jobs_max: Number.MAX_SAFE_INTEGER,
+  queue_bytes_max: Number.MAX_SAFE_INTEGER,
+  queue_full: "reject",
+  queue_wait_ms_max: 0,
+  first_token_ms_max: 0,
+  batch_promote_ms: 0,
+  preempt_batch: false,
+  attempts_max: 3,
+  worker_silence_ms_max: Number.MAX_SAFE_INTEGER,
+  retry_backoff_ms: 100,
+  retry_backoff_ms_max: 1000,
+  worker_inhibit_ms: 500,
+  breaker_failures: 5,
+  breaker_open_ms: 2000,
+  breaker_open_ms_max: 60_000,
+  service_ms_guess: 4000,
+  policy: "round-robin",
+  prefix_block_tokens: 64,
+};
+
 export interface JobSpec {
   readonly id: string;
   readonly tenant: string;

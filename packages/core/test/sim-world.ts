@@ -5,7 +5,7 @@
  */
 import { violations } from "../src/invariants.ts";
 import { POLICIES } from "../src/policy.ts";
-import { createState, type JobSpec, type Limits, QUEUE_FULL_RULES, type State, type WorkerSpec } from "../src/state.ts";
+import { createState, type JobSpec, LIMITS_OFF, type Limits, QUEUE_FULL_RULES, type State, type WorkerSpec } from "../src/state.ts";
 import { type AttemptOutcome, type Decision, type Event, step } from "../src/step.ts";
 import { Oracle } from "./sim-oracle.ts";
 import { Random } from "./sim-random.ts";
@@ -14,23 +14,16 @@ import { DONE, type Said } from "./support.ts";
 export type Step = typeof step;
 
 const LIMITS: Limits = {
+  ...LIMITS_OFF,
   queue_jobs_max: 8,
+  queue_bytes_max: 2000,
   attempts_max: 4,
   worker_silence_ms_max: 3000,
-  retry_backoff_ms: 100,
-  retry_backoff_ms_max: 1000,
   worker_inhibit_ms: 300,
-  service_ms_guess: 1000,
-  queue_bytes_max: 2000,
-  queue_full: "reject",
-  queue_wait_ms_max: 0,
-  first_token_ms_max: 0,
-  batch_promote_ms: 0,
-  preempt_batch: false,
   breaker_failures: 3,
   breaker_open_ms: 200,
   breaker_open_ms_max: 2000,
-  policy: "round-robin",
+  service_ms_guess: 1000,
   prefix_block_tokens: 4,
 };
 const BEAT_MS = 1000;

@@ -1,28 +1,14 @@
 /** A core under test: events in, decisions out, and no invariant may break on the way. */
 import assert from "node:assert/strict";
 import { violations } from "../src/invariants.ts";
-import { createState, type JobSpec, type Limits, type State, type WorkerSpec } from "../src/state.ts";
+import { createState, type JobSpec, LIMITS_OFF, type Limits, type State, type WorkerSpec } from "../src/state.ts";
 import { type AttemptOutcome, type Decision, type Event, step } from "../src/step.ts";
 
 export const LIMITS: Limits = {
+  ...LIMITS_OFF,
   queue_jobs_max: 100,
   queue_bytes_max: 1_000_000,
-  queue_full: "reject",
-  queue_wait_ms_max: 0,
-  first_token_ms_max: 0,
-  batch_promote_ms: 0,
-  preempt_batch: false,
-  breaker_failures: 5,
-  breaker_open_ms: 2000,
-  breaker_open_ms_max: 60_000,
-  attempts_max: 3,
   worker_silence_ms_max: 10_000,
-  retry_backoff_ms: 100,
-  retry_backoff_ms_max: 1000,
-  worker_inhibit_ms: 500,
-  service_ms_guess: 4000,
-  policy: "round-robin",
-  prefix_block_tokens: 64,
 };
 
 /** What an event says apart from when. */
