@@ -68,6 +68,7 @@ class Loaded {
       deadline_at_ms: null,
       pin: null,
       prefer: [],
+      fails_if_lost: false,
       avoid: [],
     };
     this.#note(step(this.state, { type: "job.submitted", spec, now_ms: this.#now_ms }));

@@ -45,6 +45,8 @@ export interface JobSpec {
   readonly pin: string | null;
   readonly prefer: readonly string[];
   readonly avoid: readonly string[];
+  /** It ends when its worker is lost after the first token, instead of going on elsewhere. */
+  readonly fails_if_lost: boolean;
 }
 
 export interface Job extends Waiting {

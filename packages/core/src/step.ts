@@ -26,8 +26,8 @@ export type AttemptOutcome =
 
 export type Event = { readonly now_ms: number } & (
   | { type: "job.submitted"; spec: JobSpec }
-  /** A job that was accepted in an earlier life of the orchestrator. */
-  | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number }
+  /** A job that was accepted in an earlier life of the orchestrator; `ran`: when that ended, which lost its attempt. */
+  | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number; ran: boolean }
   | { type: "job.cancelled"; job_id: string }
   | { type: "worker.registered"; spec: WorkerSpec }
   | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean; memory_free_bytes: number | null }
@@ -81,6 +81,11 @@ export function step(state: State, event: Event): Decision[] {
       break;
     case "job.recovered": {
       const job = newJob(event.spec, event.attempt, event.spent);
+      if (event.ran && job.spec.fails_if_lost) {
+        // Nobody knows whether its first token was sent: it may have been.
+        out.push(lostForGood(job, "the orchestrator was restarted"));
+        break;
+      }
       hold(state, job);
       enqueue(state, job);
       drain(state, event.spec.model, event.now_ms, out);
@@ -335,6 +340,11 @@ function retry(
   const ran = outcome.kind === "failed" || (outcome.kind === "lost" && outcome.reached);
   if (worker !== undefined && !ran) worker.inhibited_until_ms = now_ms + limits.worker_inhibit_ms;
   if (outcome.kind !== "refused") job.spent += 1;
+  if (job.spec.fails_if_lost && job.prefilled_at_ms !== null) {
+    state.jobs.delete(job.spec.id);
+    out.push(lostForGood(job, reason));
+    return;
+  }
   if (job.spent >= limits.attempts_max) {
     state.jobs.delete(job.spec.id);
     const code = outcome.kind === "failed" ? outcome.code : "WORKER_LOST";
@@ -354,6 +364,12 @@ function retry(
   job.not_before_ms = now_ms + waits;
   enqueue(state, job);
   out.push({ type: "requeue", job_id: job.spec.id, attempt: job.attempt, spent: job.spent, reason });
+}
+
+/** The end of a job that asked not to go on elsewhere; to submit it again is up to its client. */
+function lostForGood({ spec }: Job, reason: string): Decision {
+  const message = `The answer had begun when its worker was lost, and the job asked to fail then: ${reason}`;
+  return { type: "settle", job_id: spec.id, status: "failed", code: "WORKER_LOST", message, retriable: true };
 }
 
 function register(state: State, spec: WorkerSpec, now_ms: number, out: Decision[]): void {

@@ -72,6 +72,7 @@ export class Core {
       pin: null,
       prefer: [],
       avoid: [],
+      fails_if_lost: false,
       ...more,
     };
   }

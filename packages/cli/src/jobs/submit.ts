@@ -24,6 +24,7 @@ export interface SubmitFlags {
   pin?: string | undefined;
   prefer?: string[] | undefined;
   avoid?: string[] | undefined;
+  onWorkerLost?: string | undefined;
   metadata?: Record<string, string> | undefined;
   detach?: boolean | undefined;
 }
@@ -60,6 +61,7 @@ async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
     priority: flags.priority,
     deadline_ms: flags.deadlineMs,
     placement: placement === undefined ? undefined : { pin: flags.pin, prefer: flags.prefer, avoid: flags.avoid },
+    on_worker_lost: flags.onWorkerLost,
     metadata: flags.metadata,
   });
   if (!parsed.success) throw invalidRequest(fieldProblems(parsed.error), "job");
