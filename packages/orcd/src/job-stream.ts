@@ -116,8 +116,15 @@ export class JobStream {
 
   /** The data of the events after `id`, each a line of JSON; at most `bytes_max` bytes of events (but at least one), and the last one's id. */
   lines(id: number, bytes_max: number): { json: string; last_id: number } {
-    const { latin1, last_id } = this.log.read(id, bytes_max);
-    return { json: utf8Of(latin1.replace(/^id: \d+\nevent: \w+\ndata: (.*)\n\n/gm, "$1\n")), last_id };
+    let json = "";
+    let last_id = id;
+    for (let left = bytes_max; last_id < this.last_id && (left > 0 || last_id === id); ) {
+      const read = this.log.read(last_id, Math.min(left, CATCH_UP_BYTES));
+      json += utf8Of(read.latin1.replace(/^id: \d+\nevent: \w+\ndata: (.*)\n\n/gm, "$1\n"));
+      left -= read.latin1.length;
+      last_id = read.last_id;
+    }
+    return { json, last_id };
   }
 
   /** What a reader who has seen the event `id`, of this life or an earlier one, has seen of this stream: up to that event. */
