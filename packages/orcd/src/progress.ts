@@ -25,10 +25,12 @@ export function hasProgress({ kept_id, lives }: ActiveJob): boolean {
 
 /** How many events each of the `lives` before this one had on disk when it ended. */
 export function keptEvents(rows: readonly ProgressTable[], lives: number): number[] {
-  return Array.from({ length: lives }, (_, life) => {
-    const then = rows.filter((row) => row.life <= life);
-    return then.reduce((count, { events }) => count + linesOf(events).length, QUEUED_EVENTS);
-  });
+  const kept = new Array<number>(lives).fill(QUEUED_EVENTS);
+  for (const { life, events } of rows) {
+    const more = linesOf(events).length;
+    for (let later = life; later < lives; later += 1) kept[later] = (kept[later] as number) + more;
+  }
+  return kept;
 }
 
 /** Puts what is on disk into the stream of a job that has just been recovered. */
