@@ -82,6 +82,7 @@ class Loaded {
       deadline_at_ms: null,
       pin: null,
       prefer: [],
+      fails_if_lost: false,
       avoid: [],
       labels: {},
     };

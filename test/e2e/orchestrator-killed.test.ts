@@ -21,7 +21,8 @@ test("kill -9 of the orchestrator with ten jobs queued and two running: none is 
   await eventually(async () => {
     const { tasks } = await getJson(`${first.url}/v2/tasks`);
     const running = tasks.filter(({ status }: Json) => status === "running").length;
-    return running === 2 && (await getJson(`${first.url}/v2/tasks/${ids[0]}`)).text !== "";
+    const shown = await getJson(`${first.url}/v2/tasks/${ids[0]}`);
+    return running === 2 && shown.status === "running" && shown.text !== "";
   });
   await first.kill("SIGKILL");
 

@@ -29,7 +29,8 @@ test("submit streams the answer to stdout and one line of summary to stderr", as
 test("submit sends every flag as the field it stands for", async (t) => {
   const { at, rbees, orchestrator } = await setUp(t, GOOD);
   const flags = "--max-tokens 7 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 3 --stop a --stop b,c --priority batch";
-  const more = "--deadline-ms 5000 --pin w1 --avoid w2 --avoid w3 --label disk=fast --raw --metadata team=blue,n=1 --metadata x=y=z";
+  const more =
+    "--deadline-ms 5000 --pin w1 --avoid w2 --avoid w3 --label disk=fast --raw --on-worker-lost fail --metadata team=blue,n=1 --metadata x=y=z";
   const { exit } = await rbees.run([...SUBMIT, ...at, ...flags.split(" "), ...more.split(" ")]);
   assert.equal(exit, 0);
   assert.deepEqual(orchestrator.submitted[0], {
@@ -47,6 +48,7 @@ test("submit sends every flag as the field it stands for", async (t) => {
     deadline_ms: 5000,
     placement: { pin: "w1", prefer: [], avoid: ["w2", "w3"], labels: { disk: "fast" } },
     on_disconnect: "continue",
+    on_worker_lost: "fail",
     stream: false,
     metadata: { team: "blue", n: "1", x: "y=z" },
   });
@@ -144,7 +146,7 @@ test("an answer that begins again does so on a line of its own, and stderr says 
     queued(),
     started,
     token("old"),
-    { type: "restarted", reason: "the worker was lost" },
+    { type: "restarted", reason: "the worker was lost", from: 0 },
     token("new"),
     end,
   ];
@@ -152,6 +154,21 @@ test("an answer that begins again does so on a line of its own, and stderr says 
   const { out, err } = await rbees.run([...SUBMIT, ...at]);
   assert.equal(out, "old\nnew\n");
   assert.match(err, /The answer begins again: the worker was lost/);
+});
+
+test("what is made again after a restart is not printed again, as long as it comes out the same", async (t) => {
+  const taken_back = (from: number): Script["events"] => [{ type: "restarted", reason: "the orchestrator was restarted", from }];
+  const start = [queued(), started, token("a"), token("b", 1), token("c", 2), token("d", 3)];
+  const same = await setUp(t, {
+    events: [...start, ...taken_back(2), token("c", 2), ...taken_back(1), token("bcd", 1), token("e", 4), end],
+  });
+  const { out, err } = await same.rbees.run([...SUBMIT, ...same.at]);
+  assert.equal(out, "abcde\n");
+  assert.doesNotMatch(err, /begins again/);
+  const other = await setUp(t, { events: [...start, ...taken_back(2), token("c", 2), token("x", 3), end] });
+  assert.equal((await other.rbees.run([...SUBMIT, ...other.at])).out, "abcd\nabcx\n");
+  const shorter = await setUp(t, { events: [...start, ...taken_back(2), end] });
+  assert.equal((await shorter.rbees.run([...SUBMIT, ...shorter.at])).out, "abcd\nab\n");
 });
 
 test("follow of a job whose events are gone prints the stored text and ends as the job did", async (t) => {

@@ -42,8 +42,11 @@ export const Migrated = z.object({
   worker_id: z.string(),
   reason: z.string(),
 });
-/** The answer begins again at `i` = 0: what was read before belongs to a lost attempt whose tokens are not known any more. */
-export const Restarted = z.object({ type: z.literal("restarted"), reason: z.string() });
+/**
+ * The answer goes on at token `from`: whoever has read tokens with `i` ≥ `from` forgets them, since they are made again and may
+ * come out otherwise. With 0 the answer begins anew. Where it goes on with all its tokens there is only `migrated`.
+ */
+export const Restarted = z.object({ type: z.literal("restarted"), reason: z.string(), from: z.int().nonnegative() });
 export const End = z.object({
   type: z.literal("end"),
   stop_reason: StopReason,

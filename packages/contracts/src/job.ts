@@ -9,6 +9,9 @@ export const JOB_STATUSES = ["queued", "running", "succeeded", "failed", "cancel
 export const JobStatus = z.enum(JOB_STATUSES);
 export type JobStatus = z.infer<typeof JobStatus>;
 
+/** What becomes of a job when its worker, or the orchestrator, is lost after the first token. */
+export const WORKER_LOST_RULES = ["continue", "restart", "fail"] as const;
+
 export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE"] as const;
 export const StopReason = z.enum(STOP_REASONS);
 export type StopReason = z.infer<typeof StopReason>;
@@ -73,6 +76,12 @@ export const SubmitJob = z
       .enum(["continue", "cancel"])
       .default("continue")
       .describe("What becomes of the job when the connection that submitted it with stream:true breaks"),
+    on_worker_lost: z
+      .enum(WORKER_LOST_RULES)
+      .default("continue")
+      .describe(
+        "When the worker is lost after the first token: continue after the tokens that were sent, restart the answer from its beginning, or fail with WORKER_LOST",
+      ),
     stream: z.boolean().default(false).describe("Answer with the event stream on the same connection"),
     metadata: z.record(z.string().max(64), z.string().max(512)).default({}),
   })

@@ -25,6 +25,7 @@ test("a job needs a model and a prompt; everything else has the contract's defau
     stop: [],
     priority: "interactive",
     on_disconnect: "continue",
+    on_worker_lost: "continue",
     stream: false,
     metadata: {},
   });

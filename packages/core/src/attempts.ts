@@ -90,6 +90,11 @@ export function retry(
     job.spent += 1;
     if (worker !== undefined && outcome.kind !== "aborted") noteFailure(worker, limits, now_ms);
   }
+  if (job.spec.fails_if_lost && job.begun && (outcome.kind === "lost" || outcome.kind === "failed")) {
+    state.jobs.delete(job.spec.id);
+    out.push(lostForGood(job, reason));
+    return;
+  }
   if (job.spent >= limits.attempts_max) {
     state.jobs.delete(job.spec.id);
     const code = outcome.kind === "failed" ? outcome.code : "WORKER_LOST";
@@ -109,4 +114,10 @@ export function retry(
   job.not_before_ms = now_ms + waits;
   enqueue(state, job);
   out.push({ type: "requeue", job_id: job.spec.id, attempt: job.attempt, spent: job.spent, reason });
+}
+
+/** The end of a job that asked not to go on elsewhere; to submit it again is up to its client. */
+export function lostForGood({ spec }: Job, reason: string): Decision {
+  const message = `The answer had begun when its worker was lost, and the job asked to fail then: ${reason}`;
+  return { type: "settle", job_id: spec.id, status: "failed", code: "WORKER_LOST", message, retriable: true };
 }

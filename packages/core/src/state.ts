@@ -97,6 +97,8 @@ export interface JobSpec {
   readonly avoid: readonly string[];
   /** Labels that its worker must have. */
   readonly labels: Readonly<Record<string, string>>;
+  /** It ends when its worker is lost after the first token, instead of going on elsewhere. */
+  readonly fails_if_lost: boolean;
 }
 
 /** How the worker was chosen. */

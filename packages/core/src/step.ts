@@ -4,7 +4,7 @@
  * state it is given, and the shell is that state's only holder.
  */
 import { objection, queueFull, type Refusal, type RefusalCode } from "./admission.ts";
-import { attemptEnded, attemptPrefilled, end } from "./attempts.ts";
+import { attemptEnded, attemptPrefilled, end, lostForGood } from "./attempts.ts";
 import { dispatch, drain } from "./drain.ts";
 import { etaMs } from "./estimate.ts";
 import { place } from "./place.ts";
@@ -26,8 +26,8 @@ export type AttemptOutcome =
 
 export type Event = { readonly now_ms: number } & (
   | { type: "job.submitted"; spec: JobSpec }
-  /** A job that was accepted in an earlier life of the orchestrator. */
-  | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number }
+  /** A job that was accepted in an earlier life of the orchestrator; `ran`: when that ended, which lost its attempt. */
+  | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number; ran: boolean }
   | { type: "job.cancelled"; job_id: string }
   | { type: "worker.registered"; spec: WorkerSpec }
   | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean; memory_free_bytes: number | null }
@@ -66,6 +66,11 @@ export function step(state: State, event: Event): Decision[] {
       break;
     case "job.recovered": {
       const job = newJob(event.spec, event.attempt, event.spent);
+      if (event.ran && job.spec.fails_if_lost) {
+        // Nobody knows whether its first token was sent: it may have been.
+        out.push(lostForGood(job, "the orchestrator was restarted"));
+        break;
+      }
       hold(state, job);
       enqueue(state, job);
       drain(state, event.spec.model, event.now_ms, out);

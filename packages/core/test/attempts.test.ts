@@ -42,6 +42,37 @@ test("a job fails after attempts_max attempts were lost, with WORKER_LOST and a 
   assert.match(settle.message ?? "", /3 attempts failed; the last: the connection broke/);
 });
 
+test("a job that fails if lost does so after its first token, whatever ended the attempt; before that it is retried", () => {
+  for (const outcome of [LOST, FAILED]) {
+    const core = new Core();
+    core.worker("w1");
+    core.submit("a", { fails_if_lost: true });
+    assert.equal(the(core.ends("a", outcome), "requeue").attempt, 1);
+    core.after(100);
+    core.send({ type: "attempt.prefilled", job_id: "a", attempt: 2, worker_id: "w1" });
+    const settle = the(core.ends("a", outcome), "settle");
+    assert.deepEqual([settle.status, settle.code, settle.retriable], ["failed", "WORKER_LOST", true]);
+    assert.deepEqual([core.state.jobs.size, core.running("w1")], [0, []]);
+  }
+});
+
+test("a job that fails if lost does so when its worker is taken away, too", () => {
+  const core = new Core();
+  core.worker("w1");
+  core.submit("a", { fails_if_lost: true });
+  core.send({ type: "attempt.prefilled", job_id: "a", attempt: 1, worker_id: "w1" });
+  assert.equal(the(core.send({ type: "worker.left", worker_id: "w1", epoch: null }), "settle").code, "WORKER_LOST");
+});
+
+test("a job that fails if lost and ran when the orchestrator ended fails at its start; one that waited does not", () => {
+  const core = new Core();
+  const recovered = (id: string, ran: boolean) =>
+    core.send({ type: "job.recovered", spec: core.spec(id, { fails_if_lost: true }), attempt: 1, spent: 0, ran });
+  assert.equal(the(recovered("ran", true), "settle").code, "WORKER_LOST");
+  assert.deepEqual(recovered("waited", false), []);
+  assert.deepEqual(dispatched(core.worker("w1")), ["waited→w1"]);
+});
+
 test("retriable failures count like losses, and the last one's code is the job's", () => {
   const core = new Core({ attempts_max: 2 });
   core.worker("w1");
@@ -250,7 +281,7 @@ test("once halted nothing is dispatched any more, but what runs still ends prope
 
 test("a recovered job goes on counting where the earlier life stopped", () => {
   const core = new Core({ attempts_max: 3 });
-  core.send({ type: "job.recovered", spec: core.spec("a"), attempt: 4, spent: 2 });
+  core.send({ type: "job.recovered", spec: core.spec("a"), attempt: 4, spent: 2, ran: true });
   assert.deepEqual(
     only(core.worker("w1"), "dispatch").map(({ attempt }) => attempt),
     [5],
@@ -261,7 +292,7 @@ test("a recovered job goes on counting where the earlier life stopped", () => {
 
 test("recovered jobs that had run before come before those that had only waited", () => {
   const core = new Core();
-  core.send({ type: "job.recovered", spec: core.spec("waited"), attempt: 0, spent: 0 });
-  core.send({ type: "job.recovered", spec: core.spec("ran"), attempt: 1, spent: 0 });
+  core.send({ type: "job.recovered", spec: core.spec("waited"), attempt: 0, spent: 0, ran: false });
+  core.send({ type: "job.recovered", spec: core.spec("ran"), attempt: 1, spent: 0, ran: true });
   assert.deepEqual(dispatched(core.worker("w1")), ["ran→w1"]);
 });

@@ -12,6 +12,10 @@ export interface Row {
   status: "queued" | "running" | "ended";
   attempt: number;
   spent: number;
+  /** The first token of the last attempt was heard of. */
+  began: boolean;
+  /** An attempt that went on with the answer, or began it, was lost. */
+  lost: boolean;
 }
 
 interface KnownWorker {
@@ -45,6 +49,12 @@ export class Oracle {
     const fenced = event.type === "attempt.ended" && (current?.attempt !== event.attempt || current.worker_id !== event.worker_id);
     this.#hear(event, decisions);
     for (const decision of decisions) this.#check(decision, event, fenced);
+    if (event.type === "job.recovered" && event.ran && event.spec.fails_if_lost) {
+      this.#must(
+        this.rows.get(event.spec.id)?.status === "ended",
+        `the recovery of ${event.spec.id}, which fails if lost, decided nothing`,
+      );
+    }
     if (event.type === "job.submitted") {
       this.#oneAnswer(event.spec.id, decisions);
       const moved_aside = decisions.filter(({ type }) => type === "requeue").length;
@@ -73,9 +83,9 @@ export class Oracle {
     return [...open.filter(({ status }) => status === "running"), ...open.filter(({ status }) => status === "queued")];
   }
 
-  /** The rows after a restart: nothing runs any more. */
+  /** The rows after a restart: nothing runs any more. What fails by it is as it was until that is written down. */
   recovered(row: Row): void {
-    row.status = "queued";
+    if (!row.spec.fails_if_lost) row.status = "queued";
   }
 
   #waiting(): number {
@@ -105,6 +115,12 @@ export class Oracle {
     if (event.type === "attempt.ended") this.#workers.get(event.worker_id)?.ledger.delete(attemptKey(event.job_id, event.attempt));
     if (event.type === "job.cancelled") this.#cancelled.add(event.job_id);
     if (event.type === "halted") this.#halted = true;
+    if (event.type === "attempt.prefilled") {
+      const { job_id, attempt, worker_id } = event;
+      const current = this.#current.get(job_id);
+      const row = this.rows.get(job_id);
+      if (row !== undefined && current?.attempt === attempt && current.worker_id === worker_id) row.began = true;
+    }
   }
 
   #check(decision: Decision, event: Event, fenced: boolean): void {
@@ -116,7 +132,7 @@ export class Oracle {
         );
         if (event.type !== "job.submitted") return;
         this.#must(!this.rows.has(decision.job_id), `job ${decision.job_id} was accepted twice`);
-        this.rows.set(decision.job_id, { spec: event.spec, status: "queued", attempt: 0, spent: 0 });
+        this.rows.set(decision.job_id, { spec: event.spec, status: "queued", attempt: 0, spent: 0, began: false, lost: false });
         return;
       case "refuse":
         this.#must(!this.rows.has(decision.job_id), `job ${decision.job_id} was refused after it was accepted`);
@@ -147,6 +163,8 @@ export class Oracle {
           this.#must(this.#limits.preempt_batch && row.spec.priority === "batch", `${decision.job_id} was moved aside`);
           this.#must(decision.spent === row.spent, `${decision.job_id} was charged for being moved aside`);
         }
+        const nothing_ran = event.type === "attempt.ended" && (event.outcome.kind === "refused" || event.outcome.kind === "aborted");
+        if (row.began && !moved_aside && !nothing_ran) row.lost = true;
         this.#current.delete(decision.job_id);
         row.status = "queued";
         row.spent = decision.spent;
@@ -181,6 +199,7 @@ export class Oracle {
     this.#must(!this.#current.has(job_id), `two attempts of ${job_id} are current at once`);
     this.#must(attempt === row.attempt + 1, `attempt ${attempt} of ${job_id} follows attempt ${row.attempt}`);
     this.#must(row.spent < this.#limits.attempts_max, `${to} although its attempts are spent`);
+    this.#must(!(spec.fails_if_lost && row.lost), `${to} although its answer was lost elsewhere`);
     if (worker === undefined) return this.#must(false, `${to}, which is not registered`);
     this.#must(worker.spec.model === spec.model, `${to}, which serves another model`);
     this.#must(!worker.draining, `${to}, which is draining`);
@@ -195,6 +214,7 @@ export class Oracle {
     this.#must(worker.ledger.size <= worker.spec.slots, `${worker_id} has ${worker.ledger.size} attempts in ${worker.spec.slots} slots`);
     this.#current.set(job_id, { attempt, worker_id });
     row.attempt = attempt;
+    row.began = false;
     row.status = "running";
   }
 

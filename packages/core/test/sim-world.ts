@@ -175,8 +175,9 @@ export class World {
     const life = this.crashes;
     for (const row of this.oracle.unfinished()) {
       const { spec, attempt, spent } = row;
+      const ran = row.status === "running";
       this.oracle.recovered(row);
-      this.#send({ type: "job.recovered", spec, attempt, spent });
+      this.#send({ type: "job.recovered", spec, attempt, spent, ran });
       // It crashed in the middle of its recovery, and has done it again since.
       if (this.crashes !== life) return;
     }
@@ -297,6 +298,7 @@ export class World {
       pin,
       prefer: random.chance(0.2) ? [random.pick(this.#workers).id] : [],
       avoid,
+      fails_if_lost: random.chance(0.2),
     };
     this.#send({ type: "job.submitted", spec });
     if (random.chance(0.2)) this.#in(random.from(0, 3000), () => this.#send({ type: "job.cancelled", job_id: id }));

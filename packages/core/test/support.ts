@@ -72,6 +72,7 @@ export class Core {
       prefer: [],
       avoid: [],
       labels: {},
+      fails_if_lost: false,
       ...more,
     };
   }

@@ -1,6 +1,7 @@
 /** A job that has not ended, as the shell holds it: the request, its stream, what its attempts reported. */
-import type { EndEvent } from "@rbees/contracts/events";
+import type { EndEvent, TokenEvent } from "@rbees/contracts/events";
 import type { SubmitJob } from "@rbees/contracts/job";
+import { eventIdBase } from "./event-id.ts";
 import type { JobStream } from "./job-stream.ts";
 
 export interface ActiveJob {
@@ -17,32 +18,31 @@ export interface ActiveJob {
   end: EndEvent | undefined;
   /** Why the last attempt was lost; the reason in the `migrated` event. */
   moved_because: string;
-  /** The text was sent by an attempt whose tokens are not known any more: the next attempt begins anew. */
-  begins_anew: boolean;
+  /** Of the model whose tokens the client has been sent, if the worker that made them said. */
+  model_digest: string | undefined;
+  /** The last of its events that is on disk, or need not be. */
+  kept_id: number;
 }
 
-/** Event ids of a life begin here: they rise from one life of the orchestrator to the next. */
-export function eventIdBase(lives: number): number {
-  return lives * 1_000_000;
+/** The token events that make up the answer so far: without those that were taken back. */
+function answerOf(job: ActiveJob): TokenEvent[] {
+  const answer: TokenEvent[] = [];
+  for (const event of job.stream.events(["token", "restarted"])) {
+    if (event.type === "token") answer.push(event);
+    else while (answer.length > 0 && (answer.at(-1) as TokenEvent).i >= event.from) answer.pop();
+  }
+  return answer;
 }
 
 /** The tokens the client has been sent, or undefined when the stream does not hold all of them any more. */
 export function sentTokens(job: ActiveJob): number[] | undefined {
   if (job.stream.first_id > eventIdBase(job.lives) + 1) return undefined;
-  let tokens: number[] = [];
-  for (const event of job.stream.events(["token", "restarted"])) {
-    if (event.type === "restarted") tokens = [];
-    else tokens.push(...(event["ids"] as number[]));
-  }
-  return tokens;
+  return answerOf(job).flatMap(({ ids }) => ids);
 }
 
 /** The answer so far. */
 export function textSoFar(job: ActiveJob): string {
   let text = "";
-  for (const event of job.stream.events(["token", "restarted"])) {
-    if (event.type === "restarted") text = "";
-    else text += event["t"] as string;
-  }
+  for (const { t } of answerOf(job)) text += t;
   return text;
 }

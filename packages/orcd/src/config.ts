@@ -35,6 +35,7 @@ export const settings = {
   replay_bytes_per_job_max: number({ default: 16_777_216, min: 65_536, help: "Event bytes kept per job for readers who resume" }),
   replay_bytes_total_max: number({ default: 268_435_456, min: 1_048_576, help: "Event bytes kept over all ended jobs" }),
   replay_after_end_ms: number({ default: 120_000, help: "How long an ended job's events can be read again" }),
+  progress_flush_ms: number({ default: 1000, help: "How often what running jobs have got is written to disk; 0: never" }),
   reader_stall_ms_max: number({ default: 30_000, min: 100, help: "A reader that takes nothing for this long is cut off (lagged)" }),
   readers_per_job_max: number({ default: 64, min: 1, help: "Readers of one job's events at once" }),
   ping_ms: number({ default: 15_000, min: 50, help: "A silent event stream gets a comment this often" }),

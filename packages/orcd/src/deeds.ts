@@ -17,6 +17,8 @@ export interface DeedPorts {
   readonly metrics: OrcdMetrics;
   readonly log: Log;
   readonly attemptPrefilled: (job_id: string, attempt: number, worker_id: string) => void;
+  /** Notes in the audit trail what became of a job whose attempt was lost. */
+  readonly audit: (kind: string, fields: Readonly<Record<string, string | number>>) => void;
   readonly attemptEnded: (job_id: string, attempt: number, worker_id: string, outcome: AttemptOutcome) => void;
 }
 
@@ -89,7 +91,7 @@ export class Deeds {
     metrics.connections.inc({ worker_id });
     if (job === undefined || link === undefined) return ended({ kind: "lost", reason: "the worker left", reached: false });
     job.attempt = attempt;
-    const tokens = this.#continueFrom(job);
+    const tokens = this.#continueFrom(job, workers.modelDigest(worker_id));
     const { request } = job;
     const { prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop } = request;
     const continue_from = tokens.length > 0 ? { tokens } : undefined;
@@ -110,12 +112,12 @@ export class Deeds {
         }
         job.stream.appendBlock(block);
       },
-      onStarted() {
-        job.stream.append(
-          tokens.length > 0
-            ? { type: "migrated", attempt, worker_id, reason: job.moved_because }
-            : { type: "started", job_id, attempt, worker_id, model: request.model },
-        );
+      onStarted: () => {
+        if (tokens.length === 0) return job.stream.append({ type: "started", job_id, attempt, worker_id, model: request.model });
+        const reason = job.moved_because;
+        job.stream.append({ type: "migrated", attempt, worker_id, reason });
+        metrics.migrated.inc({ outcome: "continued" });
+        this.#ports.audit("job.migrated", { job_id, attempt, worker_id, reason, continued_tokens: tokens.length });
       },
       onEvent(event) {
         if (event.type === "end") job.end = event;
@@ -126,15 +128,21 @@ export class Deeds {
     if (!over) this.#running.set(attemptName(job_id, attempt), abort);
   }
 
-  /** The tokens the next attempt continues after; none when it begins from the start. */
-  #continueFrom(job: ActiveJob): number[] {
-    if (job.attempt === 1) return [];
-    const tokens = job.begins_anew ? undefined : sentTokens(job);
-    if (tokens !== undefined) return tokens;
-    const reason = job.begins_anew ? "the orchestrator was restarted" : "more was sent than is kept for replay";
-    job.stream.append({ type: "restarted", reason });
-    job.begins_anew = false;
-    return [];
+  /** The tokens that the next attempt continues after; none when it begins from the start. `digest`: of its worker's model. */
+  #continueFrom(job: ActiveJob, digest: string | undefined): number[] {
+    const sent = job.attempt === 1 ? [] : sentTokens(job);
+    const why = whyAnew(job, sent, digest);
+    if (why !== undefined) this.beginAnew(job, why);
+    const tokens = why === undefined && sent !== undefined ? sent : [];
+    job.model_digest = tokens.length === 0 ? digest : (job.model_digest ?? digest);
+    return tokens;
+  }
+
+  /** Takes back what was sent: the next attempt makes the answer from its first token. */
+  beginAnew(job: ActiveJob, reason: string): void {
+    job.stream.append({ type: "restarted", reason, from: 0 });
+    this.#ports.metrics.migrated.inc({ outcome: "restarted" });
+    this.#ports.audit("job.restarted", { job_id: job.id, attempt: job.attempt, reason });
   }
 
   #settle({ job_id, status, code, message, retriable }: Extract<Decision, { type: "settle" }>): void {
@@ -161,6 +169,17 @@ export class Deeds {
 /** What a waiting job is told of its wait. */
 export function queuedEvent(job_id: string, position: number, eta_ms: number | undefined): QueuedEvent {
   return { type: "queued", job_id, position, ...(eta_ms === undefined ? {} : { eta_ms }) };
+}
+
+/** Why the answer can't go on after the tokens that were sent, or must not; undefined when it does, or none were. */
+function whyAnew({ request, moved_because, model_digest }: ActiveJob, sent: number[] | undefined, digest: string | undefined) {
+  if (sent === undefined) return "more was sent than is kept for replay";
+  if (sent.length === 0) return undefined;
+  if (request.on_worker_lost === "restart") return moved_because;
+  // Its tokens may be other ones, and its probabilities are: what came out would be no answer of either.
+  if (digest !== undefined && model_digest !== undefined && digest !== model_digest)
+    return "the next worker has another build of the model";
+  return undefined;
 }
 
 function attemptName(job_id: string, attempt: number): string {

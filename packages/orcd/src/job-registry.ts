@@ -2,8 +2,10 @@
 import { performance } from "node:perf_hooks";
 import { LiveMap } from "@rbees/core/live-map";
 import { LiveSet } from "@rbees/kit/live-set";
-import { type ActiveJob, eventIdBase } from "./active-job.ts";
+import type { ActiveJob } from "./active-job.ts";
+import { eventIdBase } from "./event-id.ts";
 import { JobStream, type Reading, type StreamLimits } from "./job-stream.ts";
+import { beforeProgress } from "./progress.ts";
 import { ReplayLog, SlabPool } from "./replay-log.ts";
 
 export interface RegistryLimits extends StreamLimits {
@@ -11,6 +13,10 @@ export interface RegistryLimits extends StreamLimits {
   replay_bytes_total_max: number;
   replay_after_end_ms: number;
 }
+
+type NewJob = Pick<ActiveJob, "id" | "request" | "correlation_id" | "submitted_at_ms" | "attempt" | "first_token_at_ms">;
+
+const NO_LIVES: readonly number[] = [];
 
 export class JobRegistry {
   readonly #limits: RegistryLimits;
@@ -25,16 +31,24 @@ export class JobRegistry {
     this.#pool = new SlabPool(Math.min(limits.replay_bytes_total_max, 33_554_432));
   }
 
-  add(job: Omit<ActiveJob, "stream" | "first_token_at_ms" | "end" | "moved_because">): ActiveJob {
-    const log = new ReplayLog(this.#pool, this.#limits.replay_bytes_per_job_max, eventIdBase(job.lives));
+  /** `kept`: how many events each earlier life of the job had on disk when it ended; none for a new job. */
+  add(job: NewJob, kept: readonly number[] = NO_LIVES): ActiveJob {
+    const lives = kept.length;
+    const log = new ReplayLog(this.#pool, this.#limits.replay_bytes_per_job_max, eventIdBase(lives), kept);
     const stream = new JobStream(log, this.#limits, this.#reading);
-    const active: ActiveJob = { ...job, stream, first_token_at_ms: null, end: undefined, moved_because: "" };
+    const kept_id = beforeProgress(lives);
+    const active: ActiveJob = { ...job, lives, stream, end: undefined, moved_because: "", model_digest: undefined, kept_id };
     this.#active.set(job.id, active);
     return active;
   }
 
   get(id: string): ActiveJob | undefined {
     return this.#active.get(id);
+  }
+
+  /** Those that have not ended. */
+  active(): Iterable<ActiveJob> {
+    return this.#active.values();
   }
 
   /** The stream of a job that runs or ended a short while ago. */

@@ -8,6 +8,7 @@ import type { JobEvent } from "@rbees/contracts/events";
 import { encodeEvent } from "@rbees/contracts/sse";
 import type { EventStream } from "@rbees/kit/event-stream";
 import type { LiveSet } from "@rbees/kit/live-set";
+import { seenId } from "./event-id.ts";
 import type { ReplayLog } from "./replay-log.ts";
 
 /** How much of the log a reader who catches up is given at a time. */
@@ -100,9 +101,9 @@ export class JobStream {
   }
 
   /** All events of these types since the log began, decoded: for the stored text, for continuation, never while tokens flow. */
-  events<T extends JobEvent["type"]>(types: readonly T[]): { type: T; [key: string]: unknown }[] {
+  events<T extends JobEvent["type"]>(types: readonly T[]): Extract<JobEvent, { type: T }>[] {
     const { latin1 } = this.log.read(this.first_id - 1, Number.POSITIVE_INFINITY);
-    const events: { type: T; [key: string]: unknown }[] = [];
+    const events: Extract<JobEvent, { type: T }>[] = [];
     for (const block of latin1.split("\n\n")) {
       // Each block is `id: …`, `event: …` and `data: …`, in this order.
       const name = block.indexOf("\nevent: ") + 8;
@@ -111,6 +112,24 @@ export class JobStream {
       events.push(JSON.parse(utf8Of(block.slice(end + "\ndata: ".length))));
     }
     return events;
+  }
+
+  /** The data of the events after `id`, each a line of JSON; at most `bytes_max` bytes of events (but at least one), and the last one's id. */
+  lines(id: number, bytes_max: number): { json: string; last_id: number } {
+    let json = "";
+    let last_id = id;
+    for (let left = bytes_max; last_id < this.last_id && (left > 0 || last_id === id); ) {
+      const read = this.log.read(last_id, Math.min(left, CATCH_UP_BYTES));
+      json += utf8Of(read.latin1.replace(/^id: \d+\nevent: \w+\ndata: (.*)\n\n/gm, "$1\n"));
+      left -= read.latin1.length;
+      last_id = read.last_id;
+    }
+    return { json, last_id };
+  }
+
+  /** What a reader who has seen the event `id`, of this life or an earlier one, has seen of this stream: up to that event. */
+  seen(id: number): number {
+    return seenId(id, this.log.kept);
   }
 
   /** Adds a reader who has seen everything up to `after_id`. */

@@ -17,6 +17,12 @@ export class OrcdMetrics {
     labelNames: ["worker_id", "outcome"],
     registers: [this.registry],
   });
+  readonly migrated = new Counter({
+    name: "orchd_tasks_migrated_total",
+    help: "Later attempts at an answer that had begun, by outcome: continued after the tokens sent, or restarted from the beginning",
+    labelNames: ["outcome"],
+    registers: [this.registry],
+  });
   readonly ended = new Counter({
     name: "orchd_tasks_ended_total",
     help: "Jobs that ended, by status",

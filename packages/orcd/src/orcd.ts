@@ -7,6 +7,7 @@ import { createState } from "@rbees/core/state";
 import { serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
 import { isLoopback } from "@rbees/kit/network";
+import { sentTokens } from "./active-job.ts";
 import { jobHandlers, jobSpec } from "./api/jobs.ts";
 import { systemHandlers } from "./api/system.ts";
 import { workerHandlers } from "./api/workers.ts";
@@ -15,9 +16,10 @@ import { Deeds } from "./deeds.ts";
 import { JobRegistry } from "./job-registry.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
+import { keptEvents, ProgressFlush, restore } from "./progress.ts";
 import { QueueNews } from "./queue-news.ts";
 import { openStore } from "./store/open.ts";
-import type { Store } from "./store/port.ts";
+import type { Recovered, Store } from "./store/port.ts";
 import { WorkerDirectory } from "./worker-directory.ts";
 
 export interface Orcd {
@@ -59,12 +61,13 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     metrics,
     log,
     attemptPrefilled: (job_id, attempt, worker_id) => void loop.send({ type: "attempt.prefilled", job_id, attempt, worker_id }),
+    audit: (kind, fields) => void note(store, kind, fields).catch(fatal),
     attemptEnded: (job_id, attempt, worker_id, outcome) =>
       void loop.send({ type: "attempt.ended", job_id, attempt, worker_id, outcome }).done.catch(() => {}),
   });
   metrics.watchQueue(loop.state);
   await note(store, "orchestrator.started", { recovered_jobs: recovered.jobs.length });
-  await recoverJobs(recovered.jobs, jobs, loop);
+  await recoverJobs(recovered, { jobs, loop, deeds });
 
   let stopping = false;
   const served = await serve(
@@ -82,6 +85,9 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     jobs.sweep();
     void loop.send({ type: "tick" }).done.catch(() => {});
   }, config.tick_ms);
+  const progress = new ProgressFlush({ jobs, store, isEnding: (id) => !loop.state.jobs.has(id) });
+  const flushes =
+    config.progress_flush_ms === 0 ? undefined : setInterval(() => void progress.flush().catch(fatal), config.progress_flush_ms);
   log.info({ url: served.url, data_dir, recovered_jobs: recovered.jobs.length }, "ready");
 
   let stopped: Promise<void> | undefined;
@@ -91,9 +97,12 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     await until(() => deeds.running === 0, config.drain_ms, config.tick_ms);
     clearInterval(ticks);
     clearInterval(telling);
+    clearInterval(flushes);
     loop.close();
     deeds.abortAll();
     await served.close(200);
+    // Nothing is sent any more: what is left over goes on exactly there at the next start.
+    while (flushes !== undefined && (await progress.flush()));
     await note(store, "orchestrator.stopped", {});
     workers.close();
     await store.close();
@@ -108,15 +117,28 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
   };
 }
 
-/** Jobs of an earlier life: those that ran begin anew, since nobody knows how far their text got. */
-async function recoverJobs(rows: Awaited<ReturnType<Store["recover"]>>["jobs"], jobs: JobRegistry, loop: Loop): Promise<void> {
+const RESTARTED = "the orchestrator was restarted";
+
+/** Jobs of an earlier life: those that had begun go on after what is on disk, and whoever had read more is told so. */
+async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, deeds }: { jobs: JobRegistry; loop: Loop; deeds: Deeds }) {
+  const progressOf = Map.groupBy(progress, ({ job_id }) => job_id);
   for (const row of rows) {
-    const request = JSON.parse(row.request) as SubmitJob & { seed: number };
-    const { id, correlation_id, submitted_at_ms, attempt, spent, lives } = row;
-    const job = jobs.add({ id, request, correlation_id, submitted_at_ms, lives, attempt, begins_anew: attempt > 0 });
-    job.moved_because = "the orchestrator was restarted";
-    await loop.send({ type: "job.recovered", spec: jobSpec(id, request, submitted_at_ms, loop.state.limits), attempt, spent }).done;
+    // A request from before there was the choice.
+    const request: SubmitJob & { seed: number } = { on_worker_lost: "continue", ...JSON.parse(row.request) };
+    const { id, correlation_id, submitted_at_ms, first_token_at_ms, attempt, spent } = row;
+    const kept = progressOf.get(id) ?? [];
+    const job = jobs.add({ id, request, correlation_id, submitted_at_ms, attempt, first_token_at_ms }, keptEvents(kept, row.lives));
+    job.moved_because = RESTARTED;
     job.stream.append({ type: "queued", job_id: id, position: 0 });
+    restore(job, kept);
+    const spec = jobSpec(id, request, submitted_at_ms, loop.state.limits);
+    const { decisions, done } = loop.send({ type: "job.recovered", spec, attempt, spent, ran: row.status === "running" });
+    if (attempt > 0 && decisions.every(({ type }) => type !== "settle")) {
+      const from = sentTokens(job)?.length ?? 0;
+      if (from > 0) job.stream.append({ type: "restarted", reason: RESTARTED, from });
+      else deeds.beginAnew(job, RESTARTED);
+    }
+    await done;
   }
 }
 

@@ -5,6 +5,7 @@
 import { hash } from "node:crypto";
 import type { Decision } from "@rbees/core/step";
 import { type ActiveJob, textSoFar } from "./active-job.ts";
+import { hasProgress } from "./progress.ts";
 import type { AuditValue } from "./store/audit-chain.ts";
 import type { Change } from "./store/port.ts";
 
@@ -138,6 +139,7 @@ function settled(
         error_retriable: retriable === undefined ? null : Number(retriable),
       },
     },
+    ...(hasProgress(job) ? [{ table: "progress", job_id: job.id, gone: true } as const] : []),
     audit(status === "cancelled" ? "job.cancelled" : "job.ended", {
       ...who(job),
       status,

@@ -80,17 +80,22 @@ export class SlabPool {
   }
 }
 
+const NONE: readonly number[] = [];
+
 export class ReplayLog {
   readonly #pool: SlabPool;
   readonly #bytes_max: number;
+  /** How many of its events each earlier life of the job had on disk when it ended. */
+  readonly kept: readonly number[];
   #slabs: Slab[] = [];
   #last_id: number;
   #sealed_at_ms: number | undefined;
   #released = false;
 
   /** `base`: the id before the first event's. `bytes_max`: beyond it the oldest events are dropped. */
-  constructor(pool: SlabPool, bytes_max: number, base: number) {
+  constructor(pool: SlabPool, bytes_max: number, base: number, kept: readonly number[] = NONE) {
     this.#pool = pool;
+    this.kept = kept;
     this.#bytes_max = bytes_max;
     this.#last_id = base;
     pool.opened();

@@ -48,6 +48,11 @@ export class WorkerDirectory {
     return this.#entries.get(worker_id)?.link;
   }
 
+  /** Of the model that it serves; undefined when it does not say. */
+  modelDigest(worker_id: string): string | undefined {
+    return this.#entries.get(worker_id)?.registration.model_digest;
+  }
+
   /** Forgets that life of the worker; a newer one that took its place stays. */
   remove(worker_id: string, epoch: number, model: string): void {
     const entry = this.#entries.get(worker_id);

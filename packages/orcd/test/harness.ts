@@ -65,12 +65,14 @@ export async function startHarness(context: TestContext, overrides: Partial<Orcd
   };
 }
 
-/** All events of a stream, as objects with their ids. */
-export async function eventsOf(response: Response): Promise<Json[]> {
+/** All events of a stream, as objects with their ids; or those up to where `enough` says so, and then the reader leaves. */
+export async function eventsOf(response: Response, enough: (events: Json[]) => boolean = () => false): Promise<Json[]> {
   const events: Json[] = [];
   if (response.body === null) return events;
-  for await (const { id, data } of readEvents(response.body as unknown as AsyncIterable<Uint8Array>))
+  for await (const { id, data } of readEvents(response.body as unknown as AsyncIterable<Uint8Array>)) {
     events.push({ id: Number(id), ...JSON.parse(data) });
+    if (enough(events)) break;
+  }
   return events;
 }
 

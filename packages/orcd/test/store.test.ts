@@ -113,6 +113,25 @@ test("jobs that ran come before jobs that waited, and their running attempts cou
   );
 });
 
+test("progress is found again in order with the jobs that have not ended, and is gone with the end of its job", async (t) => {
+  const store = await open(t, join(folder(t), "db.sqlite"));
+  const progress = (job_id: string, first_event: number): Change => {
+    const events = `{"n":${first_event}}\n`;
+    return { table: "progress", insert: { job_id, first_event, life: 0, model_digest: null, events } };
+  };
+  await store.commit([job("a"), job("b"), progress("a", 2), progress("b", 2)]);
+  await store.commit([progress("a", 10), progress("a", 9)]);
+  const kept = async () => (await store.recover(5)).progress.map(({ job_id, events }) => [job_id, JSON.parse(events).n]);
+  assert.deepEqual(await kept(), [
+    ["a", 2],
+    ["a", 9],
+    ["a", 10],
+    ["b", 2],
+  ]);
+  await store.commit([{ table: "progress", job_id: "a", gone: true }]);
+  assert.deepEqual(await kept(), [["b", 2]]);
+});
+
 test("the attempts of a job are all shown: those that were lost, the one that runs, the one that succeeded", async (t) => {
   const store = await open(t, join(folder(t), "db.sqlite"));
   const attempts = async () =>
@@ -216,7 +235,8 @@ test("a database of the first layout is taken over, with its jobs, attempts and 
   const outcomes = async (id: string) => (await store.showJob(id))?.attempts.map(({ outcome }) => outcome);
   assert.deepEqual([await outcomes("done"), await outcomes("ran")], [["done"], ["lost", "lost"]]);
   assert.equal((await store.showJob("done"))?.job.text, "bees");
-  await store.commit([job("new"), audit(2)]);
+  const progress = { job_id: "ran", first_event: 2, life: 1, model_digest: null, events: "{}\n" };
+  await store.commit([job("new"), audit(2), { table: "progress", insert: progress }]);
   assert.deepEqual(
     (await store.listJobs({ limit: 9 })).map(({ seq }) => seq),
     [3, 2, 1],

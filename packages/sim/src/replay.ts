@@ -128,6 +128,7 @@ function jobOf(number: number, { at_ms, prompt_tokens, prefix }: Request): JobSp
     prompt_tokens_min: 1,
     prefix,
     labels: {},
+    fails_if_lost: false,
     deadline_at_ms: null,
     pin: null,
     prefer: [],

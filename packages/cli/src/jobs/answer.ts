@@ -21,18 +21,50 @@ export function createAnswer(
   now: () => number = performance.now.bind(performance),
 ): Answer {
   const { io, json } = context;
-  let printed = "";
+  /** The answer as it stands, token event by token event. */
+  const tokens: { i: number; t: string }[] = [];
+  /** What was printed beyond that, and is being said again; and why. */
+  let ahead = "";
+  let reason = "";
+  let printed_any = false;
+  let at_line_start = true;
   let worker_id: string | undefined;
   let moves = 0;
   let next_token = 0;
   let first_token_ms: number | undefined;
 
   const print = (text: string) => {
-    printed += text;
+    if (text === "") return;
+    printed_any = true;
+    at_line_start = text.endsWith("\n");
     if (!json) io.out(io.out_look.safe(text));
   };
   const endLine = () => {
-    if (!json && printed !== "" && !printed.endsWith("\n")) io.out("\n");
+    if (!json && !at_line_start) io.out("\n");
+    at_line_start = true;
+  };
+  const said = () => textOf(tokens);
+  /** It came out otherwise than what is printed: the whole answer once more, on a line of its own. */
+  const printAgain = () => {
+    ahead = "";
+    endLine();
+    context.say(io.err_look.dim(`The answer begins again: ${io.err_look.safe(reason)}`));
+    print(said());
+  };
+  /** Adds to the answer, and prints what is not printed yet. */
+  const say = (t: string, i: number) => {
+    tokens.push({ i, t });
+    if (ahead.startsWith(t)) ahead = ahead.slice(t.length);
+    else if (t.startsWith(ahead)) {
+      const rest = t.slice(ahead.length);
+      ahead = "";
+      print(rest);
+    } else printAgain();
+  };
+  /** Tokens from `from` on don't count any more. They will mostly come again as they were: nothing is printed twice. */
+  const takeBack = (from: number) => {
+    const kept = tokens.findLastIndex(({ i }) => i < from) + 1;
+    ahead = textOf(tokens.splice(kept)) + ahead;
   };
   // States that pass are for people who watch; in a pipe they would be in the way of what lasts.
   const watching = io.err_look.tty ? context.progress : () => {};
@@ -46,41 +78,44 @@ export function createAnswer(
           return watching("queued", inLine(event));
         case "started":
           worker_id = event.worker_id;
-          return printed === "" ? watching(`running on ${event.worker_id}`) : undefined;
+          return printed_any ? undefined : watching(`running on ${event.worker_id}`);
         case "token":
           if (first_token_ms === undefined && job.since_ms !== undefined) first_token_ms = now() - job.since_ms;
           next_token = event.i + event.ids.length;
           context.progress(undefined);
-          return print(event.t);
+          return say(event.t, event.i);
         case "migrated":
           worker_id = event.worker_id;
           moves += 1;
           return;
         case "restarted":
-          next_token = 0;
-          if (printed === "") return;
-          endLine();
-          printed = "";
-          return context.say(io.err_look.dim(`The answer begins again: ${io.err_look.safe(event.reason)}`));
+          next_token = Math.min(next_token, event.from);
+          reason = event.reason;
+          return takeBack(event.from);
         default:
           return;
       }
     },
     stored(view) {
       worker_id = view.worker_id ?? worker_id;
-      if (!view.text.startsWith(printed)) {
-        endLine();
-        printed = "";
+      if (!view.text.startsWith(said())) {
+        reason = "the record has another answer";
+        if (json) line({ type: "restarted", reason, from: 0 });
+        takeBack(0);
+        next_token = 0;
       }
-      const rest = view.text.slice(printed.length);
-      if (json && rest !== "") line({ type: "token", t: rest, i: next_token, ids: [] });
-      print(rest);
+      const rest = view.text.slice(said().length);
+      if (rest === "") return;
+      if (json) line({ type: "token", t: rest, i: next_token, ids: [] });
+      say(rest, next_token);
     },
     broken(tries) {
       context.progress(`connection lost, connecting again (${tries})`);
     },
     last(event) {
       context.progress(undefined);
+      // It ended sooner than what had been printed.
+      if (ahead !== "" && event.type === "end") printAgain();
       endLine();
       if (json) line(event);
       if (event.type === "error") {
@@ -97,6 +132,10 @@ export function createAnswer(
 function inLine({ position, eta_ms }: QueuedEvent): string {
   const place = position === 0 ? "next in line" : `${plural(position, "job")} ahead`;
   return eta_ms === undefined || eta_ms === 0 ? place : `${place}, starts in about ${duration(eta_ms)}`;
+}
+
+function textOf(tokens: readonly { t: string }[]): string {
+  return tokens.map(({ t }) => t).join("");
 }
 
 interface Facts {

@@ -25,6 +25,7 @@ export interface SubmitFlags {
   prefer?: string[] | undefined;
   avoid?: string[] | undefined;
   label?: Record<string, string> | undefined;
+  onWorkerLost?: string | undefined;
   metadata?: Record<string, string> | undefined;
   detach?: boolean | undefined;
 }
@@ -62,6 +63,7 @@ async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
     priority: flags.priority,
     deadline_ms: flags.deadlineMs,
     placement: placement === undefined ? undefined : { pin, prefer, avoid, labels },
+    on_worker_lost: flags.onWorkerLost,
     metadata: flags.metadata,
   });
   if (!parsed.success) throw invalidRequest(fieldProblems(parsed.error), "job");

@@ -1,7 +1,7 @@
 /** `rbees jobs …` */
 
 import { Option } from "@commander-js/extra-typings";
-import { JOB_STATUSES, type JobStatus, PRIORITIES } from "@rbees/contracts/job";
+import { JOB_STATUSES, type JobStatus, PRIORITIES, WORKER_LOST_RULES } from "@rbees/contracts/job";
 import { orchestratorOf } from "../orchestrator.ts";
 import { renderExplanation, renderJob, renderJobs } from "../render/jobs.ts";
 import { decimal, pairs, repeated, verb, whole } from "../verb.ts";
@@ -38,6 +38,7 @@ export const jobVerbs = [
         .option("--prefer <worker>", "this worker if it can; may be repeated", repeated)
         .option("--avoid <worker>", "any worker but this one; may be repeated", repeated)
         .option("--label <k=v,…>", "only workers with these labels; may be repeated", pairs)
+        .addOption(new Option("--on-worker-lost <rule>", "once the answer has begun (default continue)").choices(WORKER_LOST_RULES))
         .option("--metadata <k=v,…>", "kept with the job; may be repeated", pairs)
         .option("-d, --detach", "print the job's id and return"),
     {

@@ -71,8 +71,9 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
         await find(store, params.id);
         throw gone(params.id);
       }
-      // Ids of an earlier life of the orchestrator, or none at all: everything this life has.
-      const from = after === undefined || after < stream.first_id - 1 ? undefined : after;
+      const seen = after === undefined ? undefined : stream.seen(after);
+      // None at all, or one that is not kept any more: everything there is.
+      const from = seen === undefined || seen < stream.first_id - 1 ? undefined : seen;
       if (stream.first_id > stream.last_id && stream.last_id > 0) throw gone(params.id);
       if (from !== undefined && from > stream.last_id)
         throw new RbeesError("INVALID_REQUEST", `Last-Event-ID ${from} is beyond the job's last event, ${stream.last_id}.`);
@@ -104,7 +105,7 @@ async function submit(
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
   const request = { ...body, seed: body.seed ?? randomInt(0, 2 ** 32) };
-  const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, lives: 0, attempt: 0, begins_anew: false });
+  const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });
   const began = performance.now();
   const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms, loop.state.limits) });
   metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
@@ -165,6 +166,7 @@ export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number,
     prefer: placement?.prefer ?? [],
     avoid: placement?.avoid ?? [],
     labels: placement?.labels ?? {},
+    fails_if_lost: request.on_worker_lost === "fail",
   };
 }
 

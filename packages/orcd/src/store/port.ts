@@ -1,6 +1,6 @@
 /** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
 import type { AuditEntry } from "./audit-chain.ts";
-import type { AttemptTable, JobTable, NewJob } from "./schema.ts";
+import type { AttemptTable, JobTable, NewJob, ProgressTable } from "./schema.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */
 export type Change =
@@ -8,6 +8,9 @@ export type Change =
   | { table: "jobs"; id: string; update: Partial<Omit<JobTable, "seq" | "id">> }
   /** The running attempt of the job, if there is one, is over; before the change of the job's row that says what follows. */
   | { table: "attempts"; job_id: string; over: { ended_at_ms: number; outcome: string } }
+  | { table: "progress"; insert: ProgressTable }
+  /** The job has ended. */
+  | { table: "progress"; job_id: string; gone: true }
   | { table: "models"; insert: { model: string; first_seen_at_ms: number } }
   | { table: "audit"; append: AuditEntry };
 
@@ -22,6 +25,8 @@ export interface JobQuery {
 export interface Recovered {
   /** Jobs that had not ended, those that ran first, each in order of acceptance; their `lives` already count this start. */
   jobs: JobTable[];
+  /** What those that ran had got, job by job, each in order. */
+  progress: ProgressTable[];
   models: string[];
 }
 

@@ -69,10 +69,25 @@ export interface AuditTable {
   hash: string;
 }
 
+/**
+ * What a running job has got so far, some events a row, in order; gone when the job ends. `events` are the lines of JSON that its
+ * stream had from event `first_event` on, counted from 1 in each life of the job.
+ */
+export interface ProgressTable {
+  job_id: string;
+  first_event: number;
+  /** The life in which these events were sent. */
+  life: number;
+  /** Of the model whose tokens the last of them are, if its worker said. */
+  model_digest: string | null;
+  events: string;
+}
+
 export interface Database {
   jobs: JobTable;
   attempts: AttemptTable;
   models: ModelTable;
+  progress: ProgressTable;
   audit: AuditTable;
 }
 
@@ -167,8 +182,22 @@ const fewerPages: Migration = {
   },
 };
 
+const progress: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema
+      .createTable("progress")
+      .addColumn("job_id", "text", (column) => column.notNull())
+      .addColumn("first_event", "integer", (column) => column.notNull())
+      .addColumn("life", "integer", (column) => column.notNull())
+      .addColumn("model_digest", "text")
+      .addColumn("events", "text", (column) => column.notNull())
+      .addPrimaryKeyConstraint("progress_key", ["job_id", "first_event"])
+      .execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
-    return { "0001-first": first, "0002-fewer-pages": fewerPages };
+    return { "0001-first": first, "0002-fewer-pages": fewerPages, "0003-progress": progress };
   },
 };

@@ -119,7 +119,7 @@ export class SqliteStore {
   }
 
   async recover(now_ms: number): Promise<Recovered> {
-    const { jobs, models } = await this.#db.transaction().execute(async (db) => {
+    const { jobs, progress, models } = await this.#db.transaction().execute(async (db) => {
       const unfinished = () => db.selectFrom("jobs").where("ended_at_ms", "is", null);
       for (const { id } of await unfinished().select("id").where("status", "=", "running").execute()) {
         this.#run("attempts", [now_ms, "lost", id]);
@@ -131,11 +131,12 @@ export class SqliteStore {
         .execute();
       return {
         jobs: await unfinished().selectAll().orderBy("seq").execute(),
+        progress: await db.selectFrom("progress").selectAll().orderBy("job_id").orderBy("first_event").execute(),
         models: await db.selectFrom("models").select("model").execute(),
       };
     });
     const ran = jobs.filter(({ status }) => status === "running");
-    return { jobs: [...ran, ...jobs.filter(({ status }) => status !== "running")], models: models.map(({ model }) => model) };
+    return { jobs: [...ran, ...jobs.filter(({ status }) => status !== "running")], progress, models: models.map(({ model }) => model) };
   }
 
   async close(): Promise<void> {

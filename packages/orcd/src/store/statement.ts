@@ -23,6 +23,7 @@ export function ordersFrom(json: string): Order[] {
 /** The shape of a change (its statement without values: `sqlOf` makes SQL of it) and the values. */
 function statementOf(change: RowChange): [string, Value[]] {
   if (change.table === "attempts") return ["attempts", [change.over.ended_at_ms, change.over.outcome, change.job_id]];
+  if ("gone" in change) return ["progress gone", [change.job_id]];
   const row = "insert" in change ? change.insert : change.update;
   const shape = `${"insert" in change ? "insert" : "update"} ${change.table} ${Object.keys(row)}`;
   const values: Value[] = Object.values(row);
@@ -36,6 +37,7 @@ export function sqlOf(shape: string): string {
     return `insert into attempts (job_id, attempt, worker_id, started_at_ms, ended_at_ms, outcome)
       select id, attempt, worker_id, started_at_ms, ?, ? from jobs where id = ? and status = 'running' on conflict do nothing`;
   }
+  if (shape === "progress gone") return "delete from progress where job_id = ?";
   const [verb, table, names = ""] = shape.split(" ");
   const columns = names.split(",");
   if (verb === "update") return `update ${table} set ${columns.map((column) => `${column} = ?`).join(", ")} where id = ?`;
