@@ -62,7 +62,7 @@ function contextTooLarge(state: State, { model, pin, prompt_tokens_min, max_toke
   const asked =
     max_tokens >= largest
       ? `max_tokens is ${max_tokens}`
-      : `The prompt has at least ${prompt_tokens_min} tokens and max_tokens is ${max_tokens}`;
+      : `The prompt has at least ${prompt_tokens_min} tokens (estimated from its length) and max_tokens is ${max_tokens}`;
   return {
     code: "CONTEXT_TOO_LARGE",
     message: `${asked}, and the largest context for ${model} holds ${largest} tokens, prompt and answer together.`,

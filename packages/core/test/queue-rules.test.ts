@@ -102,7 +102,7 @@ test("everything that speaks against a job is said at once", () => {
   assert.match(message, /No worker has ever served "gpt".*pinned to "nobody"/);
   assert.match(
     the(core.submit("b", { prompt_tokens_min: 95, max_tokens: 10 }), "refuse").message,
-    /at least 95 tokens and max_tokens is 10/,
+    /at least 95 tokens \(estimated from its length\) and max_tokens is 10/,
   );
 });
 

@@ -75,6 +75,11 @@ export class World {
   readonly #workers: SimWorker[] = [];
   readonly #links = new Map<string, Link>();
 
+  /** The rules of this world, for whoever replays it. */
+  get rules(): string {
+    return JSON.stringify(this.#limits);
+  }
+
   constructor(seed: number, stepFunction: Step = step) {
     this.#random = new Random(seed);
     this.#limits = rulesOf(this.#random);
