@@ -16,6 +16,8 @@ export interface ActiveJob {
   first_token_at_ms: number | null;
   /** Set by the worker's `end`, read when the job is settled. */
   end: EndEvent | undefined;
+  /** Where in the queue it was told to be last; undefined before. */
+  told: { readonly position: number; readonly eta_ms: number | undefined } | undefined;
   /** Why the last attempt was lost; the reason in the `migrated` event. */
   moved_because: string;
   /** Of the model whose tokens the client has been sent, if the worker that made them said. */

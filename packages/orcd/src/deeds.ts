@@ -1,7 +1,7 @@
 /** Carrying out decisions: attempts are started and ended, streams are told, ended jobs kept for a while. May be repeated. */
 
 import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
-import type { JobEvent, QueuedEvent } from "@rbees/contracts/events";
+import type { JobEvent } from "@rbees/contracts/events";
 import { LiveMap } from "@rbees/core/live-map";
 import type { AttemptOutcome, Decision } from "@rbees/core/step";
 import type { Log } from "@rbees/kit/log";
@@ -9,6 +9,7 @@ import { type ActiveJob, sentTokens } from "./active-job.ts";
 import type { JobRegistry } from "./job-registry.ts";
 import type { LinkOutcome } from "./link.ts";
 import type { OrcdMetrics } from "./metrics.ts";
+import { tellPosition } from "./queue-news.ts";
 import type { WorkerDirectory } from "./worker-directory.ts";
 
 export interface DeedPorts {
@@ -38,9 +39,11 @@ export class Deeds {
   carryOut(decision: Decision): void {
     const { jobs, workers, log } = this.#ports;
     switch (decision.type) {
-      case "accept":
-        jobs.get(decision.job_id)?.stream.append(queuedEvent(decision.job_id, decision.position, decision.eta_ms));
+      case "accept": {
+        const job = jobs.get(decision.job_id);
+        if (job !== undefined) tellPosition(job, decision.position, decision.eta_ms);
         break;
+      }
       case "refuse":
         jobs.drop(decision.job_id);
         break;
@@ -164,11 +167,6 @@ export class Deeds {
   abortAll(): void {
     for (const abort of this.#running.values()) abort();
   }
-}
-
-/** What a waiting job is told of its wait. */
-export function queuedEvent(job_id: string, position: number, eta_ms: number | undefined): QueuedEvent {
-  return { type: "queued", job_id, position, ...(eta_ms === undefined ? {} : { eta_ms }) };
 }
 
 /** Why the answer can't go on after the tokens that were sent, or must not; undefined when it does, or none were. */

@@ -37,7 +37,16 @@ export class JobRegistry {
     const log = new ReplayLog(this.#pool, this.#limits.replay_bytes_per_job_max, eventIdBase(lives), kept);
     const stream = new JobStream(log, this.#limits, this.#reading);
     const kept_id = beforeProgress(lives);
-    const active: ActiveJob = { ...job, lives, stream, end: undefined, moved_because: "", model_digest: undefined, kept_id };
+    const active: ActiveJob = {
+      ...job,
+      lives,
+      stream,
+      end: undefined,
+      told: undefined,
+      moved_because: "",
+      model_digest: undefined,
+      kept_id,
+    };
     this.#active.set(job.id, active);
     return active;
   }

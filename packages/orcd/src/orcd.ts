@@ -17,7 +17,7 @@ import { JobRegistry } from "./job-registry.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
 import { keptEvents, ProgressFlush, restore } from "./progress.ts";
-import { QueueNews } from "./queue-news.ts";
+import { tellNews, tellPosition } from "./queue-news.ts";
 import { openStore } from "./store/open.ts";
 import type { Recovered, Store } from "./store/port.ts";
 import { WorkerDirectory } from "./worker-directory.ts";
@@ -79,8 +79,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     },
     { ...config, log },
   );
-  const news = new QueueNews();
-  const telling = setInterval(() => news.tell(loop.state, jobs), config.queue_news_ms);
+  const telling = setInterval(() => tellNews(loop.state, jobs), config.queue_news_ms);
   const ticks = setInterval(() => {
     jobs.sweep();
     void loop.send({ type: "tick" }).done.catch(() => {});
@@ -129,7 +128,7 @@ async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, de
     const kept = progressOf.get(id) ?? [];
     const job = jobs.add({ id, request, correlation_id, submitted_at_ms, attempt, first_token_at_ms }, keptEvents(kept, row.lives));
     job.moved_because = RESTARTED;
-    job.stream.append({ type: "queued", job_id: id, position: 0 });
+    tellPosition(job, 0, undefined);
     restore(job, kept);
     const spec = jobSpec(id, request, submitted_at_ms, loop.state.limits);
     const { decisions, done } = loop.send({ type: "job.recovered", spec, attempt, spent, ran: row.status === "running" });
