@@ -22,11 +22,12 @@ export const registryVerbs = [
     {
       path: "workers drain",
       summary: "give a worker no new jobs; what runs there finishes",
-      examples: ["rbees workers drain atlas-8001"],
+      examples: ["rbees workers drain atlas-8001", "rbees workers drain atlas-8001 --move"],
     },
-    (command) => command.argument("<id>", "the worker's id"),
+    (command) => command.argument("<id>", "the worker's id").option("--move", "what runs there goes on elsewhere, where it can"),
     {
-      run: async (context, _, id) => (await orchestratorOf(context)).call("drainWorker", { params: { id } }),
+      run: async (context, { move = false }, id) =>
+        (await orchestratorOf(context)).call("drainWorker", { params: { id }, query: move ? { move: "true" } : {} }),
       render: ({ worker_id, jobs_running }) => `${worker_id} takes no new jobs; ${jobs_running} still running.\n`,
     },
   ),

@@ -67,7 +67,8 @@ export const orcdRoutes = {
   drainWorker: {
     method: "POST",
     path: "/v2/workers/{id}/drain",
-    summary: "No new work for this worker; what runs there finishes",
+    summary: "No new work for this worker; what runs there finishes, or with move=true goes on elsewhere where it can",
+    query: z.strictObject({ move: z.enum(["true", "false"]).optional() }),
     replies: { 202: [WorkerView] },
   },
   listModels: { method: "GET", path: "/v2/models", summary: "Every model some worker serves or has served", replies: { 200: [ModelList] } },

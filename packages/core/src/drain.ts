@@ -1,8 +1,8 @@
 /** Giving free slots to waiting jobs: the only way a job comes to a worker. */
 import { PROMPT_TOKEN } from "./fairness.ts";
 import type { Scored } from "./fleet.ts";
-import { place, prospect } from "./place.ts";
-import { movedAside } from "./preempt.ts";
+import { type Obstacle, obstacle, place, prospect } from "./place.ts";
+import { currentJobs, movedAside } from "./preempt.ts";
 import { dequeue, enqueue, waiting } from "./queue.ts";
 import { attemptKey, type Job, PRIORITIES, type Queue, type State, type Worker } from "./state.ts";
 import type { Decision } from "./step.ts";
@@ -23,12 +23,27 @@ export function drain(state: State, model: string, now_ms: number, out: Decision
       }
     }
   }
-  for (const { job, worker } of movedAside(state, model, now_ms)) moveAside(state, job, worker, out);
+  for (const { job, worker } of movedAside(state, model, now_ms)) move(state, job, worker, "moved aside for interactive work", out);
 }
 
+/** Lets what runs on a draining worker go on elsewhere; what no other worker could take stays, and finishes there. */
+export function clear(state: State, worker: Worker, now_ms: number, out: Decision[]): void {
+  const others = [...(state.fleets.get(worker.spec.model) ?? [])].filter((other) => other !== worker);
+  for (const job of currentJobs(state, worker)) {
+    const elsewhere = others.some((other) => {
+      const found = obstacle(state, job, other, now_ms);
+      return found === undefined || PASSING.has(found);
+    });
+    if (elsewhere) move(state, job, worker, "moved away: its worker is draining", out);
+  }
+  drain(state, worker.spec.model, now_ms, out);
+}
+
+/** Obstacles that go by themselves. */
+const PASSING: ReadonlySet<Obstacle> = new Set(["busy", "inhibited", "broken"]);
+
 /** Its tokens are kept, and it goes on when a slot is free again; the slot is when its link says that the attempt is over. */
-function moveAside(state: State, job: Job, worker: Worker, out: Decision[]): void {
-  const reason = "moved aside for interactive work";
+function move(state: State, job: Job, worker: Worker, reason: string, out: Decision[]): void {
   const { spec, attempt, spent } = job;
   job.worker_id = null;
   job.failed_on = null;

@@ -8,7 +8,7 @@ export function movedAside(state: State, model: string, now_ms: number): { job: 
   const queue = state.queues.get(model);
   if (!state.limits.preempt_batch || queue === undefined) return [];
   const fleet = [...(state.fleets.get(model) ?? [])];
-  let freeing = fleet.reduce((sum, worker) => sum + worker.running.size - current(state, worker).length, 0);
+  let freeing = fleet.reduce((sum, worker) => sum + worker.running.size - currentJobs(state, worker).length, 0);
   const moved: { job: Job; worker: Worker }[] = [];
   for (const urgent of waiting(queue, "interactive")) {
     if (!mayStart(urgent, now_ms)) continue;
@@ -19,7 +19,7 @@ export function movedAside(state: State, model: string, now_ms: number): { job: 
     // The one begun last: it has the fewest tokens to compute again.
     const candidates = fleet
       .filter((worker) => onlyBusy(state, urgent, worker, now_ms))
-      .flatMap((worker) => current(state, worker).map((job) => ({ job, worker })))
+      .flatMap((worker) => currentJobs(state, worker).map((job) => ({ job, worker })))
       .filter(({ job }) => job.priority === "batch" && !moved.some((other) => other.job === job))
       .sort((one, other) => other.job.started_at_ms - one.job.started_at_ms);
     const [last] = candidates;
@@ -36,7 +36,7 @@ function onlyBusy(state: State, job: Job, worker: Worker, now_ms: number): boole
 }
 
 /** The jobs whose present attempt runs there; the other attempts are being ended. */
-function current(state: State, worker: Worker): Job[] {
+export function currentJobs(state: State, worker: Worker): Job[] {
   return [...worker.running].flatMap((key) => {
     const job = state.jobs.get(key.slice(0, key.lastIndexOf("#")));
     return job?.worker_id === worker.spec.id && attemptKey(job.spec.id, job.attempt) === key ? job : [];

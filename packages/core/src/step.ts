@@ -5,7 +5,7 @@
  */
 import { objection, queueFull, type Refusal, type RefusalCode } from "./admission.ts";
 import { attemptEnded, attemptPrefilled, end, lostForGood } from "./attempts.ts";
-import { dispatch, drain } from "./drain.ts";
+import { clear, dispatch, drain } from "./drain.ts";
 import { etaMs } from "./estimate.ts";
 import { place } from "./place.ts";
 import { dequeue, enqueue, lengthAhead } from "./queue.ts";
@@ -31,7 +31,8 @@ export type Event = { readonly now_ms: number } & (
   | { type: "job.cancelled"; job_id: string }
   | { type: "worker.registered"; spec: WorkerSpec }
   | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean; memory_free_bytes: number | null }
-  | { type: "worker.drained"; worker_id: string }
+  /** No new work for it; `move`: what runs there goes on elsewhere, where it can. */
+  | { type: "worker.drained"; worker_id: string; move: boolean }
   /** `epoch`: of the life that says goodbye; null when it does not say. */
   | { type: "worker.left"; worker_id: string; epoch: number | null }
   /** Its first token has come: the prompt is computed. */
@@ -88,7 +89,10 @@ export function step(state: State, event: Event): Decision[] {
     case "worker.drained": {
       const worker = state.workers.get(event.worker_id);
       if (worker === undefined) out.push({ type: "worker.reject", worker_id: event.worker_id, because: "unknown" });
-      else setDraining(state, worker, out);
+      else {
+        setDraining(state, worker, out);
+        if (event.move) clear(state, worker, event.now_ms, out);
+      }
       break;
     }
     case "worker.left": {

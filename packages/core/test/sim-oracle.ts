@@ -146,7 +146,7 @@ export class Oracle {
       case "requeue": {
         const row = this.#open(decision.job_id, "queued again");
         const current = this.#current.get(decision.job_id);
-        const moved_aside = /^moved aside/.test(decision.reason);
+        const moved_aside = /^moved (aside|away)/.test(decision.reason);
         this.#must(
           !fenced || moved_aside || (event.type === "attempt.ended" && event.job_id !== decision.job_id),
           `a fenced report queued ${decision.job_id} again`,
@@ -160,7 +160,8 @@ export class Oracle {
           `${decision.job_id} spent ${decision.spent} after ${row.spent}`,
         );
         if (moved_aside) {
-          this.#must(this.#limits.preempt_batch && row.spec.priority === "batch", `${decision.job_id} was moved aside`);
+          const by_drain = event.type === "worker.drained" && event.move;
+          this.#must(by_drain || (this.#limits.preempt_batch && row.spec.priority === "batch"), `${decision.job_id} was moved aside`);
           this.#must(decision.spent === row.spent, `${decision.job_id} was charged for being moved aside`);
         }
         const nothing_ran = event.type === "attempt.ended" && (event.outcome.kind === "refused" || event.outcome.kind === "aborted");

@@ -320,7 +320,7 @@ export class World {
       },
       () => this.#register(worker),
       () => this.#send({ type: "worker.registered", spec: { ...specOf(worker), epoch: worker.epoch - 1 } }),
-      () => this.#send({ type: "worker.drained", worker_id: worker.id }),
+      () => this.#send({ type: "worker.drained", worker_id: worker.id, move: random.chance(0.5) }),
       () => {
         worker.draining = true;
       },

@@ -99,8 +99,8 @@ test("a draining worker gets nothing new and keeps what runs; asking again chang
   const core = new Core();
   core.worker("w1", { slots: 2 });
   core.submit("a");
-  assert.deepEqual(core.send({ type: "worker.drained", worker_id: "w1" }), [{ type: "worker.drain", worker_id: "w1" }]);
-  assert.deepEqual(core.send({ type: "worker.drained", worker_id: "w1" }), []);
+  assert.deepEqual(core.send({ type: "worker.drained", worker_id: "w1", move: false }), [{ type: "worker.drain", worker_id: "w1" }]);
+  assert.deepEqual(core.send({ type: "worker.drained", worker_id: "w1", move: false }), []);
   core.submit("b");
   assert.deepEqual([core.at("a"), core.at("b")], ["w1", null]);
   assert.deepEqual(dispatched([...core.ends("a"), ...core.worker("w1", { slots: 2 }), ...core.after(1000)]), []);
@@ -139,7 +139,7 @@ test("the jobs of a worker that leaves are aborted, counted and queued again", (
 test("draining or removing a worker that is not there is answered as unknown", () => {
   const core = new Core();
   const unknown = [{ type: "worker.reject", worker_id: "w1", because: "unknown" }];
-  assert.deepEqual(core.send({ type: "worker.drained", worker_id: "w1" }), unknown);
+  assert.deepEqual(core.send({ type: "worker.drained", worker_id: "w1", move: false }), unknown);
   assert.deepEqual(core.send({ type: "worker.left", worker_id: "w1", epoch: null }), unknown);
 });
 
@@ -160,7 +160,7 @@ test("explain names the first failed check of every worker", () => {
   core.worker("other", { model: "n" });
   core.worker("small", { context_size: 50 });
   core.worker("drained");
-  core.send({ type: "worker.drained", worker_id: "drained" });
+  core.send({ type: "worker.drained", worker_id: "drained", move: false });
   core.worker("shunned");
   core.submit("why", { avoid: ["shunned"], max_tokens: 50 });
   assert.deepEqual(lines(core, "why"), [
@@ -246,4 +246,20 @@ test("an old life's late goodbye does not send a newer life away", () => {
     { type: "worker.reject", worker_id: "w1", because: "stale" },
   ]);
   assert.ok(core.state.workers.has("w1"));
+});
+
+test("draining with move lets what runs there go on elsewhere, and leaves what no other worker could take", () => {
+  const core = new Core();
+  core.worker("w1", { slots: 2 });
+  core.submit("free");
+  core.submit("tied", { avoid: ["w2"] });
+  core.worker("w2");
+  core.worker("other", { model: "n" });
+  const decisions = core.send({ type: "worker.drained", worker_id: "w1", move: true });
+  const { job_id, spent, reason } = the(decisions, "requeue");
+  assert.deepEqual([job_id, spent, reason], ["free", 0, "moved away: its worker is draining"]);
+  assert.deepEqual(dispatched(decisions), ["free→w2"]);
+  assert.equal(core.at("tied"), "w1");
+  core.submit("new");
+  assert.equal(core.at("new"), null);
 });

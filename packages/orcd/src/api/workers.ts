@@ -44,8 +44,8 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
       return { none: true };
     },
     listWorkers: () => ({ json: { workers: workers.views(loop.state) } }),
-    async drainWorker({ params }) {
-      const { decisions, done } = loop.send({ type: "worker.drained", worker_id: params.id });
+    async drainWorker({ params, query }) {
+      const { decisions, done } = loop.send({ type: "worker.drained", worker_id: params.id, move: query.move === "true" });
       await done;
       checkNotRejected(decisions, params.id);
       const view = workers.view(loop.state, params.id);
