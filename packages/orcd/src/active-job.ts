@@ -15,6 +15,8 @@ export interface ActiveJob {
   first_token_at_ms: number | null;
   /** Set by the worker's `end`, read when the job is settled. */
   end: EndEvent | undefined;
+  /** Its end is decided and its row has the text: what still comes of an attempt is not sent any more. */
+  decided: boolean;
   /** Why the last attempt was lost; the reason in the `migrated` event. */
   moved_because: string;
   /** The text was sent by an attempt whose tokens are not known any more: the next attempt begins anew. */

@@ -25,10 +25,10 @@ export class JobRegistry {
     this.#pool = new SlabPool(Math.min(limits.replay_bytes_total_max, 33_554_432));
   }
 
-  add(job: Omit<ActiveJob, "stream" | "first_token_at_ms" | "end" | "moved_because">): ActiveJob {
+  add(job: Omit<ActiveJob, "stream" | "first_token_at_ms" | "end" | "decided" | "moved_because">): ActiveJob {
     const log = new ReplayLog(this.#pool, this.#limits.replay_bytes_per_job_max, eventIdBase(job.lives));
     const stream = new JobStream(log, this.#limits, this.#reading);
-    const active: ActiveJob = { ...job, stream, first_token_at_ms: null, end: undefined, moved_because: "" };
+    const active: ActiveJob = { ...job, stream, first_token_at_ms: null, end: undefined, decided: false, moved_because: "" };
     this.#active.set(job.id, active);
     return active;
   }

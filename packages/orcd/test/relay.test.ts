@@ -266,3 +266,28 @@ test("a cancelled job ends with one CANCELLED error, its worker is told by the b
   assert.equal((await fetch(`${orcd.url}/v2/tasks/${id}/cancel`, { method: "POST" })).status, 200);
   assert.equal((await fetch(`${orcd.url}/v2/tasks/job_none`, { method: "DELETE" })).status, 404);
 });
+
+test("a job that is ended in mid-stream has exactly the text in its row that was sent", async (t) => {
+  const orcd = await startHarness(t);
+  const worker = await orcd.worker("w1");
+  for (let n = 0; n < 5; n += 1) {
+    const answer = orcd.submit({ stream: true });
+    const attempt = await worker.next();
+    attempt.started();
+    // Tokens keep coming while the end is being written down.
+    let closed = false;
+    void attempt.closed.then(() => {
+      closed = true;
+    });
+    const pour = () => {
+      if (closed) return;
+      attempt.tokens("a");
+      setImmediate(pour);
+    };
+    pour();
+    const id = (await answer).headers.get("x-rbees-job-id");
+    const events = eventsOf(await answer);
+    await fetch(`${orcd.url}/v2/tasks/${id}`, { method: "DELETE" });
+    assert.equal((await orcd.json(`/v2/tasks/${id}`)).text, texts(await events).join(""));
+  }
+});
