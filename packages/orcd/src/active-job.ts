@@ -19,8 +19,6 @@ export interface ActiveJob {
   decided: boolean;
   /** Why the last attempt was lost; the reason in the `migrated` event. */
   moved_because: string;
-  /** The text was sent by an attempt whose tokens are not known any more: the next attempt begins anew. */
-  begins_anew: boolean;
 }
 
 /** Event ids of a life begin here: they rise from one life of the orchestrator to the next. */

@@ -128,11 +128,9 @@ export class Deeds {
   /** The tokens the next attempt continues after; none when it begins from the start. */
   #continueFrom(job: ActiveJob): number[] {
     if (job.attempt === 1) return [];
-    const tokens = job.begins_anew ? undefined : sentTokens(job);
+    const tokens = sentTokens(job);
     if (tokens !== undefined) return tokens;
-    const reason = job.begins_anew ? "the orchestrator was restarted" : "more was sent than is kept for replay";
-    job.stream.append({ type: "restarted", reason });
-    job.begins_anew = false;
+    job.stream.append({ type: "restarted", reason: "more was sent than is kept for replay" });
     return [];
   }
 

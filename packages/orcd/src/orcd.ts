@@ -109,10 +109,12 @@ async function recoverJobs(rows: Awaited<ReturnType<Store["recover"]>>["jobs"], 
   for (const row of rows) {
     const request = JSON.parse(row.request) as SubmitJob & { seed: number };
     const { id, correlation_id, submitted_at_ms, attempt, spent, lives } = row;
-    const job = jobs.add({ id, request, correlation_id, submitted_at_ms, lives, attempt, begins_anew: attempt > 0 });
+    const job = jobs.add({ id, request, correlation_id, submitted_at_ms, lives, attempt });
     job.moved_because = "the orchestrator was restarted";
     await loop.send({ type: "job.recovered", spec: jobSpec(id, request, submitted_at_ms, loop.state.limits), attempt, spent }).done;
     job.stream.append({ type: "queued", job_id: id, position: 0 });
+    // Said now and not when it runs again: it may be ended before that.
+    if (attempt > 0) job.stream.append({ type: "restarted", reason: job.moved_because });
   }
 }
 

@@ -100,7 +100,7 @@ async function submit(
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
   const request = { ...body, seed: body.seed ?? randomInt(0, 2 ** 32) };
-  const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, lives: 0, attempt: 0, begins_anew: false });
+  const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, lives: 0, attempt: 0 });
   const began = performance.now();
   const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms, loop.state.limits) });
   metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
