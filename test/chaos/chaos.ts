@@ -30,6 +30,8 @@ export interface ChaosReport {
   readonly violations: readonly string[];
 }
 
+type Violated = (rule: string, expected: unknown, seen: unknown) => void;
+
 const VIOLATIONS_SHOWN = 5;
 const LOG_LINES_SHOWN = 30;
 
@@ -47,6 +49,7 @@ async function run({ seconds, seed, clients, pace, fleets, prompts, say }: Chaos
   const violation = (rule: string, expected: unknown, seen: unknown, job = "") =>
     tally.violations.push({ job, rule, expected: JSON.stringify(expected), seen: JSON.stringify(seen), events: [] });
   const system = new System(programs, violation);
+  const broken_off = new AbortController();
   try {
     const all = fleets(programs.folder);
     await system.start(all);
@@ -61,9 +64,17 @@ async function run({ seconds, seed, clients, pace, fleets, prompts, say }: Chaos
     const began = performance.now();
     const stopped = () => performance.now() - began > seconds * 1000;
     const following = Array.from({ length: clients }, (_, n) =>
-      runClient({ name: `c${n}`, system, dice: new Dice(seed * 1000 + n + 1), prompts: known, tally, stopped }),
+      runClient({
+        name: `c${n}`,
+        system,
+        dice: new Dice(seed * 1000 + n + 1),
+        prompts: known,
+        tally,
+        stopped,
+        broken_off: broken_off.signal,
+      }),
     );
-    const faults = await inflictAll(system, schedule, began, programs, say);
+    const faults = await inflictAll(system, schedule, began, programs, say, violation);
     say("peace: the clients follow their last jobs to the end");
     await Promise.all(following);
     await system.settled(({ workers, slots_busy, queued }) => {
@@ -73,12 +84,13 @@ async function run({ seconds, seed, clients, pace, fleets, prompts, say }: Chaos
     const rows = checkLedger(join(system.data_dir, "orcd.sqlite"), tally, violation);
     return { tally, faults, summary: summary(seed, seconds, tally, rows, faults), violations: explained(tally.violations, programs) };
   } finally {
+    broken_off.abort();
     system.close();
   }
 }
 
 /** Asks everything once while nothing is wrong. */
-async function learn(system: System, prompts: readonly Prompt[], violation: (rule: string, expected: unknown, seen: unknown) => void) {
+async function learn(system: System, prompts: readonly Prompt[], violation: Violated) {
   const known: { prompt: Prompt; truth: Truth }[] = [];
   for (const prompt of prompts) {
     let text = "";
@@ -98,7 +110,14 @@ async function learn(system: System, prompts: readonly Prompt[], violation: (rul
 }
 
 /** All of the schedule; returns when the last fault is over. */
-async function inflictAll(system: System, schedule: readonly Fault[], began: number, programs: Programs, say: (line: string) => void) {
+async function inflictAll(
+  system: System,
+  schedule: readonly Fault[],
+  began: number,
+  programs: Programs,
+  say: (line: string) => void,
+  violation: Violated,
+) {
   const count = new Map<string, number>();
   const inflicted: Promise<void>[] = [];
   for (const fault of schedule) {
@@ -106,10 +125,13 @@ async function inflictAll(system: System, schedule: readonly Fault[], began: num
     programs.note(`FAULT ${describe(fault)}`);
     say(describe(fault));
     inflicted.push(
-      system.inflict(fault).then((done) => {
-        if (done) count.set(fault.kind, (count.get(fault.kind) ?? 0) + 1);
-        programs.note(`FAULT OVER ${describe(fault)}`);
-      }),
+      system.inflict(fault).then(
+        (done) => {
+          if (done) count.set(fault.kind, (count.get(fault.kind) ?? 0) + 1);
+          programs.note(`FAULT OVER ${describe(fault)}`);
+        },
+        (error: Error) => violation("what was ended starts again", describe(fault), error.message),
+      ),
     );
   }
   await Promise.all(inflicted);

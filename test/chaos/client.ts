@@ -55,11 +55,13 @@ export interface ClientOptions {
   readonly prompts: readonly { prompt: Prompt; truth: Truth }[];
   readonly tally: Tally;
   readonly stopped: () => boolean;
+  /** The run is broken off: nothing is followed any more. */
+  readonly broken_off: AbortSignal;
 }
 
 /** One job after the other until it is told to stop; the last one is still followed to its end. */
 export async function runClient(options: ClientOptions): Promise<void> {
-  for (let n = 1; !options.stopped(); n += 1) await new OneJob(options, `${options.name}.${n}`).run();
+  for (let n = 1; !options.stopped() && !options.broken_off.aborted; n += 1) await new OneJob(options, `${options.name}.${n}`).run();
 }
 
 class OneJob {
@@ -96,9 +98,9 @@ class OneJob {
   }
 
   async run(): Promise<void> {
-    const { tally } = this.#options;
+    const { tally, broken_off } = this.#options;
     tally.ways.set(this.#way, (tally.ways.get(this.#way) ?? 0) + 1);
-    while (!this.#over) {
+    while (!this.#over && !broken_off.aborted) {
       if (performance.now() > this.#until_ms) {
         this.#checker.violation("every job ends", `within ${JOB_MS_MAX} ms`, "still running");
         break;
