@@ -16,6 +16,8 @@ export interface ActiveJob {
   first_token_at_ms: number | null;
   /** Set by the worker's `end`, read when the job is settled. */
   end: EndEvent | undefined;
+  /** Its end is decided and its row has the text: what still comes of an attempt is not sent any more. */
+  decided: boolean;
   /** Where in the queue it was told to be last; undefined before. */
   told: { readonly position: number; readonly eta_ms: number | undefined } | undefined;
   /** Why the last attempt was lost; the reason in the `migrated` event. */

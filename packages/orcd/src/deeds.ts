@@ -105,6 +105,7 @@ export class Deeds {
     const abort = link.execute(asked, job.correlation_id, {
       onBurst: () => job.stream.hold(),
       onToken: (block) => {
+        if (job.decided) return;
         if (!prefilled) {
           prefilled = true;
           this.#ports.attemptPrefilled(job_id, attempt, worker_id);

@@ -42,6 +42,7 @@ export class JobRegistry {
       lives,
       stream,
       end: undefined,
+      decided: false,
       told: undefined,
       moved_because: "",
       model_digest: undefined,

@@ -41,6 +41,10 @@ export class Loop {
     const decisions = step(this.state, { ...event, now_ms: coreNow() } as Event);
     const ended = event.type === "attempt.ended" ? { job_id: event.job_id, outcome: event.outcome.kind } : undefined;
     const changes = changesOf(decisions, this.#ports.jobOf, { now_ms: Date.now(), ended });
+    for (const decision of decisions) {
+      const job = decision.type === "settle" ? this.#ports.jobOf(decision.job_id) : undefined;
+      if (job !== undefined) job.decided = true;
+    }
     return { decisions, done: changes.length === 0 ? this.#now(decisions) : this.#after(changes, decisions) };
   }
 

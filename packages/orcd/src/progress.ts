@@ -43,8 +43,6 @@ export function restore(job: ActiveJob, rows: readonly ProgressTable[]): void {
 export interface ProgressPorts {
   readonly jobs: JobRegistry;
   readonly store: Store;
-  /** Its end is decided and on its way to disk: its progress goes with that, and none may follow. */
-  readonly isEnding: (job_id: string) => boolean;
 }
 
 export class ProgressFlush {
@@ -64,8 +62,8 @@ export class ProgressFlush {
   }
 
   async #write(): Promise<boolean> {
-    const { jobs, store, isEnding } = this.#ports;
-    const due = [...jobs.active()].filter((job) => isDue(job) && !isEnding(job.id));
+    const { jobs, store } = this.#ports;
+    const due = [...jobs.active()].filter(isDue);
     let left = FLUSH_BYTES_MAX;
     const share = Math.ceil(left / due.length);
     const changes: Change[] = [];
@@ -85,8 +83,9 @@ export class ProgressFlush {
   }
 }
 
-/** It has sent something new since, that another life could go on with. */
-function isDue({ stream, kept_id, first_token_at_ms, request }: ActiveJob): boolean {
+/** It has sent something new since, that another life could go on with. Once its end is decided, its progress goes with that. */
+function isDue({ stream, kept_id, first_token_at_ms, request, decided }: ActiveJob): boolean {
+  if (decided) return false;
   if (first_token_at_ms === null || stream.last_id <= kept_id || request.on_worker_lost === "restart") return false;
   // Otherwise some of it has been dropped from the log already: what is on disk is all that there will be.
   return stream.first_id <= kept_id + 1;

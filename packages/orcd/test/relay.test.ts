@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { test } from "node:test";
+import { readEvents } from "@rbees/contracts/sse";
 import { eventsOf, eventually, type Json, startHarness } from "./harness.ts";
 
 const texts = (events: Json[]) => events.filter(({ type }) => type === "token").map(({ t }) => t);
@@ -265,4 +266,55 @@ test("a cancelled job ends with one CANCELLED error, its worker is told by the b
   assert.equal((await eventsOf(await answer)).at(-1).code, "CANCELLED");
   assert.equal((await fetch(`${orcd.url}/v2/tasks/${id}/cancel`, { method: "POST" })).status, 200);
   assert.equal((await fetch(`${orcd.url}/v2/tasks/job_none`, { method: "DELETE" })).status, 404);
+});
+
+test("a job that is ended in mid-stream has exactly the text in its row that was sent", async (t) => {
+  const orcd = await startHarness(t);
+  const worker = await orcd.worker("w1");
+  for (let n = 0; n < 5; n += 1) {
+    const answer = orcd.submit({ stream: true });
+    const attempt = await worker.next();
+    attempt.started();
+    // Tokens keep coming while the end is being written down.
+    let closed = false;
+    void attempt.closed.then(() => {
+      closed = true;
+    });
+    const pour = () => {
+      if (closed) return;
+      attempt.tokens("a");
+      setImmediate(pour);
+    };
+    pour();
+    const id = (await answer).headers.get("x-rbees-job-id");
+    const events = eventsOf(await answer);
+    await fetch(`${orcd.url}/v2/tasks/${id}`, { method: "DELETE" });
+    assert.equal((await orcd.json(`/v2/tasks/${id}`)).text, texts(await events).join(""));
+  }
+});
+
+test("a job that is ended after a restart, before it runs again, has the text in its row that its client is left with", async (t) => {
+  const first = await startHarness(t);
+  const worker = await first.worker("w1");
+  const { job_id: id, events_url } = (await (await first.submit({})).json()) as Json;
+  const attempt = await worker.next();
+  attempt.started();
+  attempt.tokens("a", "b", "c");
+  await eventually(async () => (await first.json(`/v2/tasks/${id}`)).text === "abc");
+  const before: Json[] = [];
+  for await (const { id: event_id, data } of readEvents((await first.get(events_url)).body as unknown as AsyncIterable<Uint8Array>)) {
+    before.push({ id: Number(event_id), ...JSON.parse(data) });
+    if (texts(before).length === 3) break;
+  }
+  await first.orcd.stop();
+
+  const second = await startHarness(t, {}, first.data_dir);
+  const resumed = await second.get(events_url, { "last-event-id": String(before.at(-1).id) });
+  await fetch(`${second.url}/v2/tasks/${id}`, { method: "DELETE" });
+  let left: Json[] = [];
+  for (const event of [...before, ...(await eventsOf(resumed))]) {
+    if (event.type === "token") left.push(event);
+    if (event.type === "restarted") left = left.filter(({ i }) => i < (event.from ?? 0));
+  }
+  assert.equal((await second.json(`/v2/tasks/${id}`)).text, texts(left).join(""));
 });

@@ -36,6 +36,7 @@ export const workerdSettings = {
     help: "where to register; none: nowhere",
   }),
   advertise_host: text<string>({ default: "", help: "the address that the orchestrator shall use; default: --host" }),
+  advertise_port: number({ default: 0, max: 65_535, help: "the port that the orchestrator shall use; 0: --port" }),
   region: text<string>({ default: "", help: "where this machine is, for placement" }),
   labels: pairs({ default: {}, help: "labels for placement" }),
   prefill_chunk_tokens: number({

@@ -161,11 +161,11 @@ class Life implements Workerd {
   }
 
   #registration(): RegisterWorker {
-    const { backend, slots, region, labels } = this.#config;
+    const { backend, slots, region, labels, advertise_port } = this.#config;
     return {
       id: this.worker_id,
       host: advertisedHost(this.#config),
-      port: this.#server?.port ?? 0,
+      port: advertise_port > 0 ? advertise_port : (this.#server?.port ?? 0),
       model: this.#model.name,
       backend,
       device: this.#facts.device,

@@ -90,7 +90,12 @@ export class Batch {
       for (const token of tokens) books._contextTokens.push(token);
     }
     await this.#context.decodeBatch();
-    return await Promise.all(items.map((item, at) => this.#draw(item, places[at])));
+    // llama.cpp puts the outputs into the order of the batch when the first of them is asked for, and each draw asks in a thread of
+    // its own: two that ask first at once would both move them, and draw from each other's.
+    const drawn: (number | undefined)[] = [];
+    const first = items.findIndex(({ sampling }) => sampling !== undefined);
+    if (first >= 0) drawn[first] = await this.#draw(items[first] as BatchItem, places[first]);
+    return await Promise.all(items.map((item, at) => (at === first ? drawn[at] : this.#draw(item, places[at]))));
   }
 
   async #draw({ sequence, sampling }: BatchItem, place: number | undefined): Promise<number | undefined> {
