@@ -26,6 +26,8 @@ export interface Sent {
   readonly done: Promise<void>;
 }
 
+const NOTHING: Sent = { decisions: [], done: Promise.resolve() };
+
 export class Loop {
   readonly state: State;
   readonly #ports: LoopPorts;
@@ -37,8 +39,9 @@ export class Loop {
   }
 
   send(event: WithoutTime): Sent {
-    if (this.#closed) return { decisions: [], done: Promise.resolve() };
+    if (this.#closed) return NOTHING;
     const decisions = step(this.state, { ...event, now_ms: coreNow() } as Event);
+    if (decisions.length === 0) return NOTHING;
     const ended = event.type === "attempt.ended" ? { job_id: event.job_id, outcome: event.outcome.kind } : undefined;
     const changes = changesOf(decisions, this.#ports.jobOf, { now_ms: Date.now(), ended });
     for (const decision of decisions) {
