@@ -34,7 +34,7 @@ export function attemptPrefilled(
   job.prefilled_at_ms = now_ms;
   job.begun = true;
   for (const speed of [worker.speed, state.fleets.get(worker.spec.model)?.speed]) {
-    speed?.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms);
+    speed?.learnPrefill(job.backlog_tokens, now_ms - job.started_at_ms, now_ms);
   }
 }
 

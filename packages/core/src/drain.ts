@@ -62,7 +62,7 @@ function queuesOf(state: State, model: string): Queue[] {
 
 export function dispatch(state: State, job: Job, worker: Worker, scored: readonly Scored<Worker>[], now_ms: number, out: Decision[]): void {
   dequeue(state, job);
-  const { cached_tokens, backlog_tokens } = prospect(state, job, worker);
+  const { cached_tokens, backlog_tokens } = prospect(state, job, worker, now_ms);
   const compared = scored.slice(0, ROUTING_SHOWN).map(({ worker: { spec }, score }) => ({ worker_id: spec.id, score }));
   job.attempt += 1;
   job.worker_id = worker.spec.id;

@@ -43,7 +43,7 @@ function considered(state: State, job: Job, worker: Worker, now_ms: number): Exp
   if (found !== undefined) {
     return { worker_id, verdict: "excluded", reason: reasonFor(found, job, worker, now_ms), score: null, cached_tokens: null };
   }
-  const would_be = prospect(state, job, worker);
+  const would_be = prospect(state, job, worker, now_ms);
   const score = scoreOf(state.limits.policy)(would_be, job.spec);
   return { worker_id, verdict: "possible", reason: "it has a free slot", score, cached_tokens: would_be.cached_tokens };
 }

@@ -91,7 +91,7 @@ export function place(state: State, job: Job, now_ms: number): Found<Worker> {
   if (!mayStart(job, now_ms)) return NOT_YET;
   const { policy } = state.limits;
   const score = scoreOf(policy);
-  const scoreFor = (worker: Worker) => score(prospect(state, job, worker), spec);
+  const scoreFor = (worker: Worker) => score(prospect(state, job, worker, now_ms), spec);
   if (spec.pin !== null) return chosen(isFree(state, job, spec.pin, now_ms), scoreFor) ?? NOT_YET;
   let preferred: Found<Worker> | undefined;
   for (const id of spec.prefer) {
@@ -117,14 +117,14 @@ export function mayStart({ spec, not_before_ms }: Job, now_ms: number): boolean 
 }
 
 /** What it would mean to send the job there. */
-export function prospect(state: State, { spec }: Job, worker: Worker): Prospect {
+export function prospect(state: State, { spec }: Job, worker: Worker, now_ms: number): Prospect {
   const { prompt_tokens, prefix } = spec;
   const cached_tokens = prefix.length === 0 ? 0 : Math.min(worker.kept.match(prefix) * state.limits.prefix_block_tokens, prompt_tokens);
   return {
     worker,
     cached_tokens,
     backlog_tokens: worker.prefill_tokens + Math.max(1, prompt_tokens - cached_tokens),
-    prefill_ms_per_token: worker.speed.prefill_ms_per_token ?? state.fleets.get(worker.spec.model)?.speed.prefill_ms_per_token ?? ALL_ALIKE,
+    prefill_ms_per_token: worker.speed.prefillMs(state.fleets.get(worker.spec.model)?.speed.prefill_ms_per_token ?? ALL_ALIKE, now_ms),
   };
 }
 

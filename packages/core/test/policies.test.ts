@@ -193,15 +193,25 @@ test("an index answers as a plain list of the last used blocks would", () => {
 test("a speed is a mean that fades: long prompts count for more, old ones for less", () => {
   const speed = new Speed();
   assert.equal(speed.prefill_ms_per_token, undefined);
-  speed.learnPrefill(1000, 1000);
-  speed.learnPrefill(1, 100);
+  speed.learnPrefill(1000, 1000, 0);
+  speed.learnPrefill(1, 100, 0);
   assert.ok((speed.prefill_ms_per_token ?? 0) < 1.2);
-  for (let n = 0; n < 60; n += 1) speed.learnPrefill(1000, 100);
+  for (let n = 0; n < 60; n += 1) speed.learnPrefill(1000, 100, 0);
   assert.ok(Math.abs((speed.prefill_ms_per_token ?? 0) - 0.1) < 0.01);
   const before = speed.prefill_ms_per_token ?? 0;
-  speed.learnPrefill(1000, -5);
+  speed.learnPrefill(1000, -5, 0);
   assert.ok(
     (speed.prefill_ms_per_token ?? -1) >= 0 && (speed.prefill_ms_per_token ?? 0) < before,
     "a clock that was set back teaches nothing negative",
   );
+});
+
+test("what was learned of a worker a while ago counts for less, so that a slow one is measured again", () => {
+  const speed = new Speed();
+  assert.equal(speed.prefillMs(7, 0), 7, "nothing is known");
+  speed.learnPrefill(1000, 4000, 0);
+  assert.equal(speed.prefillMs(1, 0), 4);
+  assert.equal(speed.prefillMs(1, 600_000), 2.5, "half of it after ten minutes");
+  assert.ok(speed.prefillMs(1, 1e9) < 1.001);
+  assert.equal(speed.prefillMs(1, -1000), 4, "a clock that was set back makes nothing of it");
 });
