@@ -207,7 +207,12 @@ export class LlamaEngine implements Engine {
   }
 
   async #computeAll(work: readonly Work[]): Promise<(number | undefined)[]> {
-    if (this.#batch === undefined) return await Promise.all(work.map((item) => this.#compute(item)));
+    if (this.#batch === undefined) {
+      // Together the binding would draw for all of them at once, each in a thread of its own: see `Batch.compute` for what comes of it.
+      const results: (number | undefined)[] = [];
+      for (const item of work) results.push(await this.#compute(item));
+      return results;
+    }
     return await this.#batch.compute(
       work.flatMap(({ run, tokens, draw }) => {
         const sequence = this.#slots[run.slot]?.sequence;
