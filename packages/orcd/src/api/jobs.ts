@@ -181,7 +181,7 @@ function routingHeader(job: Job | undefined, position: number): string {
 }
 
 function ended({ status, attempt, worker_id, error_message }: JobTable): string {
-  const where = worker_id === null ? "" : ` Its last attempt, the ${attempt}., ran on ${worker_id}.`;
+  const where = worker_id === null ? "" : ` Attempt ${attempt} ran on ${worker_id}.`;
   return `It has ended: ${status}.${where}${error_message === null ? "" : ` ${error_message}`}`;
 }
 
