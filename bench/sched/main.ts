@@ -2,8 +2,10 @@
  * `npm run bench:sched`: what a scheduling decision of the real core costs, as the workers and the waiting jobs become more, and
  * beside a scan of all of them in the same run. A decision: an attempt ends, its slot goes to the next job, a new job joins.
  */
+
+import type { Decision } from "../../packages/core/src/events.ts";
 import { createState, type JobSpec, LIMITS_OFF, type Limits, type State } from "../../packages/core/src/state.ts";
-import { type Decision, step } from "../../packages/core/src/step.ts";
+import { step } from "../../packages/core/src/step.ts";
 import { median, spread, table, type Verdict, verdictTable } from "../report.ts";
 
 const LIMITS: Limits = {

@@ -2,9 +2,9 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { follow, submit } from "../support/cluster.ts";
+import { Random } from "../support/random.ts";
 import type { Truth, Violation } from "./checker.ts";
 import { newTally, runClient, type Tally } from "./client.ts";
-import { Dice } from "./dice.ts";
 import { checkLedger } from "./ledger.ts";
 import { Programs } from "./programs.ts";
 import type { Prompt } from "./prompts.ts";
@@ -55,7 +55,7 @@ async function run({ seconds, seed, clients, pace, fleets, prompts, say }: Chaos
     await system.start(all);
     const known = await learn(system, prompts, violation);
     const schedule = scheduleOf(
-      new Dice(seed),
+      new Random(seed),
       all.reduce((sum, { workers }) => sum + workers, 0),
       seconds,
       pace,
@@ -67,7 +67,7 @@ async function run({ seconds, seed, clients, pace, fleets, prompts, say }: Chaos
       runClient({
         name: `c${n}`,
         system,
-        dice: new Dice(seed * 1000 + n + 1),
+        dice: new Random(seed * 1000 + n + 1),
         prompts: known,
         tally,
         stopped,

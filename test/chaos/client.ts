@@ -4,8 +4,8 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { SseDecoder } from "@rbees/contracts/sse";
+import type { Random } from "../support/random.ts";
 import { type Cut, StreamChecker, type Truth, type Violation } from "./checker.ts";
-import type { Dice } from "./dice.ts";
 import type { Prompt } from "./prompts.ts";
 import type { System } from "./system.ts";
 
@@ -51,7 +51,7 @@ export function newTally(): Tally {
 export interface ClientOptions {
   readonly name: string;
   readonly system: System;
-  readonly dice: Dice;
+  readonly dice: Random;
   readonly prompts: readonly { prompt: Prompt; truth: Truth }[];
   readonly tally: Tally;
   readonly stopped: () => boolean;
@@ -92,9 +92,9 @@ class OneJob {
     this.#truth = truth;
     this.#cut = this.#way === "deadline" ? ["DEADLINE_EXCEEDED"] : this.#way === "cancel" || this.#way === "walk-away" ? ["CANCELLED"] : [];
     this.#checker = new StreamChecker(truth, this.#cut);
-    this.#due = dice.int(0, truth.ids.length);
-    this.#deadline_ms = dice.int(50, 3000);
-    this.#pause_ms = dice.int(20, 1200);
+    this.#due = dice.from(0, truth.ids.length);
+    this.#deadline_ms = dice.from(50, 3000);
+    this.#pause_ms = dice.from(20, 1200);
   }
 
   async run(): Promise<void> {

@@ -1,5 +1,5 @@
 /** What goes wrong and when: drawn from the seed alone, so that the same seed gives the same schedule. */
-import type { Dice } from "./dice.ts";
+import type { Random } from "../support/random.ts";
 
 /** Faults of a worker or of the link to it, with how likely each is. */
 const WORKER_FAULTS = {
@@ -49,27 +49,27 @@ export interface Pace {
 /** What starting a program again may take; a worker is left alone for so long after its fault. */
 const RECOVERY_MS = 4000;
 
-export function scheduleOf(dice: Dice, workers: number, seconds: number, pace: Pace): Fault[] {
+export function scheduleOf(dice: Random, workers: number, seconds: number, pace: Pace): Fault[] {
   const until_ms = seconds * 1000;
   const faults: Fault[] = [];
   const free_at = Array.from({ length: workers }, () => 0);
-  for (let at_ms = pace.first_ms; at_ms < until_ms; at_ms += dice.int(...pace.worker_ms)) {
+  for (let at_ms = pace.first_ms; at_ms < until_ms; at_ms += dice.from(...pace.worker_ms)) {
     const free = free_at.flatMap((when, worker) => (when <= at_ms ? [worker] : []));
     const fault = faultOf(dice, at_ms, dice.weighted(WORKER_FAULTS), free.length === 0 ? 0 : dice.pick(free), pace);
     if (free.length === 0) continue;
     free_at[fault.worker as number] = at_ms + fault.for_ms + (fault.kind.startsWith("link") ? 0 : RECOVERY_MS);
     faults.push(fault);
   }
-  for (let at_ms = pace.first_ms + dice.int(...pace.orcd_ms); at_ms < until_ms; at_ms += dice.int(...pace.orcd_ms))
+  for (let at_ms = pace.first_ms + dice.from(...pace.orcd_ms); at_ms < until_ms; at_ms += dice.from(...pace.orcd_ms))
     faults.push(faultOf(dice, at_ms, dice.weighted(ORCD_FAULTS), undefined, pace));
   return faults.sort((a, b) => a.at_ms - b.at_ms);
 }
 
-function faultOf(dice: Dice, at_ms: number, kind: FaultKind, worker: number | undefined, pace: Pace): Fault {
+function faultOf(dice: Random, at_ms: number, kind: FaultKind, worker: number | undefined, pace: Pace): Fault {
   const lasts = kind !== "link-reset" && kind !== "engine-kill";
   const away = ["worker-kill", "worker-stop", "orcd-kill", "orcd-stop"].includes(kind);
-  const for_ms = lasts ? dice.int(...(away ? pace.away_ms : pace.for_ms)) : 0;
-  return { at_ms, kind, worker, for_ms, link: dice.pick(LINKS), bytes_per_s: dice.int(400, 6000), delay_ms: dice.int(20, 250) };
+  const for_ms = lasts ? dice.from(...(away ? pace.away_ms : pace.for_ms)) : 0;
+  return { at_ms, kind, worker, for_ms, link: dice.pick(LINKS), bytes_per_s: dice.from(400, 6000), delay_ms: dice.from(20, 250) };
 }
 
 export function describe({ at_ms, kind, worker, for_ms, link, bytes_per_s, delay_ms }: Fault): string {

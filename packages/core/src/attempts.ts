@@ -2,10 +2,10 @@
 import { noteFailure, noteSuccess } from "./breaker.ts";
 import { drain } from "./drain.ts";
 import { learnServiceTime } from "./estimate.ts";
+import type { AttemptOutcome, Decision, Event } from "./events.ts";
 import { OUTPUT_TOKEN } from "./fairness.ts";
 import { dequeue, enqueue } from "./queue.ts";
 import { attemptKey, type Job, type State, type Worker } from "./state.ts";
-import type { AttemptOutcome, Decision, Event } from "./step.ts";
 
 /** Ends a job for good, wherever it is. The slot of a running attempt stays taken until its link says that it is over. */
 export function end(

@@ -1,11 +1,12 @@
 /** Giving free slots to waiting jobs: the only way a job comes to a worker. */
+
+import type { Decision } from "./events.ts";
 import { PROMPT_TOKEN } from "./fairness.ts";
 import type { Scored } from "./fleet.ts";
 import { type Obstacle, obstacle, place, prospect } from "./place.ts";
 import { currentJobs, movedAside } from "./preempt.ts";
 import { dequeue, enqueue, waiting } from "./queue.ts";
 import { attemptKey, type Job, PRIORITIES, type Queue, type State, type Worker } from "./state.ts";
-import type { Decision } from "./step.ts";
 
 /** So many of the workers that were compared are named. */
 const ROUTING_SHOWN = 8;

@@ -1,8 +1,8 @@
 /** Why a job runs where it does, or what it waits for: the same checks and scores that place it, told to people. */
 import { mayStart, obstacle, prospect, reasonFor } from "./place.ts";
-import { type PolicyName, scoreOf } from "./policy.ts";
+import { scoreOf } from "./policy.ts";
 import { position } from "./queue.ts";
-import type { Job, State, Worker } from "./state.ts";
+import type { Job, PolicyName, State, Worker } from "./state.ts";
 
 export interface ExplainedWorker {
   worker_id: string;

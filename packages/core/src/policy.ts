@@ -1,8 +1,5 @@
 /** The policies: each scores a worker that could take a job; the lowest score wins, and of equals the one used least recently. */
-import type { JobSpec, Worker } from "./state.ts";
-
-export const POLICIES = ["round-robin", "least-loaded", "most-free-memory", "lmetric", "eta"] as const;
-export type PolicyName = (typeof POLICIES)[number];
+import type { JobSpec, PolicyName, Worker } from "./state.ts";
 
 /** What sending a job to a worker would mean. */
 export interface Prospect {

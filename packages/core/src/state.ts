@@ -6,7 +6,6 @@ import type { Fleet, Member } from "./fleet.ts";
 import { Heap } from "./heap.ts";
 import type { Line, Waiting } from "./line.ts";
 import { LiveMap } from "./live-map.ts";
-import type { PolicyName } from "./policy.ts";
 import type { Block, PrefixIndex } from "./prefix-index.ts";
 import type { Speed } from "./speed.ts";
 
@@ -16,6 +15,10 @@ export type Priority = (typeof PRIORITIES)[number];
 /** What becomes of a newcomer when the queue is full: it is refused, or the batch job that has waited longest makes room. */
 export const QUEUE_FULL_RULES = ["reject", "drop-oldest-batch"] as const;
 export type QueueFullRule = (typeof QUEUE_FULL_RULES)[number];
+
+/** How a worker is chosen among those that could take a job; `policy.ts` has the scores. */
+export const POLICIES = ["round-robin", "least-loaded", "most-free-memory", "lmetric", "eta"] as const;
+export type PolicyName = (typeof POLICIES)[number];
 
 /** Every limit of the decisions, with its unit. */
 export interface Limits {

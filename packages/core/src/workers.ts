@@ -1,11 +1,11 @@
 /** Workers come, report, drain and go. */
 import { retry } from "./attempts.ts";
 import { drain } from "./drain.ts";
+import type { Decision, Event } from "./events.ts";
 import { Fleet } from "./fleet.ts";
 import { PrefixIndex } from "./prefix-index.ts";
 import { Speed } from "./speed.ts";
 import { isSilent, type State, type Worker, type WorkerSpec } from "./state.ts";
-import type { Decision, Event } from "./step.ts";
 
 /** What a worker that does not say keeps, tokens. */
 const CACHE_TOKENS_GUESS = 65_536;

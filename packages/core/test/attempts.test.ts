@@ -1,7 +1,7 @@
 /** Attempts: how they end, what that means for their job, their slot and their worker. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { AttemptOutcome } from "../src/step.ts";
+import type { AttemptOutcome } from "../src/events.ts";
 import { Core, DONE, dispatched, FAILED, LOST, only, REFUSED, the, UNREACHED } from "./support.ts";
 
 test("a finished attempt settles its job once and frees its slot", () => {

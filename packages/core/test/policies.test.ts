@@ -4,9 +4,9 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { explain } from "../src/explain.ts";
 import { COMPARED_MAX } from "../src/fleet.ts";
-import type { PolicyName } from "../src/policy.ts";
 import { PrefixIndex } from "../src/prefix-index.ts";
 import { Speed } from "../src/speed.ts";
+import type { PolicyName } from "../src/state.ts";
 import { Core, dispatched, the } from "./support.ts";
 
 function coreWith(policy: PolicyName, ...workers: [id: string, slots: number][]): Core {

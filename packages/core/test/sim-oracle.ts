@@ -2,9 +2,10 @@
  * The oracle of the simulation: knows from events and decisions alone what must be true, keeps the rows that a database
  * would hold, and throws at the first decision that can't be right. It reads nothing of the core's own state.
  */
+
+import type { Decision, Event } from "../src/events.ts";
 import type { JobSpec, Limits, WorkerSpec } from "../src/state.ts";
 import { attemptKey } from "../src/state.ts";
-import type { Decision, Event } from "../src/step.ts";
 
 /** What the database holds of a job. */
 export interface Row {

@@ -3,12 +3,22 @@
  * back, a clock that jumps, an orchestrator that crashes between any two acts and recovers from the oracle's rows. After the
  * storm the world is healed, and then everything that was accepted must settle.
  */
+
+import { Random } from "../../../test/support/random.ts";
+import type { AttemptOutcome, Decision, Event } from "../src/events.ts";
 import { violations } from "../src/invariants.ts";
-import { POLICIES } from "../src/policy.ts";
-import { createState, type JobSpec, LIMITS_OFF, type Limits, QUEUE_FULL_RULES, type State, type WorkerSpec } from "../src/state.ts";
-import { type AttemptOutcome, type Decision, type Event, step } from "../src/step.ts";
+import {
+  createState,
+  type JobSpec,
+  LIMITS_OFF,
+  type Limits,
+  POLICIES,
+  QUEUE_FULL_RULES,
+  type State,
+  type WorkerSpec,
+} from "../src/state.ts";
+import { step } from "../src/step.ts";
 import { Oracle } from "./sim-oracle.ts";
-import { Random } from "./sim-random.ts";
 import { DONE, type Said } from "./support.ts";
 
 export type Step = typeof step;

@@ -3,8 +3,9 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Decision } from "../src/events.ts";
 import { attemptKey } from "../src/state.ts";
-import { type Decision, step } from "../src/step.ts";
+import { step } from "../src/step.ts";
 import { type Step, World } from "./sim-world.ts";
 
 const SEEDS = Array.from({ length: 2000 }, (_, i) => i + 1);

@@ -1,8 +1,9 @@
 /** A core under test: events in, decisions out, and no invariant may break on the way. */
 import assert from "node:assert/strict";
+import type { AttemptOutcome, Decision, Event } from "../src/events.ts";
 import { violations } from "../src/invariants.ts";
 import { createState, type JobSpec, LIMITS_OFF, type Limits, type State, type WorkerSpec } from "../src/state.ts";
-import { type AttemptOutcome, type Decision, type Event, step } from "../src/step.ts";
+import { step } from "../src/step.ts";
 
 export const LIMITS: Limits = {
   ...LIMITS_OFF,

@@ -1,7 +1,6 @@
 /** Every setting of `rbees-orcd`, with its unit and default. */
 
-import { POLICIES } from "@rbees/core/policy";
-import { QUEUE_FULL_RULES } from "@rbees/core/state";
+import { POLICIES, QUEUE_FULL_RULES } from "@rbees/core/state";
 import { type ConfigOf, flag, number, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS } from "@rbees/kit/log";
 

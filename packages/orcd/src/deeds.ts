@@ -2,8 +2,8 @@
 
 import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
+import type { AttemptOutcome, Decision } from "@rbees/core/events";
 import { LiveMap } from "@rbees/core/live-map";
-import type { AttemptOutcome, Decision } from "@rbees/core/step";
 import type { Log } from "@rbees/kit/log";
 import { type ActiveJob, sentTokens } from "./active-job.ts";
 import type { JobRegistry } from "./job-registry.ts";

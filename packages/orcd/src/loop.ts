@@ -3,8 +3,10 @@
  * transaction; only then is it carried out, in the order in which it was decided. A failed transaction ends the process:
  * the rows are the truth, and the next start recovers from them.
  */
+
+import type { Decision, Event } from "@rbees/core/events";
 import type { State } from "@rbees/core/state";
-import { type Decision, type Event, step } from "@rbees/core/step";
+import { step } from "@rbees/core/step";
 import type { ActiveJob } from "./active-job.ts";
 import { coreNow } from "./clock.ts";
 import { changesOf } from "./record.ts";

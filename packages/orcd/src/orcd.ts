@@ -84,7 +84,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     jobs.sweep();
     void loop.send({ type: "tick" }).done.catch(() => {});
   }, config.tick_ms);
-  const progress = new ProgressFlush({ jobs, store });
+  const progress = new ProgressFlush({ active: () => jobs.active(), store });
   const flushes =
     config.progress_flush_ms === 0 ? undefined : setInterval(() => void progress.flush().catch(fatal), config.progress_flush_ms);
   log.info({ url: served.url, data_dir, recovered_jobs: recovered.jobs.length }, "ready");

@@ -4,7 +4,6 @@
  */
 import type { ActiveJob } from "./active-job.ts";
 import { eventIdBase } from "./event-id.ts";
-import type { JobRegistry } from "./job-registry.ts";
 import type { Change, Store } from "./store/port.ts";
 import type { ProgressTable } from "./store/schema.ts";
 
@@ -41,7 +40,8 @@ export function restore(job: ActiveJob, rows: readonly ProgressTable[]): void {
 }
 
 export interface ProgressPorts {
-  readonly jobs: JobRegistry;
+  /** The jobs that have not ended. */
+  readonly active: () => Iterable<ActiveJob>;
   readonly store: Store;
 }
 
@@ -62,8 +62,8 @@ export class ProgressFlush {
   }
 
   async #write(): Promise<boolean> {
-    const { jobs, store } = this.#ports;
-    const due = [...jobs.active()].filter(isDue);
+    const { active, store } = this.#ports;
+    const due = [...active()].filter(isDue);
     let left = FLUSH_BYTES_MAX;
     const share = Math.ceil(left / due.length);
     const changes: Change[] = [];

@@ -3,7 +3,7 @@
  * decision is carried out. Prompts and answers enter the job's row; the audit trail gets only their hashes and lengths.
  */
 import { hash } from "node:crypto";
-import type { Decision } from "@rbees/core/step";
+import type { Decision } from "@rbees/core/events";
 import { type ActiveJob, textSoFar } from "./active-job.ts";
 import { hasProgress } from "./progress.ts";
 import type { AuditValue } from "./store/audit-chain.ts";

@@ -2,10 +2,12 @@
  * A trace on a fleet under one policy. What decides is the orchestrator's own core, told what it would be told in life: requests,
  * heartbeats, first tokens, ends. Nothing is drawn and no clock is read, so the same trace gives the same result.
  */
+
+import type { Decision, Event } from "@rbees/core/events";
 import { Heap } from "@rbees/core/heap";
-import type { PolicyName } from "@rbees/core/policy";
+import type { PolicyName } from "@rbees/core/state";
 import { createState, type JobSpec, LIMITS_OFF } from "@rbees/core/state";
-import { type Decision, type Event, step } from "@rbees/core/step";
+import { step } from "@rbees/core/step";
 import type { Machine } from "./fleet.ts";
 import { BLOCK_TOKENS, type Request } from "./trace.ts";
 import { WorkerModel } from "./worker-model.ts";

@@ -1,5 +1,5 @@
 /** What a replay means to those who waited for an answer, and to those who pay for the machines. */
-import type { PolicyName } from "@rbees/core/policy";
+import type { PolicyName } from "@rbees/core/state";
 import type { Replayed, Served } from "./replay.ts";
 
 /** What an answer must keep to count as good. */

@@ -1,7 +1,7 @@
 /** The routes of workers and models: register, heartbeat, leave, list, drain. */
 import { RbeesError } from "@rbees/contracts/errors";
 import type { orcdRoutes } from "@rbees/contracts/routes";
-import type { Decision } from "@rbees/core/step";
+import type { Decision } from "@rbees/core/events";
 import type { Handlers } from "@rbees/kit/http";
 import type { Loop } from "../loop.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";

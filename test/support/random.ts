@@ -1,13 +1,12 @@
-/** Chance that can be had again: everything a run leaves to chance is drawn from its seed. */
-
-export class Dice {
+/** Chance that can be had again (mulberry32): the same seed, the same world. */
+export class Random {
   #state: number;
 
   constructor(seed: number) {
     this.#state = seed >>> 0;
   }
 
-  /** From 0 to 1, without 1 (mulberry32). */
+  /** From 0 to just below 1. */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
     let mixed = Math.imul(this.#state ^ (this.#state >>> 15), this.#state | 1);
@@ -15,13 +14,19 @@ export class Dice {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
   }
 
+  chance(p: number): boolean {
+    return this.next() < p;
+  }
+
   /** A whole number from `min` to `max`, both included. */
-  int(min: number, max: number): number {
+  from(min: number, max: number): number {
     return min + Math.floor(this.next() * (max - min + 1));
   }
 
-  pick<T>(list: readonly T[]): T {
-    return list[this.int(0, list.length - 1)] as T;
+  pick<T>(items: readonly T[]): T {
+    const item = items[this.from(0, items.length - 1)];
+    if (item === undefined) throw new Error("nothing to pick from");
+    return item;
   }
 
   /** One of the names, each as likely as its weight says. */

@@ -1,0 +1,47 @@
+/** What goes into the core, and what comes out of it. */
+import type { RefusalCode } from "./admission.ts";
+import type { JobSpec, Routing, WorkerSpec } from "./state.ts";
+
+/** How an attempt ended, as its link saw it. */
+export type AttemptOutcome =
+  | { kind: "done"; tokens_out: number }
+  /** The worker reported an error; a retriable one may go better elsewhere. */
+  | { kind: "failed"; code: string; message: string; retriable: boolean }
+  /** The worker had no slot after all, or was draining: nothing ran. */
+  | { kind: "refused"; reason: string }
+  /** The connection broke, never came about, or fell silent. `reached`: the worker had accepted the attempt. */
+  | { kind: "lost"; reason: string; reached: boolean }
+  /** We ended it. */
+  | { kind: "aborted" };
+
+export type Event = { readonly now_ms: number } & (
+  | { type: "job.submitted"; spec: JobSpec }
+  /** A job that was accepted in an earlier life of the orchestrator; `ran`: when that ended, which lost its attempt. */
+  | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number; ran: boolean }
+  | { type: "job.cancelled"; job_id: string }
+  | { type: "worker.registered"; spec: WorkerSpec }
+  | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean; memory_free_bytes: number | null }
+  /** No new work for it; `move`: what runs there goes on elsewhere, where it can. */
+  | { type: "worker.drained"; worker_id: string; move: boolean }
+  /** `epoch`: of the life that says goodbye; null when it does not say. */
+  | { type: "worker.left"; worker_id: string; epoch: number | null }
+  /** Its first token has come: the prompt is computed. */
+  | { type: "attempt.prefilled"; job_id: string; attempt: number; worker_id: string }
+  | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
+  /** No new attempts from now on: the orchestrator is about to stop. */
+  | { type: "halted" }
+  | { type: "tick" }
+);
+
+export type Decision =
+  | { type: "accept"; job_id: string; position: number; eta_ms: number | undefined }
+  | { type: "refuse"; job_id: string; code: RefusalCode; message: string; retry_after_ms?: number }
+  | { type: "dispatch"; job_id: string; attempt: number; worker_id: string; routing: Routing }
+  | { type: "abort"; job_id: string; attempt: number; worker_id: string; reason: string }
+  | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }
+  | { type: "settle"; job_id: string; status: "succeeded" | "failed" | "cancelled"; code?: string; message?: string; retriable?: boolean }
+  | { type: "worker.join"; worker_id: string; epoch: number; model: string; again: boolean }
+  | { type: "worker.drain"; worker_id: string }
+  | { type: "worker.leave"; worker_id: string; epoch: number; model: string; reason: string }
+  /** The message came from a life that is over (`stale`) or from a worker we don't know. */
+  | { type: "worker.reject"; worker_id: string; because: "stale" | "unknown" };
