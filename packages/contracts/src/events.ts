@@ -12,6 +12,15 @@ export const Queued = z.object({
   position: z.int().nonnegative(),
   eta_ms: z.int().nonnegative().optional().describe("Until it probably starts"),
 });
+/** The job waits for its model, which is being loaded there; told again every now and then. */
+export const Loading = z.object({
+  type: z.literal("loading"),
+  model: z.string(),
+  pool: z.string(),
+  device: z.string(),
+  elapsed_ms: z.int().nonnegative(),
+  expected_ms: z.int().nonnegative().optional().describe("What the last load of it there took"),
+});
 export const Started = z.object({
   type: z.literal("started"),
   job_id: z.string(),
@@ -61,8 +70,9 @@ export const Failed = z.object({
   retriable: z.boolean(),
 });
 
-export const JobEvent = z.discriminatedUnion("type", [Queued, Started, Token, Metrics, Migrated, Restarted, End, Failed]);
+export const JobEvent = z.discriminatedUnion("type", [Queued, Loading, Started, Token, Metrics, Migrated, Restarted, End, Failed]);
 export type JobEvent = z.infer<typeof JobEvent>;
+export type LoadingEvent = z.infer<typeof Loading>;
 export type QueuedEvent = z.infer<typeof Queued>;
 export type TokenEvent = z.infer<typeof Token>;
 export type EndEvent = z.infer<typeof End>;

@@ -70,6 +70,7 @@ export function attemptEnded(state: State, event: Extract<Event, { type: "attemp
     }
   }
   if (worker === undefined) return;
+  if (worker.running.size === 0) worker.idle_since_ms = now_ms;
   state.fleets.get(worker.spec.model)?.offer(worker);
   drain(state, worker.spec.model, now_ms, out);
 }

@@ -1,6 +1,6 @@
 /** What goes into the core, and what comes out of it. */
 import type { RefusalCode } from "./admission.ts";
-import type { JobSpec, Routing, WorkerSpec } from "./state.ts";
+import type { JobSpec, Pool, Routing, WorkerSpec } from "./state.ts";
 
 /** How an attempt ended, as its link saw it. */
 export type AttemptOutcome =
@@ -28,6 +28,11 @@ export type Event = { readonly now_ms: number } & (
   /** Its first token has come: the prompt is computed. */
   | { type: "attempt.prefilled"; job_id: string; attempt: number; worker_id: string }
   | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
+  | { type: "pool.reported"; pool: Pool }
+  /** It can't be reached: nothing is started there. */
+  | { type: "pool.lost"; pool_id: string }
+  /** The worker of a `spawn` has registered, or (`error`) never will. */
+  | { type: "load.ended"; model: string; error: string | null }
   /** No new attempts from now on: the orchestrator is about to stop. */
   | { type: "halted" }
   | { type: "tick" }
@@ -40,6 +45,10 @@ export type Decision =
   | { type: "abort"; job_id: string; attempt: number; worker_id: string; reason: string }
   | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }
   | { type: "settle"; job_id: string; status: "succeeded" | "failed" | "cancelled"; code?: string; message?: string; retriable?: boolean }
+  /** A worker for the model is to be started there. */
+  | { type: "spawn"; model: string; pool_id: string; device_id: string; backend: string }
+  /** The worker is to be ended: it has got no new work since this was decided. */
+  | { type: "evict"; worker_id: string; pool_id: string; reason: string }
   | { type: "worker.join"; worker_id: string; epoch: number; model: string; again: boolean }
   | { type: "worker.drain"; worker_id: string }
   | { type: "worker.leave"; worker_id: string; epoch: number; model: string; reason: string }

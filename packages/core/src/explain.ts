@@ -1,6 +1,7 @@
 /** Why a job runs where it does, or what it waits for: the same checks and scores that place it, told to people. */
 import { mayStart, obstacle, prospect, reasonFor } from "./place.ts";
 import { scoreOf } from "./policy.ts";
+import { whyNotLoaded } from "./provision.ts";
 import { position } from "./queue.ts";
 import type { Job, PolicyName, State, Worker } from "./state.ts";
 
@@ -60,6 +61,10 @@ function answerFor(state: State, job: Job, workers: number, now_ms: number): str
   if (job.worker_id !== null) return `It runs on ${job.worker_id} (attempt ${job.attempt}).`;
   if (!mayStart(job, now_ms) && job.not_before_ms > now_ms)
     return `It waits ${job.not_before_ms - now_ms} ms before attempt ${job.attempt + 1}.`;
+  if (!state.fleets.has(job.spec.model)) {
+    const why = whyNotLoaded(state, job.spec.model, now_ms);
+    if (why !== undefined) return `It waits: ${why}`;
+  }
   if (workers === 0) return "It waits: no worker is registered. `rbees up`, or `rbees-pool worker spawn`, starts one.";
   const ahead = position(state, job);
   return ahead === 0 ? "It is next: it waits for a worker that can take it." : `It waits behind ${ahead} ${ahead === 1 ? "job" : "jobs"}.`;

@@ -40,5 +40,9 @@ export function violations(state: State, now_ms: number): string[] {
     const free = worker.running.size < worker.spec.slots && !worker.draining && !isSilent(state, worker, now_ms);
     if (free && !worker.offered) found.push(`worker ${worker.spec.id} has a free slot that nobody will find`);
   }
+  for (const { model, began } of state.loads.values()) {
+    const fleet = [...(state.fleets.get(model) ?? [])];
+    if (!began && fleet.some(({ draining }) => !draining)) found.push(`room is made for ${model}, which is served`);
+  }
   return found;
 }

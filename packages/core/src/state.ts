@@ -49,6 +49,17 @@ export interface Limits {
   /** For how long, before it is tried again with one attempt: this, doubled with each further failure, up to `breaker_open_ms_max`. */
   readonly breaker_open_ms: number;
   readonly breaker_open_ms_max: number;
+  /** Workers are started for models that jobs wait for and nobody serves, in the pools that have them, and ended when idle. */
+  readonly auto_spawn: boolean;
+  /** A worker that was started so and had nothing to do for so long is ended; 0: never. */
+  readonly idle_ttl_ms: number;
+  /** It is not ended for another model's sake before it has been there for so long. */
+  readonly residency_ms_min: number;
+  /** How long ended workers may take to be gone before other room is made. */
+  readonly make_room_ms_max: number;
+  /** Wait after a load that failed; doubles with each further one, up to `load_backoff_ms_max`. */
+  readonly load_backoff_ms: number;
+  readonly load_backoff_ms_max: number;
   /** How long a job is thought to run while nothing was measured yet. */
   readonly service_ms_guess: number;
   /** How a worker is chosen among those that could take a job. */
@@ -74,6 +85,12 @@ export const LIMITS_OFF: Limits = {
   breaker_failures: 5,
   breaker_open_ms: 2000,
   breaker_open_ms_max: 60_000,
+  auto_spawn: false,
+  idle_ttl_ms: 0,
+  residency_ms_min: 30_000,
+  make_room_ms_max: 60_000,
+  load_backoff_ms: 5000,
+  load_backoff_ms_max: 300_000,
   service_ms_guess: 4000,
   policy: "round-robin",
   prefix_block_tokens: 64,
@@ -152,6 +169,9 @@ export interface Worker extends Member {
   spec: WorkerSpec;
   draining: boolean;
   last_beat_ms: number;
+  joined_at_ms: number;
+  /** When its last attempt ended, or when it joined. */
+  idle_since_ms: number;
   /** Attempts in flight as `attemptKey`s: the orchestrator's own ledger, never a reported gauge. */
   readonly running: Set<string>;
   /** Of those the ones without a first token, with the prompt tokens that are still to be computed for each. */
@@ -185,6 +205,34 @@ export interface Alarm {
   readonly about: "deadline" | "queue wait" | "first token" | "promotion";
 }
 
+/** A device of a pool, as the pool last reported. */
+export interface Device {
+  readonly id: string;
+  readonly backend: string;
+  /** Where a model fits on several, those with the lowest number come first: a GPU before the processor. */
+  readonly preference: number;
+  /** Free for models. */
+  readonly free_bytes: number;
+}
+
+/** A machine on which workers can be started. */
+export interface Pool {
+  readonly id: string;
+  readonly devices: readonly Device[];
+  /** The models it has on disk, with the memory that each takes, bytes. */
+  readonly models: ReadonlyMap<string, number>;
+}
+
+/** A model on its way into memory: first, where need be, room is made, then it has begun. */
+export interface Load {
+  readonly model: string;
+  readonly pool_id: string;
+  readonly device_id: string;
+  readonly memory_bytes: number;
+  readonly since_ms: number;
+  readonly began: boolean;
+}
+
 export interface State {
   readonly limits: Limits;
   readonly jobs: LiveMap<Job>;
@@ -205,6 +253,13 @@ export interface State {
   readonly models: Set<string>;
   /** How long a finished job ran, milliseconds: exponentially weighted, by model. */
   readonly service_ms: Map<string, number>;
+  readonly pools: Map<string, Pool>;
+  /** By model: one load of each at a time. */
+  readonly loads: Map<string, Load>;
+  /** How long the last load took, by model and device. */
+  readonly load_ms: Map<string, number>;
+  readonly load_failures: Map<string, { readonly count: number; readonly error: string }>;
+  readonly load_not_before_ms: Map<string, number>;
   dispatches: number;
   /** The orchestrator is stopping: nothing is dispatched any more. */
   halted: boolean;
@@ -224,6 +279,11 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     queued_bytes: 0,
     models: new Set(models),
     service_ms: new Map(),
+    pools: new Map(),
+    loads: new Map(),
+    load_ms: new Map(),
+    load_failures: new Map(),
+    load_not_before_ms: new Map(),
     dispatches: 0,
     halted: false,
   };

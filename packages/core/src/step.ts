@@ -9,12 +9,22 @@ import { clear, dispatch, drain } from "./drain.ts";
 import { etaMs } from "./estimate.ts";
 import type { Decision, Event } from "./events.ts";
 import { place } from "./place.ts";
+import { loadEnded, provision } from "./provision.ts";
 import { dequeue, enqueue, lengthAhead } from "./queue.ts";
 import type { Alarm, Job, JobSpec, State } from "./state.ts";
 import { beat, leaveIfSilent, register, remove, setDraining } from "./workers.ts";
 
 /** So many entries of jobs that have ended are not worth looking for. */
 const ENDED_KEPT = 1024;
+
+/** Events that may call for a worker, or free the room for one. */
+const PROVISIONED_AFTER: ReadonlySet<Event["type"]> = new Set([
+  "job.submitted",
+  "worker.registered",
+  "pool.reported",
+  "load.ended",
+  "tick",
+]);
 
 export function step(state: State, event: Event): Decision[] {
   const out: Decision[] = [];
@@ -67,6 +77,16 @@ export function step(state: State, event: Event): Decision[] {
       attemptEnded(state, event, out);
       leaveIfSilent(state, event.worker_id, event.now_ms, out);
       break;
+    case "pool.reported":
+      state.pools.set(event.pool.id, event.pool);
+      if (state.limits.auto_spawn) for (const model of event.pool.models.keys()) state.models.add(model);
+      break;
+    case "pool.lost":
+      state.pools.delete(event.pool_id);
+      break;
+    case "load.ended":
+      loadEnded(state, event.model, event.error, event.now_ms);
+      break;
     case "halted":
       state.halted = true;
       break;
@@ -74,6 +94,7 @@ export function step(state: State, event: Event): Decision[] {
       tick(state, event.now_ms, out);
       break;
   }
+  if (PROVISIONED_AFTER.has(event.type)) provision(state, event.now_ms, out);
   return out;
 }
 

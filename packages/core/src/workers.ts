@@ -30,6 +30,8 @@ export function register(state: State, spec: WorkerSpec, now_ms: number, out: De
       spec,
       draining: false,
       last_beat_ms: now_ms,
+      joined_at_ms: now_ms,
+      idle_since_ms: now_ms,
       running: new Set(),
       prefilling: new Map(),
       prefill_tokens: 0,

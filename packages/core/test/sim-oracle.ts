@@ -186,6 +186,16 @@ export class Oracle {
       case "worker.leave":
         this.#must(this.#workers.delete(decision.worker_id), `${decision.worker_id} left and was not there`);
         return;
+      case "spawn": {
+        const served = [...this.#workers.values()].some(({ spec, draining }) => spec.model === decision.model && !draining);
+        return this.#must(this.#limits.auto_spawn && !served, `a worker was started for ${decision.model}, which is served`);
+      }
+      case "evict": {
+        const worker = this.#workers.get(decision.worker_id);
+        this.#must(worker !== undefined && worker.ledger.size === 0, `${decision.worker_id} was ended at work`);
+        if (worker !== undefined) worker.draining = true;
+        return;
+      }
       case "worker.drain":
       case "worker.reject":
         return;

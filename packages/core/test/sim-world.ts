@@ -7,6 +7,7 @@
 import { Random } from "../../../test/support/random.ts";
 import type { AttemptOutcome, Decision, Event } from "../src/events.ts";
 import { violations } from "../src/invariants.ts";
+import { DEVICE_LABEL, POOL_LABEL } from "../src/provision.ts";
 import {
   createState,
   type JobSpec,
@@ -42,6 +43,14 @@ const STORM_MS = 30_000;
 /** Longer than any clock jump back, so that every back-off ends. */
 const HEAL_MS_MAX = 120_000;
 const JOBS = 100;
+
+/** What the pool's one device holds, in models. */
+const POOL_BYTES = 2;
+const POOL_MODELS: ReadonlyMap<string, number> = new Map([
+  ["p", 1],
+  ["q", 1],
+  ["r", 2],
+]);
 
 interface SimWorker {
   readonly id: string;
@@ -84,6 +93,9 @@ export class World {
   #order = 0;
   readonly #workers: SimWorker[] = [];
   readonly #links = new Map<string, Link>();
+  /** Models on their way into the pool's memory. */
+  readonly #loading: string[] = [];
+  #loads = 0;
 
   /** The rules of this world, for whoever replays it. */
   get rules(): string {
@@ -131,6 +143,7 @@ export class World {
       this.#in(BEAT_MS + random.from(0, BEAT_MS), () => this.#beat(worker));
     }
     this.#in(TICK_MS, () => this.#tick());
+    if (this.#limits.auto_spawn) this.#in(random.from(0, 1000), () => this.#reportPool());
     for (let i = 0; i < JOBS; i++) this.#in(random.from(0, STORM_MS - 2000), () => this.#submit(`j${i}`));
     for (let i = 0; i < random.from(5, 25); i++) this.#in(random.from(0, STORM_MS), () => this.#mishap());
   }
@@ -200,10 +213,65 @@ export class World {
 
   #carryOut(decision: Decision): void {
     if (decision.type === "dispatch") this.#dispatch(decision);
+    if (decision.type === "spawn") this.#spawn(decision);
+    if (decision.type === "evict") this.#evict(decision);
     if (decision.type === "abort") {
       const link = this.#links.get(`${decision.job_id}#${decision.attempt}`);
       if (link !== undefined) this.#in(this.#random.from(0, 50), () => this.#ended(link, { kind: "aborted" }));
     }
+  }
+
+  // The pool: it starts and ends workers as it is told, and says now and then what is free.
+
+  #reportPool(): void {
+    this.#in(BEAT_MS, () => this.#reportPool());
+    if (!this.#healed && this.#random.chance(0.1)) return void this.#send({ type: "pool.lost", pool_id: "pool" });
+    const devices = [{ id: "0", backend: "cpu", preference: 1, free_bytes: POOL_BYTES - this.#poolBytes() }];
+    this.#send({ type: "pool.reported", pool: { id: "pool", devices, models: POOL_MODELS } });
+  }
+
+  #poolBytes(): number {
+    const standing = this.#workers.filter(({ alive, labels }) => alive && labels[POOL_LABEL] !== undefined).map(({ model }) => model);
+    return [...standing, ...this.#loading].reduce((sum, model) => sum + (POOL_MODELS.get(model) ?? 0), 0);
+  }
+
+  #spawn({ model, pool_id, device_id }: Extract<Decision, { type: "spawn" }>): void {
+    const random = this.#random;
+    this.#loading.push(model);
+    // After a crash nobody knows of the loads that were under way: their workers come all the same.
+    if (this.crashes === 0 && this.#poolBytes() > POOL_BYTES) throw new Error(`${model} was loaded where it does not fit`);
+    this.#loads += 1;
+    const id = `${model}-${this.#loads}`;
+    this.#in(random.from(50, 2000), () => {
+      this.#loading.splice(this.#loading.indexOf(model), 1);
+      if (!this.#healed && random.chance(0.2)) return void this.#send({ type: "load.ended", model, error: "the file is broken" });
+      const labels = { [POOL_LABEL]: pool_id, [DEVICE_LABEL]: device_id };
+      const worker = {
+        id,
+        model,
+        slots: 2,
+        context_size: null,
+        labels,
+        epoch: 0,
+        alive: true,
+        draining: false,
+        busy: new Set<string>(),
+        muted_until_ms: 0,
+      };
+      this.#workers.push(worker);
+      this.#in(BEAT_MS, () => this.#beat(worker));
+      this.#register(worker);
+      this.#in(this.#lag(), () => this.#send({ type: "load.ended", model, error: null }));
+    });
+  }
+
+  #evict({ worker_id }: Extract<Decision, { type: "evict" }>): void {
+    this.#in(this.#lag(), () => {
+      const worker = this.#workers.find(({ id }) => id === worker_id);
+      if (worker === undefined) return;
+      worker.alive = false;
+      this.#send({ type: "worker.left", worker_id, epoch: worker.epoch });
+    });
   }
 
   #dispatch({ job_id, attempt, worker_id }: Extract<Decision, { type: "dispatch" }>): void {
@@ -290,8 +358,10 @@ export class World {
   #submit(id: string): void {
     const random = this.#random;
     const now_ms = this.#time_ms + this.#skew_ms;
-    const model = random.chance(0.05) ? "never" : random.pick(this.#workers).model;
-    const serving = this.#workers.filter((worker) => worker.model === model);
+    const pooled = this.#limits.auto_spawn && random.chance(0.3);
+    const model = random.chance(0.05) ? "never" : pooled ? random.pick([...POOL_MODELS.keys()]) : random.pick(this.#workers).model;
+    // Workers of the pool come and go for good: nobody is tied to one of them.
+    const serving = this.#workers.filter((worker) => worker.model === model && worker.labels[POOL_LABEL] === undefined);
     const pin = serving.length > 0 && random.chance(0.15) ? random.pick(serving).id : null;
     // Never all of a model's workers: such a job would rightly wait for ever.
     const avoid = pin === null && serving.length > 1 && random.chance(0.2) ? [random.pick(serving).id] : [];
@@ -358,7 +428,8 @@ export class World {
       if (link.worker !== worker) continue;
       this.#in(this.#random.from(0, 5000), () => this.#ended(link, { kind: "lost", reason: "the connection broke", reached: true }));
     }
-    if (!this.#random.chance(0.8)) return;
+    // Whoever was started by the pool does not come back by itself.
+    if (worker.labels[POOL_LABEL] !== undefined || !this.#random.chance(0.8)) return;
     this.#in(this.#random.from(0, 6000), () => {
       worker.alive = true;
       this.#register(worker);
@@ -370,6 +441,7 @@ export class World {
     this.#healed = true;
     for (const worker of this.#workers) {
       this.#die(worker);
+      if (worker.labels[POOL_LABEL] !== undefined) continue;
       worker.alive = true;
       worker.muted_until_ms = 0;
       this.#register(worker);
@@ -395,6 +467,12 @@ function rulesOf(random: Random): Limits {
     first_token_ms_max: random.chance(0.3) ? random.from(2000, 10_000) : 0,
     batch_promote_ms: random.chance(0.5) ? random.from(500, 5000) : 0,
     preempt_batch: random.chance(0.4),
+    auto_spawn: random.chance(0.4),
+    idle_ttl_ms: random.chance(0.5) ? random.from(1000, 10_000) : 0,
+    residency_ms_min: random.from(0, 3000),
+    make_room_ms_max: 3000,
+    load_backoff_ms: 200,
+    load_backoff_ms_max: 2000,
   };
 }
 

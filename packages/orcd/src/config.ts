@@ -1,7 +1,7 @@
 /** Every setting of `rbees-orcd`, with its unit and default. */
 
 import { POLICIES, QUEUE_FULL_RULES } from "@rbees/core/state";
-import { type ConfigOf, flag, number, text } from "@rbees/kit/config";
+import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS } from "@rbees/kit/log";
 
 export const settings = {
@@ -28,6 +28,16 @@ export const settings = {
   breaker_open_ms_max: number({ default: 60_000, min: 1, help: "The longest that a worker is left alone" }),
   retry_backoff_ms: number({ default: 100, help: "Wait before a second attempt; doubles with each further one" }),
   retry_backoff_ms_max: number({ default: 5000, help: "Longest wait between attempts" }),
+  pools: pairs({ default: {}, help: "Machines on which workers may be started: name=host, as `rbees pool --host` takes it" }),
+  auto_spawn: flag({ default: false, help: "Start a worker in a pool when jobs wait for a model that nobody serves" }),
+  idle_ttl_ms: number({ default: 600_000, help: "A worker started so is ended after so long without work; 0: never" }),
+  residency_ms_min: number({ default: 30_000, help: "It is not ended for another model's sake before it has been there for so long" }),
+  make_room_ms_max: number({ default: 60_000, min: 1, help: "How long ended workers may take to be gone" }),
+  load_backoff_ms: number({ default: 5000, min: 1, help: "Wait after a worker did not start; doubles with each further time" }),
+  load_backoff_ms_max: number({ default: 300_000, min: 1, help: "The longest of those waits" }),
+  pool_refresh_ms: number({ default: 10_000, min: 100, help: "How often pools are asked what is free" }),
+  pool_call_ms_max: number({ default: 20_000, min: 100, help: "Longest wait for a pool's answer" }),
+  spawn_ms_max: number({ default: 600_000, min: 1000, help: "Longest wait for a worker to be ready" }),
   service_ms_guess: number({ default: 5000, min: 1, help: "How long a job is thought to run while nothing was measured" }),
   connect_ms_max: number({ default: 5000, min: 10, help: "Longest wait for a worker to accept an attempt's connection" }),
   attempt_silence_ms_max: number({ default: 60_000, min: 100, help: "An attempt whose worker sends nothing for this long is lost" }),

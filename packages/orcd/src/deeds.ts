@@ -9,6 +9,7 @@ import { type ActiveJob, sentTokens } from "./active-job.ts";
 import type { JobRegistry } from "./job-registry.ts";
 import type { LinkOutcome } from "./link.ts";
 import type { OrcdMetrics } from "./metrics.ts";
+import type { Pools } from "./pools.ts";
 import { tellPosition } from "./queue-news.ts";
 import type { WorkerDirectory } from "./worker-directory.ts";
 
@@ -17,6 +18,7 @@ export interface DeedPorts {
   readonly workers: WorkerDirectory;
   readonly metrics: OrcdMetrics;
   readonly log: Log;
+  readonly pools: Pick<Pools, "spawn" | "evict">;
   readonly attemptPrefilled: (job_id: string, attempt: number, worker_id: string) => void;
   /** Notes in the audit trail what became of a job whose attempt was lost. */
   readonly audit: (kind: string, fields: Readonly<Record<string, string | number>>) => void;
@@ -71,6 +73,12 @@ export class Deeds {
         break;
       case "worker.drain":
         log.info({ worker_id: decision.worker_id }, "worker draining");
+        break;
+      case "spawn":
+        void this.#ports.pools.spawn(decision);
+        break;
+      case "evict":
+        void this.#ports.pools.evict(decision);
         break;
       case "worker.reject":
         break;

@@ -16,6 +16,7 @@ import { Deeds } from "./deeds.ts";
 import { JobRegistry } from "./job-registry.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
+import { Pools } from "./pools.ts";
 import { keptEvents, ProgressFlush, restore } from "./progress.ts";
 import { tellNews, tellPosition } from "./queue-news.ts";
 import { openStore } from "./store/open.ts";
@@ -55,7 +56,15 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     carryOut: (decision) => deeds.carryOut(decision),
     fatal,
   });
+  const pools = new Pools(config, {
+    log,
+    url: () => served.url,
+    reported: (pool) => void loop.send({ type: "pool.reported", pool }).done.catch(() => {}),
+    lost: (pool_id) => void loop.send({ type: "pool.lost", pool_id }).done.catch(() => {}),
+    loadEnded: (model, error) => void loop.send({ type: "load.ended", model, error }).done.catch(() => {}),
+  });
   const deeds = new Deeds({
+    pools,
     jobs,
     workers,
     metrics,
@@ -89,6 +98,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     config.progress_flush_ms === 0 ? undefined : setInterval(() => void progress.flush().catch(fatal), config.progress_flush_ms);
   log.info({ url: served.url, data_dir, recovered_jobs: recovered.jobs.length }, "ready");
 
+  if (config.auto_spawn) pools.start();
   let stopped: Promise<void> | undefined;
   const stop = async () => {
     stopping = true;
@@ -96,6 +106,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     await until(() => deeds.running === 0, config.drain_ms, config.tick_ms);
     clearInterval(ticks);
     clearInterval(telling);
+    pools.stop();
     clearInterval(flushes);
     loop.close();
     deeds.abortAll();

@@ -1,7 +1,10 @@
 /** What a waiting job is told of its wait: a `queued` event when it is accepted, and again when its position or ETA has changed. */
+
+import type { LoadingEvent } from "@rbees/contracts/events";
 import { etaMs } from "@rbees/core/estimate";
+import { expectedLoadMs } from "@rbees/core/provision";
 import { inOrder } from "@rbees/core/queue";
-import type { State } from "@rbees/core/state";
+import type { Load, State } from "@rbees/core/state";
 import type { ActiveJob } from "./active-job.ts";
 import { coreNow } from "./clock.ts";
 import type { JobRegistry } from "./job-registry.ts";
@@ -18,16 +21,26 @@ export function tellPosition(job: ActiveJob, position: number, eta_ms: number | 
 export function tellNews(state: State, jobs: JobRegistry): void {
   const now_ms = coreNow();
   for (const queue of state.queues.values()) {
+    const load = state.loads.get(queue.model);
+    const loading = load?.began && !state.fleets.has(queue.model) ? loadingEvent(state, load, now_ms) : undefined;
     let position = 0;
     for (const waiting of inOrder(queue)) {
       const job = jobs.get(waiting.spec.id);
       if (job !== undefined && job.stream.readers > 0) {
         const eta_ms = etaMs(state, waiting, position, now_ms);
         if (job.told?.position !== position || moved(job.told.eta_ms, eta_ms)) tellPosition(job, position, eta_ms);
+        if (loading !== undefined) job.stream.append(loading);
       }
+      if (loading !== undefined) job?.stream.append(loading);
       position += 1;
     }
   }
+}
+
+function loadingEvent(state: State, load: Load, now_ms: number): LoadingEvent {
+  const { model, pool_id: pool, device_id: device, since_ms } = load;
+  const expected_ms = expectedLoadMs(state, load);
+  return { type: "loading", model, pool, device, elapsed_ms: now_ms - since_ms, ...(expected_ms === undefined ? {} : { expected_ms }) };
 }
 
 function moved(before: number | undefined, now: number | undefined): boolean {

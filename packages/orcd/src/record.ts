@@ -75,6 +75,12 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, en
       return [audit("worker.draining", { worker_id: decision.worker_id })];
     case "worker.leave":
       return [audit("worker.left", { worker_id: decision.worker_id, reason: decision.reason })];
+    case "spawn": {
+      const { model, pool_id, device_id } = decision;
+      return [audit("worker.requested", { model, pool_id, device_id })];
+    }
+    case "evict":
+      return [audit("worker.evicted", { worker_id: decision.worker_id, pool_id: decision.pool_id, reason: decision.reason })];
     case "abort":
     case "worker.reject":
       return [];

@@ -1,6 +1,6 @@
 /** Showing a job as it happens: its text to stdout, its state on the status line, one line of summary, or every event as JSON. */
 import { ERRORS, type ErrorCode, EXIT } from "@rbees/contracts/errors";
-import type { EndEvent, FailedEvent, JobEvent, QueuedEvent } from "@rbees/contracts/events";
+import type { EndEvent, FailedEvent, JobEvent, LoadingEvent, QueuedEvent } from "@rbees/contracts/events";
 import type { JobView } from "@rbees/contracts/job";
 import type { Context } from "../context.ts";
 import { duration, plural, rate } from "../look.ts";
@@ -76,6 +76,8 @@ export function createAnswer(
       switch (event.type) {
         case "queued":
           return watching("queued", inLine(event));
+        case "loading":
+          return watching(`loading ${event.model} in ${event.pool}`, loadingTime(event));
         case "started":
           worker_id = event.worker_id;
           return printed_any ? undefined : watching(`running on ${event.worker_id}`);
@@ -136,6 +138,10 @@ function inLine({ position, eta_ms }: QueuedEvent): string {
 
 function textOf(tokens: readonly { t: string }[]): string {
   return tokens.map(({ t }) => t).join("");
+}
+
+function loadingTime({ elapsed_ms, expected_ms }: LoadingEvent): string {
+  return expected_ms === undefined ? duration(elapsed_ms) : `${duration(elapsed_ms)} of about ${duration(expected_ms)}`;
 }
 
 interface Facts {

@@ -1,0 +1,203 @@
+/**
+ * Having a worker started for a model that jobs wait for and nobody serves, and letting go of workers that nobody needs. A model is
+ * loaded once, however many jobs wait for it; it goes where it fits, or where the least has to go for it. Only workers that were started
+ * this way are ever ended, and only idle ones that have been there for a while: so two models don't push each other out in turns.
+ */
+import type { Decision } from "./events.ts";
+import { depth } from "./queue.ts";
+import type { Device, Load, Pool, State, Worker } from "./state.ts";
+
+/** The labels of a worker that was started this way: which pool it stands in, and on which of its devices. */
+export const POOL_LABEL = "rbees.pool";
+export const DEVICE_LABEL = "rbees.device";
+/** How long a load is thought to take while none was measured. */
+const LOAD_MS_GUESS = 10_000;
+
+interface Site {
+  readonly pool: Pool;
+  readonly device: Device;
+  /** What the model takes there. */
+  readonly memory_bytes: number;
+  /** What would be free now. */
+  readonly free_bytes: number;
+}
+
+/** Starts what is waited for, ends what is not. */
+export function provision(state: State, now_ms: number, out: Decision[]): void {
+  if (!state.limits.auto_spawn) return;
+  for (const { model, began } of state.loads.values()) {
+    // Nobody waits any more, or somebody else has started one: the room is not needed.
+    if (!began && (isServed(state, model) || !state.queues.has(model))) state.loads.delete(model);
+  }
+  if (state.halted) return;
+  for (const [key, queue] of state.queues) {
+    if (key === queue.model && depth(queue) > 0 && !isServed(state, queue.model)) load(state, queue.model, now_ms, out);
+  }
+  const { idle_ttl_ms } = state.limits;
+  if (idle_ttl_ms === 0) return;
+  for (const worker of state.workers.values()) {
+    if (isSpare(state, worker, now_ms) && now_ms - worker.idle_since_ms >= idle_ttl_ms)
+      evict(state, worker, `idle for ${idle_ttl_ms} ms`, out);
+  }
+}
+
+/** Somebody serves it who is not about to go. */
+function isServed(state: State, model: string): boolean {
+  for (const worker of state.fleets.get(model) ?? []) if (!worker.draining) return true;
+  return false;
+}
+
+function load(state: State, model: string, now_ms: number, out: Decision[]): void {
+  const under_way = state.loads.get(model);
+  if (under_way?.began || (state.load_not_before_ms.get(model) ?? 0) > now_ms) return;
+  const sites = sitesOf(state, model);
+  const fitting = sites.filter(({ free_bytes, memory_bytes }) => free_bytes >= memory_bytes);
+  const [best] = fitting.sort((a, b) => compared(state, model, a, b));
+  if (best !== undefined) {
+    const { pool, device, memory_bytes } = best;
+    const begun: Load = { model, pool_id: pool.id, device_id: device.id, memory_bytes, since_ms: now_ms, began: true };
+    state.loads.set(model, begun);
+    out.push({ type: "spawn", model, pool_id: pool.id, device_id: device.id, backend: device.backend });
+    return;
+  }
+  // Room is being made already: it shows in the pool's next report.
+  if (under_way !== undefined && now_ms - under_way.since_ms < state.limits.make_room_ms_max) return;
+  const plans = sites.flatMap((site) => roomAt(state, site, now_ms) ?? []);
+  const [cheapest] = plans.sort((a, b) => a.cost_ms - b.cost_ms);
+  if (cheapest === undefined) {
+    state.loads.delete(model);
+    return;
+  }
+  const { site, workers } = cheapest;
+  state.loads.set(model, {
+    model,
+    pool_id: site.pool.id,
+    device_id: site.device.id,
+    memory_bytes: site.memory_bytes,
+    since_ms: now_ms,
+    began: false,
+  });
+  for (const worker of workers) evict(state, worker, `room for ${model}`, out);
+}
+
+/** The devices on which the model could stand: its pool has it on disk. */
+function sitesOf(state: State, model: string): Site[] {
+  return [...state.pools.values()].flatMap((pool) => {
+    const memory_bytes = pool.models.get(model);
+    if (memory_bytes === undefined) return [];
+    return pool.devices.map((device) => ({ pool, device, memory_bytes, free_bytes: device.free_bytes - reserved(state, pool, device) }));
+  });
+}
+
+/** Best first: the better device, then where it loads soonest, then where most stays free. */
+function compared(state: State, model: string, a: Site, b: Site): number {
+  const left = ({ free_bytes, memory_bytes }: Site) => free_bytes - memory_bytes;
+  return a.device.preference - b.device.preference || loadMs(state, model, a) - loadMs(state, model, b) || left(b) - left(a);
+}
+
+/** What loads that have begun there since its last report will take. */
+function reserved(state: State, pool: Pool, device: Device): number {
+  let bytes = 0;
+  for (const load of state.loads.values()) {
+    if (load.began && load.pool_id === pool.id && load.device_id === device.id) bytes += load.memory_bytes;
+  }
+  return bytes;
+}
+
+/** Which workers would have to go so that the model fits; undefined when it would not even then. */
+function roomAt(state: State, site: Site, now_ms: number): { site: Site; workers: Worker[]; cost_ms: number } | undefined {
+  const { pool, device } = site;
+  const stands = ({ spec }: Worker) => spec.labels[POOL_LABEL] === pool.id && spec.labels[DEVICE_LABEL] === device.id;
+  const spare = [...state.workers.values()].filter((worker) => stands(worker) && isSpare(state, worker, now_ms));
+  // First those that cost least to bring back for how long nobody has wanted them.
+  spare.sort((a, b) => worth(state, b, now_ms) - worth(state, a, now_ms));
+  const workers: Worker[] = [];
+  let missing = site.memory_bytes - site.free_bytes;
+  let cost_ms = 0;
+  for (const worker of spare) {
+    if (missing <= 0) break;
+    missing -= pool.models.get(worker.spec.model) ?? 0;
+    cost_ms += loadMs(state, worker.spec.model, site);
+    workers.push(worker);
+  }
+  return missing > 0 ? undefined : { site, workers, cost_ms };
+}
+
+/** Started this way, nothing runs or waits for it, and it has been there long enough. */
+function isSpare(state: State, { spec, running, draining, joined_at_ms }: Worker, now_ms: number): boolean {
+  if (spec.labels[POOL_LABEL] === undefined || draining || running.size > 0) return false;
+  if (now_ms - joined_at_ms < state.limits.residency_ms_min) return false;
+  for (const queue of state.queues.values()) if (queue.model === spec.model || queue.pin === spec.id) return false;
+  return true;
+}
+
+/** Idle time over load time. */
+function worth(state: State, { spec, idle_since_ms }: Worker, now_ms: number): number {
+  const site = { pool: { id: spec.labels[POOL_LABEL] ?? "" }, device: { id: spec.labels[DEVICE_LABEL] ?? "" } };
+  return (now_ms - idle_since_ms) / loadMs(state, spec.model, site);
+}
+
+function evict(state: State, worker: Worker, reason: string, out: Decision[]): void {
+  worker.draining = true;
+  state.fleets.get(worker.spec.model)?.count();
+  out.push({ type: "evict", worker_id: worker.spec.id, pool_id: worker.spec.labels[POOL_LABEL] ?? "", reason });
+}
+
+/** A load has ended: the worker has registered meanwhile, or it never will. */
+export function loadEnded(state: State, model: string, error: string | null, now_ms: number): void {
+  const load = state.loads.get(model);
+  if (load === undefined) return;
+  state.loads.delete(model);
+  if (error === null) {
+    takeMemory(state, load);
+    state.load_ms.set(siteKey(model, load.pool_id, load.device_id), Math.max(1, now_ms - load.since_ms));
+    state.load_failures.delete(model);
+    return;
+  }
+  const failures = (state.load_failures.get(model)?.count ?? 0) + 1;
+  const { load_backoff_ms, load_backoff_ms_max } = state.limits;
+  state.load_failures.set(model, { count: failures, error });
+  state.load_not_before_ms.set(model, now_ms + Math.min(load_backoff_ms * 2 ** Math.min(failures - 1, 30), load_backoff_ms_max));
+}
+
+/** What the loaded worker takes is not free any more, also before the pool says so itself. */
+function takeMemory(state: State, { pool_id, device_id, memory_bytes }: Load): void {
+  const pool = state.pools.get(pool_id);
+  if (pool === undefined) return;
+  const devices = pool.devices.map((device) =>
+    device.id === device_id ? { ...device, free_bytes: device.free_bytes - memory_bytes } : device,
+  );
+  state.pools.set(pool_id, { ...pool, devices });
+}
+
+function loadMs(state: State, model: string, { pool, device }: { pool: { id: string }; device: { id: string } }): number {
+  return state.load_ms.get(siteKey(model, pool.id, device.id)) ?? LOAD_MS_GUESS;
+}
+
+/** What the last load of that model there took; undefined when there was none. */
+export function expectedLoadMs(state: State, { model, pool_id, device_id }: Load): number | undefined {
+  return state.load_ms.get(siteKey(model, pool_id, device_id));
+}
+
+function siteKey(model: string, pool_id: string, device_id: string): string {
+  return `${model} ${pool_id} ${device_id}`;
+}
+
+/** What a job for a model without a worker waits for, in words; undefined when nothing can be said. */
+export function whyNotLoaded(state: State, model: string, now_ms: number): string | undefined {
+  if (!state.limits.auto_spawn) return undefined;
+  const load = state.loads.get(model);
+  if (load?.began) return `${model} is being loaded in ${load.pool_id} (${load.device_id}), since ${now_ms - load.since_ms} ms.`;
+  if (load !== undefined) return `${model} will be loaded in ${load.pool_id} (${load.device_id}) as soon as there is room.`;
+  const failed = state.load_failures.get(model);
+  const again_ms = (state.load_not_before_ms.get(model) ?? 0) - now_ms;
+  if (failed !== undefined && again_ms > 0) return `Loading ${model} failed (${failed.error}); it is tried again in ${again_ms} ms.`;
+  const sites = sitesOf(state, model);
+  if (sites.length === 0) return `No pool has ${model} on disk.`;
+  return `${model} fits nowhere now: ${sites
+    .map(
+      ({ pool, device, memory_bytes, free_bytes }) =>
+        `${pool.id} (${device.id}) has ${free_bytes} bytes free of ${memory_bytes} that it needs`,
+    )
+    .join("; ")}; workers that are busy, or have been there for less than ${state.limits.residency_ms_min} ms, stay.`;
+}
