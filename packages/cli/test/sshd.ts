@@ -56,7 +56,8 @@ export async function startSshd(after: (clean: () => Promise<void>) => void, opt
   const run = join(folder, "run");
   const bin = join(folder, "bin");
   for (const made of [home, run, bin]) mkdirSync(made, { mode: 0o700 });
-  for (const key of ["host_key", "key"]) execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "rbees-test", "-f", join(folder, key)]);
+  for (const key of ["host_key", "key"])
+    execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "rbees-test", "-f", join(folder, key)]);
   const { address = "127.0.0.1", port = await freePort(), prefix = [], more_config = [], path, env = {} } = options;
   const far_env = { HOME: home, PATH: path ?? `${dirname(process.execPath)}:/usr/bin:/bin`, ...env };
   execFileSync("cp", [join(folder, "key.pub"), join(folder, "authorized_keys")]);

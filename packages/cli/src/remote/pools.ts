@@ -46,3 +46,8 @@ export async function removePool(world: World, name: string): Promise<Pool> {
   });
   return removed as Pool;
 }
+
+/** As `--host` takes it. */
+export function address({ host, user, port }: Pool): string {
+  return `${user === undefined ? "" : `${user}@`}${host.includes(":") ? `[${host}]` : host}${port === undefined ? "" : `:${port}`}`;
+}
