@@ -33,6 +33,10 @@ export interface Sshd {
   readonly known_hosts: string;
   readonly folder: string;
   readonly pid: number;
+  /** What sshd has said. */
+  log(): string;
+  /** Puts a program where `rbees pool install` would. */
+  installPool(program: readonly string[]): void;
   stop(): Promise<void>;
   /** Starts it again at the same port. */
   start(): Promise<void>;
@@ -102,6 +106,7 @@ Host *
   writeFileSync(join(bin, "ssh"), `#!/bin/sh\nexec ${[...prefix, SSH].join(" ")} -F ${join(folder, "ssh_config")} "$@"\n`);
   chmodSync(join(bin, "ssh"), 0o755);
 
+  let log = "";
   let child: ReturnType<typeof spawn> | undefined;
   const start = async () => {
     const [program = "", ...args] = [...prefix, SSHD ?? "sshd", "-D", "-e", "-f", config];
@@ -111,6 +116,7 @@ Host *
     await new Promise<void>((resolve, reject) => {
       started.stderr?.setEncoding("utf8").on("data", (chunk: string) => {
         said += chunk;
+        log += chunk;
         if (said.includes("Server listening")) resolve();
       });
       started.once("error", reject);
@@ -137,6 +143,13 @@ Host *
     env: { PATH: `${bin}:${dirname(process.execPath)}:/usr/bin:/bin`, XDG_RUNTIME_DIR: run },
     known_hosts,
     folder,
+    log: () => log,
+    installPool(program) {
+      const launcher = join(home, ".local/share/rbees/bin");
+      mkdirSync(launcher, { recursive: true });
+      writeFileSync(join(launcher, "rbees-pool"), `#!/bin/sh\nexec ${program.join(" ")} "$@"\n`);
+      chmodSync(join(launcher, "rbees-pool"), 0o755);
+    },
     get pid() {
       return child?.pid ?? 0;
     },
@@ -145,10 +158,10 @@ Host *
   };
 }
 
-export function processes(): { pid: number; args: string }[] {
-  return execFileSync("ps", ["-A", "-ww", "-o", "pid=,args="], { encoding: "utf8" })
+export function processes(what: "args" | "ppid" = "args"): { pid: number; args: string }[] {
+  return execFileSync("ps", ["-A", "-ww", "-o", `pid=,${what}=`], { encoding: "utf8" })
     .split("\n")
-    .map((line) => /^\s*(\d+) (.*)$/.exec(line))
+    .map((line) => /^\s*(\d+) +(.*)$/.exec(line))
     .filter((found) => found !== null)
     .map((found) => ({ pid: Number(found[1]), args: found[2] ?? "" }));
 }

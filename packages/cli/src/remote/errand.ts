@@ -88,9 +88,9 @@ export async function call(context: Context, target: Target, words: readonly str
   const back = await conversation(context, child, options, (line) => talk.read(line));
   context.progress(undefined);
   context.signal.throwIfAborted();
-  if (back.exit === EXIT.done) return back;
   if (back.exit === SSH_FAILED && !target.here) throw lostConnection(target, talk);
   if (!talk.greeted) throw notThere(target, back.exit, talk.others);
+  if (back.exit === EXIT.done) return back;
   throw failedThere(target, back, talk);
 }
 

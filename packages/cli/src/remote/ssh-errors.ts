@@ -13,7 +13,7 @@ const TROUBLES: readonly Trouble[] = [
     said: /Could not resolve hostname (\S+?):/i,
     code: "UNREACHABLE",
     sentence: ({ name, said }) =>
-      `There is no host "${said[1]}"${said[1] === name ? "" : ` (for ${name})`}: it is neither registered (\`rbees pool list\`), nor in ~/.ssh/config, nor known to DNS. Check the spelling.`,
+      `There is no host "${said[1]}"${name.includes(said[1] ?? "") ? "" : ` (for ${name})`}: it is neither registered (\`rbees pool list\`), nor in ~/.ssh/config, nor known to DNS. Check the spelling.`,
   },
   {
     said: /REMOTE HOST IDENTIFICATION HAS CHANGED|host key for .* has changed/i,
@@ -62,7 +62,9 @@ const TROUBLES: readonly Trouble[] = [
   },
 ];
 
-export function connectionError({ name, host, user, port }: Target, stderr: string): RbeesError {
+export function connectionError({ name: given, host, user, port }: Target, stderr: string): RbeesError {
+  // A registered name is ours alone: with it goes what it stands for.
+  const name = given.includes(host) ? given : `${given} (${host})`;
   const login = [...(port === undefined ? [] : ["-p", String(port)]), user === undefined ? host : `${user}@${host}`].join(" ");
   for (const { said, code, sentence } of TROUBLES) {
     const found = said.exec(stderr);
