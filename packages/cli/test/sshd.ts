@@ -103,7 +103,7 @@ Host *
   GlobalKnownHostsFile /dev/null
 `,
   );
-  writeFileSync(join(bin, "ssh"), `#!/bin/sh\nexec ${[...prefix, SSH].join(" ")} -F ${join(folder, "ssh_config")} "$@"\n`);
+  writeFileSync(join(bin, "ssh"), `#!/bin/sh\nexec ${SSH} -F ${join(folder, "ssh_config")} "$@"\n`);
   chmodSync(join(bin, "ssh"), 0o755);
 
   let log = "";
@@ -130,13 +130,13 @@ Host *
     running.kill("SIGKILL");
     await ended;
   };
-  await start();
   after(async () => {
     // Connections outlive their listener; each has its command line to be known by.
     await stop();
     for (const line of processes()) if (line.args.includes(folder)) kill(line.pid);
     await rm(folder, { recursive: true, force: true });
   });
+  await start();
   return {
     port,
     home,
