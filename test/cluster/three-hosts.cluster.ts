@@ -116,7 +116,7 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
   t.diagnostic(`rbees pool status with one of three gone: exit ${dark.exit}, ${dark.ms} ms`);
   assert.equal(dark.exit, 5);
   assert.match(dark.out, /h1 [^\n]*answers\nh2 [^\n]*answers\nh3 [^\n]*(no answer within 5 s|does not answer in time|broke)[^\n]*\n$/);
-  assert.ok(dark.ms < 8_000, `${dark.ms} ms`);
+  assert.ok(dark.ms < 15_000, `${dark.ms} ms`);
   await job("h1-8001");
   hosts[2]?.cable(true);
   await eventually(async () => {

@@ -88,13 +88,6 @@ async function connect(world: World, target: Target, options: ConnectOptions): P
   return socket;
 }
 
-/** Ends the kept connection, if there is one. */
-export async function disconnect(world: World, target: Target): Promise<void> {
-  const folder = process.platform === "win32" ? undefined : await socketFolder(world);
-  if (folder === undefined || target.here) return;
-  await quiet(world, ["-o", `ControlPath=${join(folder, nameOf(world, target))}`, "-O", "exit", "--", target.host]);
-}
-
 async function isAlive(world: World, target: Target, socket: string): Promise<boolean> {
   return (await quiet(world, ["-o", `ControlPath=${socket}`, "-O", "check", "--", target.host])) === 0;
 }
