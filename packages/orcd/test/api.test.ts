@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { JobList, JobView } from "@rbees/contracts/job";
 import { ModelList, WorkerList } from "@rbees/contracts/worker";
+import { startFakeWorker } from "../../../test/support/fake-worker.ts";
 import { eventsOf, eventually, type Json, startHarness } from "./harness.ts";
 
 test("health is OK as text, and JSON when asked for", async (t) => {
@@ -167,6 +168,14 @@ test("a worker that the orchestrator can't call back is not registered, and hear
   assert.match(((await stranger.json()) as Json).error.message, /no worker of rbees/);
   const other = await register(orcd.url, { id: "lost", host: "127.0.0.1", port, model: "m" });
   assert.match(((await other.json()) as Json).error.message, /worker w1 answers there/);
+  const twin = await startFakeWorker("w1");
+  t.after(() => twin.close());
+  const refused = await twin.register(orcd.url, { epoch: 9 });
+  assert.equal(refused.status, 502);
+  assert.match(
+    ((await refused.json()) as Json).error.message,
+    new RegExp(`another worker of that name answers at http://127\\.0\\.0\\.1:${port}`),
+  );
   assert.deepEqual(
     WorkerList.parse(await orcd.json("/v2/workers")).workers.map(({ worker_id }) => worker_id),
     ["w1"],

@@ -14,7 +14,8 @@ import { type Target, targetOf } from "./target.ts";
 const END_MS_MAX = 12_000;
 const RESULT_BYTES_MAX = 16_777_216;
 const TALK_LINES_KEPT = 20;
-const NOT_FOUND_EXIT = 127;
+/** Of our own making: a shell's 127 may also mean that rbees-pool found no Node. */
+const NOT_FOUND_EXIT = 86;
 const SSH_FAILED = 255;
 
 /** Where `rbees pool install` puts the program that is not on the path. For `/bin/sh`. */
@@ -47,15 +48,21 @@ export async function carry(context: Context, errand: Errand): Promise<number> {
     return exit;
   }
   const { exit, out } = await call(context, target, wordsOf(errand, true));
-  const result = parsed(out);
+  const result = parsed(lastLine(out));
   // A format that was asked for by name is no JSON, and is passed on as it is.
-  if (context.json || result === undefined) context.io.out(out);
+  if (result === undefined) context.io.out(out);
+  else if (context.json) context.io.out(`${lastLine(out)}\n`);
   else context.io.out(seenFromHere(errand.render(result, context.io.out_look), target));
   return exit;
 }
 
 function noHost({ words }: Errand): string {
   return `Say where: rbees pool ${words.join(" ")} --host HOST. \`rbees pool list\` shows the machines that are registered; for this one, \`rbees-pool ${words.join(" ")}\`.`;
+}
+
+/** What comes before it was said by the login shell's own files, such as a greeting. */
+export function lastLine(out: string): string {
+  return out.trimEnd().split("\n").at(-1) ?? "";
 }
 
 function parsed(out: string): unknown {
@@ -189,7 +196,7 @@ class FarError extends RbeesError {
 }
 
 function failedThere(target: Target, { exit, out }: Back, talk: TalkReader): RbeesError {
-  const { data } = ErrorBody.safeParse(parsed(out.trim().split("\n").at(-1) ?? ""));
+  const { data } = ErrorBody.safeParse(parsed(lastLine(out)));
   const code = ERROR_CODES.find((one) => one === data?.error.code) ?? "CONFLICT";
   const said = data?.error.message ?? talk.complaint ?? `rbees-pool ended with exit code ${exit}.`;
   const other = talk.version === VERSION ? "" : ` ${versionsDiffer(target, talk.version)}`;

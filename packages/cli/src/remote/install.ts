@@ -10,6 +10,7 @@ import { NODE_MIN, nodeTooOld, VERSION } from "@rbees/kit/version";
 import type { Context } from "../context.ts";
 import { percent, size } from "../look.ts";
 import { type Cargo, cargoFor } from "./cargo.ts";
+import { lastLine } from "./errand.ts";
 import { type FarNode, probe, script } from "./probe.ts";
 import { type TarEntry, tar } from "./tar.ts";
 import type { Target } from "./target.ts";
@@ -104,12 +105,12 @@ export async function install(context: Context, target: Target, { cuda, upgrade 
   const scratch = await mkdtemp(join(tmpdir(), "rbees-cargo-"));
   try {
     const cargo = await cargoFor(context, node, { cuda, scratch });
-    const there = (await script(context, target, IS_THERE, [cargo.version])).trim() === "yes";
+    const there = lastLine(await script(context, target, IS_THERE, [cargo.version])) === "yes";
     const sent_bytes = there ? null : await send(context, target, cargo, found.disk_bytes);
     context.progress(`starting rbees on ${target.name}`);
     const answer = await script(context, target, ACTIVATE, [cargo.version, node.path]);
     context.progress(undefined);
-    const { backends } = JSON.parse(answer) as { backends: { backend: string; works: boolean }[] };
+    const { backends } = JSON.parse(lastLine(answer)) as { backends: { backend: string; works: boolean }[] };
     return {
       host: target.name,
       version: cargo.version,

@@ -2,7 +2,7 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import { PoolStatus } from "@rbees/contracts/pool";
 import type { Context } from "../context.ts";
-import { call } from "./errand.ts";
+import { call, lastLine } from "./errand.ts";
 import { address, readPools } from "./pools.ts";
 import { targetOf } from "./target.ts";
 
@@ -28,7 +28,7 @@ async function look(context: Context, name: string, host: string, ms_max: number
     const within = { ...context, signal: AbortSignal.any([context.signal, late]) };
     const asked = call(within, await targetOf(context, name), ["status", "--json"], { connect_ms_max: ms_max, silent: true });
     const { out } = await Promise.race([asked, rejected(late)]);
-    return { name, host, status: PoolStatus.parse(JSON.parse(out)), problem: null, ms: ms() };
+    return { name, host, status: PoolStatus.parse(JSON.parse(lastLine(out))), problem: null, ms: ms() };
   } catch (error) {
     context.signal.throwIfAborted();
     if (late.aborted) return { name, host, status: null, problem: `no answer within ${ms_max / 1000} s`, ms: ms() };

@@ -5,7 +5,7 @@ import { NODE_MIN, nodeTooOld, VERSION } from "@rbees/kit/version";
 import { z } from "zod";
 import type { Context } from "../context.ts";
 import { size } from "../look.ts";
-import { call, LAUNCHER } from "./errand.ts";
+import { call, LAUNCHER, lastLine } from "./errand.ts";
 import { commandLine } from "./quote.ts";
 import { type ConnectOptions, startThere } from "./ssh.ts";
 import { connectionError } from "./ssh-errors.ts";
@@ -130,7 +130,7 @@ export async function examine(context: Context, target: Target, options: Connect
   const { check, version } = await poolCheck(context, target, found, options);
   checks.push(check);
   const answer = check.ok ? await call(context, target, ["status", "--json"], { ...options, silent: true }) : undefined;
-  const status = answer === undefined ? null : PoolStatus.parse(JSON.parse(answer.out));
+  const status = answer === undefined ? null : PoolStatus.parse(JSON.parse(lastLine(answer.out)));
   const devices = status === null ? undefined : devicesOf(status);
   if (devices !== undefined) checks.push(devices);
   const disk_bytes = status?.disk.available_bytes ?? found.disk_bytes;
@@ -162,7 +162,7 @@ async function poolCheck(
     return { check: { name: "rbees-pool", ok: false, found: "not there", ...(works ? { next: install } : {}) }, version: null };
   try {
     const { out } = await call(context, target, ["info", "--json"], { ...options, silent: true });
-    const version = String(JSON.parse(out).version);
+    const version = String(JSON.parse(lastLine(out)).version);
     const same = version === VERSION;
     const found = `${version} at ${pool}${same ? "" : `; here is ${VERSION}`}`;
     return {

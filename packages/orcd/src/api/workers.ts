@@ -13,7 +13,7 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
   return {
     async registerWorker({ body, wants }) {
       const { id, epoch, model, slots, context_size, labels } = body;
-      await callBack(body);
+      await callBack(body, workers.origin(id));
       const { decisions, done } = loop.send({
         type: "worker.registered",
         spec: {
