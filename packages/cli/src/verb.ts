@@ -17,6 +17,7 @@ export interface VerbHead {
 }
 
 export interface VerbBody<Args extends unknown[], Options extends OptionValues, Result> {
+  /** Makes what `--json` prints. `render` must be able to show it after a journey as JSON: the verb may have run elsewhere. */
   readonly run: (context: Context, options: Options, ...args: Args) => Promise<Result>;
   /** The result for people. A verb without it writes its own stdout, because its data come bit by bit. */
   readonly render?: (result: Result, look: Look) => string;

@@ -119,6 +119,39 @@ test("tables, JSON, talk and exit codes are those of the far rbees-pool", { skip
   assert.equal(JSON.parse(failed.out).error.code, "NOT_FOUND");
 });
 
+test("a result that means other than done is shown, and its exit code kept; what a login shell says is no result", { skip }, async (t) => {
+  const other = await startSshd((clean) => t.after(clean));
+  const program = `${other.folder}/program`;
+  const result = JSON.stringify({ models: [] });
+  const talk = [
+    '{"rbees":"hello","version":"9.9.9"}',
+    '{"rbees":"say","line":"It is \\u0027so\\u0027."}',
+    '{"rbees":"progress","step":"looking","detail":"3 %"}',
+    "not of rbees",
+  ];
+  const say = (exit: number, out: string) =>
+    writeFileSync(program, `printf '%s\\n' ${commandLine(talk)} >&2\nprintf '%s\\n' ${commandLine(["Welcome!", out])}\nexit ${exit}\n`);
+  other.installPool(["/bin/sh", program]);
+  say(1, result);
+  const list = (...flags: string[]) => near.run(["rbees", "pool", "models", "list", "--host", "atlas", ...flags], { env: other.env });
+  assert.deepEqual(await list("--json"), { exit: 1, out: `${result}\n`, err: "It is 'so'.\nlooking\n" });
+  assert.match((await list()).out, /^No model is on this host\..*: rbees pool models register NAME FILE\.gguf --host atlas\n$/);
+  assert.equal((await list("--quiet")).err, "");
+  // A far rbees of another version that does not know the verb.
+  say(
+    2,
+    JSON.stringify({
+      error: { code: "INVALID_REQUEST", message: "unknown command 'list'", type: "x", param: null, retriable: false, correlation_id: "" },
+    }),
+  );
+  const { exit, err } = await list("--quiet");
+  assert.equal(exit, 2);
+  assert.match(
+    err,
+    /^rbees: atlas: unknown command 'list'\. rbees is 9\.9\.9 there and 0\.1\.0 here; `rbees pool upgrade --host atlas` makes them the same\.\n$/,
+  );
+});
+
 test("localhost needs no SSH", { skip }, async () => {
   const ran = await near.run(["rbees", "pool", "info", "--host", "localhost", "--json"], { env: { PATH: "/nowhere" } });
   assert.equal(ran.exit, 0, ran.err);

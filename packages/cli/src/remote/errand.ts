@@ -97,8 +97,14 @@ export async function call(context: Context, target: Target, words: readonly str
   context.signal.throwIfAborted();
   if (back.exit === SSH_FAILED && !target.here) throw lostConnection(target, talk);
   if (!talk.greeted) throw notThere(target, back.exit, talk.others);
-  if (back.exit === EXIT.done) return back;
+  if (back.exit === EXIT.done || isResult(back, talk)) return back;
   throw failedThere(target, back, talk);
+}
+
+/** A result can mean other than done: the exit code says so, and there is no complaint. */
+function isResult({ out }: Back, { complaint }: TalkReader): boolean {
+  const found = parsed(lastLine(out));
+  return complaint === undefined && typeof found === "object" && found !== null && !ErrorBody.safeParse(found).success;
 }
 
 /** Until the other side has ended. When we are to stop, it hears so by the end of its stdin, and gets time to end. */
@@ -200,7 +206,12 @@ function failedThere(target: Target, { exit, out }: Back, talk: TalkReader): Rbe
   const code = ERROR_CODES.find((one) => one === data?.error.code) ?? "CONFLICT";
   const said = data?.error.message ?? talk.complaint ?? `rbees-pool ended with exit code ${exit}.`;
   const other = talk.version === VERSION ? "" : ` ${versionsDiffer(target, talk.version)}`;
-  return new FarError(code, `${target.name}: ${seenFromHere(said, target)}${exit === EXIT.usage ? other : ""}`, exit, data?.error.details);
+  return new FarError(
+    code,
+    `${target.name}: ${seenFromHere(said, target)}${exit === EXIT.usage && other !== "" ? `.${other}` : ""}`,
+    exit,
+    data?.error.details,
+  );
 }
 
 function versionsDiffer({ name }: Target, there: string | undefined): string {
