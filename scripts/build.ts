@@ -5,7 +5,7 @@
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
+import { build, type Plugin } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const out = process.argv[2] ?? join(root, "dist");
@@ -20,6 +20,13 @@ const bundles: Record<string, string> = {
   "rbees-pool": "packages/cli/src/rbees-pool.ts",
 };
 
+/** Zod carries its messages in fifty languages, a quarter of a program's start. Nobody asks for them. */
+const english_only: Plugin = {
+  name: "english-only",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /zod[\\/]v4[\\/]locales[\\/]index\.js$/ }, () => ({ contents: 'export { default as en } from "./en.js";' })),
+};
+
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
 await build({
@@ -31,6 +38,7 @@ await build({
   format: "esm",
   target: "node22.18",
   external,
+  plugins: [english_only],
   minifySyntax: true,
   legalComments: "linked",
   // Some of the libraries inside are CommonJS and expect these.

@@ -1,11 +1,16 @@
-/** `npm test`: every test, or those whose path contains one of the arguments. Ends with the line `N passed, N failed`. */
+/**
+ * `npm test`: every test, or those whose path contains one of the arguments. Ends with the line `N passed, N failed`.
+ * `npm run test:cluster`: those that need machines of their own, made of network namespaces.
+ */
 import { spawn } from "node:child_process";
 import { globSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const wanted = process.argv.slice(2);
-const files = globSync(["packages/*/test/**/*.test.ts", "models/**/*.test.ts", "test/**/*.test.ts"], { cwd: root })
+const cluster = process.argv.includes("--cluster");
+const wanted = process.argv.slice(2).filter((word) => word !== "--cluster");
+const places = cluster ? ["test/cluster/*.cluster.ts"] : ["packages/*/test/**/*.test.ts", "models/**/*.test.ts", "test/**/*.test.ts"];
+const files = globSync(places, { cwd: root })
   .filter((file) => !file.includes("node_modules") && (wanted.length === 0 || wanted.some((part) => file.includes(part))))
   .sort();
 if (files.length === 0) {
@@ -15,7 +20,7 @@ if (files.length === 0) {
 const reporter = new URL("./test-reporter.ts", import.meta.url).href;
 const child = spawn(
   process.execPath,
-  ["--test", "--test-concurrency=2", "--test-timeout=120000", `--test-reporter=${reporter}`, ...files],
+  ["--test", "--test-concurrency=2", `--test-timeout=${cluster ? 600_000 : 120_000}`, `--test-reporter=${reporter}`, ...files],
   {
     cwd: root,
     stdio: "inherit",

@@ -21,8 +21,14 @@ interface Paced {
 }
 
 const running = new Set<Paced>();
+/** The one of this process's workers that the orchestrator is calling back. */
+let registering = "";
 const port = await new Promise<number>((resolve) => {
   const server = createServer((request, response) => {
+    if (request.url === "/health") {
+      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ worker_id: registering }));
+      return;
+    }
     const parts: Buffer[] = [];
     request.on("data", (part: Buffer) => parts.push(part));
     request.on("end", () => answer(JSON.parse(Buffer.concat(parts).toString("utf8")) as Execute, response));
@@ -110,7 +116,10 @@ async function register({ url, workers, slots }: { url: string; workers: number;
     return (await reply.json()) as { heartbeat_ms: number };
   };
   let heartbeat_ms = 5000;
-  for (const id of ids) ({ heartbeat_ms } = await post("/workers/register", { id, host: "127.0.0.1", port, model: MODEL, slots }));
+  for (const id of ids) {
+    registering = id;
+    ({ heartbeat_ms } = await post("/workers/register", { id, host: "127.0.0.1", port, model: MODEL, slots }));
+  }
   const beat = { slots_busy: 0, memory_bytes: 0, tokens_per_second: 0 };
   beats = setInterval(() => {
     for (const id of ids) post(`/workers/${id}/heartbeat`, beat).catch(() => {});

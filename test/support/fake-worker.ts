@@ -39,6 +39,10 @@ export async function startFakeWorker(id: string, model = "fake"): Promise<FakeW
   const waiting: ((attempt: FakeAttempt) => void)[] = [];
   const refusals: { status: number; body: unknown }[] = [];
   const server: Server = createServer(async (request, response) => {
+    if (request.url === "/health") {
+      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ worker_id: id }));
+      return;
+    }
     const body = JSON.parse(await text(request)) as Execute;
     const refusal = refusals.shift();
     if (refusal !== undefined) {

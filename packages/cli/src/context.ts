@@ -2,6 +2,8 @@
 import { resolve } from "node:path";
 import { type Environment, environment } from "@rbees/kit/config";
 import { type Home, homeOf } from "@rbees/kit/home";
+import { VERSION } from "@rbees/kit/version";
+import { AFAR, farTalk, holdOn } from "./afar.ts";
 import { createIo, type Io } from "./io.ts";
 import { findPrograms, type Programs } from "./programs.ts";
 
@@ -50,8 +52,8 @@ function withAbsoluteHome(env: Environment): Environment {
 
 /** The world of this process. The first signal asks to stop; `end` is called for the second. */
 export function processWorld(end: () => void): World {
-  const env = withAbsoluteHome(environment());
-  const io = createIo(process, env);
+  const { [AFAR]: afar, ...env } = withAbsoluteHome(environment());
+  const io: Io = createIo(process, env);
   const stop = new AbortController();
   const onSignal = () => {
     if (stop.signal.aborted) end();
@@ -60,5 +62,12 @@ export function processWorld(end: () => void): World {
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
   io.onReaderGone(() => stop.abort(new DOMException("nobody reads", "AbortError")));
+  if (afar !== undefined && afar !== "") {
+    Object.assign(
+      io,
+      farTalk((line) => io.talk(line), VERSION),
+    );
+    holdOn(process.stdin, () => stop.abort(new DOMException("nobody is there", "AbortError")));
+  }
   return { io, env, home: homeOf(env), programs: findPrograms(import.meta.url), signal: stop.signal };
 }

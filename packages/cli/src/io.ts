@@ -11,6 +11,8 @@ export interface Io {
   out(text: string): void;
   /** One line of talk. */
   say(line: string): void;
+  /** Talk for a program, as it is. */
+  talk(text: string): void;
   /**
    * What is going on right now. A terminal shows it on one line that comes and goes; elsewhere each new `step` is a line and
    * `detail` is left out. Undefined: nothing any more.
@@ -64,6 +66,9 @@ export function createIo({ stdin, stdout, stderr }: Streams, env: Environment): 
     say(line) {
       clear();
       stderr.write(`${line}\n`);
+    },
+    talk(text) {
+      stderr.write(text);
     },
     progress(step, detail) {
       if (step === undefined) {

@@ -17,6 +17,9 @@ export interface Programs {
   /** Command and first arguments that start `rbees-workerd`. */
   readonly workerd: readonly string[];
   readonly orcd: readonly string[];
+  readonly pool: readonly string[];
+  /** The folder of the checkout that this program runs from; undefined in a release. */
+  readonly checkout: string | undefined;
   /** The model that ships with the project; its file may be missing in a damaged installation. */
   readonly demo_model: string;
   /** The folder of a package that rbees-workerd could load, or undefined. */
@@ -30,7 +33,10 @@ export function findPrograms(from: string): Programs {
   const root = source ? join(here, "../../..") : here;
   const workerd = source ? join(root, "packages/workerd/src/main.ts") : join(here, "rbees-workerd.mjs");
   const orcd = source ? join(root, "packages/orcd/src/main.ts") : join(here, "rbees-orcd.mjs");
+  const pool = source ? join(root, "packages/cli/src/rbees-pool.ts") : join(here, "rbees-pool.mjs");
   return {
+    pool: [process.execPath, pool],
+    checkout: source ? root : undefined,
     workerd: [process.execPath, workerd],
     orcd: [process.execPath, ...ORCD_NODE_FLAGS, orcd],
     demo_model: join(root, "models/demo/demo.gguf"),

@@ -3,13 +3,19 @@ import { jobVerbs } from "./jobs/verbs.ts";
 import { localVerbs } from "./local/verbs.ts";
 import type { Program } from "./program.ts";
 import { registryVerbs } from "./registry-verbs.ts";
+import { remoteGroups, remoteVerbs } from "./remote/verbs.ts";
 import { simulateVerbs } from "./simulate/verbs.ts";
 
 export const rbees: Program = {
   name: "rbees",
   summary: "Language models on machines you already own: jobs, workers, models.",
   orchestrator: true,
-  groups: { jobs: "submit and follow jobs", workers: "workers of the orchestrator", models: "models that can be asked for" },
+  groups: {
+    jobs: "submit and follow jobs",
+    workers: "workers of the orchestrator",
+    models: "models that can be asked for",
+    ...remoteGroups,
+  },
   examples: ["rbees up", 'rbees jobs submit --model demo --prompt "Write a haiku about Rust"', "rbees jobs list", "rbees down"],
-  verbs: [...jobVerbs, ...registryVerbs, ...localVerbs, ...simulateVerbs],
+  verbs: [...jobVerbs, ...registryVerbs, ...localVerbs, ...remoteVerbs, ...simulateVerbs],
 };

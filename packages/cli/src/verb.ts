@@ -17,32 +17,54 @@ export interface VerbHead {
 }
 
 export interface VerbBody<Args extends unknown[], Options extends OptionValues, Result> {
+  /** Makes what `--json` prints. `render` must be able to show it after a journey as JSON: the verb may have run elsewhere. */
   readonly run: (context: Context, options: Options, ...args: Args) => Promise<Result>;
   /** The result for people. A verb without it writes its own stdout, because its data come bit by bit. */
   readonly render?: (result: Result, look: Look) => string;
+  /** One line of such data for people, made from what `--json` prints. */
+  readonly renderLine?: (line: string, look: Look) => string;
   /** The exit code, when a result can mean other than done. */
   readonly exit?: (result: Result) => number;
 }
 
-export interface Verb {
-  readonly path: string;
+export interface Verb extends VerbHead {
   /** The commander command; running it tells `ended` the exit code. */
   build(world: World, ended: (exit: number) => void): AnyCommand;
+  /** The same command line, parsed and shown here and run elsewhere: `carry` takes it there. */
+  elsewhere(head: VerbHead, carry: (context: Context, errand: Errand) => Promise<number>): Verb;
+}
+
+/** A command line that was parsed here and is to run elsewhere. */
+export interface Errand {
+  /** The words of the verb where it runs. */
+  readonly words: readonly string[];
+  /** Flags and their values as they were typed, in that order. */
+  readonly flags: readonly (readonly [flag: string, value: string | undefined])[];
+  readonly args: readonly string[];
+  /** Where it shall run, if that was said. */
+  readonly host: string | undefined;
+  /** Shows the result, which came back as JSON. Undefined: the data come line by line. */
+  readonly render: ((result: unknown, look: Look) => string) | undefined;
+  readonly renderLine: ((line: string, look: Look) => string) | undefined;
 }
 
 /** A row of the table. `declare` states arguments and flags; their types are those of `run`. */
 export function verb<Args extends unknown[], Options extends OptionValues, Result>(
-  { path, summary, examples }: VerbHead,
+  head: VerbHead,
   declare: (command: Command) => Command<Args, Options>,
-  { run, render, exit }: VerbBody<Args, Options, Result>,
+  { run, render, renderLine, exit }: VerbBody<Args, Options, Result>,
 ): Verb {
+  const made = ({ path, summary, examples }: VerbHead): [Command<Args, Options>, AnyCommand] => {
+    const command = declare(new Command(path.split(" ").at(-1)).description(summary));
+    const untyped = command as unknown as AnyCommand;
+    untyped.addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
+    return [command, untyped];
+  };
   return {
-    path,
+    ...head,
     build(world, ended) {
-      const command = declare(new Command(path.split(" ").at(-1)).description(summary));
-      const untyped = command as unknown as AnyCommand;
-      untyped.addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
-      untyped.action(async () => {
+      const [command, untyped] = made(head);
+      return untyped.action(async () => {
         const context = createContext(world, untyped.optsWithGlobals<GlobalFlags>());
         const result = await run(context, command.opts(), ...(untyped.processedArgs as Args));
         context.progress(undefined);
@@ -51,8 +73,32 @@ export function verb<Args extends unknown[], Options extends OptionValues, Resul
         }
         ended(exit?.(result) ?? EXIT.done);
       });
-      return untyped;
     },
+    elsewhere: (there, carry) => ({
+      ...there,
+      build(world, ended) {
+        const [, untyped] = made(there);
+        const flags: [string, string | undefined][] = [];
+        for (const { long, attributeName, name } of untyped.options.map((option) => ({
+          long: option.long ?? "",
+          attributeName: option.attributeName(),
+          name: option.name(),
+        }))) {
+          if (attributeName === "host") throw new Error(`${head.path}: --host says where a verb runs, and can't mean anything else`);
+          untyped.on(`option:${name}`, (value: string | null | undefined) => flags.push([long, value ?? undefined]));
+        }
+        untyped.option("--host <host>", "the machine: a registered name, an SSH alias or user@host[:port]");
+        return untyped.action(async () => {
+          const { host, ...globals } = untyped.optsWithGlobals<GlobalFlags & { host?: string }>();
+          const words = head.path.split(" ");
+          const errand = { words, flags, args: untyped.args, host, render: render as Errand["render"], renderLine };
+          ended(await carry(createContext(world, globals), errand));
+        });
+      },
+      elsewhere() {
+        throw new Error("what runs elsewhere already can't be sent on");
+      },
+    }),
   };
 }
 

@@ -45,7 +45,7 @@ export const orcdRoutes = {
   registerWorker: {
     method: "POST",
     path: "/workers/register",
-    summary: "A worker joins, or joins again",
+    summary: "A worker joins, or joins again; it is called back at the address it gives, 502 if that fails",
     body: RegisterWorker,
     replies: { 200: ["text", Registered] },
   },

@@ -13,6 +13,10 @@ interface Entry {
   registered_at_ms: number;
 }
 
+export function originOf({ host, port }: Pick<RegisterWorker, "host" | "port">): string {
+  return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
 export class WorkerDirectory {
   readonly #limits: ConnectionLimits;
   readonly #entries = new Map<string, Entry>();
@@ -24,7 +28,7 @@ export class WorkerDirectory {
   /** Once the core has admitted it, before any dispatch is carried out. A newer life gets a link of its own. */
   put(registration: RegisterWorker, now_ms: number): void {
     const { id, host, port } = registration;
-    const origin = `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+    const origin = originOf({ host, port });
     const known = this.#entries.get(id);
     if (
       known !== undefined &&
@@ -46,6 +50,11 @@ export class WorkerDirectory {
 
   link(worker_id: string): Link | undefined {
     return this.#entries.get(worker_id)?.link;
+  }
+
+  /** Where the worker is; undefined when it is not registered. */
+  origin(worker_id: string): string | undefined {
+    return this.#entries.get(worker_id)?.origin;
   }
 
   /** Of the model that it serves; undefined when it does not say. */

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { JobList, JobView } from "@rbees/contracts/job";
 import { ModelList, WorkerList } from "@rbees/contracts/worker";
+import { startFakeWorker } from "../../../test/support/fake-worker.ts";
 import { eventsOf, eventually, type Json, startHarness } from "./harness.ts";
 
 test("health is OK as text, and JSON when asked for", async (t) => {
@@ -152,13 +153,39 @@ test("the registry: register, heartbeat, an older life is fenced off, drain, lea
 
 test("registering with the least there can be answers OK as text", async (t) => {
   const orcd = await startHarness(t);
-  const answer = await fetch(`${orcd.url}/workers/register`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ id: "w", host: "127.0.0.1", port: 9, model: "m" }),
-  });
+  const { port } = await orcd.worker("w", { epoch: 0 });
+  const answer = await register(orcd.url, { id: "w", host: "127.0.0.1", port, model: "m" });
   assert.equal(await answer.text(), "OK");
 });
+
+test("a worker that the orchestrator can't call back is not registered, and hears what was tried", async (t) => {
+  const orcd = await startHarness(t);
+  const { port } = await orcd.worker("w1");
+  const nowhere = await register(orcd.url, { id: "lost", host: "127.0.0.1", port: 1, model: "m" });
+  assert.equal(nowhere.status, 502);
+  assert.match(((await nowhere.json()) as Json).error.message, /tried GET http:\/\/127\.0\.0\.1:1\/health, .* got no answer \(.*\)/);
+  const stranger = await register(orcd.url, { id: "lost", host: "127.0.0.1", port: Number(new URL(orcd.url).port), model: "m" });
+  assert.match(((await stranger.json()) as Json).error.message, /no worker of rbees/);
+  const other = await register(orcd.url, { id: "lost", host: "127.0.0.1", port, model: "m" });
+  assert.match(((await other.json()) as Json).error.message, /worker w1 answers there/);
+  const twin = await startFakeWorker("w1");
+  t.after(() => twin.close());
+  const refused = await twin.register(orcd.url, { epoch: 9 });
+  assert.equal(refused.status, 502);
+  assert.match(
+    ((await refused.json()) as Json).error.message,
+    new RegExp(`another worker of that name answers at http://127\\.0\\.0\\.1:${port}`),
+  );
+  assert.deepEqual(
+    WorkerList.parse(await orcd.json("/v2/workers")).workers.map(({ worker_id }) => worker_id),
+    ["w1"],
+  );
+});
+
+function register(url: string, body: object): Promise<Response> {
+  const headers = { "content-type": "application/json" };
+  return fetch(`${url}/workers/register`, { method: "POST", headers, body: JSON.stringify(body) });
+}
 
 test("a deadline that passes ends the job, waiting or running", async (t) => {
   const orcd = await startHarness(t);

@@ -5,6 +5,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import { OrcdHealth } from "@rbees/contracts/routes";
 import type { WorkerView } from "@rbees/contracts/worker";
+import { isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
 import { duration } from "../look.ts";
 import { orchestratorAt } from "../orchestrator.ts";
@@ -17,6 +18,7 @@ import { type Started, startDetached } from "./detach.ts";
 import { withLock } from "./lock.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
+import { hostOf } from "./route.ts";
 import { isOfUp, readUp, removeUp, type UpRecord, upLock, writeUp } from "./up-record.ts";
 
 export interface UpRequest {
@@ -25,6 +27,9 @@ export interface UpRequest {
   /** The orchestrator's port; without it the one it has, else ORCHESTRATOR_PORT. */
   port?: number | undefined;
   worker_port?: number | undefined;
+  /** The orchestrator's address, when others than this machine shall reach it. */
+  listen?: string | undefined;
+  open_network?: boolean | undefined;
   slots?: number | undefined;
   ctx?: number | undefined;
   threads?: number | undefined;
@@ -53,11 +58,18 @@ type Orchestrator = UpRecord["orchestrator"];
 
 export async function up(context: Context, request: UpRequest): Promise<UpReport> {
   // Refusals first: nothing is started for a model or a backend that isn't here.
+  const { listen = HOST, open_network = false } = request;
+  if (!isLoopback(listen) && !open_network) {
+    throw new RbeesError(
+      "INVALID_REQUEST",
+      `--listen ${listen} lets others reach the orchestrator, and callers are not authenticated yet: add --open-network if that network is trusted.`,
+    );
+  }
   const backend = await requireBackend(context, request.backend, undefined);
   const model = await resolveModel(context, request.model);
   return withLock(upLock(context.home), { wait_ms_max: UP_LOCK_MS_MAX, what: "starting or stopping" }, async () => {
     const record = (await readUp(context.home)) ?? { workers: [] };
-    const { url, started, orchestrator } = await ensureOrchestrator(context, record, request.port);
+    const { url, started, orchestrator } = await ensureOrchestrator(context, record, { asked: request.port, listen: request.listen });
     try {
       const worker = await ensureWorker(context, { ...record, orchestrator }, url, { ...request, backend, model });
       return {
@@ -81,7 +93,7 @@ export async function up(context: Context, request: UpRequest): Promise<UpReport
 async function ensureOrchestrator(
   context: Context,
   record: UpRecord,
-  asked: number | undefined,
+  { asked, listen }: { asked: number | undefined; listen: string | undefined },
 ): Promise<{ url: string; started: boolean; orchestrator: Orchestrator }> {
   const ours = record.orchestrator;
   if (ours !== undefined && (await isAlive(ours.process))) {
@@ -91,20 +103,25 @@ async function ensureOrchestrator(
         `rbees is up already, at ${ours.url}; \`rbees down\` ends it before it can be started on port ${asked}.`,
       );
     }
+    if (listen !== undefined && listen !== hostOf(ours.url)) {
+      throw new RbeesError("CONFLICT", `rbees is up already, at ${ours.url}; \`rbees down\` ends it before it can listen on ${listen}.`);
+    }
     await untilHealthy(context, ours, async () => undefined);
     return { url: ours.url, started: false, orchestrator: ours };
   }
   const port = asked ?? ORCHESTRATOR_PORT;
-  const url = `http://${HOST}:${port}`;
+  const host = listen ?? HOST;
+  const url = `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
   if (await isOrchestrator(url)) return { url, started: false, orchestrator: undefined };
-  if (!(await isPortFree(HOST, port))) {
+  if (!(await isPortFree(host, port))) {
     throw new RbeesError(
       "CONFLICT",
       `Port ${port} is taken by a program that is no orchestrator of rbees: stop it, or choose another port: rbees up --port ${port + 1}`,
     );
   }
   const log = join(context.home.state, "logs", "orcd.log");
-  const flags = [`--host=${HOST}`, `--port=${port}`, "--log-format=json"];
+  const open = isLoopback(host) ? [] : ["--open-network"];
+  const flags = [`--host=${host}`, `--port=${port}`, "--log-format=json", ...open];
   const { process, exit } = await startDetached([...context.programs.orcd, ...flags], log, context.env);
   const orchestrator = { process, url, port, log, started_at: new Date().toISOString() };
   await writeUp(context.home, { ...record, orchestrator });

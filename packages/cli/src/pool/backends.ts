@@ -51,7 +51,7 @@ function metal({ programs }: World, host: HostKind): PoolBackend {
 }
 
 /** The engine's prebuilt binaries come as one package for each platform. */
-function enginePackage({ platform, arch }: HostKind, variant: string): string {
+export function enginePackage({ platform, arch }: HostKind, variant: string): string {
   const system = platform === "darwin" ? "mac" : platform === "win32" ? "win" : "linux";
   return `@node-llama-cpp/${system}-${arch === "arm" ? "armv7l" : arch}${variant}`;
 }

@@ -33,6 +33,8 @@ export interface SpawnRequest {
   region?: string | undefined;
   labels?: Record<string, string> | undefined;
   ready_ms_max: number;
+  /** Wait this long for the orchestrator to accept it; without it, don't wait. */
+  registered_ms_max?: number | undefined;
 }
 
 export const FIRST_PORT = 8001;
@@ -77,6 +79,8 @@ async function spawnOnce(
   try {
     await onStarted(record);
     await untilReady(context, record, started, request.ready_ms_max);
+    if (request.registered_ms_max !== undefined && request.orchestrator !== "none")
+      await untilRegistered(context, record, started, request.registered_ms_max);
   } catch (error) {
     await signal(record.process, "SIGTERM");
     if (!(await ended(record.process, KILL_MS_MAX))) await signal(record.process, "SIGKILL");
@@ -198,6 +202,27 @@ async function untilReady(context: Context, record: WorkerRecord, { exit }: Star
       throw new RbeesError(
         "DEADLINE_EXCEEDED",
         `Worker ${record.worker_id} was not ready within ${duration(ready_ms_max)} and has been stopped; --ready-ms-max allows more. Its log: ${record.log}`,
+      );
+    }
+    await sleep(LOOK_MS, undefined, { signal: context.signal });
+  }
+}
+
+/** Until the orchestrator has accepted it, which includes that it could call it back. */
+async function untilRegistered(context: Context, record: WorkerRecord, { exit }: Started, ms_max: number): Promise<void> {
+  const began = performance.now();
+  const tail = new LogTail(record.log);
+  let reason = "it does not say why";
+  for (;;) {
+    for (const line of await tail.read()) reason = String(fieldsOf(line)?.["reason"] ?? reason);
+    const passed_ms = performance.now() - began;
+    context.progress(`waiting for ${record.orchestrator} to accept ${record.worker_id}`, duration(passed_ms));
+    if ((await healthOf(record))?.registered === true) return context.progress(undefined);
+    if (!(await isAlive(record.process))) throw await deathOf({ what: `Worker ${record.worker_id}`, log: record.log }, await exit());
+    if (passed_ms > ms_max) {
+      throw new RbeesError(
+        "UNREACHABLE",
+        `The orchestrator at ${record.orchestrator} has not accepted worker ${record.worker_id} within ${duration(ms_max)}, so it has been stopped. The worker's last news: ${reason}`,
       );
     }
     await sleep(LOOK_MS, undefined, { signal: context.signal });

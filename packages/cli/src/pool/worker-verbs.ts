@@ -2,9 +2,11 @@
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
+import { isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
 import { fieldsOf, LogTail, readableLine } from "../local/log-file.ts";
 import { isAlive } from "../local/process-identity.ts";
+import { addressTowards, hostOf } from "../local/route.ts";
 import { plural } from "../look.ts";
 import { httpUrl, orchestratorUrl } from "../orchestrator.ts";
 import { renderPoolWorkers } from "../render/pool.ts";
@@ -34,37 +36,41 @@ export const workerVerbs = [
         .requiredOption("--model <model>", "a model's name, or a GGUF file")
         .option("--gpu <index>", "which GPU", whole(0, 255))
         .option("--port <port>", "exactly this port (default: the first free one from 8001)", port)
-        .option("--host <address>", "address to listen on", "127.0.0.1")
+        .option("--listen <address>", "address to listen on (default: loopback, or the one that leads to the orchestrator)")
         .option("--slots <n>", "jobs at once", whole(1, 256))
         .option("--ctx <tokens>", "tokens that one slot can hold", whole(1))
         .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--orchestrator <url>", "whom to register with; none: nobody")
         .option("--open-network", "allow an address beyond loopback although callers are not authenticated yet")
-        .option("--advertise-host <host>", "the address that the orchestrator is told")
+        .option("--advertise <host>", "the address that the orchestrator is told (default: --listen)")
         .option("--name <id>", "the worker's id (default: host name and port)")
         .option("--region <region>", "where it stands, such as eu-west")
         .option("--labels <k=v,…>", "what else placement may ask for", pairs)
-        .option("--ready-ms-max <ms>", "how long it may take to get ready", whole(1), READY_MS_MAX),
+        .option("--ready-ms-max <ms>", "how long it may take to get ready", whole(1), READY_MS_MAX)
+        .option("--registered-ms-max <ms>", "how long the orchestrator may take to accept it (default: don't wait for that)", whole(1)),
     {
       async run(context, options, backend) {
+        const orchestrator = await orchestratorFor(context, options.orchestrator);
+        const { listen, open_network } = await listenFor(context, orchestrator, options);
         const request = {
           backend: await requireBackend(context, backend, options.gpu),
           model: await resolveModel(context, options.model),
           gpu: options.gpu,
-          host: options.host,
+          host: listen,
           port: options.port,
           slots: options.slots,
           ctx: options.ctx,
           threads: options.threads,
           deterministic: options.deterministic,
-          orchestrator: await orchestratorFor(context, options.orchestrator),
-          advertise_host: options.advertiseHost,
-          open_network: options.openNetwork,
+          orchestrator,
+          advertise_host: options.advertise,
+          open_network,
           name: options.name,
           region: options.region,
           labels: options.labels,
           ready_ms_max: options.readyMsMax,
+          registered_ms_max: options.registeredMsMax,
         };
         return describeWorker(await spawnWorker(context, request));
       },
@@ -134,6 +140,7 @@ export const workerVerbs = [
         .option("-n, --lines <n>", "how many lines back", whole(0, 100_000), 50),
     {
       run: (context, { follow = false, lines }, worker_id) => showLog(context, worker_id, { follow, lines }),
+      renderLine: readableLine,
     },
   ),
 ];
@@ -148,6 +155,23 @@ function stopped({ worker_id, ended }: { worker_id: string; ended: string }): st
 async function orchestratorFor(context: Context, given: string | undefined): Promise<string> {
   if (given === "none") return given;
   return given === undefined ? orchestratorUrl(context) : httpUrl(given, "--orchestrator");
+}
+
+/**
+ * An orchestrator on another machine can call a worker only at an address of the network: the one from which this host talks to that
+ * orchestrator, and no other.
+ */
+async function listenFor(
+  context: Context,
+  orchestrator: string,
+  { listen, openNetwork }: { listen?: string; openNetwork?: true },
+): Promise<{ listen: string; open_network: boolean | undefined }> {
+  const host = orchestrator === "none" ? "127.0.0.1" : hostOf(orchestrator);
+  if (listen !== undefined || isLoopback(host)) return { listen: listen ?? "127.0.0.1", open_network: openNetwork };
+  const address = await addressTowards(host);
+  if (isLoopback(address)) return { listen: address, open_network: openNetwork };
+  context.say(`The worker listens on ${address}: others on that network can reach it too, and callers are not authenticated yet.`);
+  return { listen: address, open_network: true };
 }
 
 async function showLog(context: Context, worker_id: string, { follow, lines }: { follow: boolean; lines: number }): Promise<void> {

@@ -3,6 +3,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Decision } from "@rbees/core/events";
 import type { Handlers } from "@rbees/kit/http";
+import { callBack } from "../call-back.ts";
 import type { Loop } from "../loop.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 
@@ -12,6 +13,7 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
   return {
     async registerWorker({ body, wants }) {
       const { id, epoch, model, slots, context_size, labels } = body;
+      await callBack(body, workers.origin(id));
       const { decisions, done } = loop.send({
         type: "worker.registered",
         spec: {

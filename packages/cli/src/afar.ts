@@ -1,0 +1,49 @@
+/**
+ * The far end of `rbees pool … --host`. It is told by its environment that another rbees reads it: then its talk travels as lines of
+ * JSON on stderr, and it lives as long as that one holds stdin and is heard there. A connection that broke, or a laptop that was
+ * closed, so ends the command as Ctrl-C would.
+ */
+import type { Readable } from "node:stream";
+import { z } from "zod";
+
+/** In the environment of a program that is called from afar. */
+export const AFAR = "RBEES_AFAR";
+
+/** The near end writes a byte this often. */
+export const BEAT_MS = 5000;
+const SILENCE_MS_MAX = 30_000;
+/** A line of progress at most this often. */
+const PROGRESS_MS = 100;
+
+export const Talk = z.union([
+  z.object({ rbees: z.literal("hello"), version: z.string() }),
+  z.object({ rbees: z.literal("say"), line: z.string() }),
+  z.object({ rbees: z.literal("progress"), step: z.string().optional(), detail: z.string().optional() }),
+]);
+export type Talk = z.infer<typeof Talk>;
+
+export function farTalk(write: (line: string) => void, version: string) {
+  const send = (talk: Talk) => write(`${JSON.stringify(talk)}\n`);
+  let step_sent: string | undefined;
+  let sent_at = 0;
+  send({ rbees: "hello", version });
+  return {
+    say: (line: string) => send({ rbees: "say", line }),
+    progress(step: string | undefined, detail?: string) {
+      const now = performance.now();
+      if (step === step_sent && (step === undefined || now - sent_at < PROGRESS_MS)) return;
+      step_sent = step;
+      sent_at = now;
+      send({ rbees: "progress", step, detail });
+    },
+  };
+}
+
+/** Calls `lost` when nobody holds the other end of stdin any more. */
+export function holdOn(stdin: Readable, lost: () => void): void {
+  const timer = setTimeout(lost, SILENCE_MS_MAX);
+  timer.unref();
+  stdin.on("data", () => timer.refresh());
+  for (const end of ["end", "close", "error"] as const) stdin.on(end, lost);
+  stdin.resume();
+}

@@ -1,0 +1,34 @@
+/** `rbees pool worker spawn … --host`: the worker is told which orchestrator it belongs to, by an address that leads there. */
+import { RbeesError } from "@rbees/contracts/errors";
+import { isLoopback } from "@rbees/kit/network";
+import type { Context } from "../context.ts";
+import { addressTowards, hostOf } from "../local/route.ts";
+import { orchestratorOf, orchestratorUrl } from "../orchestrator.ts";
+import type { Errand } from "../verb.ts";
+import { resolved } from "./ssh.ts";
+import { type Target, targetOf } from "./target.ts";
+
+const REGISTERED_MS_MAX = 20_000;
+
+/** The same errand with the flags that it needs to end with a registered worker. */
+export async function withOrchestrator(context: Context, errand: Errand): Promise<Errand> {
+  if (context.orchestrator === "none" || errand.host === undefined) return errand;
+  const url = await orchestratorUrl(context);
+  const target = await targetOf(context, errand.host);
+  const hostname = target.here ? "localhost" : (await resolved(context, target)).hostname;
+  if (isLoopback(hostOf(url)) && !isLoopback(hostname)) throw await outOfReach(url, target, hostname);
+  await (await orchestratorOf(context)).call("health", {});
+  const flags = errand.flags.filter(([flag]) => flag !== "--orchestrator");
+  const patience: Errand["flags"] = flags.some(([flag]) => flag === "--registered-ms-max")
+    ? []
+    : [["--registered-ms-max", String(REGISTERED_MS_MAX)]];
+  return { ...errand, flags: [...flags, ["--orchestrator", url], ...patience] };
+}
+
+async function outOfReach(url: string, target: Target, hostname: string): Promise<RbeesError> {
+  const address = await addressTowards(hostname).catch(() => "ADDRESS");
+  return new RbeesError(
+    "CONFLICT",
+    `A worker on ${target.name} can't reach the orchestrator at ${url}, which only this machine can. Let it listen on your network: \`rbees down\`, then \`rbees up --listen ${address} --open-network\` (whoever is on that network can then use it), and try again; or name another orchestrator with --orchestrator, or \`--orchestrator none\` for a worker that belongs to none.`,
+  );
+}
