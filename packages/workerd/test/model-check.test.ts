@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
 import { readGguf } from "@rbees/kit/gguf";
+import { neededBytes } from "@rbees/kit/model-memory";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
 import { fingerprint } from "../src/fingerprint.ts";
-import { checkModel, neededBytes } from "../src/model-check.ts";
+import { checkModel } from "../src/model-check.ts";
 import { scripted } from "./support.ts";
 
 const path = scripted("checked", { edges: chain(ANSWER, [" a"]), shape: { layers: 4, width: 128, heads: 4, context: 16_384 } });
