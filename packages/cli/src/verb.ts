@@ -20,6 +20,8 @@ export interface VerbBody<Args extends unknown[], Options extends OptionValues, 
   readonly run: (context: Context, options: Options, ...args: Args) => Promise<Result>;
   /** The result for people. A verb without it writes its own stdout, because its data come bit by bit. */
   readonly render?: (result: Result, look: Look) => string;
+  /** What `--json` prints, when it is not the result itself. */
+  readonly json?: (result: Result) => unknown;
   /** The exit code, when a result can mean other than done. */
   readonly exit?: (result: Result) => number;
 }
@@ -34,7 +36,7 @@ export interface Verb {
 export function verb<Args extends unknown[], Options extends OptionValues, Result>(
   { path, summary, examples }: VerbHead,
   declare: (command: Command) => Command<Args, Options>,
-  { run, render, exit }: VerbBody<Args, Options, Result>,
+  { run, render, json = (result) => result, exit }: VerbBody<Args, Options, Result>,
 ): Verb {
   return {
     path,
@@ -47,7 +49,7 @@ export function verb<Args extends unknown[], Options extends OptionValues, Resul
         const result = await run(context, command.opts(), ...(untyped.processedArgs as Args));
         context.progress(undefined);
         if (render !== undefined && result !== undefined) {
-          context.io.out(context.json ? `${JSON.stringify(result)}\n` : render(result, context.io.out_look));
+          context.io.out(context.json ? `${JSON.stringify(json(result))}\n` : render(result, context.io.out_look));
         }
         ended(exit?.(result) ?? EXIT.done);
       });

@@ -3,7 +3,8 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { basename } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
-import { readGguf } from "@rbees/kit/gguf";
+import type { Gguf } from "@rbees/kit/gguf";
+import { readModel } from "@rbees/kit/gguf-split";
 import { z } from "zod";
 
 export const ModelFacts = z.object({
@@ -27,7 +28,11 @@ export type ModelFacts = z.infer<typeof ModelFacts>;
 const HASH_CHUNK_BYTES = 1_048_576;
 
 export async function describeFile(path: string): Promise<ModelFacts> {
-  const gguf = await readGguf(path);
+  return factsOf(await readModel(path), path);
+}
+
+/** `path`: where it is, or where it would come from. */
+export function factsOf(gguf: Gguf, path: string): ModelFacts {
   const parameters = gguf.tensors.reduce((sum, { shape }) => sum + shape.reduce((product, length) => product * length, 1), 0);
   return {
     path,
