@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
-/** Bytes that are there, or made as they are asked for: a gigabyte need not be in memory. */
+/** Bytes that are there, or made as they are asked for (256 KiB at most at once): a gigabyte need not be in memory. */
 export interface Content {
   readonly bytes: number;
   slice(from: number, to: number): Buffer;
@@ -203,7 +203,7 @@ export class FakeHub {
     response.on("error", () => {});
     for (let at = from; at < to; ) {
       const end = Math.min(to, at + CHUNK_BYTES, from + limit);
-      if (end > at && !response.write(content.slice(at, end))) await Promise.race([once(response, "drain"), once(response, "close")]);
+      if (end > at && !response.write(content.slice(at, end))) await writable(response);
       if (response.destroyed) return;
       request.sent += end - at;
       if (Number.isFinite(this.pace_bytes_per_second))
@@ -218,6 +218,17 @@ export class FakeHub {
   }
 }
 
+/** Until there is room for more, or nobody there any more. */
+function writable(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off("drain", done).off("close", done);
+      resolve();
+    };
+    response.on("drain", done).on("close", done);
+  });
+}
+
 export function contentOf(buffer: Buffer): Content {
   return { bytes: buffer.length, slice: (from, to) => buffer.subarray(from, to) };
 }
@@ -228,7 +239,7 @@ export function hashOf(content: Content): string {
   const known = hashes.get(content);
   if (known !== undefined) return known;
   const hash = createHash("sha256");
-  for (let at = 0; at < content.bytes; at += 4_194_304) hash.update(content.slice(at, Math.min(content.bytes, at + 4_194_304)));
+  for (let at = 0; at < content.bytes; at += CHUNK_BYTES) hash.update(content.slice(at, Math.min(content.bytes, at + CHUNK_BYTES)));
   const made = hash.digest("hex");
   hashes.set(content, made);
   return made;

@@ -1,5 +1,4 @@
 /** A model in several files, `NAME-00001-of-00003.gguf` and so on: llama.cpp is given the first and finds the others beside it. */
-import { stat } from "node:fs/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import { Gguf, readGguf } from "./gguf.ts";
 
@@ -43,17 +42,4 @@ export async function readModel(path: string): Promise<Gguf> {
   const others: Gguf[] = [];
   for (const other of paths.slice(1)) others.push(await readGguf(other));
   return mergeParts([first, ...others]);
-}
-
-/** What the files of a model weigh together. */
-export async function modelBytes(path: string): Promise<number> {
-  const sizes = await Promise.all(
-    partsOf(path).map((part) =>
-      stat(part).then(
-        ({ size }) => size,
-        () => 0,
-      ),
-    ),
-  );
-  return sizes.reduce((sum, size) => sum + size, 0);
 }

@@ -4,7 +4,8 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Backend } from "@rbees/contracts/worker";
-import { type Gguf, type GgufValue, readGguf } from "@rbees/kit/gguf";
+import type { Gguf, GgufValue } from "@rbees/kit/gguf";
+import { readModel } from "@rbees/kit/gguf-split";
 import { CONTEXT_AUTO_MAX, neededBytes } from "@rbees/kit/model-memory";
 
 export interface ModelCheckOptions {
@@ -30,7 +31,7 @@ const GIB = 1_073_741_824;
 
 export async function checkModel(options: ModelCheckOptions): Promise<CheckedModel> {
   const { path } = options;
-  const gguf = await readGguf(path);
+  const gguf = await readModel(path);
   const fault = gguf.truncated ?? headFault(gguf) ?? shapeFault(gguf) ?? vocabularyFault(gguf);
   if (fault !== undefined) throw new RbeesError("INVALID_REQUEST", `${path}: ${fault}`);
   const context_size = fitContext(gguf, options);

@@ -25,7 +25,9 @@ import {
 } from "../pool/catalogue.ts";
 import { countEvent } from "../pool/counters.ts";
 import { checkFile, sha256Of } from "../pool/model-file.ts";
+import { registerFile } from "../pool/register.ts";
 import { diskOf } from "../pool/status.ts";
+import { deleteReplaced, lockOf } from "./delete.ts";
 import { readJournal } from "./journal.ts";
 import { Meter } from "./meter.ts";
 import { type Plan, planDownload } from "./plan.ts";
@@ -66,14 +68,19 @@ export async function download(context: Context, request: DownloadRequest): Prom
   const here = await alreadyHere(context, request);
   if (here !== undefined && !force) return { type: "downloaded", model: here, how: "already_here" };
   const reference = referenceOf(given);
-  if (reference.kind === "file")
-    return { type: "downloaded", model: await registerFile(context, request, reference.path), how: "already_here" };
+  if (reference.kind === "file") {
+    const { path } = reference;
+    return { type: "downloaded", model: await registerFile(context, request.name ?? nameOfFile(path), path, force), how: "already_here" };
+  }
   const web = await Web.open(context.env, request, context.signal);
   try {
     const plan = await planDownload(web, reference, request.sha256);
     const name = nameFor(request, plan);
     if (!force) await refuseOtherModel(context, name, plan);
-    return await fetchPlan(context, web, request, plan, name);
+    const before = (await catalogue(context)).find((model) => model.name === name);
+    const done = await fetchPlan(context, web, request, plan, name);
+    await deleteReplaced(context, before);
+    return done;
   } catch (error) {
     await countEvent(context.home, "model_downloads", context.signal.aborted ? "interrupted" : "failed");
     throw error;
@@ -109,26 +116,6 @@ async function refuseOtherModel(context: Context, name: string, plan: Plan): Pro
   );
 }
 
-async function registerFile(context: Context, { name = "" }: DownloadRequest, path: string): Promise<PoolModel> {
-  const { bytes, architecture, quantisation, context_size, license } = await checkFile(path);
-  const sha256 = await sha256Of(path, context.signal, () => {});
-  const model = {
-    reference: `file:${path}`,
-    path,
-    bytes,
-    sha256,
-    revision: null,
-    files: [],
-    architecture,
-    quantisation,
-    context_size,
-    license,
-  };
-  const called = registrableName(name === "" ? nameOfFile(path) : name);
-  await register(context, called, model, false);
-  return { name: called, aliases: [], present: true, ...model };
-}
-
 /** The same pinned reference always has the same folder: that is where processes meet. */
 export function folderOf(context: Context, { reference, files }: Pick<Plan, "reference" | "files">): string {
   const short = createHash("sha256").update(reference).digest("hex").slice(0, 12);
@@ -142,15 +129,16 @@ async function fetchPlan(context: Context, web: Web, request: DownloadRequest, p
   const onWait = async (pid: number | undefined) => {
     if (!waited) context.say(`Another process (pid ${pid ?? "unknown"}) is downloading ${name}; waiting for it.`);
     waited = true;
-    meter.show((await bytesHere(folder, plan)).reduce((sum, bytes) => sum + bytes, 0));
+    meter.show(total(await bytesHere(folder, plan)));
     await sleep(LOOK_MS, undefined, { signal: context.signal });
   };
   return withLock(lockOf(folder), { wait_ms_max: Number.POSITIVE_INFINITY, what: `downloading ${name}`, onWait }, async () => {
     const record = await readRecord(folder);
     const whole = record !== undefined && (await bytesHere(folder, plan)).every((bytes, i) => bytes === plan.files[i]?.bytes);
     if (!whole || (request.force && !waited)) {
-      await checkDisk(context, folder, plan);
-      const model = await fetchFiles(web, { folder, plan, meter, connections: request.connections, name });
+      const anew = request.force === true && !waited;
+      await checkDisk(context, folder, plan, anew);
+      const model = await fetchFiles(web, { folder, plan, meter, connections: request.connections, name, anew });
       await register(context, name, model, true);
       await countEvent(context.home, "model_downloads", "done");
       context.progress(undefined);
@@ -167,34 +155,31 @@ async function fetchPlan(context: Context, web: Web, request: DownloadRequest, p
   });
 }
 
-/** Beside the folder, so that whoever deletes the folder can hold it. */
-export function lockOf(folder: string): string {
-  return `${folder}.lock`;
-}
-
-/** How much of each file is on the disk. */
-async function bytesHere(folder: string, { files }: Plan): Promise<number[]> {
+/** How much of each file is on the disk. `anew`: what is finished does not count. */
+async function bytesHere(folder: string, { files }: Plan, anew = false): Promise<number[]> {
   return Promise.all(
     files.map(async ({ name }) => {
       const path = join(folder, name);
-      const done = await stat(path).catch(() => undefined);
+      const done = anew ? undefined : await stat(path).catch(() => undefined);
       return done?.size ?? (await readJournal(path))?.ranges.bytes ?? 0;
     }),
   );
 }
 
-async function checkDisk(context: Context, folder: string, plan: Plan): Promise<void> {
-  const here = (await bytesHere(folder, plan)).reduce((sum, bytes) => sum + bytes, 0);
+async function checkDisk(context: Context, folder: string, plan: Plan, anew: boolean): Promise<void> {
+  const missing = plan.bytes - total(await bytesHere(folder, plan, anew));
   const { available_bytes } = await diskOf(modelsFolder(context.home));
-  const needed = plan.bytes - here + DISK_SPARE_BYTES;
+  const needed = missing + DISK_SPARE_BYTES;
   if (needed <= available_bytes) return;
   throw new RbeesError(
     "CONFLICT",
-    `The disk has no room: ${size(plan.bytes - here)} are to come, ${size(DISK_SPARE_BYTES)} should stay free, and ${size(available_bytes)} are free at ${modelsFolder(context.home)}: ${size(needed - available_bytes)} are missing. RBEES_HOME chooses another folder.`,
-    {
-      details: { needed_bytes: needed, available_bytes, missing_bytes: needed - available_bytes },
-    },
+    `The disk has no room: ${size(missing)} are to come, ${size(DISK_SPARE_BYTES)} should stay free, and ${size(available_bytes)} are free at ${modelsFolder(context.home)}: ${size(needed - available_bytes)} are missing. RBEES_HOME chooses another folder.`,
+    { details: { needed_bytes: needed, available_bytes, missing_bytes: needed - available_bytes } },
   );
+}
+
+function total(bytes: readonly number[]): number {
+  return bytes.reduce((sum, some) => sum + some, 0);
 }
 
 interface Fetch {
@@ -203,11 +188,13 @@ interface Fetch {
   meter: Meter;
   connections: number;
   name: string;
+  /** Also what is finished. */
+  anew: boolean;
 }
 
 async function fetchFiles(
   web: Web,
-  { folder, plan, meter, connections, name }: Fetch,
+  { folder, plan, meter, connections, name, anew }: Fetch,
 ): Promise<Omit<Registered, "name" | "registered_at">> {
   await mkdir(folder, { recursive: true });
   // Without a record it is no model: a crash from here on leaves only something to go on with.
@@ -218,9 +205,10 @@ async function fetchFiles(
   for (const { name: file, url, bytes, sha256, etag } of plan.files) {
     const path = join(folder, file);
     const onBytes = (here: number) => meter.show(before + here);
-    const head = { version: 1 as const, reference: plan.reference, bytes, sha256, etag, boot_id };
+    const head = { version: 1 as const, name, reference: plan.reference, bytes, sha256, etag, boot_id };
     const source = new RemoteFile(web, url, sha256 !== null);
-    files.push({ path, bytes, sha256: await transfer({ web, source, path, head, connections, onBytes }) });
+    const finished = anew ? undefined : await finishedEarlier(web.signal, path, bytes, sha256, onBytes);
+    files.push({ path, bytes, sha256: finished ?? (await transfer({ web, source, path, head, connections, onBytes })) });
     before += bytes;
   }
   const path = files[0]?.path ?? "";
@@ -245,4 +233,12 @@ async function fetchFiles(
   };
   await writeRecord(folder, { ...model, name, registered_at: new Date().toISOString() });
   return model;
+}
+
+/** The hash of a part that an earlier run has finished, when it is still right. */
+async function finishedEarlier(signal: AbortSignal, path: string, bytes: number, wanted: string | null, onBytes: (bytes: number) => void) {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.size !== bytes) return undefined;
+  const sha256 = await sha256Of(path, signal, onBytes);
+  return wanted === null || wanted === sha256 ? sha256 : undefined;
 }

@@ -8,6 +8,8 @@ import { Ranges } from "./ranges.ts";
 
 const JournalHead = z.object({
   version: z.literal(1),
+  /** What the model will be called. */
+  name: z.string(),
   /** Where the bytes come from, pinned. */
   reference: z.string(),
   bytes: z.int().nonnegative(),

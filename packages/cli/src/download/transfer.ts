@@ -11,6 +11,7 @@ import { size } from "../look.ts";
 import { type JournalHead, Partial, partialOf, removePartial } from "./journal.ts";
 import type { Range } from "./ranges.ts";
 import type { RemoteFile } from "./remote-file.ts";
+import { createSweeper, shrinkHeap } from "./small-heap.ts";
 import { brokenConnection, type Web } from "./web.ts";
 
 /** One connection fetches this much at a time. */
@@ -32,6 +33,7 @@ export interface TransferOptions {
 
 /** The SHA-256 of the finished file. */
 export async function transfer(options: TransferOptions): Promise<string> {
+  shrinkHeap();
   const { resumed, sha256 } = await fetchAndHash(options, false);
   const { head, path } = options;
   if (head.sha256 === null || sha256 === head.sha256) return finish(path, sha256);
@@ -100,6 +102,7 @@ class Fetching extends EventTarget {
   readonly #ranged: boolean;
   readonly #signal: AbortSignal;
   readonly #todo: Range[];
+  readonly #sweep = createSweeper();
 
   constructor(options: TransferOptions, partial: Partial, ranged: boolean, signal: AbortSignal) {
     super();
@@ -116,10 +119,11 @@ class Fetching extends EventTarget {
   }
 
   async #lane(): Promise<void> {
-    for (let next = this.#todo.shift(); next !== undefined; next = this.#todo.shift()) await this.#segment(next);
+    const memory = Buffer.allocUnsafeSlow(WRITE_BYTES);
+    for (let next = this.#todo.shift(); next !== undefined; next = this.#todo.shift()) await this.#segment(next, memory);
   }
 
-  async #segment([from, to]: Range): Promise<void> {
+  async #segment([from, to]: Range, memory: Buffer): Promise<void> {
     let at = from;
     let farthest = from;
     for (let failed = 0; at < to; ) {
@@ -127,10 +131,11 @@ class Fetching extends EventTarget {
         // Without ranges a broken connection means the first byte again.
         if (!this.#ranged) at = 0;
         const body = await this.#options.source.open(at, to, this.#ranged, this.#signal);
-        for await (const batch of batches(body, to - at)) {
+        for await (const batch of batches(body, to - at, memory)) {
           await writeAll(this.#partial.file, batch, at);
-          const end = at + batch.reduce((sum, { length }) => sum + length, 0);
+          const end = at + batch.length;
           await this.#partial.add(at, end);
+          this.#sweep(batch.length);
           at = end;
           this.#options.onBytes(this.#partial.ranges.bytes);
           this.dispatchEvent(new Event("grown"));
@@ -163,39 +168,36 @@ export function segments(missing: readonly Range[], connections: number): Range[
   );
 }
 
-/** The chunks of a body in batches worth writing, also the last one when the body breaks; no more than `most` bytes. */
-async function* batches(body: AsyncIterable<Buffer>, most: number): AsyncGenerator<Buffer[]> {
-  let batch: Buffer[] = [];
-  let batched = 0;
+/**
+ * A body in batches worth writing, also the last one when the body breaks; no more than `most` bytes. Each batch lies in the same
+ * memory, so it must be written before the next is asked for: what the socket's buffers hold is free at once.
+ */
+async function* batches(body: AsyncIterable<Buffer>, most: number, memory: Buffer): AsyncGenerator<Buffer> {
+  let filled = 0;
   let left = most;
   let broken: unknown;
   try {
     for await (const chunk of body) {
-      const taken = chunk.length > left ? chunk.subarray(0, left) : chunk;
-      batch.push(taken);
-      batched += taken.length;
-      left -= taken.length;
-      if (batched >= WRITE_BYTES) {
-        yield batch;
-        batch = [];
-        batched = 0;
+      for (let at = 0; at < chunk.length && left > 0; ) {
+        const copied = chunk.copy(memory, filled, at, Math.min(chunk.length, at + left));
+        filled += copied;
+        at += copied;
+        left -= copied;
+        if (filled < memory.length) continue;
+        yield memory;
+        filled = 0;
       }
       if (left === 0) break;
     }
   } catch (error) {
     broken = error;
   }
-  if (batched > 0) yield batch;
+  if (filled > 0) yield memory.subarray(0, filled);
   if (broken !== undefined) throw broken;
 }
 
-async function writeAll(file: FileHandle, batch: readonly Buffer[], at: number): Promise<void> {
-  const bytes = batch.reduce((sum, { length }) => sum + length, 0);
-  const { bytesWritten } = await file.writev(batch, at);
-  if (bytesWritten === bytes) return;
-  const rest = Buffer.concat(batch).subarray(bytesWritten);
-  for (let done = 0; done < rest.length; )
-    done += (await file.write(rest, done, rest.length - done, at + bytesWritten + done)).bytesWritten;
+async function writeAll(file: FileHandle, batch: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < batch.length; ) done += (await file.write(batch, done, batch.length - done, at + done)).bytesWritten;
 }
 
 /** Reads back what is on the disk from the first byte on, also what an earlier run left there. */

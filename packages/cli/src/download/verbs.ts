@@ -151,13 +151,16 @@ export const downloadVerbs = [
   verb(
     {
       path: "models delete",
-      summary: "delete a downloaded model",
+      summary: "delete a downloaded model, or what came of it",
       examples: ["rbees-pool models delete qwen"],
     },
     (command) => command.argument("<name>", "a downloaded model").option("--force", "also while a worker uses it"),
     {
       run: (context, { force = false }, name) => deleteModel(context, name, force),
-      render: ({ name, bytes }) => `${name} is deleted; ${size(bytes)} are free again.\n`,
+      render: ({ name, bytes, kept_for }) =>
+        kept_for === null
+          ? `${name} is deleted; ${size(bytes)} are free again.\n`
+          : `${name} is forgotten; its files stay for ${kept_for}.\n`,
     },
   ),
 ];

@@ -8,6 +8,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
 import { VERSION } from "@rbees/kit/version";
 import { duration } from "../look.ts";
+import { shrinkHeap } from "./small-heap.ts";
 
 export interface WebLimits {
   /** No byte for this long: the connection is given up and another one is made. */
@@ -70,6 +71,7 @@ export class Web {
   }
 
   static async open(env: Environment, limits: WebLimits, signal: AbortSignal): Promise<Web> {
+    shrinkHeap();
     return new Web(await import("undici"), env, limits, signal);
   }
 

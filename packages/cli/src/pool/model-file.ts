@@ -10,6 +10,7 @@ import { z } from "zod";
 export const ModelFacts = z.object({
   path: z.string(),
   bytes: z.int(),
+  parts: z.int().describe("In how many files it comes"),
   name: z.string().nullable(),
   architecture: z.string().nullable(),
   parameters: z.int().nullable(),
@@ -37,6 +38,7 @@ export function factsOf(gguf: Gguf, path: string): ModelFacts {
   return {
     path,
     bytes: gguf.file_bytes,
+    parts: gguf.number("split.count") ?? 1,
     name: gguf.text("general.name") ?? null,
     architecture: gguf.architecture ?? null,
     parameters: parameters === 0 ? null : parameters,

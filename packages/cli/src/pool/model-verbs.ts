@@ -1,12 +1,10 @@
 /** `rbees-pool models …` */
-import { resolve } from "node:path";
 import type { PoolModel } from "@rbees/contracts/pool";
 import { downloadVerbs } from "../download/verbs.ts";
-import { percent, size } from "../look.ts";
 import { renderCatalogue, renderModels } from "../render/pool.ts";
 import { verb } from "../verb.ts";
-import { catalogue, register, registrableName, unregister } from "./catalogue.ts";
-import { checkFile, sha256Of } from "./model-file.ts";
+import { catalogue, unregister } from "./catalogue.ts";
+import { registerFile } from "./register.ts";
 
 export const modelVerbs = [
   verb(
@@ -48,19 +46,7 @@ export const modelVerbs = [
         .argument("<file>", "the file; it stays where it is")
         .option("--replace", "also when the name stands for another file"),
     {
-      async run(context, { replace = false }, given, file): Promise<PoolModel> {
-        const name = registrableName(given);
-        const path = resolve(file);
-        const { bytes, architecture, quantisation, context_size, license } = await checkFile(path);
-        const sha256 = await sha256Of(path, context.signal, (done) =>
-          context.progress(`hashing ${file}`, `${percent(done, bytes)} of ${size(bytes)}`),
-        );
-        context.progress(undefined);
-        const known = { revision: null, files: [], architecture, quantisation, context_size, license };
-        const model = { reference: `file:${path}`, path, bytes, sha256, ...known };
-        await register(context, name, model, replace);
-        return { name, aliases: [], present: true, ...model };
-      },
+      run: (context, { replace = false }, name, file): Promise<PoolModel> => registerFile(context, name, file, replace),
       render: ({ name, path }) => `${name} is ${path}\n`,
     },
   ),

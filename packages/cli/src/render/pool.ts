@@ -52,7 +52,7 @@ export function renderModelFacts(
     [
       ["file", model.path],
       ["from", model.reference === model.path || model.reference === `file:${model.path}` ? null : model.reference],
-      ["size", size(model.bytes)],
+      ["size", `${size(model.bytes)}${model.parts > 1 ? ` in ${model.parts} files` : ""}`],
       ["name", model.name],
       ["architecture", model.architecture],
       ["parameters", model.parameters === null ? null : count(model.parameters)],
