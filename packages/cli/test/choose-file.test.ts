@@ -96,7 +96,14 @@ test("references are taken apart, and hostile ones refused", () => {
       "hf:org/repo::file=a.gguf?x",
       "file:relative.gguf",
     ],
-    ...["https://u:p@host/a.gguf", "https://host/page", "http://", "hf:org/re\u001bpo", `hf:org/${"x".repeat(2000)}`],
+    ...[
+      "https://u:p@host/a.gguf",
+      "https://host/page",
+      "https://host/%zz.gguf",
+      "http://",
+      "hf:org/re\u001bpo",
+      `hf:org/${"x".repeat(2000)}`,
+    ],
   ])
     assert.throws(() => parseReference(bad), { code: "INVALID_REQUEST" }, bad);
 });

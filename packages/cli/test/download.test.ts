@@ -133,6 +133,10 @@ test("--dry-run and info of a reference read the header alone, and say whether i
   assert.match(out, /\nmemory +\d+ MB for 4 slots of 512 tokens\n/);
   assert.match(out, /\nfits +yes: /);
   assert.match(out, /\ntemplate +\{\{ messages \}\}\n/);
+  assert.match(
+    (await pool.download("qwen", "--dry-run", "--ctx", "1000")).err,
+    /--ctx 1000 is more than the model was made for: 512 tokens/,
+  );
   const local = JSON.parse((await pool.models("info", "demo", "--slots", "3", "--json")).out);
   assert.equal(ModelFit.parse(local.fit).slots, 3);
   pool.hub.ranges = false;

@@ -37,7 +37,7 @@ export async function planDownload(web: Web, reference: Exclude<Reference, { kin
 
 async function planWeb(web: Web, url: string, sha256: string | null): Promise<Plan> {
   const { bytes, etag } = await new RemoteFile(web, url, sha256 !== null).probe();
-  const name = basename(decodeURIComponent(new URL(url).pathname)).replace(/[^\w.@+-]/g, "-");
+  const name = fileName(decodeURIComponent(new URL(url).pathname));
   return { reference: url, hub: undefined, revision: null, license: null, bytes, files: [{ name, url, bytes, sha256, etag }] };
 }
 
@@ -76,9 +76,14 @@ async function planHub(web: Web, reference: Extract<Reference, { kind: "hub" }>)
     files: chosen.parts.map((path) => {
       const { bytes = 0, sha256 = null } = files.get(path) ?? {};
       const inside = path.split("/").map(encodeURIComponent).join("/");
-      return { name: basename(path), url: `${web.endpoint}/${repo}/resolve/${revision}/${inside}`, bytes, sha256, etag: null };
+      return { name: fileName(path), url: `${web.endpoint}/${repo}/resolve/${revision}/${inside}`, bytes, sha256, etag: null };
     }),
   };
+}
+
+/** What a server calls a file ends in folders, tables and terminals here. */
+function fileName(path: string): string {
+  return basename(path).replace(/[^\w.@+ -]/g, "-");
 }
 
 function choose({ repo, file, quantisation }: Extract<Reference, { kind: "hub" }>, files: readonly RepoFile[]): Candidate {

@@ -25,6 +25,7 @@ export function parseReference(text: string): Reference {
   if (/^https?:/i.test(text)) {
     if (!URL.canParse(text)) throw wrong("the address can't be read");
     const { username, password, pathname } = new URL(text);
+    if (!isDecodable(pathname)) throw wrong("a % in the address stands for no character");
     if (username !== "" || password !== "") throw wrong("a password in an address ends in logs; use a link that needs none");
     if (!/\.gguf$/i.test(pathname)) throw wrong("the address does not end in .gguf");
     return { kind: "web", url: text };
@@ -37,6 +38,15 @@ export function parseReference(text: string): Reference {
     throw wrong("the file must be a path inside the repository");
   if (file !== undefined && !/\.gguf$/i.test(file)) throw wrong("only GGUF files run here");
   return { kind: "hub", repo, revision, file, quantisation };
+}
+
+function isDecodable(path: string): boolean {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function filePath(text: string, wrong: (why: string) => RbeesError): string {
