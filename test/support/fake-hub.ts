@@ -63,6 +63,8 @@ export class FakeHub {
   ranges = true;
   /** How often an address of the storage works; then it has expired. */
   signed_uses_max = Number.POSITIVE_INFINITY;
+  /** How many connections the storage has had. */
+  storage_connections = 0;
   /** Bytes a second of each connection. */
   pace_bytes_per_second = Number.POSITIVE_INFINITY;
   /** The storage's tag for the file; changed when the file has changed. */
@@ -76,6 +78,9 @@ export class FakeHub {
   constructor() {
     this.#hub = createServer((request, response) => this.#answerHub(request, response));
     this.#storage = createServer((request, response) => this.#answerStorage(request, response));
+    this.#storage.on("connection", () => {
+      this.storage_connections += 1;
+    });
   }
 
   static async start(): Promise<FakeHub> {

@@ -130,6 +130,7 @@ test("--dry-run and info of a reference read the header alone, and say whether i
   assert.ok(pool.hub.sent < 4_000_000, `${pool.hub.sent} bytes for a header`);
   assert.doesNotMatch((await pool.models("list")).out, /qwen/);
   const { out } = await pool.models("info", `hf:${REPO}`);
+  assert.match((await pool.models("info", "qwen")).out, /\nfits +yes: /, "a known name is a reference too");
   assert.match(out, /\nmemory +\d+ MB for 4 slots of 512 tokens\n/);
   assert.match(out, /\nfits +yes: /);
   assert.match(out, /\ntemplate +\{\{ messages \}\}\n/);
@@ -255,4 +256,16 @@ test("two names for the same files: the files stay until the last name goes; wha
   assert.equal((await pool.download("qwen")).exit, 5);
   assert.match((await pool.models("delete", "qwen")).out, /qwen-0\.5b is deleted; [\d.]+ [kM]B are free again/);
   assert.deepEqual(await readdir(join(pool.root, "data", "models")), []);
+});
+
+test("pieces of a file come over kept connections: no more of them than were asked for", async (t) => {
+  const pool = await setUp(t, { bytes: 40_000_000 });
+  assert.equal((await pool.download("qwen", "--connections", "3")).exit, 0);
+  assert.ok(pool.hub.requests.filter(({ at }) => at === "storage").length >= 12);
+  assert.ok(pool.hub.storage_connections <= 4, `${pool.hub.storage_connections} connections`);
+  assert.equal(
+    pool.hub.requests.filter(({ at, path }) => at === "hub" && path.includes("/resolve/")).length,
+    1,
+    "the hub is asked once where the file is",
+  );
 });

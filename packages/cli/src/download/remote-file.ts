@@ -2,7 +2,7 @@
 import type { Readable } from "node:stream";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { GgufSource } from "@rbees/kit/gguf";
-import { type Answer, brokenConnection, type Web } from "./web.ts";
+import { type Answer, brokenConnection, Passing, type Web } from "./web.ts";
 
 /** A header is a few megabytes; more than this is somebody's joke. */
 const HEADER_BYTES_MAX = 134_217_728;
@@ -31,9 +31,11 @@ export class RemoteFile {
   async probe(): Promise<Probe> {
     return this.#web.retrying(async () => {
       const answer = await this.#get("bytes=0-0");
-      answer.body.on("error", () => {});
-      answer.body.destroy();
       const ranged = answer.status === 206;
+      answer.body.on("error", () => {});
+      // One byte is read, and the connection stays; a whole file is not.
+      if (ranged) answer.body.resume();
+      else answer.body.destroy();
       const bytes = ranged
         ? Number(/\/(\d+)$/.exec(answer.header("content-range") ?? "")?.[1])
         : Number(answer.header("content-length") ?? Number.NaN);
@@ -52,16 +54,14 @@ export class RemoteFile {
     const answer = await this.#get(ranged ? `bytes=${from}-${to - 1}` : undefined, signal);
     const begins = answer.status === 206 ? Number(/^bytes (\d+)-/.exec(answer.header("content-range") ?? "")?.[1]) : 0;
     const etag = etagOf(answer);
-    const problem =
-      begins !== from
-        ? "sends other bytes than it was asked for"
-        : !this.#hash_known && this.#etag !== undefined && etag !== this.#etag
-          ? "has another file there now than a moment ago; run the command again"
-          : undefined;
-    if (problem === undefined) return answer.body;
+    const changed = !this.#hash_known && this.#etag !== undefined && etag !== this.#etag;
+    if (begins === from && !changed) return answer.body;
     answer.body.on("error", () => {});
     answer.body.destroy();
-    throw new RbeesError("CONFLICT", `${new URL(answer.url).host} ${problem}.`);
+    const { host } = new URL(answer.url);
+    if (changed) throw new RbeesError("CONFLICT", `${host} has another file there now than a moment ago; run the command again.`);
+    // One machine of many behind an address may know no ranges.
+    throw new Passing("UNREACHABLE", `${host} sends other bytes than it was asked for.`);
   }
 
   /** For reading the header without the rest. */

@@ -178,6 +178,8 @@ async function* batches(body: AsyncIterable<Buffer>, most: number, memory: Buffe
   let broken: unknown;
   try {
     for await (const chunk of body) {
+      // Only who sends too much is hung up on: a body read to its end leaves a connection for the next piece.
+      if (left === 0) break;
       for (let at = 0; at < chunk.length && left > 0; ) {
         const copied = chunk.copy(memory, filled, at, Math.min(chunk.length, at + left));
         filled += copied;
@@ -187,7 +189,6 @@ async function* batches(body: AsyncIterable<Buffer>, most: number, memory: Buffe
         yield memory;
         filled = 0;
       }
-      if (left === 0) break;
     }
   } catch (error) {
     broken = error;

@@ -1,11 +1,11 @@
 /** `rbees-pool models download`, `info`, `verify` and `delete`. */
 import { InvalidArgumentError } from "@commander-js/extra-typings";
-import { EXIT } from "@rbees/contracts/errors";
+import { EXIT, RbeesError } from "@rbees/contracts/errors";
 import { readGgufFrom } from "@rbees/kit/gguf";
 import { mergeParts, readModel } from "@rbees/kit/gguf-split";
 import type { Context } from "../context.ts";
 import { size } from "../look.ts";
-import { catalogue, resolveModel } from "../pool/catalogue.ts";
+import { catalogue, knownReference, resolveModel } from "../pool/catalogue.ts";
 import { factsOf } from "../pool/model-file.ts";
 import { diskOf } from "../pool/status.ts";
 import { renderModelFacts, renderVerified } from "../render/pool.ts";
@@ -67,10 +67,12 @@ async function localFacts(context: Context, given: string, options: FitOptions) 
 
 /** On this host when it is here, else where it would be downloaded from. */
 async function infoOf(context: Context, given: string, options: FitOptions) {
-  const local = await localFacts(context, given, options).catch((error: unknown) => error);
-  if (!(local instanceof Error)) return local as Awaited<ReturnType<typeof localFacts>>;
-  if (isReference(given) && !given.startsWith("file:")) return lookAt(context, given, options);
-  throw local;
+  const absent = async (error: unknown) => {
+    const elsewhere = (isReference(given) && !given.startsWith("file:")) || knownReference(given) !== undefined;
+    if (!elsewhere || !(error instanceof RbeesError && error.status === 404)) throw error;
+    return lookAt(context, given, options);
+  };
+  return localFacts(context, given, options).catch(absent);
 }
 
 export const downloadVerbs = [
