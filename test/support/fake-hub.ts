@@ -51,6 +51,8 @@ interface Request {
 }
 
 const CHUNK_BYTES = 262_144;
+/** At least so many, so that a slow server is slow and not dead. */
+const PACED_CHUNKS_PER_SECOND = 20;
 
 export class FakeHub {
   readonly repos = new Map<string, FakeRepo>();
@@ -207,7 +209,8 @@ export class FakeHub {
     });
     response.on("error", () => {});
     for (let at = from; at < to; ) {
-      const end = Math.min(to, at + CHUNK_BYTES, from + limit);
+      const chunk = Math.min(CHUNK_BYTES, Math.ceil(this.pace_bytes_per_second / PACED_CHUNKS_PER_SECOND));
+      const end = Math.min(to, at + chunk, from + limit);
       if (end > at && !response.write(content.slice(at, end))) await writable(response);
       if (response.destroyed) return;
       request.sent += end - at;

@@ -21,7 +21,7 @@ export interface Pool extends Bench {
   startDownload: (...rest: string[]) => ReturnType<Bench["start"]>;
 }
 
-export const QUICK = ["--stall-ms-max", "700", "--attempts-max", "3"];
+export const QUICK = ["--stall-ms-max", "1500", "--attempts-max", "3"];
 
 export async function setUp(t: TestContext, { bytes = 3_000_000 }: { bytes?: number } = {}): Promise<Pool> {
   const pool = await bench((clean) => t.after(clean));

@@ -31,6 +31,7 @@ test("an alias is fetched at a commit, checked, named and recorded", async (t) =
       bytes: model.length,
       sha256: hashOf({ bytes: model.length, slice: (from, to) => model.subarray(from, to) }),
       present: true,
+      aliases: ["qwen"],
       license: "apache-2.0",
       quantisation: "Q8_0",
     },
@@ -65,6 +66,7 @@ test("a quantisation, a file, a revision and a name can be chosen; the known fil
   assert.equal(await name(`hf:${REPO}:q5_k_m`), "qwen2.5-0.5b-instruct-q5_k_m");
   assert.equal(await name(`hf:${REPO}@v1.0:Q5_K_M`, "--name", "mine"), "mine");
   assert.equal(await name(`hf:${REPO}@refs/pr/1::file=sub folder/qwen2.5-0.5b-instruct-q5_k_m.gguf`, "--name", "pr"), "pr");
+  assert.equal((await pool.download("qwen", "--name", "mine")).exit, 1, "that name stands for another model");
   const refused = await pool.download(`hf:${REPO}:Q2_K`);
   assert.equal(refused.exit, 6);
   assert.match(

@@ -89,13 +89,14 @@ export async function download(context: Context, request: DownloadRequest): Prom
   }
 }
 
+/** Without asking anybody: by its name, or by where it came from. */
 async function alreadyHere(context: Context, { given, name }: DownloadRequest): Promise<PoolModel | undefined> {
   const models = (await catalogue(context)).filter(({ present }) => present);
-  const wanted = canonical(name ?? given);
+  if (name === undefined && !isReference(given)) return models.find((model) => model.name === canonical(given));
+  const wanted = isReference(given) ? given : knownReference(given);
   return models.find(
-    (model) =>
-      (isReference(given) ? model.reference === given || unpinned(model.reference) === given : model.name === wanted) &&
-      (name === undefined || model.name === wanted),
+    ({ name: has, reference }) =>
+      (reference === wanted || unpinned(reference) === wanted) && (name === undefined || has === canonical(name)),
   );
 }
 
@@ -135,23 +136,16 @@ async function fetchPlan(context: Context, web: Web, request: DownloadRequest, p
   return withLock(lockOf(folder), { wait_ms_max: Number.POSITIVE_INFINITY, what: `downloading ${name}`, onWait }, async () => {
     const record = await readRecord(folder);
     const whole = record !== undefined && (await bytesHere(folder, plan)).every((bytes, i) => bytes === plan.files[i]?.bytes);
-    if (!whole || (request.force && !waited)) {
-      const anew = request.force === true && !waited;
-      await checkDisk(context, folder, plan, anew);
-      const model = await fetchFiles(web, { folder, plan, meter, connections: request.connections, name, anew });
-      await register(context, name, model, true);
-      await countEvent(context.home, "model_downloads", "done");
-      context.progress(undefined);
-      return { type: "downloaded", model: { ...model, name, aliases: [], present: true }, how: "downloaded" };
-    }
-    const { registered_at: _, ...model } = record;
+    const anew = request.force === true && !waited;
+    const fetched = !whole || anew;
+    if (fetched) await checkDisk(context, folder, plan, anew);
+    const model = fetched ? await fetchFiles(web, { folder, plan, meter, connections: request.connections, name, anew }) : record;
     await register(context, name, model, true);
     context.progress(undefined);
-    return {
-      type: "downloaded",
-      model: { ...model, name, aliases: [], present: true },
-      how: waited ? "by_another_process" : "already_here",
-    };
+    if (fetched) await countEvent(context.home, "model_downloads", "done");
+    const listed = (await catalogue(context)).find((one) => one.name === name);
+    if (listed === undefined) throw new RbeesError("CONFLICT", `Somebody has deleted "${name}" at this moment.`);
+    return { type: "downloaded", model: listed, how: fetched ? "downloaded" : waited ? "by_another_process" : "already_here" };
   });
 }
 
