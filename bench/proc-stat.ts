@@ -22,6 +22,15 @@ export function rssBytes(pid: number): number {
   return Number(kilobytes ?? 0) * 1024;
 }
 
+/** The most resident memory that a living process has had. */
+export function peakBytes(pid: number): number {
+  try {
+    return 1024 * Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
 /** The cores this process may run on. */
 export function allowedCores(): number[] {
   const list = /^Cpus_allowed_list:\s+(\S+)$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1] ?? "0";

@@ -37,10 +37,10 @@ export class Processes {
   }
 
   /** A program to be measured. What it says on stdout and stderr comes as lines to `onLine`. */
-  spawn(command: readonly string[], onLine: (line: string) => void): ChildProcess {
+  spawn(command: readonly string[], onLine: (line: string) => void, more: Readonly<Record<string, string>> = {}): ChildProcess {
     const pinned = this.pinned ? ["taskset", "-c", String(this.#cores[0]), ...command] : command;
     const [program = "", ...args] = pinned;
-    const env = { PATH: SEARCH_PATH, RBEES_HOME: join(this.folder, "home") };
+    const env = { PATH: SEARCH_PATH, RBEES_HOME: join(this.folder, "home"), ...more };
     const child = this.#watch(spawn(program, args, { env, cwd: this.folder, stdio: ["ignore", "pipe", "pipe"] }));
     for (const output of [child.stdout, child.stderr]) {
       let rest = "";

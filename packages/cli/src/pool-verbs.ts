@@ -12,6 +12,7 @@ export const pool: Program = {
   groups: { models: "models of this host", worker: "workers of this host", backends: "what this host can generate on" },
   examples: [
     "rbees-pool worker spawn cpu --model demo",
+    "rbees-pool models download qwen",
     "rbees-pool worker list",
     "rbees-pool models register mine ./mine.gguf",
     "rbees-pool status --json",

@@ -35,7 +35,7 @@ export interface Bench {
   /** One command line, such as `["rbees", "jobs", "list"]`, in this process. */
   run(argv: readonly string[], options?: RunOptions): Promise<Ran>;
   /** The same in a process of its own. */
-  start(argv: readonly string[]): Started;
+  start(argv: readonly string[], env?: Record<string, string>): Started;
 }
 
 interface RunOptions {
@@ -78,7 +78,7 @@ export async function bench(after: (clean: () => Promise<void>) => void, real?: 
     env,
     programs,
     run,
-    start: (argv) => startProcess(argv, env),
+    start: (argv, more = {}) => startProcess(argv, { ...env, ...more }),
   };
 }
 

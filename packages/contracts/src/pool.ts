@@ -2,15 +2,19 @@
 import { z } from "zod";
 import { Backend } from "./worker.ts";
 
+const PoolModelFile = z.object({ path: z.string(), bytes: z.int().nonnegative(), sha256: z.string() });
+
 /** A model known on a host: its alias or name, and what its file is. */
 export const PoolModel = z.object({
   name: z.string(),
   aliases: z.array(z.string()).describe("Other names for the same model"),
   reference: z.string().describe("Where it came from: an alias, hf:…, file:…, https://…"),
   present: z.boolean().describe("Whether its file is on this host"),
-  path: z.string().nullable(),
+  path: z.string().nullable().describe("Its file, or the first of its files"),
   bytes: z.int().nonnegative().nullable(),
-  sha256: z.string().nullable(),
+  sha256: z.string().nullable().describe("Null also for a model in several files: each has its own"),
+  revision: z.string().nullable().describe("The commit of its repository"),
+  files: z.array(PoolModelFile).describe("What was downloaded; empty for a file that was registered"),
   architecture: z.string().nullable(),
   quantisation: z.string().nullable(),
   context_size: z.int().nullable(),
@@ -18,6 +22,36 @@ export const PoolModel = z.object({
 });
 export type PoolModel = z.infer<typeof PoolModel>;
 export const PoolModels = z.object({ models: z.array(PoolModel) });
+
+/** What `models download --json` prints while it works: a line for each, then one `downloaded`. */
+export const PoolDownloadProgress = z.object({
+  type: z.literal("progress"),
+  name: z.string(),
+  bytes: z.int().nonnegative(),
+  bytes_total: z.int().nonnegative(),
+  bytes_per_second: z.int().nonnegative().nullable(),
+  left_ms: z.int().nonnegative().nullable(),
+});
+export type PoolDownloadProgress = z.infer<typeof PoolDownloadProgress>;
+export const PoolDownloaded = z.object({
+  type: z.literal("downloaded"),
+  model: PoolModel,
+  how: z.enum(["downloaded", "already_here", "by_another_process"]),
+});
+export type PoolDownloaded = z.infer<typeof PoolDownloaded>;
+
+/** Whether a model would fit into a host's memory, told from its header. */
+export const ModelFit = z.object({
+  slots: z.int(),
+  context_size: z.int().describe("Tokens of each slot"),
+  weights_bytes: z.int(),
+  context_bytes: z.int(),
+  overhead_bytes: z.int().describe("The engine's process and what it computes in"),
+  needed_bytes: z.int(),
+  available_bytes: z.int(),
+  fits: z.boolean(),
+});
+export type ModelFit = z.infer<typeof ModelFit>;
 
 export const POOL_WORKER_STATUSES = ["starting", "ready", "draining", "unresponsive", "dead"] as const;
 /** A worker started on this host. `started_ticks` is the process's start time: a reused pid is never mistaken for it. */

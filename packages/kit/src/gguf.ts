@@ -136,14 +136,39 @@ export async function readGguf(path: string, options: { arrays?: boolean } = {})
   }
   try {
     const stat = await file.stat();
-    if (!stat.isFile()) throw new Damaged(stat.isDirectory() ? "this is a folder, not a model file" : "this is not a regular file");
-    return await readHeader(new Reader(file, stat.size), options.arrays ?? false);
-  } catch (error) {
-    if (error instanceof Damaged) throw new RbeesError("INVALID_REQUEST", `${path}: ${error.message}`);
-    throw error;
+    if (stat.isFile()) return await readGgufFrom({ bytes: stat.size, read: (...window) => readFully(file, ...window) }, path, options);
+    throw new RbeesError("INVALID_REQUEST", `${path}: this is ${stat.isDirectory() ? "a folder, not a model file" : "not a regular file"}`);
   } finally {
     await file.close();
   }
+}
+
+/** Where a header is read from: a file, or a server that gives ranges of one. */
+export interface GgufSource {
+  /** The size of the whole file. */
+  readonly bytes: number;
+  /** Fills `window` from `at` on; false when the file ends before that. */
+  read(window: Buffer, at: number): Promise<boolean>;
+}
+
+/** Reads a header from anywhere. `shown` is what the file is called when something is wrong with it. */
+export async function readGgufFrom(source: GgufSource, shown: string, options: { arrays?: boolean } = {}): Promise<Gguf> {
+  try {
+    return await readHeader(new Reader(source), options.arrays ?? false);
+  } catch (error) {
+    if (error instanceof Damaged) throw new RbeesError("INVALID_REQUEST", `${shown}: ${error.message}`);
+    throw error;
+  }
+}
+
+async function readFully(file: FileHandle, window: Buffer, at: number): Promise<boolean> {
+  let filled = 0;
+  while (filled < window.length) {
+    const { bytesRead } = await file.read(window, filled, window.length - filled, at + filled);
+    if (bytesRead === 0) return false;
+    filled += bytesRead;
+  }
+  return true;
 }
 
 /** What is wrong with the file; the path is put before it once, at the top. */
@@ -287,14 +312,14 @@ const WINDOW_BYTES = 1_048_576;
 /** Reads forward through a window; refuses to go beyond the end of the file. */
 class Reader {
   readonly file_bytes: number;
-  readonly #file: FileHandle;
+  readonly #source: GgufSource;
   #window: Buffer = Buffer.alloc(0);
   #window_at = 0;
   at = 0;
 
-  constructor(file: FileHandle, file_bytes: number) {
-    this.#file = file;
-    this.file_bytes = file_bytes;
+  constructor(source: GgufSource) {
+    this.#source = source;
+    this.file_bytes = source.bytes;
   }
 
   holds(bytes: number, what: string): void {
@@ -316,12 +341,7 @@ class Reader {
     if (start < 0 || start + length > this.#window.length) {
       const size = Math.min(Math.max(WINDOW_BYTES, length), this.file_bytes - this.at);
       const window = Buffer.allocUnsafe(size);
-      let filled = 0;
-      while (filled < size) {
-        const { bytesRead } = await this.#file.read(window, filled, size - filled, this.at + filled);
-        if (bytesRead === 0) throw new Damaged("the file became shorter while it was read");
-        filled += bytesRead;
-      }
+      if (!(await this.#source.read(window, this.at))) throw new Damaged("the file became shorter while it was read");
       this.#window = window;
       this.#window_at = this.at;
     }

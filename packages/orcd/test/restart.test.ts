@@ -187,8 +187,8 @@ test("on_worker_lost restart: after the first token the answer begins anew, and 
   const { events_url, attempt } = await begin(orcd, { on_worker_lost: "restart" });
   attempt.tokens("a");
   await readTo(orcd, events_url, "a");
-  attempt.drop();
   const worker = await orcd.worker("w2");
+  attempt.drop();
   const next = await worker.next();
   assert.equal(next.body.continue_from, undefined);
   next.started();

@@ -6,6 +6,7 @@ import { MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
 import { BACKENDS, type Backend } from "@rbees/contracts/worker";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "@rbees/kit/log";
+import { PREFILL_CHUNK_TOKENS_DEFAULT, SLOTS_DEFAULT } from "@rbees/kit/model-memory";
 import { isLoopback } from "@rbees/kit/network";
 import { CONTEXT_MIN } from "./model-check.ts";
 
@@ -21,7 +22,7 @@ export const workerdSettings = {
   host: text<string>({ default: "127.0.0.1", help: "address to listen on" }),
   open_network: flag({ default: false, help: "allow an address beyond loopback although callers are not authenticated yet" }),
   port: number({ default: 8001, max: 65_535, help: "port to listen on; 0: any free one" }),
-  slots: number({ default: 4, min: 1, max: 256, help: "answers at the same time" }),
+  slots: number({ default: SLOTS_DEFAULT, min: 1, max: 256, help: "answers at the same time" }),
   ctx: number({
     default: 0,
     max: 16_777_216,
@@ -40,7 +41,7 @@ export const workerdSettings = {
   region: text<string>({ default: "", help: "where this machine is, for placement" }),
   labels: pairs({ default: {}, help: "labels for placement" }),
   prefill_chunk_tokens: number({
-    default: 64,
+    default: PREFILL_CHUNK_TOKENS_DEFAULT,
     min: 1,
     max: 4_096,
     help: "prompt tokens computed in one step; below 64 a prompt costs about twice as much on a CPU",

@@ -4,7 +4,9 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Backend } from "@rbees/contracts/worker";
-import { type Gguf, type GgufValue, readGguf } from "@rbees/kit/gguf";
+import type { Gguf, GgufValue } from "@rbees/kit/gguf";
+import { readModel } from "@rbees/kit/gguf-split";
+import { CONTEXT_AUTO_MAX, neededBytes } from "@rbees/kit/model-memory";
 
 export interface ModelCheckOptions {
   path: string;
@@ -23,14 +25,13 @@ export interface CheckedModel {
   needed_bytes: number;
 }
 
-export const CONTEXT_AUTO_MAX = 8_192;
 export const CONTEXT_MIN = 64;
 const CONTEXT_STEP = 256;
 const GIB = 1_073_741_824;
 
 export async function checkModel(options: ModelCheckOptions): Promise<CheckedModel> {
   const { path } = options;
-  const gguf = await readGguf(path);
+  const gguf = await readModel(path);
   const fault = gguf.truncated ?? headFault(gguf) ?? shapeFault(gguf) ?? vocabularyFault(gguf);
   if (fault !== undefined) throw new RbeesError("INVALID_REQUEST", `${path}: ${fault}`);
   const context_size = fitContext(gguf, options);
@@ -158,35 +159,6 @@ function fitContext(gguf: Gguf, options: ModelCheckOptions): number {
     `${path} needs about ${gib(total)} (weights ${gib(weights)}, context of ${slots} × ${wanted} tokens ${gib(context)}), but ${gib(available_bytes)} are free: ${gib(total - available_bytes)} are missing. ${advice}`,
     { details: { needed_bytes: total, available_bytes, missing_bytes: total - available_bytes } },
   );
-}
-
-/** What the engine's process takes beside model and context: Node.js, the binding, the vocabulary as objects. */
-const ENGINE_BYTES = 209_715_200;
-
-/**
- * An estimate of the engine's memory.
- * - weights: the file, which is mapped into memory;
- * - context: llama.cpp's KV cache at 16 bits: blocks × tokens × KV heads × (key length + value length) × 2 bytes;
- * - computing: for each token of a batch the logits and the widest activations at 32 bits, and without flash attention one
- *   attention score for each head and token of a slot's context.
- */
-export function neededBytes(
-  gguf: Gguf,
-  { slots, prefill_chunk_tokens }: Pick<ModelCheckOptions, "slots" | "prefill_chunk_tokens">,
-  context_size: number,
-): { total: number; weights: number; context: number } {
-  const parameter = (name: string) => gguf.parameter(name) ?? 0;
-  const width = parameter("embedding_length");
-  const heads = Math.max(1, parameter("attention.head_count"));
-  const heads_kv = gguf.parameter("attention.head_count_kv") ?? heads;
-  const key_length = gguf.parameter("attention.key_length") ?? width / heads;
-  const value_length = gguf.parameter("attention.value_length") ?? width / heads;
-  const context = parameter("block_count") * slots * context_size * heads_kv * (key_length + value_length) * 2;
-  const batch = slots + prefill_chunk_tokens;
-  const vocabulary = gguf.array("tokenizer.ggml.tokens")?.length ?? 0;
-  const activations = 8 * width + 3 * parameter("feed_forward_length");
-  const computing = batch * 4 * (vocabulary + activations + heads * context_size);
-  return { total: Math.ceil(gguf.file_bytes + context + computing + ENGINE_BYTES), weights: gguf.file_bytes, context };
 }
 
 function gib(bytes: number): string {

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
 import { readGguf } from "@rbees/kit/gguf";
+import { neededBytes } from "@rbees/kit/model-memory";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
 import { fingerprint } from "../src/fingerprint.ts";
-import { checkModel, neededBytes } from "../src/model-check.ts";
-import { scripted } from "./support.ts";
+import { checkModel } from "../src/model-check.ts";
+import { ask, scripted, startWorker } from "./support.ts";
 
 const path = scripted("checked", { edges: chain(ANSWER, [" a"]), shape: { layers: 4, width: 128, heads: 4, context: 16_384 } });
 const options = { path, backend: "cpu", slots: 4, context_size: 0, prefill_chunk_tokens: 64, available_bytes: 8e9 } as const;
@@ -44,4 +46,31 @@ test("the fingerprint tells models apart and is the same each time", async () =>
   const of = async (file: string) => fingerprint(file, await readGguf(file));
   assert.equal(await of(path), await of(path));
   assert.notEqual(await of(path), await of(other));
+});
+
+test("a model in several files is one: weights, tensors, digest and the engine's answer", async () => {
+  const script = { edges: chain(ANSWER, [" bees", " dance"]) };
+  const whole = scripted("whole", script);
+  const first = scripted("parts-00001-of-00003", script);
+  const { gguf } = await checkModel({ ...options, path: first, context_size: 256 });
+  assert.equal(gguf.tensors.length, (await readGguf(whole)).tensors.length);
+  assert.ok(gguf.file_bytes > (await readGguf(first)).file_bytes);
+  const digest = await fingerprint(first, gguf);
+  const last = first.replace("-00001-", "-00003-");
+  const bytes = readFileSync(last);
+  writeFileSync(last, bytes.fill(1, bytes.length - 64));
+  assert.notEqual(await fingerprint(first, (await checkModel({ ...options, path: first, context_size: 256 })).gguf), digest);
+  scripted("parts-00001-of-00003", script);
+  const answers = [];
+  for (const model of [whole, first]) {
+    const worker = await startWorker({ model, ctx: 256 });
+    const { text } = await ask(worker, { prompt: "Q", max_tokens: 8, temperature: 0 });
+    answers.push(text);
+    await worker.stop();
+  }
+  assert.equal(answers[0], " bees dance");
+  assert.equal(answers[1], answers[0]);
+  await assert.rejects(checkModel({ ...options, path: last }), /this is one part of a model; give the first one/);
+  rmSync(last);
+  await assert.rejects(checkModel({ ...options, path: first }), /-00003-of-00003\.gguf: there is no such file/);
 });

@@ -40,23 +40,31 @@ export interface SharedFile<T> {
   update(change: (now: T) => T): Promise<T>;
 }
 
-/** A file that several processes change. `notice` hears of a corrupt one, which is kept beside it for inspection. */
-export function sharedFile<T>(path: string, schema: z.ZodType<T>, empty: T, notice: (sentence: string) => void): SharedFile<T> {
+/**
+ * A file that several processes change. `begin` makes the content when there is none yet. `notice` hears of a corrupt one, which
+ * is kept beside it for inspection.
+ */
+export function sharedFile<T>(
+  path: string,
+  schema: z.ZodType<T>,
+  begin: () => T | Promise<T>,
+  notice: (sentence: string) => void,
+): SharedFile<T> {
   const locked = <R>(act: () => Promise<R>) => withLock(`${path}.lock`, { wait_ms_max: LOCK_MS_MAX, what: `changing ${path}` }, act);
   const readLocked = async (): Promise<T> => {
     const text = await readText(path);
-    if (text === undefined) return empty;
+    if (text === undefined) return begin();
     const value = parse(text, schema);
     if (value !== undefined) return value;
     const aside = `${path}.corrupt-${new Date().toISOString().replace(/[:.]/g, "-")}`;
     await rename(path, aside);
     notice(`${path} is damaged; it is set aside as ${aside}, and a new one is begun.`);
-    return empty;
+    return begin();
   };
   return {
     async read() {
       const text = await readText(path);
-      if (text === undefined) return empty;
+      if (text === undefined) return begin();
       return parse(text, schema) ?? (await locked(readLocked));
     },
     update: (change) =>

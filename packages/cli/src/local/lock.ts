@@ -16,9 +16,11 @@ export interface LockOptions {
   wait_ms_max: number;
   /** What is being done, for the message to whoever waited in vain. */
   what: string;
+  /** Called again and again while another process, of this pid, has the lock; takes its time to look again. */
+  onWait?: (pid: number | undefined) => Promise<void>;
 }
 
-export async function withLock<T>(path: string, { wait_ms_max, what }: LockOptions, act: () => Promise<T>): Promise<T> {
+export async function withLock<T>(path: string, { wait_ms_max, what, onWait }: LockOptions, act: () => Promise<T>): Promise<T> {
   await mkdir(dirname(path), { recursive: true });
   const until = performance.now() + wait_ms_max;
   while (!(await create(path))) {
@@ -27,6 +29,8 @@ export async function withLock<T>(path: string, { wait_ms_max, what }: LockOptio
     } else if (performance.now() >= until) {
       const holder = await holderOf(path);
       throw new RbeesError("CONFLICT", `Another rbees command (pid ${holder?.pid ?? "unknown"}) is ${what}; try again when it is done.`);
+    } else if (onWait !== undefined) {
+      await onWait((await holderOf(path))?.pid);
     } else {
       await sleep(LOOK_MS * (0.5 + Math.random()));
     }

@@ -2,14 +2,16 @@
  * The models of this host: names that everyone knows, the model that ships with the project, and files that were
  * registered. The registered ones live in one JSON file in the data folder.
  */
-import { stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { MODEL_NAME } from "@rbees/contracts/job";
 import { PoolModel } from "@rbees/contracts/pool";
+import type { Home } from "@rbees/kit/home";
 import { z } from "zod";
 import type { World } from "../context.ts";
-import { type SharedFile, sharedFile } from "../local/json-file.ts";
+import { isReference } from "../download/reference.ts";
+import { readJson, type SharedFile, sharedFile, writeJson } from "../local/json-file.ts";
 import { describeFile } from "./model-file.ts";
 
 export const DEMO = "demo";
@@ -34,12 +36,54 @@ const KNOWN: readonly Known[] = [
   { name: "mistral", aliases: [], repo: "TheBloke/Mistral-7B-Instruct-v0.2-GGUF", file: "mistral-7b-instruct-v0.2.Q4_K_M.gguf" },
 ];
 
-const Registered = PoolModel.omit({ present: true, aliases: true }).extend({ path: z.string(), registered_at: z.string() });
+const Registered = PoolModel.omit({ present: true, aliases: true }).extend({
+  path: z.string(),
+  registered_at: z.string(),
+  // Catalogues of earlier versions know neither.
+  revision: PoolModel.shape.revision.default(null),
+  files: PoolModel.shape.files.default([]),
+});
+export type Registered = z.infer<typeof Registered>;
 const CatalogueFile = z.object({ version: z.literal(1), models: z.record(z.string(), Registered) });
 type CatalogueFile = z.infer<typeof CatalogueFile>;
 
 function catalogueFile(world: World): SharedFile<CatalogueFile> {
-  return sharedFile<CatalogueFile>(join(world.home.data, "catalogue.json"), CatalogueFile, { version: 1, models: {} }, world.io.say);
+  // What was downloaded says so beside it; only the names of registered files are lost with the catalogue.
+  const begin = async () => ({
+    version: 1 as const,
+    models: Object.fromEntries((await downloadsOnDisk(world.home)).map((model) => [model.name, model])),
+  });
+  return sharedFile<CatalogueFile>(join(world.home.data, "catalogue.json"), CatalogueFile, begin, world.io.say);
+}
+
+/** Where downloads go: a folder for each, with a record of what it is. */
+export function modelsFolder(home: Home): string {
+  return join(home.data, "models");
+}
+
+const RECORD = "model.json";
+
+/** Written last: a folder with it is a whole model. */
+export async function writeRecord(folder: string, model: Registered): Promise<void> {
+  await writeJson(join(folder, RECORD), model);
+}
+
+export async function readRecord(folder: string): Promise<Registered | undefined> {
+  return readJson(join(folder, RECORD), Registered);
+}
+
+async function downloadsOnDisk(home: Home): Promise<Registered[]> {
+  const folders = await readdir(modelsFolder(home)).catch(() => []);
+  const found = await Promise.all(
+    folders.map(async (name) => {
+      const folder = join(modelsFolder(home), name);
+      const record = await readRecord(folder);
+      // The data folder may have moved since.
+      const here = (path: string) => join(folder, basename(path));
+      return record && { ...record, path: here(record.path), files: record.files.map((file) => ({ ...file, path: here(file.path) })) };
+    }),
+  );
+  return found.filter((model) => model !== undefined).sort((a, b) => a.registered_at.localeCompare(b.registered_at));
 }
 
 /** Every name this host has heard of: the demo model, the registered ones, the known ones. */
@@ -50,7 +94,7 @@ export async function catalogue(world: World): Promise<PoolModel[]> {
       .sort((a, b) => a.name.localeCompare(b.name))
       .map(async ({ registered_at: _, ...model }) => ({
         ...model,
-        present: await isFile(model.path),
+        present: await isHere(model),
         aliases: [...(KNOWN.find(({ name }) => name === model.name)?.aliases ?? [])],
       })),
   );
@@ -69,6 +113,8 @@ async function demo({ programs }: World): Promise<PoolModel> {
     present: facts !== undefined,
     path,
     sha256: null,
+    revision: null,
+    files: [],
     aliases: [],
     ...{ bytes, architecture, quantisation, context_size, license },
   };
@@ -82,6 +128,8 @@ function absent({ name, aliases, repo, file }: Known): PoolModel {
     path: null,
     bytes: null,
     sha256: null,
+    revision: null,
+    files: [],
     architecture: null,
     quantisation: null,
     context_size: null,
@@ -91,51 +139,71 @@ function absent({ name, aliases, repo, file }: Known): PoolModel {
 }
 
 /** What each name that everyone knows is really called. */
-function canonical(name: string): string {
+export function canonical(name: string): string {
   return KNOWN.find(({ aliases }) => aliases.includes(name))?.name ?? name;
 }
 
-/** The file to load for a name or a path, and the name under which its worker serves it. */
+/** The reference of a name that everyone knows. */
+export function knownReference(name: string): string | undefined {
+  const known = KNOWN.find((one) => one.name === canonical(name));
+  return known && absent(known).reference;
+}
+
+/** The name that everyone has for a file of a repository. */
+export function knownName(repo: string, file: string): string | undefined {
+  return KNOWN.find((one) => one.repo === repo && one.file === file)?.name;
+}
+
+/** The file to load for a name, a reference or a path, and the name under which its worker serves it. */
 export async function resolveModel(world: World, given: string): Promise<{ name: string; path: string }> {
-  if (/^(hf:|https?:)/.test(given))
-    throw new RbeesError("NOT_FOUND", `"${given}" would have to be downloaded. ${registerInstead("<name>")}`);
+  const models = await catalogue(world);
+  if (isReference(given) && !given.startsWith("file:")) {
+    const here = models.find(
+      (model) => model.present && model.path !== null && (model.reference === given || unpinned(model.reference) === given),
+    );
+    if (here?.path) return { name: here.name, path: here.path };
+    throw new RbeesError("NOT_FOUND", `"${given}" is not on this host. Download it: rbees-pool models download ${given}`);
+  }
   const path = given.startsWith("file:") ? given.slice("file:".length) : given;
   if (path !== given || /[/\\]/.test(given) || given.endsWith(".gguf")) {
     const absolute = resolve(path);
-    const known = (await catalogue(world)).find((model) => model.name === given || (model.path === absolute && model.present));
+    const known = models.find((model) => model.name === given || (model.path === absolute && model.present));
     if (known?.path) return { name: known.name, path: known.path };
     if (!(await isFile(absolute))) throw new RbeesError("NOT_FOUND", `There is no file ${absolute}.`);
     return { name: nameOfFile(absolute), path: absolute };
   }
   const name = canonical(given);
-  const models = await catalogue(world);
   const model = models.find((one) => one.name === name);
   if (model === undefined) {
     const present = models.filter((one) => one.present).map((one) => one.name);
     throw new RbeesError(
       "MODEL_NOT_FOUND",
-      `There is no model "${given}" here; there ${present.length === 1 ? "is" : "are"} ${list(present)}. ${registerInstead(given)}`,
+      `There is no model "${given}" here; there ${present.length === 1 ? "is" : "are"} ${list(present)}. \`rbees-pool models catalog\` shows what can be downloaded by name; so can hf:org/repo. A file gets a name with \`rbees-pool models register ${given} FILE.gguf\`.`,
     );
   }
-  if (!model.present && model.name === DEMO) {
+  if (model.path !== null && model.present) return { name, path: model.path };
+  if (model.name === DEMO) {
     throw new RbeesError("MODEL_NOT_FOUND", `The demo model is missing at ${model.path}: this installation is not complete.`);
   }
-  if (!model.present && model.path !== null) {
-    throw new RbeesError("MODEL_NOT_FOUND", `The file of "${name}" is gone from ${model.path}. ${registerInstead(name)}`);
-  }
+  const again = knownReference(name) === undefined ? model.reference : name;
   if (model.path === null)
-    throw new RbeesError("MODEL_NOT_FOUND", `"${name}" is known, but its file is not on this host. ${registerInstead(name)}`);
-  return { name, path: model.path };
+    throw new RbeesError("MODEL_NOT_FOUND", `"${name}" is known, but not on this host. Download it: rbees-pool models download ${again}`);
+  const advice =
+    model.files.length > 0 || knownReference(name) !== undefined
+      ? `Download it again: rbees-pool models download ${again}`
+      : `Register it again: rbees-pool models register ${name} FILE.gguf`;
+  throw new RbeesError("MODEL_NOT_FOUND", `The file of "${name}" is gone from ${model.path}. ${advice}`);
 }
 
-export function registerInstead(name: string): string {
-  return `Downloads are not available yet: fetch the GGUF file yourself, then \`rbees-pool models register ${name} FILE.gguf\`.`;
+/** A pinned reference as somebody may have written it who did not care for the commit. */
+export function unpinned(reference: string): string {
+  return reference.replace(/@[^:]+(?=::file=)/, "");
 }
 
 /** A model name made from a file's name. */
-function nameOfFile(path: string): string {
+export function nameOfFile(path: string): string {
   const name = basename(path)
-    .replace(/\.gguf$/i, "")
+    .replace(/(-\d{5}-of-\d{5})?\.gguf$/i, "")
     .replace(/[^A-Za-z0-9._:@+-]/g, "-")
     .replace(/^[^A-Za-z0-9]+/, "");
   return name === "" ? "model" : name.slice(0, 256);
@@ -144,7 +212,7 @@ function nameOfFile(path: string): string {
 export async function register(
   world: World,
   given: string,
-  model: Omit<PoolModel, "name" | "aliases" | "present" | "path"> & { path: string },
+  model: Omit<Registered, "name" | "registered_at">,
   replace: boolean,
 ): Promise<void> {
   const name = registrableName(given);
@@ -185,6 +253,20 @@ export async function unregister(world: World, given: string): Promise<string> {
 /** Names that `--model` can take here, for completion. */
 export async function modelNames(world: World): Promise<string[]> {
   return (await catalogue(world)).flatMap(({ name, aliases }) => [name, ...aliases]);
+}
+
+/** All of its files, with the right size where that is known. */
+async function isHere({ path, files }: Pick<Registered, "path" | "files">): Promise<boolean> {
+  if (files.length === 0) return isFile(path);
+  const sizes = await Promise.all(
+    files.map((file) =>
+      stat(file.path).then(
+        ({ size }) => size === file.bytes,
+        () => false,
+      ),
+    ),
+  );
+  return sizes.every((right) => right);
 }
 
 async function isFile(path: string): Promise<boolean> {

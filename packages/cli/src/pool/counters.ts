@@ -11,7 +11,12 @@ export type Counters = z.infer<typeof Counters>;
 
 function file(home: Home): SharedFile<Counters> {
   // Nobody needs to hear of lost counts: a counter that begins again is what its readers expect of a restart.
-  return sharedFile<Counters>(join(home.state, "counters.json"), Counters, {}, () => {});
+  return sharedFile<Counters>(
+    join(home.state, "counters.json"),
+    Counters,
+    () => ({}),
+    () => {},
+  );
 }
 
 export async function countEvent(home: Home, what: Counted, outcome: string): Promise<void> {

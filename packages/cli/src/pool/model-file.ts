@@ -3,12 +3,14 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { basename } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
-import { readGguf } from "@rbees/kit/gguf";
+import type { Gguf } from "@rbees/kit/gguf";
+import { readModel } from "@rbees/kit/gguf-split";
 import { z } from "zod";
 
 export const ModelFacts = z.object({
   path: z.string(),
   bytes: z.int(),
+  parts: z.int().describe("In how many files it comes"),
   name: z.string().nullable(),
   architecture: z.string().nullable(),
   parameters: z.int().nullable(),
@@ -27,11 +29,16 @@ export type ModelFacts = z.infer<typeof ModelFacts>;
 const HASH_CHUNK_BYTES = 1_048_576;
 
 export async function describeFile(path: string): Promise<ModelFacts> {
-  const gguf = await readGguf(path);
+  return factsOf(await readModel(path), path);
+}
+
+/** `path`: where it is, or where it would come from. */
+export function factsOf(gguf: Gguf, path: string): ModelFacts {
   const parameters = gguf.tensors.reduce((sum, { shape }) => sum + shape.reduce((product, length) => product * length, 1), 0);
   return {
     path,
     bytes: gguf.file_bytes,
+    parts: gguf.number("split.count") ?? 1,
     name: gguf.text("general.name") ?? null,
     architecture: gguf.architecture ?? null,
     parameters: parameters === 0 ? null : parameters,

@@ -16,7 +16,7 @@ const PoolsFile = z.object({ version: z.literal(1), pools: z.record(z.string(), 
 type PoolsFile = z.infer<typeof PoolsFile>;
 
 function file(world: World): SharedFile<PoolsFile> {
-  return sharedFile<PoolsFile>(join(world.home.config, "pools.json"), PoolsFile, { version: 1, pools: {} }, world.io.say);
+  return sharedFile<PoolsFile>(join(world.home.config, "pools.json"), PoolsFile, () => ({ version: 1, pools: {} }), world.io.say);
 }
 
 export async function readPools(world: World): Promise<Record<string, Pool>> {

@@ -1,5 +1,6 @@
 /** Models, workers and facts of a host, as people read them. The same for this host and, over SSH, for another. */
-import type { PoolBackend, PoolModel, PoolStatus, PoolWorker } from "@rbees/contracts/pool";
+import type { ModelFit, PoolBackend, PoolModel, PoolStatus, PoolWorker } from "@rbees/contracts/pool";
+import type { Verified } from "../download/verify.ts";
 import { age, count, type Look, plural, rate, size } from "../look.ts";
 import type { ModelFacts } from "../pool/model-file.ts";
 import { facts, table } from "./table.ts";
@@ -12,10 +13,11 @@ export function renderModels(models: readonly PoolModel[], look: Look): string {
       { title: "SIZE", of: (model) => size(model.bytes), right: true },
       { title: "KIND", of: (model) => [model.architecture, model.quantisation].filter((part) => part !== null).join(" ") || "–" },
       { title: "CONTEXT", of: (model) => String(model.context_size ?? "–"), right: true },
+      { title: "LICENCE", of: (model) => model.license ?? "–" },
       { title: "FILE", of: (model) => model.path ?? "–" },
     ],
     look,
-    "No model is on this host. Register a file: rbees-pool models register NAME FILE.gguf",
+    "No model is on this host. Download one: rbees-pool models download qwen",
   );
 }
 
@@ -26,6 +28,9 @@ export function renderCatalogue(models: readonly PoolModel[], look: Look): strin
       { title: "MODEL", of: namesOf, name: true },
       { title: "HERE", of: (model) => (model.present ? "yes" : "no") },
       { title: "SIZE", of: (model) => size(model.bytes), right: true },
+      { title: "KIND", of: (model) => model.quantisation ?? "–" },
+      { title: "CONTEXT", of: (model) => String(model.context_size ?? "–"), right: true },
+      { title: "LICENCE", of: (model) => model.license ?? "–" },
       { title: "FROM", of: (model) => model.reference },
     ],
     look,
@@ -37,11 +42,17 @@ function namesOf({ name, aliases }: PoolModel): string {
   return [name, ...aliases].join(", ");
 }
 
-export function renderModelFacts(model: ModelFacts & { sha256: string | null }, look: Look): string {
+export function renderModelFacts(
+  model: ModelFacts & { sha256: string | null; reference: string; fit: ModelFit; disk_available_bytes: number | null },
+  look: Look,
+): string {
+  const { fit } = model;
+  const free = `${size(fit.available_bytes)} are free`;
   return facts(
     [
       ["file", model.path],
-      ["size", size(model.bytes)],
+      ["from", model.reference === model.path || model.reference === `file:${model.path}` ? null : model.reference],
+      ["size", `${size(model.bytes)}${model.parts > 1 ? ` in ${model.parts} files` : ""}`],
       ["name", model.name],
       ["architecture", model.architecture],
       ["parameters", model.parameters === null ? null : count(model.parameters)],
@@ -53,12 +64,36 @@ export function renderModelFacts(model: ModelFacts & { sha256: string | null }, 
         "tokenizer",
         model.tokenizer === null ? null : `${model.tokenizer}${model.vocabulary === null ? "" : `, vocabulary of ${model.vocabulary}`}`,
       ],
-      ["chat template", model.chat_template === null ? "none" : `${plural(model.chat_template.length, "character")}`],
+      ["chat template", model.chat_template === null ? "none" : plural(model.chat_template.length, "character")],
       ["license", model.license ?? "not stated"],
       ["sha256", model.sha256],
       ["damage", model.truncated],
+      ["memory", `${size(fit.needed_bytes)} for ${plural(fit.slots, "slot")} of ${plural(fit.context_size, "token")}`],
+      ["", `weights ${size(fit.weights_bytes)}, context ${size(fit.context_bytes)}, engine ${size(fit.overhead_bytes)}`],
+      [
+        "fits",
+        fit.fits
+          ? `yes: ${free}`
+          : `no: ${free}, ${size(fit.needed_bytes - fit.available_bytes)} are missing; fewer --slots or a smaller --ctx need less`,
+      ],
+      ["disk", model.disk_available_bytes === null ? null : `${size(model.disk_available_bytes)} are free`],
+      // Last, because it is long.
+      ["template", model.chat_template],
     ],
     look,
+  );
+}
+
+export function renderVerified(models: readonly Verified[], look: Look): string {
+  return table(
+    models,
+    [
+      { title: "MODEL", of: ({ name }) => name, name: true },
+      { title: "RIGHT", of: ({ ok }) => (ok ? "yes" : "no") },
+      { title: "WHY", of: ({ reason }) => reason },
+    ],
+    look,
+    "No model here has a hash to check.",
   );
 }
 

@@ -1,0 +1,47 @@
+/** How much memory a model takes: what a worker checks before it loads, and what a host is told before it downloads. */
+import type { Gguf } from "./gguf.ts";
+
+/** The context of a slot when nobody asks for another, where the model allows as much. */
+export const CONTEXT_AUTO_MAX = 8_192;
+
+/** What a worker does unless told otherwise. */
+export const SLOTS_DEFAULT = 4;
+export const PREFILL_CHUNK_TOKENS_DEFAULT = 64;
+
+/** Bytes. */
+export interface Needed {
+  readonly total: number;
+  readonly weights: number;
+  readonly context: number;
+  readonly overhead: number;
+}
+
+/** What the engine's process takes beside model and context: Node.js, the binding, the vocabulary as objects. */
+const ENGINE_BYTES = 209_715_200;
+
+/**
+ * An estimate of the engine's memory.
+ * - weights: the file, which is mapped into memory;
+ * - context: llama.cpp's KV cache at 16 bits: blocks × tokens × KV heads × (key length + value length) × 2 bytes;
+ * - computing: for each token of a batch the logits and the widest activations at 32 bits, and without flash attention one
+ *   attention score for each head and token of a slot's context.
+ */
+export function neededBytes(
+  gguf: Gguf,
+  { slots, prefill_chunk_tokens }: { slots: number; prefill_chunk_tokens: number },
+  context_size: number,
+): Needed {
+  const parameter = (name: string) => gguf.parameter(name) ?? 0;
+  const width = parameter("embedding_length");
+  const heads = Math.max(1, parameter("attention.head_count"));
+  const heads_kv = gguf.parameter("attention.head_count_kv") ?? heads;
+  const key_length = gguf.parameter("attention.key_length") ?? width / heads;
+  const value_length = gguf.parameter("attention.value_length") ?? width / heads;
+  const context = parameter("block_count") * slots * context_size * heads_kv * (key_length + value_length) * 2;
+  const batch = slots + prefill_chunk_tokens;
+  const vocabulary = gguf.array("tokenizer.ggml.tokens")?.length ?? 0;
+  const activations = 8 * width + 3 * parameter("feed_forward_length");
+  const computing = batch * 4 * (vocabulary + activations + heads * context_size);
+  const overhead = Math.ceil(computing + ENGINE_BYTES);
+  return { total: Math.ceil(gguf.file_bytes + context + overhead), weights: gguf.file_bytes, context, overhead };
+}
