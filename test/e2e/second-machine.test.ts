@@ -9,6 +9,7 @@ import { noSshd, type SshdOptions, startSshd } from "../../packages/cli/test/ssh
 
 const skip = noSshd();
 
+/** Both ends clean up after themselves, in the order of their making: workers of the far side end with its sshd. */
 async function setUp(t: TestContext, options: SshdOptions = {}) {
   const far = await startSshd((clean) => t.after(clean), options);
   const near = await bench((clean) => t.after(clean), REAL);
@@ -54,9 +55,7 @@ test("install, spawn, a job, upgrade, stop: from nothing but Node", { skip, time
 
   const port = String(await freePort());
   assert.equal((await rbees("up", "--port", port, "--worker-port", String(await freePort()), "--slots", "1", "--threads", "1")).exit, 0);
-  t.after(() => rbees("down", "--now"));
   const spawned = await rbees("pool", "worker", "spawn", "cpu", "--model", "demo", "--threads", "1", "--name", "far", "--host", "atlas");
-  t.after(() => rbees("pool", "worker", "stop-all", "--now", "--host", "atlas"));
   assert.equal(spawned.exit, 0, spawned.err);
   const job = await rbees("jobs", "submit", "--model", "demo", "--prompt", "Hello", "--pin", "far");
   assert.equal(job.exit, 0, job.err);

@@ -1,9 +1,11 @@
 /** `rbees workers …`, `rbees models list` and `rbees infer`. */
 
-import { infer } from "./jobs/infer.ts";
-import { orchestratorOf } from "./orchestrator.ts";
+import type { Context } from "./context.ts";
 import { renderModels, renderWorkers } from "./render/jobs.ts";
 import { decimal, repeated, verb, whole } from "./verb.ts";
+
+/** Loaded when it is called: `--help` need not wait for it. */
+const orchestratorOf = async (context: Context) => (await import("./orchestrator.ts")).orchestratorOf(context);
 
 export const registryVerbs = [
   verb(
@@ -60,7 +62,7 @@ export const registryVerbs = [
         .option("--stop <text>", "ends the answer; may be repeated", repeated)
         .option("--raw", "without the model's chat template"),
     {
-      run: (context, flags) => infer(context, flags),
+      run: async (context, flags) => (await import("./jobs/infer.ts")).infer(context, flags),
       exit: (exit) => exit,
     },
   ),

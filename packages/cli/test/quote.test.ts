@@ -21,7 +21,7 @@ for (const shell of ["/bin/sh", "dash", "bash", "zsh", "ksh", "fish", "busybox"]
         assert.equal(status, 0);
         assert.equal(stdout.toString("utf8"), words.map((word) => `${word}\0`).join(""));
       }),
-      { numRuns: 300 },
+      { numRuns: 150 },
     );
   });
 }

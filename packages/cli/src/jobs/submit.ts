@@ -1,9 +1,10 @@
 /** `jobs submit` and `jobs follow`: from flags to a job, and from a job's events to text and an exit code. */
 import { readFile } from "node:fs/promises";
 import { EXIT, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
-import { type Accepted, type JobSummary, SubmitJob } from "@rbees/contracts/job";
+import { type Accepted, SubmitJob } from "@rbees/contracts/job";
 import type { Context } from "../context.ts";
 import { type Orchestrator, orchestratorAt, orchestratorOf } from "../orchestrator.ts";
+import { cancelSentence } from "../render/jobs.ts";
 import { createAnswer } from "./answer.ts";
 import { followJob } from "./follow.ts";
 
@@ -124,9 +125,4 @@ async function cancelAfterInterrupt(context: Context, url: string, job_id: strin
     const why = error instanceof Error ? error.message : String(error);
     context.io.say(`Job ${job_id} could not be cancelled (${why}); try: rbees jobs cancel ${job_id}`);
   }
-}
-
-export function cancelSentence(job: JobSummary): string {
-  if (job.status === "cancelled" || job.status === "queued" || job.status === "running") return `Job ${job.job_id} is cancelled.`;
-  return `Job ${job.job_id} had already ended: ${job.status}.`;
 }

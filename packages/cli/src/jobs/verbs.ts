@@ -2,10 +2,13 @@
 
 import { Option } from "@commander-js/extra-typings";
 import { JOB_STATUSES, type JobStatus, PRIORITIES, WORKER_LOST_RULES } from "@rbees/contracts/job";
-import { orchestratorOf } from "../orchestrator.ts";
-import { renderExplanation, renderJob, renderJobs } from "../render/jobs.ts";
+import type { Context } from "../context.ts";
+import { cancelSentence, renderExplanation, renderJob, renderJobs } from "../render/jobs.ts";
 import { decimal, pairs, repeated, verb, whole } from "../verb.ts";
-import { cancelSentence, follow, submit } from "./submit.ts";
+
+/** Loaded when they are called: `--help` need not wait for them. */
+const orchestratorOf = async (context: Context) => (await import("../orchestrator.ts")).orchestratorOf(context);
+const submitting = () => import("./submit.ts");
 
 export const jobVerbs = [
   verb(
@@ -42,7 +45,7 @@ export const jobVerbs = [
         .option("--metadata <k=v,…>", "kept with the job; may be repeated", pairs)
         .option("-d, --detach", "print the job's id and return"),
     {
-      run: (context, flags) => submit(context, flags),
+      run: async (context, flags) => (await submitting()).submit(context, flags),
       exit: (exit) => exit,
     },
   ),
@@ -89,7 +92,7 @@ export const jobVerbs = [
     },
     (command) => command.argument("<id>", "the job's id").option("--cancel", "Ctrl-C cancels the job; otherwise it goes on"),
     {
-      run: (context, { cancel = false }, id) => follow(context, id, cancel),
+      run: async (context, { cancel = false }, id) => (await submitting()).follow(context, id, cancel),
       exit: (exit) => exit,
     },
   ),

@@ -6,7 +6,7 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { NODE_MIN, nodeTooOld, VERSION } from "@rbees/kit/version";
 import type { Context } from "../context.ts";
-import { type Look, plural, size } from "../look.ts";
+import { plural, size } from "../look.ts";
 import { orchestratorAt, orchestratorUrl } from "../orchestrator.ts";
 import { backends } from "../pool/backends.ts";
 import { catalogue, DEMO } from "../pool/catalogue.ts";
@@ -197,15 +197,4 @@ async function orchestrator(context: Context): Promise<Check[]> {
   } catch (error) {
     return [{ name, level: "warn", found: (error as Error).message, next: "rbees up" }];
   }
-}
-
-export function renderDiagnosis({ checks }: Diagnosis, look: Look): string {
-  const width = Math.max(...checks.map(({ name }) => name.length));
-  const levels = { ok: look.accent("ok  "), warn: look.bold("warn"), fail: look.bad("fail") };
-  const lines = checks.map(({ name, level, found, next }) => {
-    const line = `${levels[level]}  ${name.padEnd(width)}  ${look.dim(found)}`;
-    return next === undefined ? line : `${line}\n${" ".repeat(width + 8)}→ ${next}`;
-  });
-  const bad = checks.filter(({ level }) => level === "fail").length;
-  return `${lines.join("\n")}\n\n${bad === 0 ? "All that rbees needs is here." : `${plural(bad, "thing")} to mend.`}\n`;
 }

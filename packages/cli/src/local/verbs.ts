@@ -1,11 +1,11 @@
 /** `rbees up`, `down` and `doctor`. */
 import { EXIT } from "@rbees/contracts/errors";
 import { type Look, plural } from "../look.ts";
-import { READY_MS_MAX } from "../pool/spawn.ts";
+import { READY_MS_MAX } from "../pool/worker-address.ts";
+import { renderDiagnosis } from "../render/doctor.ts";
 import { port, verb, whole } from "../verb.ts";
-import { diagnose, renderDiagnosis } from "./doctor.ts";
-import { type DownReport, down } from "./down.ts";
-import { type UpReport, up } from "./up.ts";
+import type { DownReport } from "./down.ts";
+import type { UpReport } from "./up.ts";
 
 export const localVerbs = [
   verb(
@@ -33,8 +33,8 @@ export const localVerbs = [
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--ready-ms-max <ms>", "how long the worker may take to get ready", whole(1), READY_MS_MAX),
     {
-      run: (context, { workerPort, readyMsMax, openNetwork, ...options }) =>
-        up(context, { ...options, worker_port: workerPort, ready_ms_max: readyMsMax, open_network: openNetwork }),
+      run: async (context, { workerPort, readyMsMax, openNetwork, ...options }) =>
+        (await import("./up.ts")).up(context, { ...options, worker_port: workerPort, ready_ms_max: readyMsMax, open_network: openNetwork }),
       render: renderUp,
     },
   ),
@@ -46,7 +46,7 @@ export const localVerbs = [
     },
     (command) => command.option("--now", "don't wait for running jobs"),
     {
-      run: (context, { now = false }) => down(context, { now }),
+      run: async (context, { now = false }) => (await import("./down.ts")).down(context, { now }),
       render: renderDown,
     },
   ),
@@ -58,7 +58,7 @@ export const localVerbs = [
     },
     (command) => command,
     {
-      run: diagnose,
+      run: async (context) => (await import("./doctor.ts")).diagnose(context),
       render: renderDiagnosis,
       exit: ({ ok }) => (ok ? EXIT.done : EXIT.failed),
     },

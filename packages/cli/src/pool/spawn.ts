@@ -38,7 +38,6 @@ export interface SpawnRequest {
 }
 
 export const FIRST_PORT = 8001;
-export const READY_MS_MAX = 300_000;
 const LOCK_MS_MAX = 15_000;
 const LOOK_MS = 50;
 const KILL_MS_MAX = 5000;

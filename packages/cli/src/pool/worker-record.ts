@@ -10,6 +10,7 @@ import type { Home } from "@rbees/kit/home";
 import { z } from "zod";
 import { readJson, writeJson } from "../local/json-file.ts";
 import { isAlive, ProcessIdentity } from "../local/process-identity.ts";
+import { addressOf } from "./worker-address.ts";
 
 export const WorkerRecord = z.object({
   worker_id: z.string(),
@@ -72,11 +73,6 @@ export async function writeWorker(home: Home, record: WorkerRecord): Promise<voi
 
 export async function removeWorker(home: Home, worker_id: string): Promise<void> {
   await rm(join(folder(home), `${fileName(worker_id)}.json`), { force: true });
-}
-
-export function addressOf({ host, port }: { host: string; port: number }): string {
-  const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
-  return `http://${reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`;
 }
 
 export function workerAt(record: { host: string; port: number }) {

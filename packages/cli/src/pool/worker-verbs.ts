@@ -1,23 +1,12 @@
 /** `rbees-pool worker …` */
-import { existsSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
-import { RbeesError } from "@rbees/contracts/errors";
-import { isLoopback } from "@rbees/kit/network";
-import type { Context } from "../context.ts";
-import { fieldsOf, LogTail, readableLine } from "../local/log-file.ts";
-import { isAlive } from "../local/process-identity.ts";
-import { addressTowards, hostOf } from "../local/route.ts";
+import { readableLine } from "../local/log-file.ts";
 import { plural } from "../look.ts";
-import { httpUrl, orchestratorUrl } from "../orchestrator.ts";
 import { renderPoolWorkers } from "../render/pool.ts";
 import { pairs, port, verb, whole } from "../verb.ts";
-import { requireBackend } from "./backends.ts";
-import { resolveModel } from "./catalogue.ts";
-import { READY_MS_MAX, spawnWorker } from "./spawn.ts";
-import { stopWorker } from "./stop.ts";
-import { addressOf, describeWorker, listWorkers, readWorkers, requireWorker, workerLog } from "./worker-record.ts";
+import { addressOf, READY_MS_MAX } from "./worker-address.ts";
 
-const LOG_LOOK_MS = 100;
+/** What they do, loaded when it is done: `--help` need not wait for it. */
+const commands = () => import("./worker-commands.ts");
 
 export const workerVerbs = [
   verb(
@@ -50,30 +39,7 @@ export const workerVerbs = [
         .option("--ready-ms-max <ms>", "how long it may take to get ready", whole(1), READY_MS_MAX)
         .option("--registered-ms-max <ms>", "how long the orchestrator may take to accept it (default: don't wait for that)", whole(1)),
     {
-      async run(context, options, backend) {
-        const orchestrator = await orchestratorFor(context, options.orchestrator);
-        const { listen, open_network } = await listenFor(context, orchestrator, options);
-        const request = {
-          backend: await requireBackend(context, backend, options.gpu),
-          model: await resolveModel(context, options.model),
-          gpu: options.gpu,
-          host: listen,
-          port: options.port,
-          slots: options.slots,
-          ctx: options.ctx,
-          threads: options.threads,
-          deterministic: options.deterministic,
-          orchestrator,
-          advertise_host: options.advertise,
-          open_network,
-          name: options.name,
-          region: options.region,
-          labels: options.labels,
-          ready_ms_max: options.readyMsMax,
-          registered_ms_max: options.registeredMsMax,
-        };
-        return describeWorker(await spawnWorker(context, request));
-      },
+      run: async (context, options, backend) => (await commands()).spawn(context, backend, options),
       render: (worker) =>
         `${worker.worker_id} is ready: ${worker.model} on ${worker.backend}, ${plural(worker.slots, "slot")}, ${addressOf(worker)}\n`,
     },
@@ -86,7 +52,7 @@ export const workerVerbs = [
     },
     (command) => command,
     {
-      run: async ({ home }) => ({ workers: await listWorkers(home) }),
+      run: async ({ home }) => ({ workers: await (await commands()).listWorkers(home) }),
       render: ({ workers }, look) => renderPoolWorkers(workers, look),
     },
   ),
@@ -98,9 +64,7 @@ export const workerVerbs = [
     },
     (command) => command.argument("<id>", "the worker's id").option("--now", "don't wait for its jobs"),
     {
-      async run(context, { now = false }, worker_id) {
-        return { worker_id, ended: await stopWorker(context, await requireWorker(context.home, worker_id), { now }) };
-      },
+      run: async (context, { now = false }, worker_id) => (await commands()).stop(context, worker_id, now),
       render: stopped,
     },
   ),
@@ -112,14 +76,7 @@ export const workerVerbs = [
     },
     (command) => command.option("--now", "don't wait for their jobs"),
     {
-      async run(context, { now = false }) {
-        const records = await readWorkers(context.home);
-        return {
-          stopped: await Promise.all(
-            records.map(async (record) => ({ worker_id: record.worker_id, ended: await stopWorker(context, record, { now }) })),
-          ),
-        };
-      },
+      run: async (context, { now = false }) => (await commands()).stopAll(context, now),
       render: (result) => (result.stopped.length === 0 ? "No workers.\n" : result.stopped.map(stopped).join("")),
     },
   ),
@@ -139,7 +96,7 @@ export const workerVerbs = [
         .option("-f, --follow", "go on as the log grows, until the worker ends")
         .option("-n, --lines <n>", "how many lines back", whole(0, 100_000), 50),
     {
-      run: (context, { follow = false, lines }, worker_id) => showLog(context, worker_id, { follow, lines }),
+      run: async (context, { follow = false, lines }, worker_id) => (await commands()).showLog(context, worker_id, { follow, lines }),
       renderLine: readableLine,
     },
   ),
@@ -150,49 +107,4 @@ function stopped({ worker_id, ended }: { worker_id: string; ended: string }): st
     ended
   ];
   return `${worker_id} ${how ?? ended}\n`;
-}
-
-async function orchestratorFor(context: Context, given: string | undefined): Promise<string> {
-  if (given === "none") return given;
-  return given === undefined ? orchestratorUrl(context) : httpUrl(given, "--orchestrator");
-}
-
-/**
- * An orchestrator on another machine can call a worker only at an address of the network: the one from which this host talks to that
- * orchestrator, and no other.
- */
-async function listenFor(
-  context: Context,
-  orchestrator: string,
-  { listen, openNetwork }: { listen?: string; openNetwork?: true },
-): Promise<{ listen: string; open_network: boolean | undefined }> {
-  const host = orchestrator === "none" ? "127.0.0.1" : hostOf(orchestrator);
-  if (listen !== undefined || isLoopback(host)) return { listen: listen ?? "127.0.0.1", open_network: openNetwork };
-  const address = await addressTowards(host);
-  if (isLoopback(address)) return { listen: address, open_network: openNetwork };
-  context.say(`The worker listens on ${address}: others on that network can reach it too, and callers are not authenticated yet.`);
-  return { listen: address, open_network: true };
-}
-
-async function showLog(context: Context, worker_id: string, { follow, lines }: { follow: boolean; lines: number }): Promise<void> {
-  const { io, home, signal } = context;
-  const record = (await readWorkers(home)).find((one) => one.worker_id === worker_id);
-  const path = record?.log ?? workerLog(home, worker_id);
-  if (!existsSync(path)) throw new RbeesError("NOT_FOUND", `There is no worker "${worker_id}" on this host, and no log of one.`);
-  const show = (line: string) => io.out(`${context.json ? jsonOf(line) : readableLine(line, io.out_look)}\n`);
-  const tail = new LogTail(path);
-  const past = await tail.read();
-  for (const line of past.slice(Math.max(0, past.length - lines))) show(line);
-  if (!follow || record === undefined) return;
-  for (let alive = true; alive; ) {
-    // Looked at before reading: what it wrote last is still shown.
-    alive = await isAlive(record.process);
-    for (const line of await tail.read()) show(line);
-    if (alive) await sleep(LOG_LOOK_MS, undefined, { signal });
-  }
-  context.say(io.err_look.dim(`${worker_id} has ended.`));
-}
-
-function jsonOf(line: string): string {
-  return JSON.stringify(fieldsOf(line) ?? { msg: line });
 }

@@ -81,6 +81,7 @@ async function connect(world: World, target: Target, options: ConnectOptions): P
   }
   const wait_ms_max = 2 * (options.connect_ms_max ?? CONNECT_MS_MAX) + LOGIN_MS_MAX;
   await withLock(`${socket}.lock`, { wait_ms_max, what: `connecting to ${target.name}` }, async () => {
+    world.signal.throwIfAborted();
     if (await isAlive(world, target, socket)) return;
     const shared = ["-f", "-N", "-o", "ControlMaster=auto", "-o", `ControlPersist=${KEPT_SECONDS}`, "-o", `ControlPath=${socket}`];
     await login(world, target, [...flagsOf(target, options), ...shared, "--", target.host], options);
@@ -103,6 +104,7 @@ function quiet({ env }: World, args: readonly string[]): Promise<number | null> 
 /** Runs `ssh` until it has logged in; it then ends or goes to the background. */
 async function login(world: World, target: Target, args: readonly string[], options: ConnectOptions): Promise<void> {
   const { connect_ms_max = CONNECT_MS_MAX } = options;
+  world.signal.throwIfAborted();
   const child = spawn("ssh", args, { stdio: ["ignore", "ignore", "pipe"], detached: true, windowsHide: true, env: world.env });
   let said = "";
   child.stderr.setEncoding("utf8").on("data", (chunk: string) => {

@@ -115,3 +115,8 @@ export function renderModels(list: z.infer<typeof ModelList>, look: Look): strin
     "No models. A worker brings its model: rbees-pool worker spawn cpu --model demo",
   );
 }
+
+export function cancelSentence(job: JobSummary): string {
+  if (job.status === "cancelled" || job.status === "queued" || job.status === "running") return `Job ${job.job_id} is cancelled.`;
+  return `Job ${job.job_id} had already ended: ${job.status}.`;
+}

@@ -1,0 +1,125 @@
+/** What the verbs of `rbees-pool worker` do. */
+import { existsSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { RbeesError } from "@rbees/contracts/errors";
+import type { PoolWorker } from "@rbees/contracts/pool";
+import { isLoopback } from "@rbees/kit/network";
+import type { Context } from "../context.ts";
+import { fieldsOf, LogTail, readableLine } from "../local/log-file.ts";
+import { isAlive } from "../local/process-identity.ts";
+import { addressTowards, hostOf } from "../local/route.ts";
+import { httpUrl, orchestratorUrl } from "../orchestrator.ts";
+import { requireBackend } from "./backends.ts";
+import { resolveModel } from "./catalogue.ts";
+import { spawnWorker } from "./spawn.ts";
+import { type StopWay, stopWorker } from "./stop.ts";
+import { describeWorker, listWorkers, readWorkers, requireWorker, workerLog } from "./worker-record.ts";
+
+export { listWorkers };
+
+const LOG_LOOK_MS = 100;
+
+/** The flags of `worker spawn`. */
+export interface SpawnFlags {
+  model: string;
+  gpu?: number | undefined;
+  port?: number | undefined;
+  listen?: string | undefined;
+  slots?: number | undefined;
+  ctx?: number | undefined;
+  threads?: number | undefined;
+  deterministic?: true | undefined;
+  orchestrator?: string | undefined;
+  openNetwork?: true | undefined;
+  advertise?: string | undefined;
+  name?: string | undefined;
+  region?: string | undefined;
+  labels?: Record<string, string> | undefined;
+  readyMsMax: number;
+  registeredMsMax?: number | undefined;
+}
+
+export async function spawn(context: Context, backend: string, options: SpawnFlags): Promise<PoolWorker> {
+  const orchestrator = await orchestratorFor(context, options.orchestrator);
+  const { listen, open_network } = await listenFor(context, orchestrator, options);
+  const request = {
+    backend: await requireBackend(context, backend, options.gpu),
+    model: await resolveModel(context, options.model),
+    gpu: options.gpu,
+    host: listen,
+    port: options.port,
+    slots: options.slots,
+    ctx: options.ctx,
+    threads: options.threads,
+    deterministic: options.deterministic,
+    orchestrator,
+    advertise_host: options.advertise,
+    open_network,
+    name: options.name,
+    region: options.region,
+    labels: options.labels,
+    ready_ms_max: options.readyMsMax,
+    registered_ms_max: options.registeredMsMax,
+  };
+  return describeWorker(await spawnWorker(context, request));
+}
+
+export interface Stopped {
+  worker_id: string;
+  ended: StopWay;
+}
+
+export async function stop(context: Context, worker_id: string, now: boolean): Promise<Stopped> {
+  return { worker_id, ended: await stopWorker(context, await requireWorker(context.home, worker_id), { now }) };
+}
+
+export async function stopAll(context: Context, now: boolean): Promise<{ stopped: Stopped[] }> {
+  const records = await readWorkers(context.home);
+  const stopping = records.map(async (record) => ({ worker_id: record.worker_id, ended: await stopWorker(context, record, { now }) }));
+  return { stopped: await Promise.all(stopping) };
+}
+
+async function orchestratorFor(context: Context, given: string | undefined): Promise<string> {
+  if (given === "none") return given;
+  return given === undefined ? orchestratorUrl(context) : httpUrl(given, "--orchestrator");
+}
+
+/**
+ * An orchestrator on another machine can call a worker only at an address of the network: the one from which this host talks to that
+ * orchestrator, and no other.
+ */
+async function listenFor(
+  context: Context,
+  orchestrator: string,
+  { listen, openNetwork }: SpawnFlags,
+): Promise<{ listen: string; open_network: boolean | undefined }> {
+  const host = orchestrator === "none" ? "127.0.0.1" : hostOf(orchestrator);
+  if (listen !== undefined || isLoopback(host)) return { listen: listen ?? "127.0.0.1", open_network: openNetwork };
+  const address = await addressTowards(host);
+  if (isLoopback(address)) return { listen: address, open_network: openNetwork };
+  context.say(`The worker listens on ${address}: others on that network can reach it too, and callers are not authenticated yet.`);
+  return { listen: address, open_network: true };
+}
+
+export async function showLog(context: Context, worker_id: string, { follow, lines }: { follow: boolean; lines: number }): Promise<void> {
+  const { io, home, signal } = context;
+  const record = (await readWorkers(home)).find((one) => one.worker_id === worker_id);
+  const path = record?.log ?? workerLog(home, worker_id);
+  if (!existsSync(path)) throw new RbeesError("NOT_FOUND", `There is no worker "${worker_id}" on this host, and no log of one.`);
+  const show = (line: string) => io.out(`${context.json ? jsonOf(line) : readableLine(line, io.out_look)}\n`);
+  const tail = new LogTail(path);
+  const past = await tail.read();
+  for (const line of past.slice(Math.max(0, past.length - lines))) show(line);
+  if (!follow || record === undefined) return;
+  for (let alive = true; alive; ) {
+    // Looked at before reading: what it wrote last is still shown.
+    alive = await isAlive(record.process);
+    for (const line of await tail.read()) show(line);
+    if (alive) await sleep(LOG_LOOK_MS, undefined, { signal });
+  }
+  context.say(io.err_look.dim(`${worker_id} has ended.`));
+}
+
+function jsonOf(line: string): string {
+  return JSON.stringify(fieldsOf(line) ?? { msg: line });
+}
