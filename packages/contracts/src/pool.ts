@@ -90,7 +90,16 @@ export const PoolStatus = z.object({
   memory: z.object({ total_bytes: z.int(), available_bytes: z.int() }),
   disk: z.object({ path: z.string(), total_bytes: z.int(), available_bytes: z.int() }),
   backends: z.array(PoolBackend),
-  models: z.array(PoolModel),
+  models: z.array(
+    PoolModel.extend({
+      needed_bytes: z
+        .int()
+        .nonnegative()
+        .nullable()
+        .default(null)
+        .describe("Memory that a worker with it needs, with default slots and context"),
+    }),
+  ),
   workers: z.array(PoolWorker),
 });
 export type PoolStatus = z.infer<typeof PoolStatus>;

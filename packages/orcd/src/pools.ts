@@ -146,9 +146,9 @@ function poolOf(id: string, { memory, backends, models, workers }: PoolStatus): 
         free_bytes: Math.max(0, (memory_bytes ?? 0) - held / found.length),
       }));
     });
-  const needs = models.map(({ name, bytes }): [string, number] => [
+  const needs = models.map(({ name, bytes, needed_bytes }): [string, number] => [
     name,
-    Math.ceil((bytes ?? 0) * MEMORY_GUESS.times + MEMORY_GUESS.plus_bytes),
+    needed_bytes ?? Math.ceil((bytes ?? 0) * MEMORY_GUESS.times + MEMORY_GUESS.plus_bytes),
   ]);
   return { id, devices, models: new Map(needs) };
 }

@@ -1,7 +1,7 @@
 /** Facts about this host, and the same as metrics for a collector that reads text files. */
 import { mkdir, statfs } from "node:fs/promises";
 import { cpus, hostname, platform, release, totalmem } from "node:os";
-import { POOL_WORKER_STATUSES, type PoolStatus } from "@rbees/contracts/pool";
+import { POOL_WORKER_STATUSES, type PoolModel, type PoolStatus } from "@rbees/contracts/pool";
 import type { World } from "../context.ts";
 import { backends } from "./backends.ts";
 import { catalogue } from "./catalogue.ts";
@@ -10,7 +10,10 @@ import { listWorkers, readWorkers } from "./worker-record.ts";
 
 export async function poolStatus(world: World): Promise<PoolStatus> {
   const { home } = world;
-  const [works, models, workers, disk] = await Promise.all([backends(world), catalogue(world), listWorkers(home), diskOf(home.data)]);
+  const [works, known, workers, disk] = await Promise.all([backends(world), catalogue(world), listWorkers(home), diskOf(home.data)]);
+  const models = await Promise.all(
+    known.filter(({ present }) => present).map(async (model) => ({ ...model, needed_bytes: await neededBy(model) })),
+  );
   const processors = cpus();
   return {
     host: hostname(),
@@ -19,9 +22,17 @@ export async function poolStatus(world: World): Promise<PoolStatus> {
     memory: memory(),
     disk,
     backends: works,
-    models: models.filter(({ present }) => present),
+    models,
     workers,
   };
+}
+
+/** From its header; null when that can't be read. */
+async function neededBy({ path }: PoolModel): Promise<number | null> {
+  if (path === null) return null;
+  const [{ readModel }, { fitOf }] = await Promise.all([import("@rbees/kit/gguf-split"), import("../download/fit.ts")]);
+  const gguf = await readModel(path).catch(() => undefined);
+  return gguf === undefined ? null : fitOf(gguf, {}).needed_bytes;
 }
 
 /** A container's limit counts before the machine's size. */
