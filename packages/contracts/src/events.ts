@@ -65,6 +65,7 @@ export const JobEvent = z.discriminatedUnion("type", [Queued, Started, Token, Me
 export type JobEvent = z.infer<typeof JobEvent>;
 export type QueuedEvent = z.infer<typeof Queued>;
 export type TokenEvent = z.infer<typeof Token>;
+export type RestartedEvent = z.infer<typeof Restarted>;
 export type EndEvent = z.infer<typeof End>;
 export type FailedEvent = z.infer<typeof Failed>;
 
