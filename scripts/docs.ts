@@ -57,7 +57,8 @@ Made by \`npm run docs\` from \`packages/contracts/src/errors.ts\`. Every refusa
 {"error":{"code":"QUEUE_FULL","message":"…","type":"rate_limit_error","param":null,"retriable":true,"correlation_id":"…","retry_after_ms":1200}}
 \`\`\`
 
-\`retriable\` says whether the same request can go better later; 429 and 503 carry \`Retry-After\` and \`X-Backoff-Ms\`.
+\`retriable\` says whether the same request can go better later; 429 and 503 carry \`Retry-After\` and \`X-Backoff-Ms\`,
+and every refusal \`X-Should-Retry\`, by which OpenAI's clients go.
 The exit code is that of the command lines.
 
 | code | HTTP | exit | retriable | meaning |

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
 import { eventually, getJson, type Json, startOrcd, startWorkerd, submit, temporaryFolder } from "../support/cluster.ts";
+import { writeCountingModel } from "../support/models.ts";
 
 const DEMO = fileURLToPath(new URL("../../models/demo/demo.gguf", import.meta.url));
 const QUESTION = "What does rbees-orcd do?";
@@ -74,4 +75,31 @@ test("the OpenAI client: a chat, a stream, the answer of /v2, a text that goes o
   const left_id = leaving.response.headers.get("x-rbees-job-id");
   await eventually(async () => (await getJson(`${orcd.url}/v2/tasks/${left_id}`)).status === "cancelled");
   await eventually(async () => (await getJson(`${worker.url}/health`)).slots_busy === 0);
+});
+
+test("kill -9 of the worker in mid-stream: the OpenAI client reads one whole text, and sees nothing of it", async (t) => {
+  const folder = temporaryFolder(t, "openai-killed");
+  const { path, text } = writeCountingModel(folder, 80);
+  const orcd = await startOrcd(t, join(folder, "data"), ["--heartbeat-ms", "200"]);
+  const start = (id: string) => startWorkerd(t, path, orcd.url, ["--model-name", "counting", "--worker-id", id]);
+  const workers = new Map([
+    ["a", await start("a")],
+    ["b", await start("b")],
+  ]);
+  await eventually(async () => (await getJson(`${orcd.url}/v2/workers`)).workers.length === 2);
+  const client = new OpenAI({ baseURL: `${orcd.url}/v1`, apiKey: "none", maxRetries: 0 });
+  const messages = [{ role: "user" as const, content: "count" }];
+  const asked = { model: "counting", messages, temperature: 0, max_tokens: 200, stream: true } as const;
+  const { data, response } = await client.chat.completions.create(asked).withResponse();
+  let said = "";
+  let killed = false;
+  for await (const { choices } of data) {
+    said += choices[0]?.delta.content ?? "";
+    if (killed || said.split(" ").length < 6) continue;
+    killed = true;
+    workers.get(/worker=(\w+)/.exec(response.headers.get("x-rbees-routing") ?? "")?.[1] ?? "")?.signal("SIGKILL");
+  }
+  assert.equal(said, text);
+  const job = await getJson(`${orcd.url}/v2/tasks/${response.headers.get("x-rbees-job-id")}`);
+  assert.deepEqual([job.status, job.attempts.length], ["succeeded", 2]);
 });

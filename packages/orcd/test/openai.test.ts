@@ -322,7 +322,8 @@ test("300 mutated requests: each is answered or refused, none with a 5xx, and th
       if (random.chance(0.15)) delete body[field];
       else Object.defineProperty(body, field, { value: random.pick([...values, ...nested]), enumerable: true, configurable: true });
     }
-    if (chat && random.chance(0.2)) body.messages[0] = { ...body.messages[0], [random.pick(fields)]: random.pick(values) };
+    if (Array.isArray(body.messages) && random.chance(0.2))
+      body.messages[0] = { ...body.messages[0], [random.pick(fields)]: random.pick(values) };
     const text = JSON.stringify(body);
     if (random.chance(0.1)) return text.slice(0, random.from(0, text.length));
     return random.chance(0.05) ? random.pick(["null", "[]", '"x"', "7", deep, "{}"]) : text;
