@@ -1,7 +1,8 @@
-/** `npm run docs`: writes `docs/openapi.json` and `docs/errors.md` from the tables that the programs themselves use. */
-import { mkdirSync, writeFileSync } from "node:fs";
+/** `npm run docs`: writes `docs/openapi.json`, `docs/errors.md` and the tables in `docs/openai.md` from those that the programs themselves use. */
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ERRORS } from "@rbees/contracts/errors";
+import { type FieldTable, JobHeaders, OPENAI_FIELDS } from "@rbees/contracts/openai";
 import { openApi } from "@rbees/contracts/openapi";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import { VERSION } from "@rbees/kit/version";
@@ -11,7 +12,37 @@ export function generatedDocs(): Record<string, string> {
   return {
     "openapi.json": `${JSON.stringify(openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }), null, 2)}\n`,
     "errors.md": errorsPage(),
+    "openai.md": withTables(readFileSync(new URL("../docs/openai.md", import.meta.url), "utf8")),
   };
+}
+
+const BEGIN = "<!-- begin: made by `npm run docs` from packages/contracts/src/openai.ts -->";
+const END = "<!-- end -->";
+
+function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** The page as it is written, with the tables between the two marks made anew. */
+function withTables(page: string): string {
+  const [before, rest] = page.split(BEGIN);
+  const after = rest?.split(END)[1];
+  if (after === undefined) throw new Error(`docs/openai.md has lost its marks: ${BEGIN} … ${END}`);
+  const fields = Object.entries(OPENAI_FIELDS).map(([place, table]) => fieldsTable(place, table));
+  const headers = Object.entries(JobHeaders.shape).map(([name, type]) => `| \`${name}\` | ${type.description} |`);
+  const headers_table = `### Headers of both\n\n| header | says |\n|---|---|\n${headers.join("\n")}\n`;
+  return `${before}${BEGIN}\n\n${fields.join("\n")}\n${headers_table}\n${END}${after}`;
+}
+
+function fieldsTable(place: string, { supported, hints, refused }: FieldTable): string {
+  const rows = (fields: FieldTable["supported"], what: string) =>
+    Object.entries(fields).map(([name, type]) => `| \`${name}\` | ${what} | ${sentence(type.description ?? "")} |`);
+  return `### ${place}
+
+| field | | |
+|---|---|---|
+${[...rows(supported, "supported"), ...rows(hints, "hint"), ...rows(refused, "refused")].join("\n")}
+`;
 }
 
 function errorsPage(): string {
@@ -26,7 +57,8 @@ Made by \`npm run docs\` from \`packages/contracts/src/errors.ts\`. Every refusa
 {"error":{"code":"QUEUE_FULL","message":"…","type":"rate_limit_error","param":null,"retriable":true,"correlation_id":"…","retry_after_ms":1200}}
 \`\`\`
 
-\`retriable\` says whether the same request can go better later; 429 and 503 carry \`Retry-After\` and \`X-Backoff-Ms\`.
+\`retriable\` says whether the same request can go better later; 429 and 503 carry \`Retry-After\` and \`X-Backoff-Ms\`,
+and every refusal \`X-Should-Retry\`, by which OpenAI's clients go.
 The exit code is that of the command lines.
 
 | code | HTTP | exit | retriable | meaning |
@@ -39,5 +71,5 @@ if (import.meta.main) {
   const folder = fileURLToPath(new URL("../docs/", import.meta.url));
   mkdirSync(folder, { recursive: true });
   for (const [name, content] of Object.entries(generatedDocs())) writeFileSync(folder + name, content);
-  process.stdout.write("Wrote docs/openapi.json and docs/errors.md\n");
+  process.stdout.write("Wrote docs/openapi.json, docs/errors.md and docs/openai.md\n");
 }

@@ -53,6 +53,9 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     if (script.cancel_hangs) return new Promise<never>(() => {});
     return { status: 202, json: { ...summary(script), status: "cancelled" as const } };
   };
+  const neverAsked = () => {
+    throw new RbeesError("NOT_FOUND", "No verb asks for this.");
+  };
   const send = (event: JobEvent) => {
     for (const stream of hanging) stream.writeText(encodeEvent(event));
   };
@@ -125,6 +128,10 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
       return { status: 202, json: { ...worker, status: "draining" } };
     },
     listModels: () => ({ json: { models: [{ model: "demo", workers: ["w1"], digest: "sha256:0123456789abcdef", context_size: 512 }] } }),
+    openaiModels: neverAsked,
+    openaiModel: neverAsked,
+    openaiChat: neverAsked,
+    openaiCompletion: neverAsked,
     metrics: () => ({ text: "" }),
     openapi: () => ({ json: {} }),
   };

@@ -85,6 +85,8 @@ interface RbeesErrorOptions {
   details?: unknown;
   retry_after_ms?: number;
   param?: string;
+  /** Sent with the refusal. */
+  headers?: Readonly<Record<string, string>>;
   cause?: unknown;
 }
 
@@ -94,6 +96,7 @@ export class RbeesError extends Error {
   readonly details: unknown;
   readonly retry_after_ms: number | undefined;
   readonly param: string | undefined;
+  readonly headers: Readonly<Record<string, string>> | undefined;
 
   constructor(code: ErrorCode, message: string, options: RbeesErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -102,6 +105,7 @@ export class RbeesError extends Error {
     this.details = options.details;
     this.retry_after_ms = options.retry_after_ms;
     this.param = options.param;
+    this.headers = options.headers;
   }
 
   get status(): number {

@@ -75,6 +75,7 @@ export type JobEvent = z.infer<typeof JobEvent>;
 export type LoadingEvent = z.infer<typeof Loading>;
 export type QueuedEvent = z.infer<typeof Queued>;
 export type TokenEvent = z.infer<typeof Token>;
+export type RestartedEvent = z.infer<typeof Restarted>;
 export type EndEvent = z.infer<typeof End>;
 export type FailedEvent = z.infer<typeof Failed>;
 

@@ -12,6 +12,9 @@ export type JobStatus = z.infer<typeof JobStatus>;
 /** What becomes of a job when its worker, or the orchestrator, is lost after the first token. */
 export const WORKER_LOST_RULES = ["continue", "restart", "fail"] as const;
 
+/** What becomes of a job when the connection that submitted it breaks. */
+export const DISCONNECT_RULES = ["continue", "cancel"] as const;
+
 export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE"] as const;
 export const StopReason = z.enum(STOP_REASONS);
 export type StopReason = z.infer<typeof StopReason>;
@@ -22,6 +25,7 @@ export const WIRE_LIMITS = {
   stop_strings_max: 4,
   stop_string_chars_max: 256,
   metadata_keys_max: 16,
+  messages_max: 4096,
   placement_workers_max: 64,
   placement_labels_max: 16,
   deadline_ms_max: 86_400_000,
@@ -32,6 +36,16 @@ export const ModelName = z.string().regex(MODEL_NAME, "must be a model name: let
 
 export const WORKER_ID = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 export const WorkerId = z.string().regex(WORKER_ID, "must be a worker id: letters, digits and . _ : -, at most 128 characters");
+
+export const Message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() });
+export type Message = z.infer<typeof Message>;
+
+/** Text, or OpenAI's content parts, of which those of type `text` are taken. */
+export const MessageContent = z
+  .union([z.string(), z.array(z.strictObject({ type: z.literal("text"), text: z.string() }))], {
+    error: "must be a string, or an array of parts of type text (no other type is supported)",
+  })
+  .transform((content) => (typeof content === "string" ? content : content.map(({ text }) => text).join("\n")));
 
 /** The sampling fields, the same from the client's request down to the engine. */
 export const Sampling = z.object({
@@ -66,14 +80,24 @@ export type Placement = z.infer<typeof Placement>;
 export const SubmitJob = z
   .strictObject({
     model: ModelName,
-    prompt: z.string().min(1, "must not be empty"),
+    prompt: z.string().min(1, "must not be empty").optional().describe("Either this or messages"),
+    messages: z
+      .array(z.strictObject({ role: Message.shape.role, content: MessageContent }))
+      .min(1)
+      .max(WIRE_LIMITS.messages_max)
+      .optional()
+      .describe("A conversation, through the model's own chat template"),
     raw: z.boolean().default(false).describe("Feed the prompt as it is, without the model's chat template"),
     ...Sampling.shape,
+    fit_context: z
+      .boolean()
+      .optional()
+      .describe("Where the context has no room for max_tokens: fewer, instead of a refusal with CONTEXT_TOO_LARGE"),
     priority: Priority.default("interactive"),
     deadline_ms: z.int().min(1).max(WIRE_LIMITS.deadline_ms_max).optional().describe("Ends the job this long after submission"),
     placement: Placement.optional(),
     on_disconnect: z
-      .enum(["continue", "cancel"])
+      .enum(DISCONNECT_RULES)
       .default("continue")
       .describe("What becomes of the job when the connection that submitted it with stream:true breaks"),
     on_worker_lost: z
@@ -85,6 +109,13 @@ export const SubmitJob = z
     stream: z.boolean().default(false).describe("Answer with the event stream on the same connection"),
     metadata: z.record(z.string().max(64), z.string().max(512)).default({}),
   })
+  .refine((job) => (job.prompt === undefined) !== (job.messages === undefined), {
+    path: ["prompt"],
+    message: "give either prompt or messages",
+    // Beside whatever else is wrong.
+    when: ({ value }) => typeof value === "object" && value !== null,
+  })
+  .refine((job) => !job.raw || job.messages === undefined, { path: ["raw"], message: "needs prompt, not messages" })
   .refine((job) => Object.keys(job.metadata).length <= WIRE_LIMITS.metadata_keys_max, {
     path: ["metadata"],
     message: `must have at most ${WIRE_LIMITS.metadata_keys_max} keys`,

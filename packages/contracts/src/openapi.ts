@@ -22,11 +22,15 @@ function operation(operationId: string, route: Route, components: Json): Json {
     description: "Refused: see docs/errors.md for the codes",
     content: { "application/json": { schema: schema(ErrorBody, "output", components) } },
   };
-  const parameters = [...pathParameters(route.path), ...queryParameters(route, components)];
+  const given = [
+    ...pathParameters(route.path),
+    ...parameters("query", route.query, components),
+    ...parameters("header", route.headers, components),
+  ];
   return {
     operationId,
     summary: route.summary,
-    ...(parameters.length > 0 ? { parameters } : {}),
+    ...(given.length > 0 ? { parameters: given } : {}),
     ...(route.body === undefined
       ? {}
       : { requestBody: { required: true, content: { "application/json": { schema: schema(route.body, "input", components) } } } }),
@@ -48,10 +52,10 @@ function pathParameters(path: string): Json[] {
   return [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({ name, in: "path", required: true, schema: { type: "string" } }));
 }
 
-function queryParameters(route: Route, components: Json): Json[] {
-  if (route.query === undefined) return [];
-  const { properties = {} } = schema(route.query, "input", components) as { properties?: Record<string, Json> };
-  return Object.entries(properties).map(([name, of]) => ({ name, in: "query", required: false, schema: of }));
+function parameters(place: "query" | "header", type: z.ZodType | undefined, components: Json): Json[] {
+  if (type === undefined) return [];
+  const { properties = {} } = schema(type, "input", components) as { properties?: Record<string, Json> };
+  return Object.entries(properties).map(([name, of]) => ({ name, in: place, required: false, schema: of }));
 }
 
 /** A schema with an id becomes a component and is referred to; what it needs comes along. */

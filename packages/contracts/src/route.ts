@@ -12,6 +12,8 @@ export interface Route {
   readonly summary: string;
   readonly query?: z.ZodType;
   readonly body?: z.ZodType;
+  /** Headers that say something of their own, by their names in lower case. */
+  readonly headers?: z.ZodType;
   /** Status → every form the body can take; the first is the default, the rest are asked for with `Accept`. */
   readonly replies: Readonly<Record<number, readonly ReplyBody[]>>;
 }
@@ -24,6 +26,8 @@ export interface Input<R extends Route> {
   params: { [Name in ParamNames<R["path"]>]: string };
   query: R["query"] extends z.ZodType ? z.output<R["query"]> : undefined;
   body: R["body"] extends z.ZodType ? z.output<R["body"]> : undefined;
+  /** The headers that the row names. */
+  head: R["headers"] extends z.ZodType ? z.output<R["headers"]> : undefined;
 }
 
 /** What a client gives: parameters, query and body before defaults. */

@@ -1,6 +1,7 @@
 /** The two route tables: everything the orchestrator and the worker answer to. */
 import { z } from "zod";
 import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
+import { ChatCompletion, ChatRequest, CompletionRequest, JobHeaders, OpenaiModel, OpenaiModelList, TextCompletion } from "./openai.ts";
 import type { RouteTable } from "./route.ts";
 import { Beat, CancelAttempt, Execute, ModelList, Registered, RegisterWorker, WorkerHealth, WorkerList, WorkerView } from "./worker.ts";
 
@@ -72,6 +73,29 @@ export const orcdRoutes = {
     replies: { 202: [WorkerView] },
   },
   listModels: { method: "GET", path: "/v2/models", summary: "Every model some worker serves or has served", replies: { 200: [ModelList] } },
+  openaiModels: {
+    method: "GET",
+    path: "/v1/models",
+    summary: "OpenAI: the models that jobs are accepted for",
+    replies: { 200: [OpenaiModelList] },
+  },
+  openaiModel: { method: "GET", path: "/v1/models/{id}", summary: "OpenAI: one model", replies: { 200: [OpenaiModel] } },
+  openaiChat: {
+    method: "POST",
+    path: "/v1/chat/completions",
+    summary: "OpenAI: the next message of a conversation; with stream:true in chunks",
+    headers: JobHeaders,
+    body: ChatRequest,
+    replies: { 200: [ChatCompletion, "events"] },
+  },
+  openaiCompletion: {
+    method: "POST",
+    path: "/v1/completions",
+    summary: "OpenAI: a text goes on; with stream:true in chunks",
+    headers: JobHeaders,
+    body: CompletionRequest,
+    replies: { 200: [TextCompletion, "events"] },
+  },
   metrics: { method: "GET", path: "/metrics", summary: "Prometheus text", replies: { 200: ["text"] } },
   openapi: { method: "GET", path: "/openapi.json", summary: "This description", replies: { 200: [z.unknown()] } },
 } as const satisfies RouteTable;

@@ -1,6 +1,6 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
-import { ModelName, Sampling, WorkerId } from "./job.ts";
+import { Message, ModelName, Sampling, WorkerId } from "./job.ts";
 
 export const BACKENDS = ["cpu", "cuda", "metal"] as const;
 export const Backend = z.enum(BACKENDS);
@@ -75,9 +75,6 @@ export const ModelView = z.object({
 });
 export const ModelList = z.object({ models: z.array(ModelView) }).meta({ id: "ModelList" });
 
-export const Message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() });
-export type Message = z.infer<typeof Message>;
-
 /**
  * One attempt. Exactly one of `prompt` and `messages`. `continue_from.tokens` are the tokens another attempt has
  * already sent to the client: they count towards `max_tokens`, take part in stop matching, and are not sent again.
@@ -90,6 +87,7 @@ export const Execute = z
     messages: z.array(Message).min(1).optional(),
     raw: z.boolean().default(false),
     ...Sampling.shape,
+    fit_context: z.boolean().default(false).describe("Fewer tokens than max_tokens where the context has no room for them"),
     continue_from: z.strictObject({ tokens: z.array(z.int().nonnegative()) }).optional(),
     deadline: z.iso.datetime().optional(),
     time_left_ms: z.int().positive().optional().describe("Like `deadline`, for callers whose clock is another"),

@@ -96,7 +96,7 @@ for (const [name, routes, document] of documents) {
 test("a request's fields with defaults are optional, a reply's are not", () => {
   const [, , document] = documents[0] ?? assert.fail();
   const { SubmitJob, Accepted } = document.components.schemas;
-  assert.deepEqual(SubmitJob?.["required"], ["model", "prompt"]);
+  assert.deepEqual(SubmitJob?.["required"], ["model"]);
   assert.equal(SubmitJob?.["additionalProperties"], false);
   assert.deepEqual(Accepted?.["required"], ["job_id", "status", "queue_position", "events_url"]);
 });

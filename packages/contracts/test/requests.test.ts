@@ -16,6 +16,25 @@ function problems(schema: z.ZodType, value: unknown): FieldProblem[] {
 const fields = (schema: z.ZodType, value: unknown) => problems(schema, value).map(({ field }) => field);
 const job = { model: "demo", prompt: "Say hi." };
 
+test("a job has a prompt or messages, and says so beside whatever else is wrong", () => {
+  const messages = [
+    {
+      role: "user",
+      content: [
+        { type: "text", text: "a" },
+        { type: "text", text: "b" },
+      ],
+    },
+  ];
+  assert.deepEqual(SubmitJob.parse({ model: "demo", messages }).messages, [{ role: "user", content: "a\nb" }]);
+  assert.deepEqual(fields(SubmitJob, { ...job, messages }), ["prompt"]);
+  assert.deepEqual(fields(SubmitJob, { max_tokens: 0 }), ["model", "max_tokens", "prompt"]);
+  assert.deepEqual(fields(SubmitJob, { model: "demo", messages, raw: true }), ["raw"]);
+  assert.deepEqual(fields(SubmitJob, { model: "demo", messages: [] }), ["messages"]);
+  assert.deepEqual(fields(SubmitJob, { model: "demo", messages: [{ role: "tool", content: "x" }] }), ["messages.0.role"]);
+  assert.deepEqual(fields(SubmitJob, null), ["(body)"]);
+});
+
 test("a job needs a model and a prompt; everything else has the contract's default", () => {
   assert.deepEqual(SubmitJob.parse(job), {
     ...job,

@@ -54,10 +54,13 @@ function pinVain(state: State, { model, pin }: JobSpec): Refusal | undefined {
   };
 }
 
+/** Tokens that the largest context for a job holds: infinite while no worker is there for it, or one does not say how much it holds. */
+export function largestContext(state: State, model: string, pin: string | null): number {
+  return (pin === null ? state.fleets.get(model)?.largest_context : state.workers.get(pin)?.spec.context_size) || Number.POSITIVE_INFINITY;
+}
+
 function contextTooLarge(state: State, { model, pin, prompt_tokens_min, max_tokens }: JobSpec): Refusal | undefined {
-  // Infinite while no worker is there for it, or one does not say how much it holds.
-  const largest =
-    (pin === null ? state.fleets.get(model)?.largest_context : state.workers.get(pin)?.spec.context_size) || Number.POSITIVE_INFINITY;
+  const largest = largestContext(state, model, pin);
   if (prompt_tokens_min + max_tokens <= largest) return undefined;
   const asked =
     max_tokens >= largest

@@ -5,6 +5,12 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { SSE_PING } from "@rbees/contracts/sse";
 
+/** What is written to as to an event stream: one, or what puts events into another form on their way there. */
+export type EventSink = Pick<
+  EventStream,
+  "closed" | "buffered_bytes" | "write" | "writeText" | "hold" | "onDrain" | "onClose" | "end" | "cut"
+>;
+
 export class EventStream {
   readonly #response: ServerResponse;
   #closed = false;

@@ -3,8 +3,8 @@
  * parsed by the row's schemas, every refusal leaves as the one error body, and a stream leaves through `EventStream`.
  */
 import { randomUUID } from "node:crypto";
-import type { IncomingHttpHeaders } from "node:http";
-import { type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import type { IncomingHttpHeaders, ServerResponse } from "node:http";
+import { ERRORS, type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
 import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import { EventStream } from "./event-stream.ts";
@@ -16,6 +16,8 @@ export type Request<R extends Route> = Input<R> & {
   /** What the caller's `Accept` asks for by name; `*` and nothing ask for neither. */
   wants: { json: boolean; events: boolean };
   headers: IncomingHttpHeaders;
+  /** Called when the caller's connection breaks before the answer has left. */
+  onLeave(listener: () => void): void;
 };
 
 export type Reply<R extends Route = Route> =
@@ -89,7 +91,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
       method: route.method,
       url: route.path.replace(/\{(\w+)\}/g, ":$1"),
       handler: async (request, reply) => {
-        const answer = await handler(parseRequest(route, request));
+        const answer = await handler(parseRequest(route, request, reply.raw));
         if ("events" in answer) return openStream(answer, request, reply, streams);
         reply.header("x-correlation-id", request.id);
         if ("json" in answer)
@@ -142,7 +144,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   };
 }
 
-function parseRequest(route: Route, request: FastifyRequest): Request<Route> {
+function parseRequest(route: Route, request: FastifyRequest, response: ServerResponse): Request<Route> {
   const problems: FieldProblem[] = [];
   const parse = (schema: Route["body"], value: unknown) => {
     if (schema === undefined) return undefined;
@@ -155,15 +157,21 @@ function parseRequest(route: Route, request: FastifyRequest): Request<Route> {
   }
   const query = parse(route.query, request.query);
   const body = parse(route.body, request.body);
+  const head = parse(route.headers, request.headers);
   if (problems.length > 0) throw invalidRequest(problems);
   const accept = request.headers.accept ?? "";
   return {
     params: request.params as Record<never, string>,
     query: query as undefined,
     body: body as undefined,
+    head: head as undefined,
     correlation_id: request.id,
     wants: { json: accept.includes("application/json"), events: accept.includes("text/event-stream") },
     headers: request.headers,
+    onLeave(listener) {
+      if (response.destroyed) listener();
+      else response.on("close", () => response.writableFinished || listener());
+    },
   };
 }
 
@@ -186,11 +194,16 @@ function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply,
     reply.header("retry-after", String(Math.max(1, Math.ceil(error.retry_after_ms / 1000))));
     reply.header("x-backoff-ms", String(Math.ceil(error.retry_after_ms)));
   }
-  return reply
-    .code(error.status)
-    .header("x-correlation-id", request.id)
-    .type("application/json; charset=utf-8")
-    .send(JSON.stringify(error.body(request.id)));
+  return (
+    reply
+      .code(error.status)
+      .headers(error.headers ?? {})
+      .header("x-correlation-id", request.id)
+      // OpenAI's clients go by this, else they would send again whatever ended with 5xx.
+      .header("x-should-retry", String(ERRORS[error.code].retriable))
+      .type("application/json; charset=utf-8")
+      .send(JSON.stringify(error.body(request.id)))
+  );
 }
 
 function toRbeesError(error: unknown, options: ServeOptions): RbeesError {

@@ -4,9 +4,18 @@ import type { SubmitJob } from "@rbees/contracts/job";
 import { eventIdBase } from "./event-id.ts";
 import type { JobStream } from "./job-stream.ts";
 
+/** What was asked, through whichever door. */
+export type AskedJob = SubmitJob & {
+  /** Through the OpenAI API: whoever loses the connection can't resume it. */
+  readonly openai?: true;
+};
+
+/** As it is kept: with the seed that was drawn for it. */
+export type JobRequest = AskedJob & { readonly seed: number };
+
 export interface ActiveJob {
   readonly id: string;
-  readonly request: SubmitJob & { seed: number };
+  readonly request: JobRequest;
   readonly correlation_id: string;
   readonly submitted_at_ms: number;
   readonly stream: JobStream;

@@ -1,5 +1,6 @@
 /** Every setting of `rbees-orcd`, with its unit and default. */
 
+import { WIRE_LIMITS } from "@rbees/contracts/job";
 import { POLICIES, QUEUE_FULL_RULES } from "@rbees/core/state";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS } from "@rbees/kit/log";
@@ -51,6 +52,12 @@ export const settings = {
   start_hold_ms: number({ default: 2, help: "How long the headers of a job's stream may wait to leave with its first event" }),
   queue_news_ms: number({ default: 1000, min: 10, help: "How often waiting jobs are told their position, if it has changed" }),
   tick_ms: number({ default: 100, min: 5, help: "How often deadlines, back-offs and silence are looked at" }),
+  v1_max_tokens_default: number({
+    default: 2048,
+    min: 1,
+    max: WIRE_LIMITS.max_tokens_max,
+    help: "Most tokens of a chat answer at /v1 whose request does not say; fewer where the context has no room",
+  }),
   drain_ms: number({ default: 10_000, help: "How long running jobs may still finish when the orchestrator is told to stop" }),
   log_level: text({ default: "info", one_of: LOG_LEVELS, help: `Log level: ${LOG_LEVELS.join(", ")}` }),
   log_format: text({ default: "auto", one_of: LOG_FORMATS, help: "Log format: auto (pretty on a terminal), json, pretty" }),

@@ -104,11 +104,11 @@ export class Deeds {
     job.attempt = attempt;
     const tokens = this.#continueFrom(job, workers.modelDigest(worker_id));
     const { request } = job;
-    const { prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop } = request;
+    const { prompt, messages, raw, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } = request;
     const continue_from = tokens.length > 0 ? { tokens } : undefined;
-    const { deadline_ms } = request;
     const time_left_ms = deadline_ms === undefined ? undefined : Math.max(1, job.submitted_at_ms + deadline_ms - Date.now());
-    const asked = { job_id, attempt, prompt, raw, max_tokens, temperature, top_p, top_k, min_p, seed, stop, continue_from, time_left_ms };
+    const sampling = { max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop };
+    const asked = { job_id, attempt, prompt, messages, raw, ...sampling, continue_from, time_left_ms };
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
     const abort = link.execute(asked, job.correlation_id, {
       onBurst: () => job.stream.hold(),

@@ -4,18 +4,19 @@
  */
 
 import { ERRORS } from "@rbees/contracts/errors";
-import type { JobEvent } from "@rbees/contracts/events";
+import type { EndEvent, FailedEvent, JobEvent } from "@rbees/contracts/events";
 import { encodeEvent } from "@rbees/contracts/sse";
-import type { EventStream } from "@rbees/kit/event-stream";
+import type { EventSink } from "@rbees/kit/event-stream";
 import type { LiveSet } from "@rbees/kit/live-set";
 import { seenId } from "./event-id.ts";
+import { latin1Of, utf8Of } from "./latin1.ts";
 import type { ReplayLog } from "./replay-log.ts";
 
 /** How much of the log a reader who catches up is given at a time. */
 const CATCH_UP_BYTES = 16_384;
 
 interface Reader {
-  readonly stream: EventStream;
+  readonly stream: EventSink;
   /** The last event it was given. */
   id: number;
   /** Since when its full socket has taken nothing; undefined while it takes what it gets. */
@@ -31,6 +32,8 @@ export interface StreamLimits {
 /** The streams that somebody reads: nobody has to look at the others. */
 export type Reading = LiveSet<JobStream>;
 
+type LastEvent = EndEvent | FailedEvent;
+
 const NO_READERS: ReadonlySet<Reader> = new Set();
 
 export class JobStream {
@@ -41,6 +44,9 @@ export class JobStream {
   /** Takes it out of `#reading`. */
   #unread = () => {};
   #onNextEvent: (() => void) | undefined;
+  /** The event that it ended with. */
+  last: LastEvent | undefined;
+  #onLast: ((event: LastEvent) => void) | undefined;
 
   constructor(log: ReplayLog, limits: StreamLimits, reading: Reading) {
     this.log = log;
@@ -62,11 +68,21 @@ export class JobStream {
   }
 
   append(event: JobEvent): void {
-    const last = event.type === "end" || event.type === "error";
+    if (event.type !== "end" && event.type !== "error") return this.appendBlock(latin1Of(encodeEvent(event)));
     // The last event and the end of the response leave as one write.
-    if (last) this.hold();
+    this.hold();
     this.appendBlock(latin1Of(encodeEvent(event)));
-    if (last) this.#close();
+    this.#close();
+    this.last = event;
+    this.#onLast?.(event);
+  }
+
+  /** Resolves with the last event, for one who waits. */
+  lastEvent(): Promise<LastEvent> {
+    if (this.last !== undefined) return Promise.resolve(this.last);
+    return new Promise((resolve) => {
+      this.#onLast = resolve;
+    });
   }
 
   /** What is appended in this turn of the event loop leaves as one write. */
@@ -133,7 +149,7 @@ export class JobStream {
   }
 
   /** Adds a reader who has seen everything up to `after_id`. */
-  attach(stream: EventStream, after_id: number): void {
+  attach(stream: EventSink, after_id: number): void {
     const reader: Reader = { stream, id: Math.max(after_id, this.first_id - 1), blocked_at_ms: undefined, waiting_bytes: 0 };
     this.#readers ??= new Set();
     if (this.#readers.size === 0) this.#unread = this.#reading.add(this);
@@ -189,18 +205,4 @@ export class JobStream {
     this.log.seal(performance.now());
     for (const reader of this.#readers ?? NO_READERS) this.#catchUp(reader);
   }
-}
-
-/** The string's UTF-8 bytes, each as one character. */
-function latin1Of(text: string): string {
-  return isAscii(text) ? text : Buffer.from(text, "utf8").toString("latin1");
-}
-
-/** The text whose UTF-8 bytes are the characters. */
-function utf8Of(latin1: string): string {
-  return isAscii(latin1) ? latin1 : Buffer.from(latin1, "latin1").toString("utf8");
-}
-
-function isAscii(text: string): boolean {
-  return /^[\0-\x7f]*$/.test(text);
 }

@@ -1,8 +1,8 @@
 /** How a job is shown: its row, completed by what only the running process knows. */
-import type { JobStatus, JobSummary, JobView, StopReason, SubmitJob } from "@rbees/contracts/job";
+import type { JobStatus, JobSummary, JobView, StopReason } from "@rbees/contracts/job";
 import { position } from "@rbees/core/queue";
 import type { State } from "@rbees/core/state";
-import { type ActiveJob, textSoFar } from "./active-job.ts";
+import { type ActiveJob, type JobRequest, textSoFar } from "./active-job.ts";
 import type { AttemptTable, JobTable } from "./store/schema.ts";
 
 export function summary(row: JobTable, state: State, active: ActiveJob | undefined): JobSummary {
@@ -27,7 +27,7 @@ export function summary(row: JobTable, state: State, active: ActiveJob | undefin
 }
 
 export function view(row: JobTable, attempts: readonly AttemptTable[], state: State, active: ActiveJob | undefined): JobView {
-  const request = JSON.parse(row.request) as SubmitJob & { seed: number };
+  const request = JSON.parse(row.request) as JobRequest;
   return {
     ...summary(row, state, active),
     text: active === undefined ? row.text : textSoFar(active),

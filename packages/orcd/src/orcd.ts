@@ -1,14 +1,15 @@
 /** The orchestrator put together: the only wiring, called by `main` and by tests. */
 import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
-import type { SubmitJob } from "@rbees/contracts/job";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import { createState } from "@rbees/core/state";
 import { serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
 import { isLoopback } from "@rbees/kit/network";
-import { sentTokens } from "./active-job.ts";
-import { jobHandlers, jobSpec } from "./api/jobs.ts";
+import { type JobRequest, sentTokens } from "./active-job.ts";
+import { jobSpec } from "./api/admit.ts";
+import { jobHandlers } from "./api/jobs.ts";
+import { openaiHandlers } from "./api/openai.ts";
 import { systemHandlers } from "./api/system.ts";
 import { workerHandlers } from "./api/workers.ts";
 import type { OrcdConfig } from "./config.ts";
@@ -79,10 +80,12 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
   await recoverJobs(recovered, { jobs, loop, deeds });
 
   let stopping = false;
+  const admitting = { loop, jobs, metrics, stopping: () => stopping };
   const served = await serve(
     orcdRoutes,
     {
-      ...jobHandlers({ ...config, loop, jobs, store, metrics, stopping: () => stopping }),
+      ...jobHandlers({ ...config, ...admitting, store }),
+      ...openaiHandlers({ ...config, ...admitting, workers }),
       ...workerHandlers(loop, workers, config.heartbeat_ms),
       ...systemHandlers(loop, metrics),
     },
@@ -134,7 +137,7 @@ async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, de
   const progressOf = Map.groupBy(progress, ({ job_id }) => job_id);
   for (const row of rows) {
     // A request from before there was the choice.
-    const request: SubmitJob & { seed: number } = { on_worker_lost: "continue", ...JSON.parse(row.request) };
+    const request: JobRequest = { on_worker_lost: "continue", ...JSON.parse(row.request) };
     const { id, correlation_id, submitted_at_ms, first_token_at_ms, attempt, spent } = row;
     const kept = progressOf.get(id) ?? [];
     const job = jobs.add({ id, request, correlation_id, submitted_at_ms, attempt, first_token_at_ms }, keptEvents(kept, row.lives));
@@ -149,6 +152,8 @@ async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, de
       else deeds.beginAnew(job, RESTARTED);
     }
     await done;
+    // Its connection ended with that life, and its client has no way back to it.
+    if (request.openai === true && request.on_disconnect === "cancel") await loop.send({ type: "job.cancelled", job_id: id }).done;
   }
 }
 

@@ -1,4 +1,5 @@
 /** What the orchestrator can say of a prompt without the model: about how many tokens it has, and which beginning it shares with others. */
+import type { SubmitJob } from "@rbees/contracts/job";
 import type { Block } from "@rbees/core/prefix-index";
 
 /** UTF-8 bytes a token stands for in running text. */
@@ -11,6 +12,21 @@ const BLOCKS_MAX = 256;
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 
+/** What a request asks with: a prompt or a conversation. */
+type Asked = Pick<SubmitJob, "prompt" | "messages">;
+
+/**
+ * The text that a request is known by. `exact`: no two different ones have the same, so its hash stands for it in the audit trail.
+ * `content`: what the model reads, without what its template adds; a conversation that goes on has it as its beginning.
+ */
+export function promptText({ prompt, messages }: Asked): { exact: string; content: string } {
+  if (messages === undefined) return { exact: prompt ?? "", content: prompt ?? "" };
+  let content = "";
+  // A letter for the role: less than the template needs for it, so that lengths stay on the safe side.
+  for (const message of messages) content += `${message.role.charAt(0)}${message.content}`;
+  return { exact: JSON.stringify(messages), content };
+}
+
 /** An estimate, and a number that a prompt of so many UTF-8 bytes has for certain: the worker counts. */
 export function tokensOf(bytes: number): { prompt_tokens: number; prompt_tokens_min: number } {
   return { prompt_tokens: Math.ceil(bytes / BYTES_PER_TOKEN), prompt_tokens_min: Math.ceil(bytes / BYTES_PER_TOKEN_MAX) };
@@ -20,14 +36,16 @@ export function tokensOf(bytes: number): { prompt_tokens: number; prompt_tokens_
  * The prompt's blocks of `block_tokens` tokens each, whole ones only: each is a hash of all the text up to its end, with what else decides
  * over the tokens (the model, and whether the chat template is left out), so that equal blocks mean equal beginnings.
  */
-export function promptBlocks({ model, prompt, raw }: { model: string; prompt: string; raw: boolean }, block_tokens: number): Block[] {
+export function promptBlocks(request: Asked & { model: string; raw: boolean }, block_tokens: number): Block[] {
+  const { model, raw } = request;
+  const { content } = promptText(request);
   const chars = block_tokens * BYTES_PER_TOKEN;
-  const whole = Math.min(BLOCKS_MAX, Math.floor(prompt.length / chars));
+  const whole = Math.min(BLOCKS_MAX, Math.floor(content.length / chars));
   if (whole === 0) return [];
   const blocks: Block[] = [];
   let hash = hashed(`${model} ${raw}`, 0, model.length + 1 + String(raw).length, FNV_OFFSET);
   for (let at = 0; at < whole; at += 1) {
-    hash = hashed(prompt, at * chars, (at + 1) * chars, hash);
+    hash = hashed(content, at * chars, (at + 1) * chars, hash);
     // A small integer: a table of those is the fastest to look things up in.
     blocks.push(hash >>> 2);
   }

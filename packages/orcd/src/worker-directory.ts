@@ -107,6 +107,14 @@ export class WorkerDirectory {
     );
   }
 
+  /** When the first of the present workers that serve the model joined. */
+  servedSince(state: State, model: string): number | undefined {
+    const since = [...state.workers.values()].flatMap(({ spec }) =>
+      spec.model === model ? (this.#entries.get(spec.id)?.registered_at_ms ?? []) : [],
+    );
+    return since.length === 0 ? undefined : Math.min(...since);
+  }
+
   close(): void {
     for (const { link } of this.#entries.values()) link.close();
     this.#entries.clear();

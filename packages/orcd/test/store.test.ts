@@ -1,5 +1,6 @@
 /** The store and its audit trail: durable together or not at all, recovered as they were, every tampering found. */
 import assert from "node:assert/strict";
+import { hash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -292,6 +293,25 @@ test("canonical JSON has its members in the order of RFC 8785, also those that J
   assert.equal(canonicalJson(members), '{"10":2,"9":1,"B":"\\u000f\\n\\\\","__proto":3,"a":null,"b":[1,{"c":2,"d":1}],"\u20ac":4}');
   assert.equal(canonicalJson(JSON.parse('{"b":1,"__proto__":2,"a":3}')), '{"__proto__":2,"a":3,"b":1}');
   assert.throws(() => canonicalJson({ a: Number.NaN }), RangeError);
+});
+
+test("of a conversation, too, the audit trail has only length and hash, of its messages as JSON", async (t) => {
+  const orcd = await startHarness(t);
+  const worker = await orcd.worker("w1");
+  const messages = [
+    { role: "system", content: "secret rule" },
+    { role: "user", content: "secret question" },
+  ];
+  const answer = await orcd.submit({ prompt: undefined, messages });
+  assert.equal(answer.status, 202);
+  assert.deepEqual((await worker.next()).body.messages, messages);
+  await orcd.orcd.stop();
+  const all = entriesOf(join(orcd.data_dir, "orcd.sqlite"))
+    .map(({ record }) => record)
+    .join("\n");
+  assert.ok(!all.includes("secret"));
+  const exact = JSON.stringify(messages);
+  assert.ok(all.includes(`"prompt_bytes":${exact.length},"prompt_sha256":"${hash("sha256", exact, "hex")}"`));
 });
 
 test("each act of a job is in the audit trail, in a whole chain, without a word of prompt or answer", async (t) => {

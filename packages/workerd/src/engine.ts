@@ -7,8 +7,8 @@
  * Unloading a model is ending the process: native memory comes back no other way.
  */
 import type { ErrorCode } from "@rbees/contracts/errors";
-import type { StopReason } from "@rbees/contracts/job";
-import type { Backend, Message } from "@rbees/contracts/worker";
+import type { Message, StopReason } from "@rbees/contracts/job";
+import type { Backend } from "@rbees/contracts/worker";
 
 export interface EngineOptions {
   model_path: string;
@@ -42,6 +42,8 @@ export interface RunRequest {
   /** The prompt is fed as it is. */
   raw: boolean;
   max_tokens: number;
+  /** Fewer than `max_tokens` where the context has no room for them. */
+  fit_context: boolean;
   temperature: number;
   top_p?: number | undefined;
   top_k?: number | undefined;

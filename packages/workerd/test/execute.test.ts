@@ -227,6 +227,16 @@ test("what does not fit the context is refused with the numbers, before any even
   assert.ok(details.tokens_in > 600);
 });
 
+test("with fit_context the answer gets what room there is; a prompt that leaves none is refused all the same", async () => {
+  const asked = { prompt: `${"a".repeat(1000)}`, max_tokens: 500, fit_context: true };
+  const { end, tokens } = await count(asked);
+  assert.equal(end?.stop_reason, "MAX_TOKENS");
+  assert.equal((end?.tokens_in ?? 0) + tokens.length, 1024);
+  const response = await post(counting, "/execute", { job_id: "j", ...asked, prompt: "a".repeat(2000) });
+  assert.equal(response.status, 400);
+  assert.equal(((await response.json()) as { error: { code: string } }).error.code, "CONTEXT_TOO_LARGE");
+});
+
 test("an answer may fill the context to the last token", async () => {
   const { end: probe } = await count({ max_tokens: 1 });
   const room = 1024 - (probe?.tokens_in ?? 0);

@@ -1,38 +1,23 @@
 /** The routes of jobs: submit, list, show, follow, explain, cancel. */
-import { randomInt } from "node:crypto";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { SubmitJob } from "@rbees/contracts/job";
 import type { orcdRoutes } from "@rbees/contracts/routes";
-import type { Decision } from "@rbees/core/events";
 import { explain } from "@rbees/core/explain";
-import type { Job, JobSpec, Limits } from "@rbees/core/state";
-import type { EventStream } from "@rbees/kit/event-stream";
 import type { Handlers, Reply } from "@rbees/kit/http";
-import type { ActiveJob } from "../active-job.ts";
-import { coreNow, coreTime } from "../clock.ts";
-import { mintJobId } from "../job-id.ts";
-import type { JobRegistry } from "../job-registry.ts";
+import { coreNow } from "../clock.ts";
 import { summary, view } from "../job-view.ts";
-import type { Loop } from "../loop.ts";
-import type { OrcdMetrics } from "../metrics.ts";
-import { promptBlocks, tokensOf } from "../prompt.ts";
 import type { Store } from "../store/port.ts";
 import type { JobTable } from "../store/schema.ts";
-
-/** Whoever calls: callers are not told apart yet. */
-const TENANT = "default";
+import { type AdmitPorts, admit, followOwn } from "./admit.ts";
 
 type JobRoutes = Pick<typeof orcdRoutes, "submitJob" | "listJobs" | "showJob" | "followJob" | "explainJob" | "deleteJob" | "cancelJob">;
+type SubmitRoute = JobRoutes["submitJob"];
 
-export interface JobApiPorts {
-  readonly loop: Loop;
-  readonly jobs: JobRegistry;
+export interface JobApiPorts extends AdmitPorts {
   readonly store: Store;
-  readonly metrics: OrcdMetrics;
   readonly readers_per_job_max: number;
   /** How long the headers of a submitted job's stream may wait for its first event. */
   readonly start_hold_ms: number;
-  readonly stopping: () => boolean;
 }
 
 export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
@@ -93,37 +78,8 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
   };
 }
 
-async function submit(
-  ports: JobApiPorts,
-  body: SubmitJob,
-  correlation_id: string,
-  wants_events: boolean,
-): Promise<Reply<(typeof orcdRoutes)["submitJob"]>> {
-  const { loop, jobs, metrics } = ports;
-  if (ports.stopping())
-    throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
-  const now_ms = Date.now();
-  const id = mintJobId(now_ms);
-  const request = { ...body, seed: body.seed ?? randomInt(0, 2 ** 32) };
-  const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });
-  const began = performance.now();
-  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms, loop.state.limits) });
-  metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
-  await done;
-  const verdict = decisions.find(
-    (decision): decision is Extract<Decision, { type: "accept" | "refuse" }> => decision.type === "accept" || decision.type === "refuse",
-  );
-  metrics.enqueued.inc({ outcome: verdict?.type === "refuse" ? verdict.code : "accepted" });
-  if (verdict?.type === "refuse") {
-    const { code, message, retry_after_ms } = verdict;
-    throw new RbeesError(code, message, retry_after_ms === undefined ? {} : { retry_after_ms });
-  }
-  const events_url = `/v2/tasks/${id}/events`;
-  const headers = {
-    location: `/v2/tasks/${id}`,
-    "x-rbees-job-id": id,
-    "x-rbees-routing": routingHeader(loop.state.jobs.get(id), verdict?.position ?? 0),
-  };
+async function submit(ports: JobApiPorts, body: SubmitJob, correlation_id: string, wants_events: boolean): Promise<Reply<SubmitRoute>> {
+  const { job, headers, position, eta_ms } = await admit(ports, body, correlation_id);
   if (body.stream || wants_events) {
     // A job that starts at once says so within a moment: its headers leave with that, in one write instead of two.
     await job.stream.nextEvent(ports.start_hold_ms);
@@ -133,51 +89,13 @@ async function submit(
     status: 202,
     headers,
     json: {
-      job_id: id,
+      job_id: job.id,
       status: "queued",
-      queue_position: verdict?.position ?? 0,
-      events_url,
-      ...(verdict?.eta_ms === undefined ? {} : { eta_ms: verdict.eta_ms }),
+      queue_position: position,
+      events_url: `/v2/tasks/${job.id}/events`,
+      ...(eta_ms === undefined ? {} : { eta_ms }),
     },
   };
-}
-
-/** The stream on the connection that submitted the job: when it breaks, `on_disconnect` says what becomes of the job. */
-function followOwn({ loop }: JobApiPorts, job: ActiveJob, reader: EventStream): void {
-  job.stream.attach(reader, job.stream.first_id - 1);
-  if (job.request.on_disconnect === "cancel") reader.onClose(() => void loop.send({ type: "job.cancelled", job_id: job.id }));
-}
-
-export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number, { prefix_block_tokens }: Limits): JobSpec {
-  const { model, prompt, priority, max_tokens, deadline_ms, placement } = request;
-  const bytes = Buffer.byteLength(prompt, "utf8");
-  return {
-    id,
-    tenant: TENANT,
-    model,
-    priority,
-    submitted_at_ms: coreTime(submitted_at_ms),
-    bytes,
-    max_tokens,
-    ...tokensOf(bytes),
-    prefix: promptBlocks(request, prefix_block_tokens),
-    deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
-    pin: placement?.pin ?? null,
-    prefer: placement?.prefer ?? [],
-    avoid: placement?.avoid ?? [],
-    labels: placement?.labels ?? {},
-    fails_if_lost: request.on_worker_lost === "fail",
-  };
-}
-
-/** How it was placed, for whoever reads the answer's head: `worker=w1; policy=eta; score=…; cached_tokens=…; compared=3`, or `queued; position=4`. */
-function routingHeader(job: Job | undefined, position: number): string {
-  if (job?.routing === undefined) return `queued; position=${position}`;
-  const { worker_id, routing } = job;
-  const { policy, cached_tokens, compared } = routing;
-  const score = compared.find((other) => other.worker_id === worker_id)?.score;
-  const scored = score === undefined ? "" : `; score=${Number(score.toPrecision(4))}; compared=${compared.length}`;
-  return `worker=${worker_id}; policy=${policy}; cached_tokens=${cached_tokens}${scored}`;
 }
 
 function ended({ status, attempt, worker_id, error_message }: JobTable): string {

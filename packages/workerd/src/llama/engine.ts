@@ -61,11 +61,12 @@ export class LlamaEngine implements Engine {
     return model.facts;
   }
 
-  async start(id: number, request: RunRequest): Promise<RunAccepted> {
+  async start(id: number, asked: RunRequest): Promise<RunAccepted> {
     const { model, options } = this.#loaded();
-    checkContinued(request, model.facts);
-    const tokens = promptTokens(model.prompt, request);
+    const tokens = promptTokens(model.prompt, asked);
     if (tokens.length === 0) throw new RbeesError("INVALID_REQUEST", "prompt: has no tokens", { param: "prompt" });
+    const request = fitted(asked, options.context_size - tokens.length);
+    checkContinued(request, model.facts);
     const needed = tokens.length + request.max_tokens;
     if (needed > options.context_size) {
       throw new RbeesError(
@@ -234,6 +235,12 @@ export class LlamaEngine implements Engine {
     if (draw && token === undefined) throw new Error("the engine drew no token");
     return token;
   }
+}
+
+/** With no more tokens than there is room for, if that is what was asked for; one at least, so that a prompt that is too long is refused. */
+function fitted(request: RunRequest, room: number): RunRequest {
+  if (!request.fit_context || request.max_tokens <= room) return request;
+  return { ...request, max_tokens: Math.max(1, room) };
 }
 
 function checkContinued({ continue_tokens, max_tokens }: RunRequest, { vocab_size }: ModelFacts): void {

@@ -10,7 +10,7 @@
  */
 import { Template } from "@huggingface/jinja";
 import { RbeesError } from "@rbees/contracts/errors";
-import type { Message } from "@rbees/contracts/worker";
+import type { Message } from "@rbees/contracts/job";
 import type { RunRequest } from "../engine.ts";
 
 export interface PromptModel {

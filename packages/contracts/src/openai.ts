@@ -1,0 +1,280 @@
+/**
+ * The second door: the OpenAI API, as its official clients speak it. Each field that they know is in one of three tables: done
+ * as asked, taken as a hint that changes nothing, or refused by name. The schemas are put together from the tables, and so is
+ * the page docs/openai.md.
+ */
+import { z } from "zod";
+import { DISCONNECT_RULES, MessageContent, ModelName, Priority, Sampling, WIRE_LIMITS, WorkerId } from "./job.ts";
+
+/** What a client gets from `temperature` that it did not send: OpenAI's own default, not that of `/v2`. */
+export const OPENAI_TEMPERATURE = 1;
+/** What `max_tokens` is on `/v1/completions` when it was not sent: OpenAI's own default there. */
+export const COMPLETIONS_MAX_TOKENS = 16;
+
+type Fields = Readonly<Record<string, z.ZodType>>;
+
+/** The fields of one body, by what becomes of them. Each has its description. */
+export interface FieldTable {
+  readonly supported: Fields;
+  readonly hints: Fields;
+  readonly refused: Fields;
+}
+
+/** A field that may be left out; null says the same, as in OpenAI's own API. */
+function may<T extends z.ZodType>(type: T, says: string) {
+  return type.nullish().describe(says);
+}
+
+/** A field that must not ask for anything: null, or one of `nothing`. */
+function refused(why: string, ...nothing: readonly unknown[]) {
+  const accepted = nothing.length === 0 ? "" : ` (only ${nothing.map((value) => JSON.stringify(value)).join(" or ")})`;
+  const refusal = `is not supported${accepted}: ${why}`;
+  return z
+    .unknown()
+    .refine((value) => value === undefined || value === null || nothing.some((one) => same(one, value)), refusal)
+    .optional()
+    .describe(`${why}${accepted}`);
+}
+
+/** Whether the value is this one; goes only as deep as `expected` does. */
+function same(expected: unknown, value: unknown): boolean {
+  if (typeof expected !== "object" || expected === null || typeof value !== "object" || value === null) return expected === value;
+  if (Array.isArray(expected) !== Array.isArray(value)) return false;
+  const keys = Object.keys(value);
+  return (
+    keys.length === Object.keys(expected).length &&
+    keys.every((key) => Object.hasOwn(expected, key) && same((expected as Fields)[key], (value as Fields)[key]))
+  );
+}
+
+const { temperature, top_p, top_k, min_p, stop, max_tokens } = Sampling.shape;
+const stop_string = stop.unwrap().element;
+const Tokens = max_tokens.unwrap();
+
+const NO_TOOLS = "the models are not given tools";
+const NO_PENALTIES = "tokens are drawn without penalties or biases";
+const NO_LOGPROBS = "probabilities are not given out";
+const NO_HOSTED = "a service of OpenAI's own";
+const ONE_ANSWER = "one answer a request; send several requests";
+
+const generation = {
+  model: ModelName.describe("A name from `GET /v1/models`"),
+  temperature: may(temperature.unwrap(), `0 is greedy; ${OPENAI_TEMPERATURE} when not given, as OpenAI has it (\`/v2/tasks\` has 0.7)`),
+  top_p: may(top_p.unwrap(), "Draw from the likeliest tokens that together have this probability"),
+  top_k: may(top_k.unwrap(), "Draw from so many of the likeliest tokens; not in OpenAI's API"),
+  min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest; not in OpenAI's API"),
+  seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
+  stop: may(
+    z.union([stop_string, z.array(stop_string).max(WIRE_LIMITS.stop_strings_max)], {
+      error: `must be a string or at most ${WIRE_LIMITS.stop_strings_max} strings, each of 1 to ${WIRE_LIMITS.stop_string_chars_max} characters`,
+    }),
+    `A string or up to ${WIRE_LIMITS.stop_strings_max}; they are not part of the answer`,
+  ),
+  stream: may(z.boolean(), "Answer as server-sent events, ended by `[DONE]`"),
+  stream_options: may(
+    z.strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.literal(false, "must be false").nullish() }),
+    "`include_usage`: a last chunk with the usage. Only with `stream`; `include_obfuscation` only false",
+  ),
+  n: may(z.literal(1, `must be 1: ${ONE_ANSWER}`), "Only 1"),
+  user: may(z.string().max(512), "Kept in the job's metadata as `user`"),
+};
+
+const unable = {
+  frequency_penalty: refused(NO_PENALTIES, 0),
+  presence_penalty: refused(NO_PENALTIES, 0),
+  logit_bias: refused(NO_PENALTIES, {}),
+};
+
+const MESSAGE_FIELDS = {
+  supported: {
+    role: z.enum(["system", "developer", "user", "assistant"]).describe("`developer` is taken as `system`"),
+    content: MessageContent.describe("Text, or parts of type `text`, which are joined with line breaks"),
+  },
+  hints: {
+    refusal: may(z.string(), "As in an answer that is sent back"),
+    annotations: may(z.array(z.unknown()), "As in an answer that is sent back"),
+  },
+  refused: {
+    name: refused("chat templates have no place for it"),
+    tool_calls: refused(NO_TOOLS, []),
+    tool_call_id: refused(NO_TOOLS),
+    function_call: refused(NO_TOOLS),
+    audio: refused("text only"),
+  },
+} as const satisfies FieldTable;
+
+const CHAT_FIELDS = {
+  supported: {
+    messages: z
+      .array(
+        z
+          .strictObject({ ...MESSAGE_FIELDS.supported, ...MESSAGE_FIELDS.hints, ...MESSAGE_FIELDS.refused })
+          .transform(({ role, content }) => ({ role: role === "developer" ? ("system" as const) : role, content })),
+      )
+      .min(1)
+      .max(WIRE_LIMITS.messages_max)
+      .describe("Through the model's own chat template"),
+    ...generation,
+    max_completion_tokens: may(
+      Tokens,
+      "Most tokens to generate. Not given: `v1_max_tokens_default`, or fewer where the context has no room",
+    ),
+    max_tokens: may(Tokens, "The older name of `max_completion_tokens`"),
+    metadata: may(z.record(z.string().max(64), z.string().max(512)), "Kept with the job"),
+  },
+  hints: {
+    safety_identifier: may(z.string().max(512), "Kept in the job's metadata"),
+    store: refused("nothing is kept but the job itself", false),
+    service_tier: refused("priority is asked for with `x-rbees-priority`", "auto", "default"),
+    parallel_tool_calls: may(z.boolean(), "There are no tool calls"),
+    prompt_cache_key: may(z.string(), "Beginnings that prompts share are found without it"),
+    prompt_cache_retention: refused("workers keep what they have room for", "in_memory"),
+  },
+  refused: {
+    ...unable,
+    tools: refused(NO_TOOLS, []),
+    tool_choice: refused(NO_TOOLS, "none", "auto"),
+    functions: refused(NO_TOOLS, []),
+    function_call: refused(NO_TOOLS, "none", "auto"),
+    response_format: refused("answers are not held to a schema", { type: "text" }),
+    logprobs: refused(NO_LOGPROBS, false),
+    top_logprobs: refused(NO_LOGPROBS, 0),
+    modalities: refused("text only", ["text"]),
+    audio: refused("text only"),
+    prediction: refused("answers are not predicted"),
+    reasoning_effort: refused("the models are not told how long to think"),
+    verbosity: refused("the models are not told how much to say"),
+    web_search_options: refused(NO_HOSTED),
+    moderation: refused(NO_HOSTED),
+    prompt_cache_options: refused("workers keep what they have room for"),
+  },
+} as const satisfies FieldTable;
+
+const COMPLETION_FIELDS = {
+  supported: {
+    prompt: z
+      .union([z.string().min(1), z.tuple([z.string().min(1)])], { error: "must be a string that is not empty, or an array with one" })
+      .describe("A string, or an array with one. It is continued as it is, without the chat template"),
+    ...generation,
+    max_tokens: may(Tokens, `Most tokens to generate; ${COMPLETIONS_MAX_TOKENS} when not given, as OpenAI has it`),
+  },
+  hints: {},
+  refused: {
+    ...unable,
+    best_of: refused(ONE_ANSWER, 1),
+    echo: refused("the answer is what was generated", false),
+    suffix: refused("nothing is filled in before a given end", ""),
+    logprobs: refused(NO_LOGPROBS),
+  },
+} as const satisfies FieldTable;
+
+/** For the page: where a field is sent → what becomes of it. */
+export const OPENAI_FIELDS = {
+  "POST /v1/chat/completions": CHAT_FIELDS,
+  "`messages[]` of a chat": MESSAGE_FIELDS,
+  "POST /v1/completions": COMPLETION_FIELDS,
+} as const satisfies Record<string, FieldTable>;
+
+const needsStream = {
+  path: ["stream_options"],
+  message: "is only allowed with stream: true",
+};
+
+export const ChatRequest = z
+  .strictObject({ ...CHAT_FIELDS.supported, ...CHAT_FIELDS.hints, ...CHAT_FIELDS.refused })
+  .refine(({ stream, stream_options }) => stream === true || (stream_options ?? undefined) === undefined, needsStream)
+  .refine(({ max_tokens, max_completion_tokens }) => (max_tokens ?? max_completion_tokens) === (max_completion_tokens ?? max_tokens), {
+    path: ["max_tokens"],
+    message: "differs from max_completion_tokens; give one of them",
+  })
+  .refine(({ metadata }) => Object.keys(metadata ?? {}).length <= WIRE_LIMITS.metadata_keys_max, {
+    path: ["metadata"],
+    message: `must have at most ${WIRE_LIMITS.metadata_keys_max} keys`,
+  })
+  .meta({ id: "ChatCompletionRequest" });
+export type ChatRequest = z.infer<typeof ChatRequest>;
+
+export const CompletionRequest = z
+  .strictObject({ ...COMPLETION_FIELDS.supported, ...COMPLETION_FIELDS.hints, ...COMPLETION_FIELDS.refused })
+  .refine(({ stream, stream_options }) => stream === true || (stream_options ?? undefined) === undefined, needsStream)
+  .meta({ id: "CompletionRequest" });
+export type CompletionRequest = z.infer<typeof CompletionRequest>;
+
+const WorkerIds = z
+  .string()
+  .transform((list) => list.split(",").flatMap((id) => id.trim() || []))
+  .pipe(z.array(WorkerId).max(WIRE_LIMITS.placement_workers_max));
+
+/** What OpenAI's bodies have no field for. */
+export const JobHeaders = z.object({
+  "x-rbees-priority": Priority.default("interactive").describe("Which of the two queues"),
+  "x-rbees-deadline-ms": z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(WIRE_LIMITS.deadline_ms_max)
+    .optional()
+    .describe("Ends the job this long after it came"),
+  "x-rbees-pin": WorkerId.optional().describe("Only this worker"),
+  "x-rbees-prefer": WorkerIds.optional().describe("These workers first; ids with commas between"),
+  "x-rbees-avoid": WorkerIds.optional().describe("None of these workers"),
+  "x-rbees-on-disconnect": z
+    .enum(DISCONNECT_RULES)
+    .default("cancel")
+    .describe("`cancel`: a client that leaves ends its job; `continue`: `GET /v2/tasks/{id}` has the answer"),
+});
+export type JobHeaders = z.infer<typeof JobHeaders>;
+
+const OpenaiUsage = z.object({
+  prompt_tokens: z.int().nonnegative(),
+  completion_tokens: z.int().nonnegative(),
+  total_tokens: z.int().nonnegative(),
+  prompt_tokens_details: z.object({ cached_tokens: z.int().nonnegative().describe("Prompt tokens that were not computed again") }),
+});
+export type OpenaiUsage = z.infer<typeof OpenaiUsage>;
+
+const FinishReason = z.enum(["stop", "length"]).describe("`stop`: it was complete, or a stop string came; `length`: max_tokens");
+export type FinishReason = z.infer<typeof FinishReason>;
+
+const answer = {
+  id: z.string().describe("`chatcmpl-` or `cmpl-`, and the job's id"),
+  created: z.int().describe("Seconds since 1970"),
+  model: z.string(),
+  system_fingerprint: z.string().optional().describe("Tells whether two answers came from the same build of the model"),
+  usage: OpenaiUsage,
+};
+
+export const ChatCompletion = z
+  .object({
+    ...answer,
+    object: z.literal("chat.completion"),
+    choices: z.array(
+      z.object({
+        index: z.literal(0),
+        message: z.object({ role: z.literal("assistant"), content: z.string(), refusal: z.null() }),
+        logprobs: z.null(),
+        finish_reason: FinishReason,
+      }),
+    ),
+  })
+  .meta({ id: "ChatCompletion" });
+
+export const TextCompletion = z
+  .object({
+    ...answer,
+    object: z.literal("text_completion"),
+    choices: z.array(z.object({ index: z.literal(0), text: z.string(), logprobs: z.null(), finish_reason: FinishReason })),
+  })
+  .meta({ id: "Completion" });
+
+export const OpenaiModel = z
+  .object({
+    id: z.string(),
+    object: z.literal("model"),
+    created: z.int().describe("When the first of its present workers joined, seconds since 1970; 0 when none is there"),
+    owned_by: z.literal("rbees"),
+  })
+  .meta({ id: "OpenaiModel" });
+export type OpenaiModel = z.infer<typeof OpenaiModel>;
+
+export const OpenaiModelList = z.object({ object: z.literal("list"), data: z.array(OpenaiModel) }).meta({ id: "OpenaiModelList" });

@@ -1,0 +1,109 @@
+/** Letting a job in: the same for every door. */
+import { randomInt } from "node:crypto";
+import { RbeesError } from "@rbees/contracts/errors";
+import type { SubmitJob } from "@rbees/contracts/job";
+import { largestContext } from "@rbees/core/admission";
+import type { Decision } from "@rbees/core/events";
+import type { Job, JobSpec, Limits, State } from "@rbees/core/state";
+import type { EventSink } from "@rbees/kit/event-stream";
+import type { ActiveJob, AskedJob } from "../active-job.ts";
+import { coreTime } from "../clock.ts";
+import { mintJobId } from "../job-id.ts";
+import type { JobRegistry } from "../job-registry.ts";
+import type { Loop } from "../loop.ts";
+import type { OrcdMetrics } from "../metrics.ts";
+import { promptBlocks, promptText, tokensOf } from "../prompt.ts";
+
+/** Whoever calls: callers are not told apart yet. */
+const TENANT = "default";
+
+export interface AdmitPorts {
+  readonly loop: Loop;
+  readonly jobs: JobRegistry;
+  readonly metrics: OrcdMetrics;
+  readonly stopping: () => boolean;
+}
+
+export interface Admitted {
+  readonly job: ActiveJob;
+  /** For the answer's head, whatever form the answer has. */
+  readonly headers: { location: string; "x-rbees-job-id": string; "x-rbees-routing": string };
+  readonly position: number;
+  readonly eta_ms: number | undefined;
+}
+
+/** Resolves once the job is durable and has begun or waits; throws the refusal. */
+export async function admit(ports: AdmitPorts, asked: AskedJob, correlation_id: string): Promise<Admitted> {
+  const { loop, jobs, metrics } = ports;
+  if (ports.stopping())
+    throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
+  const now_ms = Date.now();
+  const id = mintJobId(now_ms);
+  const request = { ...asked, max_tokens: tokensThatFit(loop.state, asked), seed: asked.seed ?? randomInt(0, 2 ** 32) };
+  const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });
+  const began = performance.now();
+  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms, loop.state.limits) });
+  metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
+  await done;
+  const verdict = decisions.find(
+    (decision): decision is Extract<Decision, { type: "accept" | "refuse" }> => decision.type === "accept" || decision.type === "refuse",
+  );
+  metrics.enqueued.inc({ outcome: verdict?.type === "refuse" ? verdict.code : "accepted" });
+  if (verdict?.type === "refuse") {
+    const { code, message, retry_after_ms } = verdict;
+    throw new RbeesError(code, message, retry_after_ms === undefined ? {} : { retry_after_ms });
+  }
+  const position = verdict?.position ?? 0;
+  const headers = {
+    location: `/v2/tasks/${id}`,
+    "x-rbees-job-id": id,
+    "x-rbees-routing": routingHeader(loop.state.jobs.get(id), position),
+  };
+  return { job, headers, position, eta_ms: verdict?.eta_ms };
+}
+
+/** The connection that submitted the job reads its stream: when it breaks, `on_disconnect` says what becomes of the job. */
+export function followOwn({ loop }: AdmitPorts, job: ActiveJob, reader: EventSink): void {
+  job.stream.attach(reader, job.stream.first_id - 1);
+  if (job.request.on_disconnect === "cancel") reader.onClose(() => void loop.send({ type: "job.cancelled", job_id: job.id }));
+}
+
+/** `max_tokens`; with `fit_context` no more than the largest context has room for, by what is certain of the prompt. The worker counts. */
+function tokensThatFit(state: State, asked: AskedJob): number {
+  if (asked.fit_context !== true) return asked.max_tokens;
+  const { prompt_tokens_min } = tokensOf(Buffer.byteLength(promptText(asked).content, "utf8"));
+  const room = largestContext(state, asked.model, asked.placement?.pin ?? null) - prompt_tokens_min;
+  return Math.max(1, Math.min(asked.max_tokens, room));
+}
+
+export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number, { prefix_block_tokens }: Limits): JobSpec {
+  const { model, priority, max_tokens, deadline_ms, placement } = request;
+  const { exact, content } = promptText(request);
+  return {
+    id,
+    tenant: TENANT,
+    model,
+    priority,
+    submitted_at_ms: coreTime(submitted_at_ms),
+    bytes: Buffer.byteLength(exact, "utf8"),
+    max_tokens,
+    ...tokensOf(Buffer.byteLength(content, "utf8")),
+    prefix: promptBlocks(request, prefix_block_tokens),
+    deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
+    pin: placement?.pin ?? null,
+    prefer: placement?.prefer ?? [],
+    avoid: placement?.avoid ?? [],
+    labels: placement?.labels ?? {},
+    fails_if_lost: request.on_worker_lost === "fail",
+  };
+}
+
+/** How it was placed, for whoever reads the answer's head: `worker=w1; policy=eta; score=…; cached_tokens=…; compared=3`, or `queued; position=4`. */
+function routingHeader(job: Job | undefined, position: number): string {
+  if (job?.routing === undefined) return `queued; position=${position}`;
+  const { worker_id, routing } = job;
+  const { policy, cached_tokens, compared } = routing;
+  const score = compared.find((other) => other.worker_id === worker_id)?.score;
+  const scored = score === undefined ? "" : `; score=${Number(score.toPrecision(4))}; compared=${compared.length}`;
+  return `worker=${worker_id}; policy=${policy}; cached_tokens=${cached_tokens}${scored}`;
+}

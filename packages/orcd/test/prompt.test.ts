@@ -1,0 +1,39 @@
+/** The text that a request is known by, whether it has a prompt or a conversation. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Message } from "@rbees/contracts/job";
+import { promptBlocks, promptText } from "../src/prompt.ts";
+
+const user = (content: string): Message => ({ role: "user", content });
+const assistant = (content: string): Message => ({ role: "assistant", content });
+const blocks = (messages: Message[]) => promptBlocks({ model: "m", raw: false, messages }, 4);
+
+test("a prompt is its own text", () => {
+  assert.deepEqual(promptText({ prompt: "hi" }), { exact: "hi", content: "hi" });
+});
+
+test("no two conversations have the same exact text, however they are cut", () => {
+  const cut: Message[][] = [
+    [user("ab")],
+    [user("a"), user("b")],
+    [user("a"), assistant("b")],
+    [user("a"), user("b"), user("")],
+    [user("ab"), assistant("")],
+    [user('a"},{"role":"user","content":"b')],
+  ];
+  assert.equal(new Set(cut.map((messages) => promptText({ messages }).exact)).size, cut.length);
+});
+
+test("a conversation that goes on begins with the blocks that it had, and one of other roles does not", () => {
+  const said = [user("What do bees do all day long?"), assistant("They dance, and tell each other where.")];
+  const longer = blocks([...said, user("And at night, when it is dark?")]);
+  const before = blocks(said);
+  assert.ok(before.length >= 3 && longer.length > before.length);
+  assert.deepEqual(longer.slice(0, before.length), before);
+  assert.notEqual(blocks([assistant("What do bees do all day long?")])[0], before[0]);
+});
+
+test("a conversation has no more content than a token each for its turns, and what was said", () => {
+  const messages = Array.from({ length: 100 }, () => user(""));
+  assert.equal(promptText({ messages }).content.length, 100);
+});
