@@ -48,6 +48,7 @@ class Loaded {
   #now_ms = 1;
 
   readonly #blocks: number;
+  readonly #prefixes: number[][] = [];
 
   /** `blocks`: of each prompt's beginning. */
   constructor(workers: number, queued: number, blocks = 0) {
@@ -65,7 +66,10 @@ class Loaded {
       };
       step(this.state, { type: "worker.registered", spec, now_ms: this.#now_ms });
     }
-    while (this.state.queued < queued || this.running.length < workers * SLOTS) this.submit();
+    while (this.running.length < workers * SLOTS) this.submit();
+    // Some jobs of each model have ended: how long they take is known.
+    for (let n = 0; n < 10 * this.#models; n += 1) this.turn();
+    while (this.state.queued < queued) this.submit();
   }
 
   submit(): void {
@@ -96,7 +100,9 @@ class Loaded {
     if (this.#blocks === 0) return [];
     const conversation = this.#draw(CONVERSATIONS);
     const shared = this.#blocks >> 2;
-    return Array.from({ length: this.#blocks }, (_, at) => (at < shared ? at : (1 + conversation) * 1000 + at));
+    // Made once each: what is measured is not how they are made.
+    this.#prefixes[conversation] ??= Array.from({ length: this.#blocks }, (_, at) => (at < shared ? at : (1 + conversation) * 1000 + at));
+    return this.#prefixes[conversation];
   }
 
   /** One decision. */

@@ -2,29 +2,45 @@
 
 import type { Decision } from "./events.ts";
 import { PROMPT_TOKEN } from "./fairness.ts";
-import type { Scored } from "./fleet.ts";
+import type { Fleet, Scored } from "./fleet.ts";
 import { type Obstacle, obstacle, place, prospect } from "./place.ts";
 import { currentJobs, movedAside } from "./preempt.ts";
-import { dequeue, enqueue, waiting } from "./queue.ts";
-import { attemptKey, type Job, PRIORITIES, type Queue, type State, type Worker } from "./state.ts";
+import { dequeue, enqueue } from "./queue.ts";
+import { attemptKey, type Job, PRIORITIES, type Queue, type Routing, type State, type Worker } from "./state.ts";
 
 /** So many of the workers that were compared are named. */
 const ROUTING_SHOWN = 8;
+const NONE: Routing["compared"] = [];
 
 /** Gives free slots to the waiting jobs of a model; the same for a new job, a free slot, a new worker. */
 export function drain(state: State, model: string, now_ms: number, out: Decision[]): void {
   if (state.halted || state.queued === 0) return;
+  fill(state, model, now_ms, out);
+  for (const { job, worker } of movedAside(state, model, now_ms)) move(state, job, worker, "moved aside for interactive work", out);
+}
+
+function fill(state: State, model: string, now_ms: number, out: Decision[]): void {
+  const fleet = state.fleets.get(model);
+  if (!fleet?.may_be_free) return;
   const queues = queuesOf(state, model);
   for (const priority of PRIORITIES) {
     for (const queue of queues) {
-      for (const job of waiting(queue, priority)) {
-        const { worker, scored, exhausted } = place(state, job, now_ms);
-        if (worker !== undefined) dispatch(state, job, worker, scored, now_ms, out);
-        else if (exhausted) break;
+      // Those that came back go first; when they find nobody, the others may still find somebody.
+      for (const line of [queue.returned[priority], queue.fresh[priority]]) {
+        if (line.size > 0) fillFrom(state, line, fleet, now_ms, out);
+        if (!fleet.may_be_free) return;
       }
     }
   }
-  for (const { job, worker } of movedAside(state, model, now_ms)) move(state, job, worker, "moved aside for interactive work", out);
+}
+
+function fillFrom(state: State, line: Iterable<Job>, fleet: Fleet<Worker>, now_ms: number, out: Decision[]): void {
+  for (const job of line) {
+    const { worker, scored, exhausted } = place(state, job, now_ms);
+    if (worker !== undefined) dispatch(state, job, worker, scored, now_ms, out);
+    // Whoever comes next would find nobody either.
+    if (!fleet.may_be_free || (worker === undefined && exhausted)) return;
+  }
 }
 
 /** Lets what runs on a draining worker go on elsewhere; what no other worker could take stays, and finishes there. */
@@ -56,6 +72,7 @@ function move(state: State, job: Job, worker: Worker, reason: string, out: Decis
 /** Those of the model in which somebody waits: pinned jobs first, since they have no other choice. */
 function queuesOf(state: State, model: string): Queue[] {
   const own = state.queues.get(model);
+  if (state.pinned_queues === 0) return own === undefined ? [] : [own];
   const queues = [...state.queues.values()].filter((queue) => queue.pin !== null && queue.model === model);
   if (own !== undefined) queues.push(own);
   return queues;
@@ -64,7 +81,8 @@ function queuesOf(state: State, model: string): Queue[] {
 export function dispatch(state: State, job: Job, worker: Worker, scored: readonly Scored<Worker>[], now_ms: number, out: Decision[]): void {
   dequeue(state, job);
   const { cached_tokens, backlog_tokens } = prospect(state, job, worker, now_ms);
-  const compared = scored.slice(0, ROUTING_SHOWN).map(({ worker: { spec }, score }) => ({ worker_id: spec.id, score }));
+  const compared =
+    scored.length < 2 ? NONE : scored.slice(0, ROUTING_SHOWN).map(({ worker: { spec }, score }) => ({ worker_id: spec.id, score }));
   job.attempt += 1;
   job.worker_id = worker.spec.id;
   job.started_at_ms = now_ms;

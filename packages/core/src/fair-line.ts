@@ -58,13 +58,11 @@ export class FairLine<T extends FairWaiting> {
     return gone;
   }
 
-  /** Those before a newcomer of that tenant, if nobody were charged for anything meanwhile but waiting. */
+  /** About so many go before a newcomer of that tenant: as many of each other tenant as of its own, and one more. Constant time. */
   ahead(tenant: string): number {
     const own = this.#lines.get(tenant)?.line.size ?? 0;
-    if (this.#size === own) return own;
-    let ahead = 0;
-    for (const { line } of this.#lines.values()) ahead += Math.min(line.size, own + 1);
-    return Math.min(this.#size, ahead);
+    const others = this.#lines.size - (own > 0 ? 1 : 0);
+    return Math.min(this.#size, own + others * (own + 1));
   }
 
   /** In the order in which they should run; they may leave meanwhile. */

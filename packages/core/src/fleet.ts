@@ -51,6 +51,11 @@ export class Fleet<W extends Member> {
     return this.#members.size;
   }
 
+  /** Whether some member may have a free slot; when not, nobody has. */
+  get may_be_free(): boolean {
+    return this.#offered.size > 0;
+  }
+
   [Symbol.iterator](): IterableIterator<W> {
     return this.#members.values();
   }

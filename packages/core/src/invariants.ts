@@ -14,6 +14,8 @@ export function violations(state: State, now_ms: number): string[] {
       if (!state.jobs.has(job.spec.id)) found.push(`job ${job.spec.id} waits but has ended`);
     }
   }
+  const pinned = [...state.queues.values()].filter(({ pin }) => pin !== null).length;
+  if (pinned !== state.pinned_queues) found.push(`${pinned} queues are of pinned jobs, ${state.pinned_queues} are counted`);
   if (waiting.size !== state.queued) found.push(`${waiting.size} jobs wait, ${state.queued} are counted`);
   for (const job of state.jobs.values()) {
     if (job.worker_id === null) {

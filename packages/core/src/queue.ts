@@ -18,6 +18,7 @@ export function enqueue(state: State, job: Job): void {
   if (queue === undefined) {
     queue = emptyQueue(state, job.spec);
     state.queues.set(key, queue);
+    if (queue.pin !== null) state.pinned_queues += 1;
   }
   const line = job.attempt > 0 ? queue.returned : queue.fresh;
   state.shares.joins(job.spec.tenant);
@@ -36,7 +37,9 @@ export function dequeue(state: State, job: Job): boolean {
   state.queued -= 1;
   state.queued_bytes -= job.spec.bytes;
   state.shares.leaves(job.spec.tenant);
-  if (depth(queue) === 0) state.queues.delete(key);
+  if (depth(queue) > 0) return true;
+  state.queues.delete(key);
+  if (queue.pin !== null) state.pinned_queues -= 1;
   return true;
 }
 
@@ -66,7 +69,7 @@ export function position(state: State, job: Job): number {
   return ahead;
 }
 
-/** What a job that joins its queue would find before it; counts tenants, not jobs. */
+/** What a job that joins its queue would find before it; constant time. */
 export function lengthAhead(state: State, job: Job): number {
   const queue = state.queues.get(queueKey(job.spec));
   if (queue === undefined) return 0;

@@ -248,6 +248,8 @@ export interface State {
   readonly queues: Map<string, Queue>;
   /** Jobs that wait, over all queues. */
   queued: number;
+  /** How many of the queues are of jobs pinned to a worker. */
+  pinned_queues: number;
   queued_bytes: number;
   /** Every model that some worker has ever served. */
   readonly models: Set<string>;
@@ -276,6 +278,7 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     shares: new Shares(),
     queues: new Map(),
     queued: 0,
+    pinned_queues: 0,
     queued_bytes: 0,
     models: new Set(models),
     service_ms: new Map(),
