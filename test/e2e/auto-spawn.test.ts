@@ -34,6 +34,9 @@ test("a job for a model that is only on disk: loading, the answer, and the worke
   assert.equal(said.join(""), text);
   const loading = events.filter(({ type }) => type === "loading");
   assert.ok(loading.length > 0 && loading.every(({ model, pool, device }) => model === "counting" && pool === "here" && device === "cpu"));
+  // Each piece of news is told once.
+  const elapsed = loading.map(({ elapsed_ms }) => elapsed_ms);
+  assert.deepEqual(elapsed, [...new Set(elapsed)]);
   assert.equal(events.at(-1).type, "end");
 
   const workers = async () => (await getJson(`${url}/v2/workers`)).workers as Json[];

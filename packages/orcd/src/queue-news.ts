@@ -31,7 +31,6 @@ export function tellNews(state: State, jobs: JobRegistry): void {
         if (job.told?.position !== position || moved(job.told.eta_ms, eta_ms)) tellPosition(job, position, eta_ms);
         if (loading !== undefined) job.stream.append(loading);
       }
-      if (loading !== undefined) job?.stream.append(loading);
       position += 1;
     }
   }
