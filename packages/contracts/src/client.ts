@@ -1,5 +1,5 @@
 /** A typed HTTP client over a route table, for people's programs and the command line. Not for the relay's hot path. */
-import { ERRORS, ErrorBody, type ErrorCode, RbeesError } from "./errors.ts";
+import { ErrorBody, knownCode, RbeesError } from "./errors.ts";
 import type { ClientInput, JsonReply, Route, RouteTable } from "./route.ts";
 import { readEvents, type SseEvent } from "./sse.ts";
 
@@ -81,7 +81,7 @@ async function refusal(response: Response): Promise<RbeesError> {
   const parsed = ErrorBody.safeParse(parseJson(text));
   if (!parsed.success) return foreign(response, text);
   const { code, message, retry_after_ms, details, param } = parsed.data.error;
-  return new RbeesError(Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : "INTERNAL", message, {
+  return new RbeesError(knownCode(code), message, {
     details,
     ...(retry_after_ms === undefined ? {} : { retry_after_ms }),
     ...(param === null ? {} : { param }),

@@ -61,6 +61,11 @@ function row(status: number, exit: number, retriable: boolean, type: string, tit
 export type ErrorCode = keyof typeof ERRORS;
 export const ERROR_CODES = Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]];
 
+/** A code that came over a wire: as it is when the table has it, INTERNAL when it is of nobody we know. */
+export function knownCode(code: string): ErrorCode {
+  return Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : "INTERNAL";
+}
+
 /** One problem of a refused request: where (`stop.3`, `max_tokens`) and what to do about it. Never echoes a prompt. */
 export const FieldProblem = z.object({ field: z.string(), problem: z.string() });
 export type FieldProblem = z.infer<typeof FieldProblem>;

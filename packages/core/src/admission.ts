@@ -75,9 +75,11 @@ function contextTooLarge(state: State, { model, pin, prompt_tokens_min, max_toke
 /** Only what was measured counts against a job: a guess refuses nobody. */
 function tooLate(state: State, job: Job, now_ms: number): Refusal | undefined {
   const { deadline_at_ms, model } = job.spec;
-  if (deadline_at_ms === null || !isMeasured(state, model) || place(state, job, now_ms).worker !== undefined) return undefined;
+  if (deadline_at_ms === null || !isMeasured(state, model)) return undefined;
   const eta_ms = etaMs(state, job, lengthAhead(state, job), now_ms);
   if (eta_ms === undefined || now_ms + eta_ms < deadline_at_ms) return undefined;
+  // Looked for last, since it costs most.
+  if (place(state, job, now_ms).worker !== undefined) return undefined;
   return {
     code: "DEADLINE_EXCEEDED",
     message: `The job would start in about ${eta_ms} ms, after its deadline in ${Math.max(0, deadline_at_ms - now_ms)} ms.`,

@@ -1,4 +1,5 @@
 /** What becomes of a job when its attempt begins to answer, ends, or is ended. */
+import { backoffMs } from "./backoff.ts";
 import { noteFailure, noteSuccess } from "./breaker.ts";
 import { drain } from "./drain.ts";
 import { learnServiceTime } from "./estimate.ts";
@@ -109,7 +110,7 @@ export function retry(
     });
     return;
   }
-  const waits = outcome.kind === "refused" ? 0 : Math.min(limits.retry_backoff_ms * 2 ** (job.spent - 1), limits.retry_backoff_ms_max);
+  const waits = outcome.kind === "refused" ? 0 : backoffMs(limits.retry_backoff_ms, job.spent - 1, limits.retry_backoff_ms_max);
   job.failed_on = job.worker_id;
   job.worker_id = null;
   job.not_before_ms = now_ms + waits;

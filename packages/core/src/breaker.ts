@@ -2,6 +2,7 @@
  * The circuit breaker of a worker: after some attempts in a row that were lost or failed there it is left alone for a while, then
  * tried with one attempt (half-open), and used as before when that goes well. The last worker of a model is never left alone.
  */
+import { backoffMs } from "./backoff.ts";
 import { isSilent, type Limits, type State, type Worker } from "./state.ts";
 
 export function noteSuccess(worker: Worker): void {
@@ -13,7 +14,7 @@ export function noteFailure(worker: Worker, limits: Limits, now_ms: number): voi
   worker.failures += 1;
   const beyond = worker.failures - limits.breaker_failures;
   if (beyond < 0) return;
-  worker.open_until_ms = now_ms + Math.min(limits.breaker_open_ms * 2 ** Math.min(beyond, 30), limits.breaker_open_ms_max);
+  worker.open_until_ms = now_ms + backoffMs(limits.breaker_open_ms, beyond, limits.breaker_open_ms_max);
 }
 
 /** Whether it gets no attempt now: the breaker is open, or half-open and on trial. */

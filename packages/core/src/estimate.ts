@@ -1,5 +1,5 @@
 /** What the queue knows of time: how long a job runs, when a new one would start, when a refused caller should come back. */
-import type { Job, State } from "./state.ts";
+import { attemptOf, type Job, type State } from "./state.ts";
 
 /** Weight of the newest sample in the mean run time. */
 const NEWEST = 0.2;
@@ -22,7 +22,7 @@ function serviceMs(state: State, model: string, now_ms: number): number {
   let oldest = 0;
   for (const worker of state.fleets.get(model) ?? []) {
     for (const key of worker.running) {
-      const job = state.jobs.get(key.slice(0, key.lastIndexOf("#")));
+      const job = state.jobs.get(attemptOf(key).job_id);
       if (job !== undefined) oldest = Math.max(oldest, now_ms - job.started_at_ms);
     }
   }

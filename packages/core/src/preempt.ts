@@ -1,7 +1,7 @@
 /** Which running batch jobs are moved aside when interactive work waits and nothing else is free; off unless the limits say so. */
 import { mayStart, obstacle } from "./place.ts";
 import { waiting } from "./queue.ts";
-import { attemptKey, type Job, type State, type Worker } from "./state.ts";
+import { attemptOf, type Job, type State, type Worker } from "./state.ts";
 
 /** One batch job for each interactive job that waits and for which no slot is being freed already. */
 export function movedAside(state: State, model: string, now_ms: number): { job: Job; worker: Worker }[] {
@@ -38,7 +38,8 @@ function onlyBusy(state: State, job: Job, worker: Worker, now_ms: number): boole
 /** The jobs whose present attempt runs there; the other attempts are being ended. */
 export function currentJobs(state: State, worker: Worker): Job[] {
   return [...worker.running].flatMap((key) => {
-    const job = state.jobs.get(key.slice(0, key.lastIndexOf("#")));
-    return job?.worker_id === worker.spec.id && attemptKey(job.spec.id, job.attempt) === key ? job : [];
+    const { job_id, attempt } = attemptOf(key);
+    const job = state.jobs.get(job_id);
+    return job?.worker_id === worker.spec.id && job.attempt === attempt ? job : [];
   });
 }

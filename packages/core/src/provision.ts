@@ -3,6 +3,7 @@
  * loaded once, however many jobs wait for it; it goes where it fits, or where the least has to go for it. Only workers that were started
  * this way are ever ended, and only idle ones that have been there for a while: so two models don't push each other out in turns.
  */
+import { backoffMs } from "./backoff.ts";
 import type { Decision } from "./events.ts";
 import { depth } from "./queue.ts";
 import type { Device, Load, Pool, State, Worker } from "./state.ts";
@@ -22,7 +23,7 @@ interface Site {
   readonly free_bytes: number;
 }
 
-/** Starts what is waited for, ends what is not. */
+/** Starts what is waited for. */
 export function provision(state: State, now_ms: number, out: Decision[]): void {
   if (!state.limits.auto_spawn) return;
   for (const { model, began } of state.loads.values()) {
@@ -33,8 +34,12 @@ export function provision(state: State, now_ms: number, out: Decision[]): void {
   for (const [key, queue] of state.queues) {
     if (key === queue.model && depth(queue) > 0 && !isServed(state, queue.model)) load(state, queue.model, now_ms, out);
   }
-  const { idle_ttl_ms } = state.limits;
-  if (idle_ttl_ms === 0) return;
+}
+
+/** Ends what nobody has wanted for a while. Looks at every worker, so now and then is enough. */
+export function endIdle(state: State, now_ms: number, out: Decision[]): void {
+  const { auto_spawn, idle_ttl_ms } = state.limits;
+  if (!auto_spawn || state.halted || idle_ttl_ms === 0) return;
   for (const worker of state.workers.values()) {
     if (isSpare(state, worker, now_ms) && now_ms - worker.idle_since_ms >= idle_ttl_ms)
       evict(state, worker, `idle for ${idle_ttl_ms} ms`, out);
@@ -54,10 +59,8 @@ function load(state: State, model: string, now_ms: number, out: Decision[]): voi
   const fitting = sites.filter(({ free_bytes, memory_bytes }) => free_bytes >= memory_bytes);
   const [best] = fitting.sort((a, b) => compared(state, model, a, b));
   if (best !== undefined) {
-    const { pool, device, memory_bytes } = best;
-    const begun: Load = { model, pool_id: pool.id, device_id: device.id, memory_bytes, since_ms: now_ms, began: true };
-    state.loads.set(model, begun);
-    out.push({ type: "spawn", model, pool_id: pool.id, device_id: device.id, backend: device.backend });
+    const { pool_id, device_id } = noteLoad(state, model, best, true, now_ms);
+    out.push({ type: "spawn", model, pool_id, device_id, backend: best.device.backend });
     return;
   }
   // Room is being made already: it shows in the pool's next report.
@@ -69,15 +72,14 @@ function load(state: State, model: string, now_ms: number, out: Decision[]): voi
     return;
   }
   const { site, workers } = cheapest;
-  state.loads.set(model, {
-    model,
-    pool_id: site.pool.id,
-    device_id: site.device.id,
-    memory_bytes: site.memory_bytes,
-    since_ms: now_ms,
-    began: false,
-  });
+  noteLoad(state, model, site, false, now_ms);
   for (const worker of workers) evict(state, worker, `room for ${model}`, out);
+}
+
+function noteLoad(state: State, model: string, { pool, device, memory_bytes }: Site, began: boolean, now_ms: number): Load {
+  const load = { model, pool_id: pool.id, device_id: device.id, memory_bytes, since_ms: now_ms, began };
+  state.loads.set(model, load);
+  return load;
 }
 
 /** The devices on which the model could stand: its pool has it on disk. */
@@ -157,7 +159,7 @@ export function loadEnded(state: State, model: string, error: string | null, now
   const failures = (state.load_failures.get(model)?.count ?? 0) + 1;
   const { load_backoff_ms, load_backoff_ms_max } = state.limits;
   state.load_failures.set(model, { count: failures, error });
-  state.load_not_before_ms.set(model, now_ms + Math.min(load_backoff_ms * 2 ** Math.min(failures - 1, 30), load_backoff_ms_max));
+  state.load_not_before_ms.set(model, now_ms + backoffMs(load_backoff_ms, failures - 1, load_backoff_ms_max));
 }
 
 /** What the loaded worker takes is not free any more, also before the pool says so itself. */

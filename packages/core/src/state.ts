@@ -296,6 +296,12 @@ export function attemptKey(job_id: string, attempt: number): string {
   return `${job_id}#${attempt}`;
 }
 
+/** What an `attemptKey` was made of. */
+export function attemptOf(key: string): { job_id: string; attempt: number } {
+  const cut = key.lastIndexOf("#");
+  return { job_id: key.slice(0, cut), attempt: Number(key.slice(cut + 1)) };
+}
+
 /** Pinned jobs wait in a line of their own, so that they never hold up the others of their model. */
 export function queueKey(spec: JobSpec): string {
   return spec.pin === null ? spec.model : pinKey(spec.pin, spec.model);

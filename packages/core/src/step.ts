@@ -9,7 +9,7 @@ import { clear, dispatch, drain } from "./drain.ts";
 import { etaMs } from "./estimate.ts";
 import type { Decision, Event } from "./events.ts";
 import { place } from "./place.ts";
-import { loadEnded, provision } from "./provision.ts";
+import { endIdle, loadEnded, provision } from "./provision.ts";
 import { dequeue, enqueue, lengthAhead } from "./queue.ts";
 import type { Alarm, Job, JobSpec, State } from "./state.ts";
 import { beat, leaveIfSilent, register, remove, setDraining } from "./workers.ts";
@@ -188,6 +188,7 @@ function tick(state: State, now_ms: number, out: Decision[]): void {
     ring(state, due.value, out);
   }
   for (const model of new Set([...state.queues.values()].map((queue) => queue.model))) drain(state, model, now_ms, out);
+  endIdle(state, now_ms, out);
 }
 
 /** What has become due for a job, if it still is as it was. */

@@ -5,7 +5,7 @@ import type { Decision, Event } from "./events.ts";
 import { Fleet } from "./fleet.ts";
 import { PrefixIndex } from "./prefix-index.ts";
 import { Speed } from "./speed.ts";
-import { isSilent, type State, type Worker, type WorkerSpec } from "./state.ts";
+import { attemptOf, isSilent, type State, type Worker, type WorkerSpec } from "./state.ts";
 
 /** What a worker that does not say keeps, tokens. */
 const CACHE_TOKENS_GUESS = 65_536;
@@ -92,8 +92,7 @@ export function remove(state: State, worker: Worker, reason: string, now_ms: num
   if (fleet?.size === 0) state.fleets.delete(worker.spec.model);
   out.push({ type: "worker.leave", worker_id: worker.spec.id, epoch: worker.spec.epoch, model: worker.spec.model, reason });
   for (const key of worker.running) {
-    const cut = key.lastIndexOf("#");
-    const [job_id, attempt] = [key.slice(0, cut), Number(key.slice(cut + 1))];
+    const { job_id, attempt } = attemptOf(key);
     out.push({ type: "abort", job_id, attempt, worker_id: worker.spec.id, reason });
     const job = state.jobs.get(job_id);
     if (job?.attempt !== attempt || job.worker_id !== worker.spec.id) continue;

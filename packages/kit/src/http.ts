@@ -10,6 +10,7 @@ import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import { EventStream } from "./event-stream.ts";
 import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
+import { authority } from "./network.ts";
 
 export type Request<R extends Route> = Input<R> & {
   correlation_id: string;
@@ -129,7 +130,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   return {
     host: options.host,
     port,
-    url: `http://${options.host.includes(":") ? `[${options.host}]` : options.host}:${port}`,
+    url: `http://${authority(options.host, port)}`,
     async close(grace_ms) {
       clearInterval(pings);
       const cut = setTimeout(() => {

@@ -4,6 +4,7 @@ import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
 import type { AttemptOutcome, Decision } from "@rbees/core/events";
 import { LiveMap } from "@rbees/core/live-map";
+import { attemptKey } from "@rbees/core/state";
 import type { Log } from "@rbees/kit/log";
 import { type ActiveJob, sentTokens } from "./active-job.ts";
 import type { JobRegistry } from "./job-registry.ts";
@@ -53,7 +54,7 @@ export class Deeds {
         this.#dispatch(decision);
         break;
       case "abort":
-        this.#running.get(attemptName(decision.job_id, decision.attempt))?.();
+        this.#running.get(attemptKey(decision.job_id, decision.attempt))?.();
         break;
       case "requeue": {
         const job = jobs.get(decision.job_id);
@@ -93,7 +94,7 @@ export class Deeds {
     let prefilled = false;
     const ended = (found: LinkOutcome) => {
       over = true;
-      this.#running.delete(attemptName(job_id, attempt));
+      this.#running.delete(attemptKey(job_id, attempt));
       const outcome = found.kind === "done" ? { ...found, tokens_out: job?.end?.tokens_out ?? 0 } : found;
       metrics.dispatched.inc({ worker_id, outcome: outcome.kind });
       metrics.connections.dec({ worker_id });
@@ -137,7 +138,7 @@ export class Deeds {
       },
       onEnded: ended,
     });
-    if (!over) this.#running.set(attemptName(job_id, attempt), abort);
+    if (!over) this.#running.set(attemptKey(job_id, attempt), abort);
   }
 
   /** The tokens that the next attempt continues after; none when it begins from the start. `digest`: of its worker's model. */
@@ -187,8 +188,4 @@ function whyAnew({ request, moved_because, model_digest }: ActiveJob, sent: numb
   if (digest !== undefined && model_digest !== undefined && digest !== model_digest)
     return "the next worker has another build of the model";
   return undefined;
-}
-
-function attemptName(job_id: string, attempt: number): string {
-  return `${job_id}#${attempt}`;
 }

@@ -2,7 +2,7 @@
  * A job's events on their way to a client of the OpenAI API: what is written here as events of ours goes on as its chunks. The text
  * of a token is passed on as the JSON string that it is, without being decoded.
  */
-import { ERRORS, type ErrorCode, RbeesError } from "@rbees/contracts/errors";
+import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent, FailedEvent, RestartedEvent, TokenEvent } from "@rbees/contracts/events";
 import type { FinishReason, OpenaiUsage } from "@rbees/contracts/openai";
 import type { EventSink, EventStream } from "@rbees/kit/event-stream";
@@ -142,7 +142,7 @@ export class OpenaiStream implements EventSink {
   }
 
   #failed({ code, message }: Pick<FailedEvent, "code" | "message">): string {
-    const error = new RbeesError(Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : "INTERNAL", message);
+    const error = new RbeesError(knownCode(code), message);
     return `data: ${latin1Of(JSON.stringify(error.body(this.#answer.correlation_id)))}\n\n`;
   }
 }

@@ -57,12 +57,14 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     carryOut: (decision) => deeds.carryOut(decision),
     fatal,
   });
+  // Whoever tells need not wait; a transaction that fails ends the process by itself.
+  const tell = (event: Parameters<Loop["send"]>[0]) => void loop.send(event).done.catch(() => {});
   const pools = new Pools(config, {
     log,
     url: () => served.url,
-    reported: (pool) => void loop.send({ type: "pool.reported", pool }).done.catch(() => {}),
-    lost: (pool_id) => void loop.send({ type: "pool.lost", pool_id }).done.catch(() => {}),
-    loadEnded: (model, error) => void loop.send({ type: "load.ended", model, error }).done.catch(() => {}),
+    reported: (pool) => tell({ type: "pool.reported", pool }),
+    lost: (pool_id) => tell({ type: "pool.lost", pool_id }),
+    loadEnded: (model, error) => tell({ type: "load.ended", model, error }),
   });
   const deeds = new Deeds({
     pools,
@@ -70,10 +72,9 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     workers,
     metrics,
     log,
-    attemptPrefilled: (job_id, attempt, worker_id) => void loop.send({ type: "attempt.prefilled", job_id, attempt, worker_id }),
+    attemptPrefilled: (job_id, attempt, worker_id) => tell({ type: "attempt.prefilled", job_id, attempt, worker_id }),
     audit: (kind, fields) => void note(store, kind, fields).catch(fatal),
-    attemptEnded: (job_id, attempt, worker_id, outcome) =>
-      void loop.send({ type: "attempt.ended", job_id, attempt, worker_id, outcome }).done.catch(() => {}),
+    attemptEnded: (job_id, attempt, worker_id, outcome) => tell({ type: "attempt.ended", job_id, attempt, worker_id, outcome }),
   });
   metrics.watchQueue(loop.state);
   await note(store, "orchestrator.started", { recovered_jobs: recovered.jobs.length });
@@ -94,7 +95,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
   const telling = setInterval(() => tellNews(loop.state, jobs), config.queue_news_ms);
   const ticks = setInterval(() => {
     jobs.sweep();
-    void loop.send({ type: "tick" }).done.catch(() => {});
+    tell({ type: "tick" });
   }, config.tick_ms);
   const progress = new ProgressFlush({ active: () => jobs.active(), store });
   const flushes =

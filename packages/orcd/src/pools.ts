@@ -104,7 +104,7 @@ export class Pools {
     const { log, reported, lost } = this.#ports;
     try {
       const out = await this.#call(pool_id, ["status"], this.#limits.pool_call_ms_max);
-      reported(poolOf(pool_id, PoolStatus.parse(JSON.parse(out.trim().split("\n").at(-1) ?? ""))));
+      reported(poolOf(pool_id, PoolStatus.parse(JSON.parse(lastLine(out)))));
     } catch (error) {
       if (this.#stopped.signal.aborted) return;
       log.warn({ pool: pool_id, reason: messageOf(error) }, "the pool did not answer");

@@ -15,16 +15,18 @@ const FNV_PRIME = 0x01000193;
 /** What a request asks with: a prompt or a conversation. */
 type Asked = Pick<SubmitJob, "prompt" | "messages">;
 
-/**
- * The text that a request is known by. `exact`: no two different ones have the same, so its hash stands for it in the audit trail.
- * `content`: what the model reads, without what its template adds; a conversation that goes on has it as its beginning.
- */
-export function promptText({ prompt, messages }: Asked): { exact: string; content: string } {
-  if (messages === undefined) return { exact: prompt ?? "", content: prompt ?? "" };
+/** No two different requests have the same, so its hash stands for what was asked in the audit trail. */
+export function exactText({ prompt, messages }: Asked): string {
+  return messages === undefined ? (prompt ?? "") : JSON.stringify(messages);
+}
+
+/** What the model reads, without what its template adds; a conversation that goes on has it as its beginning. */
+export function contentText({ prompt, messages }: Asked): string {
+  if (messages === undefined) return prompt ?? "";
   let content = "";
   // A letter for the role: less than the template needs for it, so that lengths stay on the safe side.
   for (const message of messages) content += `${message.role.charAt(0)}${message.content}`;
-  return { exact: JSON.stringify(messages), content };
+  return content;
 }
 
 /** An estimate, and a number that a prompt of so many UTF-8 bytes has for certain: the worker counts. */
@@ -33,12 +35,10 @@ export function tokensOf(bytes: number): { prompt_tokens: number; prompt_tokens_
 }
 
 /**
- * The prompt's blocks of `block_tokens` tokens each, whole ones only: each is a hash of all the text up to its end, with what else decides
+ * The blocks of a prompt's content (`contentText`), of `block_tokens` tokens each, whole ones only: each is a hash of all the text up to its end, with what else decides
  * over the tokens (the model, and whether the chat template is left out), so that equal blocks mean equal beginnings.
  */
-export function promptBlocks(request: Asked & { model: string; raw: boolean }, block_tokens: number): Block[] {
-  const { model, raw } = request;
-  const { content } = promptText(request);
+export function promptBlocks({ model, raw }: { model: string; raw: boolean }, content: string, block_tokens: number): Block[] {
   const chars = block_tokens * BYTES_PER_TOKEN;
   const whole = Math.min(BLOCKS_MAX, Math.floor(content.length / chars));
   if (whole === 0) return [];

@@ -6,7 +6,7 @@ import { hash } from "node:crypto";
 import type { Decision } from "@rbees/core/events";
 import { type ActiveJob, textSoFar } from "./active-job.ts";
 import { hasProgress } from "./progress.ts";
-import { promptText } from "./prompt.ts";
+import { exactText } from "./prompt.ts";
 import type { AuditValue } from "./store/audit-chain.ts";
 import type { Change } from "./store/port.ts";
 
@@ -94,7 +94,7 @@ function who(job: ActiveJob): Fields {
 
 function request({ request: asked }: ActiveJob): Fields {
   const { model, priority, max_tokens, seed, temperature } = asked;
-  return { model, priority, max_tokens, seed, temperature: String(temperature), ...digest("prompt", promptText(asked).exact) };
+  return { model, priority, max_tokens, seed, temperature: String(temperature), ...digest("prompt", exactText(asked)) };
 }
 
 function digest(name: string, text: string): Fields {

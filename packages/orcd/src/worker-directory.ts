@@ -1,6 +1,7 @@
 /** Where each registered worker is and what it said of itself; the link to it lives and ends with its registration. */
 import type { Beat, RegisterWorker, WorkerView } from "@rbees/contracts/worker";
 import type { State } from "@rbees/core/state";
+import { authority } from "@rbees/kit/network";
 import { wallTime } from "./clock.ts";
 import { Link } from "./link.ts";
 import type { ConnectionLimits } from "./worker-http/connections.ts";
@@ -14,7 +15,7 @@ interface Entry {
 }
 
 export function originOf({ host, port }: Pick<RegisterWorker, "host" | "port">): string {
-  return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  return `http://${authority(host, port)}`;
 }
 
 export class WorkerDirectory {

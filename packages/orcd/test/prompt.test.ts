@@ -2,14 +2,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Message } from "@rbees/contracts/job";
-import { promptBlocks, promptText } from "../src/prompt.ts";
+import { contentText, exactText, promptBlocks } from "../src/prompt.ts";
 
 const user = (content: string): Message => ({ role: "user", content });
 const assistant = (content: string): Message => ({ role: "assistant", content });
-const blocks = (messages: Message[]) => promptBlocks({ model: "m", raw: false, messages }, 4);
+const blocks = (messages: Message[]) => promptBlocks({ model: "m", raw: false }, contentText({ messages }), 4);
 
 test("a prompt is its own text", () => {
-  assert.deepEqual(promptText({ prompt: "hi" }), { exact: "hi", content: "hi" });
+  assert.deepEqual([exactText({ prompt: "hi" }), contentText({ prompt: "hi" })], ["hi", "hi"]);
 });
 
 test("no two conversations have the same exact text, however they are cut", () => {
@@ -21,7 +21,7 @@ test("no two conversations have the same exact text, however they are cut", () =
     [user("ab"), assistant("")],
     [user('a"},{"role":"user","content":"b')],
   ];
-  assert.equal(new Set(cut.map((messages) => promptText({ messages }).exact)).size, cut.length);
+  assert.equal(new Set(cut.map((messages) => exactText({ messages }))).size, cut.length);
 });
 
 test("a conversation that goes on begins with the blocks that it had, and one of other roles does not", () => {
@@ -35,5 +35,5 @@ test("a conversation that goes on begins with the blocks that it had, and one of
 
 test("a conversation has no more content than a token each for its turns, and what was said", () => {
   const messages = Array.from({ length: 100 }, () => user(""));
-  assert.equal(promptText({ messages }).content.length, 100);
+  assert.equal(contentText({ messages }).length, 100);
 });

@@ -5,7 +5,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import { OrcdHealth } from "@rbees/contracts/routes";
 import type { WorkerView } from "@rbees/contracts/worker";
-import { isLoopback } from "@rbees/kit/network";
+import { authority, isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
 import { duration } from "../look.ts";
 import { orchestratorAt } from "../orchestrator.ts";
@@ -111,7 +111,7 @@ async function ensureOrchestrator(
   }
   const port = asked ?? ORCHESTRATOR_PORT;
   const host = listen ?? HOST;
-  const url = `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const url = `http://${authority(host, port)}`;
   if (await isOrchestrator(url)) return { url, started: false, orchestrator: undefined };
   if (!(await isPortFree(host, port))) {
     throw new RbeesError(

@@ -12,7 +12,7 @@ import { mintJobId } from "../job-id.ts";
 import type { JobRegistry } from "../job-registry.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
-import { promptBlocks, promptText, tokensOf } from "../prompt.ts";
+import { contentText, exactText, promptBlocks, tokensOf } from "../prompt.ts";
 
 /** Whoever calls: callers are not told apart yet. */
 const TENANT = "default";
@@ -71,24 +71,24 @@ export function followOwn({ loop }: AdmitPorts, job: ActiveJob, reader: EventSin
 /** `max_tokens`; with `fit_context` no more than the largest context has room for, by what is certain of the prompt. The worker counts. */
 function tokensThatFit(state: State, asked: AskedJob): number {
   if (asked.fit_context !== true) return asked.max_tokens;
-  const { prompt_tokens_min } = tokensOf(Buffer.byteLength(promptText(asked).content, "utf8"));
+  const { prompt_tokens_min } = tokensOf(Buffer.byteLength(contentText(asked), "utf8"));
   const room = largestContext(state, asked.model, asked.placement?.pin ?? null) - prompt_tokens_min;
   return Math.max(1, Math.min(asked.max_tokens, room));
 }
 
 export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number, { prefix_block_tokens }: Limits): JobSpec {
   const { model, priority, max_tokens, deadline_ms, placement } = request;
-  const { exact, content } = promptText(request);
+  const content = contentText(request);
   return {
     id,
     tenant: TENANT,
     model,
     priority,
     submitted_at_ms: coreTime(submitted_at_ms),
-    bytes: Buffer.byteLength(exact, "utf8"),
+    bytes: Buffer.byteLength(exactText(request), "utf8"),
     max_tokens,
     ...tokensOf(Buffer.byteLength(content, "utf8")),
-    prefix: promptBlocks(request, prefix_block_tokens),
+    prefix: promptBlocks(request, content, prefix_block_tokens),
     deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
     pin: placement?.pin ?? null,
     prefer: placement?.prefer ?? [],

@@ -1,5 +1,5 @@
 /** The OpenAI API: its requests become jobs like any other, their events its answers. */
-import { ERRORS, type ErrorCode, invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import { invalidRequest, knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { FailedEvent } from "@rbees/contracts/events";
 import {
   type ChatRequest,
@@ -99,7 +99,7 @@ async function whole(ports: OpenaiApiPorts, job: ActiveJob, headers: Headers, { 
 }
 
 function failure({ code, message }: FailedEvent, headers: Headers): RbeesError {
-  return new RbeesError(Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : "INTERNAL", message, { headers });
+  return new RbeesError(knownCode(code), message, { headers });
 }
 
 /** What every answer and every chunk of one begins with. */

@@ -2,7 +2,9 @@
  * Connections to one worker: HTTP/1.1 with keep-alive, one request at a time on each, as many as there are requests. Every
  * read goes into one buffer that all of them share and is taken apart at once, so a relayed token costs no buffer of its own.
  */
+
 import { connect, type Socket } from "node:net";
+import { authority } from "@rbees/kit/network";
 import { ProtocolError, type ResponseListener, ResponseReader } from "./response.ts";
 
 export interface ConnectionLimits {
@@ -40,7 +42,7 @@ export class Connections {
   constructor(host: string, port: number, limits: ConnectionLimits) {
     this.#host = host;
     this.#port = port;
-    this.#host_header = `host: ${host.includes(":") ? `[${host}]` : host}:${port}\r\n`;
+    this.#host_header = `host: ${authority(host, port)}\r\n`;
     this.#limits = limits;
   }
 
