@@ -1,5 +1,5 @@
 /** What the record says of the n-th job of a load on the store. */
-import type { AuditEntry } from "../../packages/orcd/src/store/audit-chain.ts";
+import type { AuditEntry } from "@rbees/kit/audit-chain";
 
 export function jobId(n: number): string {
   return `job_${n.toString(32).padStart(26, "0")}`;

@@ -1,6 +1,6 @@
 /** Audit entries chained in a row, and the same records only written as JSON and hashed, in turn; prints the time each took. */
 import { hash } from "node:crypto";
-import { type AuditEntry, chain, GENESIS } from "../../packages/orcd/src/store/audit-chain.ts";
+import { type AuditEntry, chain, GENESIS } from "@rbees/kit/audit-chain";
 import { acceptedEntry } from "./accepted-job.ts";
 
 const ENTRIES = 50_000;

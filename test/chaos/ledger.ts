@@ -1,7 +1,8 @@
 /** What the database says in the end: every accepted job ended once, with the right text, and the audit trail is whole. */
 import { hash } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
-import { type ChainedEntry, firstBroken } from "../../packages/orcd/src/store/audit-chain.ts";
+import type { ChainedEntry } from "@rbees/kit/audit-chain";
+import { firstBroken } from "@rbees/kit/audit-check";
 import type { JobTable } from "../../packages/orcd/src/store/schema.ts";
 import type { Tally } from "./client.ts";
 

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
-import { type ChainedEntry, firstBroken } from "../../packages/orcd/src/store/audit-chain.ts";
+import type { ChainedEntry } from "@rbees/kit/audit-chain";
+import { firstBroken } from "@rbees/kit/audit-check";
 import { eventually, follow, getJson, type Json, startOrcd, startWorkerd, submit, temporaryFolder, textOf } from "../support/cluster.ts";
 import { writeCountingModel } from "../support/models.ts";
 

@@ -1,4 +1,5 @@
 /** The verbs of `rbees`, which is also `llorch`: jobs, workers and models of an orchestrator, and a whole system on this host. */
+import { auditVerbs } from "./audit/verbs.ts";
 import { jobVerbs } from "./jobs/verbs.ts";
 import { localVerbs } from "./local/verbs.ts";
 import type { Program } from "./program.ts";
@@ -14,8 +15,9 @@ export const rbees: Program = {
     jobs: "submit and follow jobs",
     workers: "workers of the orchestrator",
     models: "models that can be asked for",
+    audit: "the record of what was done",
     ...remoteGroups,
   },
   examples: ["rbees up", 'rbees jobs submit --model demo --prompt "Write a haiku about Rust"', "rbees jobs list", "rbees down"],
-  verbs: [...jobVerbs, ...registryVerbs, ...localVerbs, ...remoteVerbs, ...simulateVerbs],
+  verbs: [...jobVerbs, ...registryVerbs, ...localVerbs, ...remoteVerbs, ...simulateVerbs, ...auditVerbs],
 };

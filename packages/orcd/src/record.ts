@@ -4,10 +4,10 @@
  */
 import { hash } from "node:crypto";
 import type { Decision } from "@rbees/core/events";
+import type { AuditValue } from "@rbees/kit/audit-chain";
 import { type ActiveJob, textSoFar } from "./active-job.ts";
 import { hasProgress } from "./progress.ts";
 import { exactText } from "./prompt.ts";
-import type { AuditValue } from "./store/audit-chain.ts";
 import type { Change } from "./store/port.ts";
 
 type Fields = { readonly [key: string]: AuditValue };

@@ -1,5 +1,5 @@
 /** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
-import type { AuditEntry } from "./audit-chain.ts";
+import type { AuditEntry } from "@rbees/kit/audit-chain";
 import type { AttemptTable, JobTable, NewJob, ProgressTable } from "./schema.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */

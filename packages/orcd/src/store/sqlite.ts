@@ -4,10 +4,10 @@
  */
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
+import { type AuditEntry, chain, GENESIS } from "@rbees/kit/audit-chain";
 import Sqlite from "better-sqlite3";
 import { Kysely, SqliteDialect } from "kysely";
 import { Migrator } from "kysely/migration";
-import { type AuditEntry, chain, GENESIS } from "./audit-chain.ts";
 import type { JobQuery, Recovered } from "./port.ts";
 import { type AttemptTable, type Database, type JobTable, migrations } from "./schema.ts";
 import { type Order, sqlOf } from "./statement.ts";
@@ -16,6 +16,7 @@ export class SqliteStore {
   /** For what is not hot: migrations and reads. */
   readonly #db: Kysely<Database>;
   readonly #sqlite: Sqlite.Database;
+  readonly #claim: Sqlite.Database;
   readonly #begin: Sqlite.Statement;
   readonly #commit: Sqlite.Statement;
   readonly #rollback: Sqlite.Statement;
@@ -25,25 +26,25 @@ export class SqliteStore {
   #next_audit_seq = 1;
   #last_hash = GENESIS;
 
-  private constructor(db: Kysely<Database>, sqlite: Sqlite.Database) {
+  private constructor(db: Kysely<Database>, sqlite: Sqlite.Database, claim: Sqlite.Database) {
     this.#db = db;
     this.#sqlite = sqlite;
+    this.#claim = claim;
     [this.#begin, this.#commit, this.#rollback] = [sqlite.prepare("begin immediate"), sqlite.prepare("commit"), sqlite.prepare("rollback")];
     this.#appendAudit = sqlite.prepare("insert into audit (seq, at_ms, kind, record, previous, hash) values (?, ?, ?, ?, ?, ?)");
   }
 
   static async open(path: string): Promise<SqliteStore> {
     mkdirSync(dirname(path), { recursive: true });
+    const claim = claimed(path);
     const sqlite = new Sqlite(path);
     sqlite.pragma("journal_mode = WAL");
     sqlite.pragma("synchronous = FULL");
-    // One writer a database: a second orchestrator on the same files must fail, not interleave.
-    sqlite.pragma("locking_mode = EXCLUSIVE");
     sqlite.pragma("busy_timeout = 1000");
     const db = new Kysely<Database>({ dialect: new SqliteDialect({ database: sqlite }) });
     const { error } = await new Migrator({ db, provider: migrations }).migrateToLatest();
     if (error !== undefined) throw error;
-    const store = new SqliteStore(db, sqlite);
+    const store = new SqliteStore(db, sqlite, claim);
     await store.#readCounters();
     return store;
   }
@@ -141,5 +142,16 @@ export class SqliteStore {
 
   async close(): Promise<void> {
     await this.#db.destroy();
+    this.#claim.close();
   }
+}
+
+/**
+ * One writer a database: a second orchestrator on the same files must fail, not interleave. The lock is on a file beside it and is
+ * gone with the process; the database itself can be read meanwhile (`rbees audit verify`).
+ */
+function claimed(path: string): Sqlite.Database {
+  const claim = new Sqlite(`${path}-claim`, { timeout: 1000 });
+  claim.exec("begin exclusive");
+  return claim;
 }

@@ -2,7 +2,7 @@
  * Changes on their way to the store's thread: one string for a turn's worth of them, flat, since cloning and taking apart
  * objects of two dozen members costs more than writing them down. Each row change names the statement that carries it out.
  */
-import type { AuditEntry } from "./audit-chain.ts";
+import type { AuditEntry } from "@rbees/kit/audit-chain";
 import type { Change } from "./port.ts";
 
 type Value = string | number | null;

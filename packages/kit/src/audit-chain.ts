@@ -1,6 +1,7 @@
 /**
  * The audit trail's chain: each entry is canonical JSON (RFC 8785 for the values we use: strings, integers, booleans, null,
- * objects, arrays) and its hash covers the hash before it, so that a changed, removed or reordered entry shows.
+ * objects, arrays) and its hash covers the hash before it, so that a changed, removed or reordered entry shows. Also how an entry is
+ * written in an export; `audit-check.ts` says whether a trail is whole.
  */
 import { hash } from "node:crypto";
 
@@ -25,28 +26,46 @@ export interface ChainedEntry {
   readonly hash: string;
 }
 
+export type AuditRecord = { readonly seq: number; readonly at: string; readonly kind: string } & { readonly [field: string]: AuditValue };
+
 export function chain(entry: AuditEntry, seq: number, previous: string): ChainedEntry {
   const { at_ms, kind, fields } = entry;
   const record = canonicalJson({ ...fields, seq, at: new Date(at_ms).toISOString(), kind });
   return { seq, at_ms, kind, record, previous, hash: linkHash(previous, record) };
 }
 
-export function linkHash(previous: string, record: string): string {
-  return hash("sha256", `${previous}\n${record}`, "hex");
+/** What is kept of an entry wherever the trail lies: the rest can be made from it. */
+export type SealedEntry = Pick<ChainedEntry, "record" | "previous" | "hash">;
+
+/** An entry's line in an export, without its end. */
+export function exportLine({ hash, previous, record }: SealedEntry): string {
+  return `{"hash":"${hash}","previous":"${previous}","record":${record}}`;
 }
 
-/** The first entry that does not follow from the one before it, or undefined when the chain is whole. */
-export function firstBroken(entries: Iterable<ChainedEntry>): { seq: number; why: string } | undefined {
-  let previous = GENESIS;
-  let expected = 1;
-  for (const entry of entries) {
-    if (entry.seq !== expected) return { seq: entry.seq, why: `entry ${expected} is missing` };
-    if (entry.previous !== previous) return { seq: entry.seq, why: "it does not name the entry before it" };
-    if (linkHash(previous, entry.record) !== entry.hash) return { seq: entry.seq, why: "its record does not have its hash" };
-    previous = entry.hash;
-    expected += 1;
+const EXPORT_LINE = /^\{"hash":"([0-9a-f]{64})","previous":"([0-9a-f]{64})","record":(\{.*\})\}$/;
+
+/** Undefined for what `exportLine` would not have written: there is one way to write an entry, so that no byte is free to change. */
+export function entryOfLine(line: string): SealedEntry | undefined {
+  const [, hash, previous, record] = EXPORT_LINE.exec(line) ?? [];
+  return hash === undefined || previous === undefined || record === undefined ? undefined : { hash, previous, record };
+}
+
+/** What every record says; undefined for what is no record. */
+export function recordOf({ record }: Pick<SealedEntry, "record">): AuditRecord | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(record);
+  } catch {
+    return undefined;
   }
-  return undefined;
+  if (typeof value !== "object" || value === null) return undefined;
+  const { seq, at, kind } = value as Record<string, unknown>;
+  if (!Number.isSafeInteger(seq) || typeof at !== "string" || Number.isNaN(Date.parse(at)) || typeof kind !== "string") return undefined;
+  return value as AuditRecord;
+}
+
+export function linkHash(previous: string, record: string): string {
+  return hash("sha256", `${previous}\n${record}`, "hex");
 }
 
 /**

@@ -1,0 +1,83 @@
+/** `rbees audit export` and `list`: writes entries as they are read, never further ahead than its reader. */
+
+import { RbeesError } from "@rbees/contracts/errors";
+import { type AuditRecord, type AuditValue, exportLine, recordOf, type SealedEntry } from "@rbees/kit/audit-chain";
+import type { Context } from "../context.ts";
+import type { Look } from "../look.ts";
+import type { Trail } from "./trail.ts";
+
+export interface Selection {
+  /** From the first entry of this time on. */
+  readonly from?: Date | undefined;
+  /** Up to the first entry of this time, which is left out. */
+  readonly to?: Date | undefined;
+  /** Only the entries about this job. */
+  readonly job?: string | undefined;
+}
+
+type Writer = (entry: SealedEntry, record: AuditRecord) => string;
+
+export const EXPORT_FORMATS = ["ndjson", "csv"] as const;
+
+const WRITERS: Record<(typeof EXPORT_FORMATS)[number], { head: string; line: Writer }> = {
+  ndjson: { head: "", line: (entry) => `${exportLine(entry)}\n` },
+  csv: {
+    head: "seq,at,kind,job_id,hash,previous,record\r\n",
+    line: ({ hash, previous, record: json }, { seq, at, kind, job_id }) =>
+      `${seq},${at},${quoted(kind)},${quoted(typeof job_id === "string" ? job_id : "")},${hash},${previous},${quoted(json)}\r\n`,
+  },
+};
+
+export function exportTrail(context: Context, trail: Trail, selection: Selection, format: (typeof EXPORT_FORMATS)[number]): Promise<void> {
+  context.io.out(WRITERS[format].head);
+  return write(context, trail, selection, WRITERS[format].line);
+}
+
+export function listTrail(context: Context, trail: Trail, selection: Selection): Promise<void> {
+  const look = context.io.out_look;
+  return write(context, trail, selection, ({ record: json }, record) => (context.json ? `${json}\n` : `${sentence(record, look)}\n`));
+}
+
+async function write({ io, signal }: Context, trail: Trail, { from, to, job }: Selection, line: Writer): Promise<void> {
+  let begun = from === undefined;
+  const about = job === undefined ? undefined : JSON.stringify(job);
+  for await (const items of trail.items(from?.getTime())) {
+    signal.throwIfAborted();
+    let text = "";
+    let over = false;
+    for (const item of items) {
+      const record = "entry" in item ? recordOf(item.entry) : undefined;
+      if (!("entry" in item) || record === undefined) {
+        throw new RbeesError(
+          "CONFLICT",
+          `${trail.file}, ${item.where}: there is no entry to be read. rbees audit verify says what happened to the trail.`,
+        );
+      }
+      const at = Date.parse(record.at);
+      begun ||= from === undefined || at >= from.getTime();
+      over = begun && to !== undefined && at >= to.getTime();
+      if (over) break;
+      if (begun && (about === undefined || (item.entry.record.includes(about) && record["job_id"] === job)))
+        text += line(item.entry, record);
+    }
+    io.out(text);
+    await io.flushed();
+    if (over) return;
+  }
+}
+
+/** `12  2026-11-26T10:00:00.000Z  job.ended  job_id=… status=succeeded` */
+function sentence({ seq, at, kind, ...fields }: AuditRecord, look: Look): string {
+  const facts = Object.entries(fields as Record<string, AuditValue>)
+    .filter(([, value]) => value !== null)
+    .map(
+      ([name, value]) =>
+        `${look.dim(`${name}=`)}${typeof value === "string" ? look.safe(value).replace(/[\r\n\t]/g, " ") : JSON.stringify(value)}`,
+    );
+  return [String(seq).padStart(6), at, look.accent(kind.padEnd(16)), facts.join(" ")].join("  ").trimEnd();
+}
+
+/** RFC 4180. A leading sign that a spreadsheet would run as a formula can't come: these begin with a letter, a brace or nothing. */
+function quoted(text: string): string {
+  return `"${text.replaceAll('"', '""')}"`;
+}

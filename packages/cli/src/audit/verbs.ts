@@ -1,0 +1,84 @@
+/** `rbees audit …`: the record, read without the orchestrator. */
+import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { EXIT, RbeesError } from "@rbees/contracts/errors";
+import type { Context } from "../context.ts";
+import { verb } from "../verb.ts";
+import { EXPORT_FORMATS, exportTrail, listTrail } from "./export.ts";
+import { renderVerification, verifyTrail } from "./verify.ts";
+
+/** Loaded when it is called: `--help` need not wait for the database. */
+const trailIn = async (context: Context, file: string | undefined) => (await import("./trail.ts")).trailIn(context, file);
+
+const DB = ["--db <file>", "the database or an export (default: the database of this host's orchestrator)"] as const;
+const FROM = ["--from <time>", "from the first entry of this time on, such as 2026-11-26 or 2026-11-26T10:30Z", time] as const;
+const TO = ["--to <time>", "up to the first entry of this time, which is left out", time] as const;
+const JOB = ["--job <id>", "only entries about this job"] as const;
+
+export const auditVerbs = [
+  verb(
+    {
+      path: "audit verify",
+      summary: "whether the audit trail is whole, and where it is not",
+      examples: ["rbees audit verify", "rbees audit verify trail.ndjson", "rbees audit verify --db /var/lib/rbees/orcd/orcd.sqlite --json"],
+    },
+    (command) =>
+      command
+        .argument("[file]", "an export or a database (default: the database of this host's orchestrator)")
+        .option(...DB)
+        .option("--part", "the file is a part of the trail: it may begin with any entry"),
+    {
+      async run(context, { db, part = false }, file) {
+        if (db !== undefined && file !== undefined) throw new RbeesError("INVALID_REQUEST", `Give ${file} or --db ${db}, not both.`);
+        return verifyTrail(context, await trailIn(context, file ?? db), { part });
+      },
+      render: renderVerification,
+      exit: ({ whole }) => (whole ? EXIT.done : EXIT.failed),
+    },
+  ),
+  verb(
+    {
+      path: "audit list",
+      summary: "what was recorded, oldest first",
+      examples: [
+        "rbees audit list --from 2026-11-26",
+        "rbees audit list --job job_01jd",
+        "rbees audit list --json | jq -r .kind | sort | uniq -c",
+      ],
+    },
+    (command) =>
+      command
+        .option(...DB)
+        .option(...FROM)
+        .option(...TO)
+        .option(...JOB),
+    {
+      run: async (context, { db, ...selection }) => listTrail(context, await trailIn(context, db), selection),
+    },
+  ),
+  verb(
+    {
+      path: "audit export",
+      summary: "the audit trail for others: NDJSON, which can be verified, or CSV",
+      examples: ["rbees audit export > trail.ndjson", "rbees audit export --from 2026-11-01 --to 2026-12-01 --format csv > november.csv"],
+    },
+    (command) =>
+      command
+        .option(...DB)
+        .option(...FROM)
+        .option(...TO)
+        .option(...JOB)
+        .addOption(new Option("--format <format>", "how entries are written").choices(EXPORT_FORMATS).default("ndjson" as const)),
+    {
+      run: async (context, { db, format, ...selection }) => exportTrail(context, await trailIn(context, db), selection, format),
+    },
+  ),
+];
+
+/** In UTC, as the trail itself, unless it says otherwise. */
+function time(text: string): Date {
+  const value = new Date(/T[\d:.]+$/.test(text) ? `${text}Z` : text);
+  if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(value.getTime())) {
+    throw new InvalidArgumentError("Give a date or a time, such as 2026-11-26 or 2026-11-26T10:30:00Z.");
+  }
+  return value;
+}

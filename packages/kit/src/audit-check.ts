@@ -1,0 +1,162 @@
+/**
+ * Whether an audit trail is whole: takes its entries one after the other, in the order in which they lie, and says where one was
+ * changed, left out, put elsewhere or put in. Needs the same memory for any length.
+ */
+import { type AuditRecord, type ChainedEntry, GENESIS, linkHash, recordOf, type SealedEntry } from "./audit-chain.ts";
+
+export interface Problem {
+  /** Where the trail shows it: `line 12` of an export, `row 12` of a database, `end`. */
+  readonly where: string;
+  readonly problem: "changed" | "missing" | "reordered" | "repeated" | "unlinked" | "unreadable" | "cut_off";
+  /** For people. */
+  readonly message: string;
+}
+
+/** An entry as it was found. A database says some things twice; both must be the same. */
+export type FoundEntry = SealedEntry & Partial<Pick<ChainedEntry, "seq" | "at_ms" | "kind">>;
+
+export interface Verdict {
+  /** Entries that could be read. */
+  readonly entries: number;
+  /** The lowest and the highest number among them; null where there is none. */
+  readonly first_seq: number | null;
+  readonly last_seq: number | null;
+  /** The first ones, in the order in which they were found. */
+  readonly problems: readonly Problem[];
+  /** All of them. */
+  readonly problem_count: number;
+}
+
+const PROBLEMS_KEPT_MAX = 100;
+/** Gaps that are remembered, in case what is missing turns up later in the trail. */
+const GAPS_MAX = 1000;
+
+interface Gap {
+  from: number;
+  to: number;
+  readonly where: string;
+}
+
+export class ChainCheck {
+  readonly #problems: Problem[] = [];
+  #problem_count = 0;
+  #entries = 0;
+  #first: number | undefined;
+  /** The entry furthest on, and by which hashes the next may call it: two when it is not clear what of it was changed. */
+  #top: { seq: number; hashes: readonly string[] } | undefined;
+  /** What could not be read since then: may have been the entries that come next, so that these are not missed too. */
+  #unsure = 0;
+  #gaps: Gap[] = [];
+
+  /** `part`: the trail may begin anywhere. Otherwise it must begin with the first entry that there ever was. */
+  constructor({ part = false }: { part?: boolean } = {}) {
+    if (!part) this.#top = { seq: 0, hashes: [GENESIS] };
+  }
+
+  take(entry: FoundEntry, where: string): void {
+    const record = recordOf(entry);
+    if (record === undefined) return this.unreadable(where, "its record says no number, time and kind");
+    this.#entries += 1;
+    const expected = this.#top === undefined ? record.seq : this.#top.seq + 1;
+    const sealed = linkHash(entry.previous, entry.record);
+    if (sealed !== entry.hash || !sameInRow(entry, record)) {
+      this.#report("changed", where, `${name(record, expected)} was changed: ${what(entry, record, sealed)}.`);
+      if (record.seq === expected) this.#goOn(record.seq, [entry.hash, sealed]);
+      else this.#unsure += 1;
+      return;
+    }
+    if (record.seq < expected) return this.#standsTooLate(record.seq, where);
+    if (record.seq === expected) {
+      const { hashes } = this.#top ?? { hashes: [entry.previous] };
+      if (this.#unsure === 0 && !hashes.includes(entry.previous)) {
+        this.#report(
+          "unlinked",
+          where,
+          `${name(record, expected)} does not follow from the one before it: the trail was rewritten up to here.`,
+        );
+      }
+    } else if (record.seq - expected > this.#unsure) {
+      if (this.#gaps.length < GAPS_MAX) this.#gaps.push({ from: expected, to: record.seq - 1, where });
+      else this.#missing({ from: expected, to: record.seq - 1, where });
+    }
+    this.#goOn(record.seq, [entry.hash]);
+  }
+
+  /** Something stands where an entry should. */
+  unreadable(where: string, why: string): void {
+    this.#report("unreadable", where, `What stands here is no entry: ${why}.`);
+    this.#unsure += 1;
+  }
+
+  /** Something ends where it should go on. */
+  cutOff(message: string): void {
+    this.#report("cut_off", "end", message);
+  }
+
+  /** No more entries. */
+  end(): Verdict {
+    for (const gap of this.#gaps) this.#missing(gap);
+    this.#gaps = [];
+    if (this.#entries === 0 && this.#problem_count === 0) this.cutOff("There is no entry at all.");
+    const last_seq = this.#first === undefined ? null : (this.#top?.seq ?? null);
+    const { problems, problem_count } = { problems: this.#problems, problem_count: this.#problem_count };
+    return { entries: this.#entries, first_seq: this.#first ?? null, last_seq, problems, problem_count };
+  }
+
+  #goOn(seq: number, hashes: readonly string[]): void {
+    this.#first ??= seq;
+    this.#top = { seq, hashes };
+    this.#unsure = 0;
+  }
+
+  #standsTooLate(seq: number, where: string): void {
+    const after = this.#top?.seq ?? 0;
+    const gap = this.#gaps.find(({ from, to }) => from <= seq && seq <= to);
+    if (gap === undefined) return this.#report("repeated", where, `Entry ${seq} stands here, after entry ${after}: it has no place there.`);
+    this.#report("reordered", where, `Entry ${seq} stands after entry ${after}: the order was changed.`);
+    const rest = [
+      { ...gap, to: seq - 1 },
+      { ...gap, from: seq + 1 },
+    ].filter(({ from, to }) => from <= to);
+    this.#gaps.splice(this.#gaps.indexOf(gap), 1, ...rest);
+  }
+
+  #missing({ from, to, where }: Gap): void {
+    const which = from === to ? `Entry ${from} is` : `Entries ${from} to ${to} are`;
+    this.#report("missing", where, `${which} missing, before entry ${to + 1}.`);
+  }
+
+  #report(problem: Problem["problem"], where: string, message: string): void {
+    this.#problem_count += 1;
+    if (this.#problems.length < PROBLEMS_KEPT_MAX) this.#problems.push({ where, problem, message });
+  }
+}
+
+/** The first problem of a whole trail in memory; undefined when there is none. */
+export function firstBroken(entries: Iterable<FoundEntry>): Problem | undefined {
+  const check = new ChainCheck();
+  let at = 0;
+  for (const entry of entries) {
+    at += 1;
+    check.take(entry, `row ${entry.seq ?? at}`);
+  }
+  return check.end().problems[0];
+}
+
+function name({ seq }: AuditRecord, expected: number): string {
+  return seq === expected ? `Entry ${seq}` : `What stands where entry ${expected} is due, and calls itself entry ${seq},`;
+}
+
+function sameInRow({ seq, at_ms, kind }: FoundEntry, record: AuditRecord): boolean {
+  return (
+    (seq === undefined || seq === record.seq) &&
+    (kind === undefined || kind === record.kind) &&
+    (at_ms === undefined || at_ms === Date.parse(record.at))
+  );
+}
+
+function what(entry: FoundEntry, record: AuditRecord, sealed: string): string {
+  return sealed !== entry.hash
+    ? "record, hash and the hash before do not belong together"
+    : `its row says ${entry.seq}, ${entry.at_ms} ms, ${entry.kind}; its record says ${record.seq}, ${record.at}, ${record.kind}`;
+}
