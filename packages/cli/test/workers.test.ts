@@ -1,6 +1,6 @@
 /** `rbees-pool worker …`, `status` and `backends list`, with a worker program that behaves as its model's name says. */
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { PoolBackends, PoolStatus, PoolWorker, PoolWorkers } from "@rbees/contracts/pool";
@@ -145,6 +145,69 @@ test("a record whose pid belongs to another process now counts as dead, and that
     [["dead", process.pid]],
   );
   assert.deepEqual(JSON.parse((await worker("stop", "w1", "--json")).out), { worker_id: "w1", ended: "dead" });
+});
+
+test("restart drains a worker and starts it again with its id, port and options, by id or by port, also when it is dead", async (t) => {
+  const { spawn, worker, list, pool } = await setUp(t);
+  const port = await freePort();
+  await spawn("demo", "--port", String(port), "--slots", "3", "--labels", "disk=fast", "--ctx", "128");
+  const [before] = await readWorkers(homeOf(pool.env));
+  assert.ok(before);
+  const first = await worker("restart", before.worker_id, "--json");
+  assert.equal(first.exit, 0, first.err);
+  assert.partialDeepStrictEqual(JSON.parse(first.out), { worker_id: before.worker_id, ended: "drained", status: "ready", port, slots: 3 });
+  assert.equal(await isAlive(before.process), false, "the earlier process has ended");
+  const [after] = await readWorkers(homeOf(pool.env));
+  assert.ok(after && (await isAlive(after.process)));
+  assert.partialDeepStrictEqual(after.request, { slots: 3, ctx: 128, labels: { disk: "fast" } });
+  process.kill(after.process.pid, "SIGKILL");
+  await until(async () => !(await isAlive(after.process)), "it is dead");
+  const second = await worker("restart", "--port", String(port));
+  assert.equal(second.exit, 0, second.err);
+  assert.match(
+    second.out,
+    new RegExp(`had ended already\\n${before.worker_id} is ready: demo on cpu, 3 slots, http://127\\.0\\.0\\.1:${port}\\n$`),
+  );
+  assert.deepEqual(
+    (await list()).map(({ status, slots }) => [status, slots]),
+    [["ready", 3]],
+  );
+});
+
+test("restart stops nothing that could not start again, and a start that fails can be tried again", async (t) => {
+  const { spawn, worker, list, pool } = await setUp(t);
+  const path = await model(pool, "good");
+  await spawn(path, "--name", "w1");
+  for (const [argv, exit, says] of [
+    [["restart"], 2, /Say which worker: its id, or --port/],
+    [["restart", "nobody"], 6, /There is no worker "nobody" on this host; there are: w1/],
+    [["restart", "--port", "1"], 6, /There is no worker on port 1 of this host; there are workers on: \d+/],
+  ] as const) {
+    const ran = await worker(...argv);
+    assert.equal(ran.exit, exit, argv.join(" "));
+    assert.match(ran.err, says);
+  }
+  await rm(path);
+  const gone = await worker("restart", "w1");
+  assert.equal(gone.exit, 6);
+  assert.match(gone.err, /The model's file is gone from .*good\.gguf, so worker w1 could not start again; it is left as it is/);
+  assert.deepEqual(
+    (await list()).map(({ status }) => status),
+    ["ready"],
+  );
+  await writeGguf(path);
+  const record = join(pool.root, "state", "workers", "w1.json");
+  const right = await readFile(record, "utf8");
+  await writeFile(record, right.replaceAll('"name":"good"', '"name":"dies"').replaceAll('"name": "good"', '"name": "dies"'));
+  assert.match((await worker("restart", "w1")).err, /ended before it was ready/);
+  assert.deepEqual(
+    (await list()).map(({ worker_id, status }) => [worker_id, status]),
+    [["w1", "dead"]],
+  );
+  await writeFile(record, right);
+  assert.equal((await worker("restart", "w1")).exit, 0);
+  await writeFile(record, JSON.stringify({ ...JSON.parse(await readFile(record, "utf8")), request: undefined }));
+  assert.match((await worker("restart", "w1")).err, /was started by an earlier rbees, which did not keep its options/);
 });
 
 test("a worker that ignores every request is killed", async (t) => {

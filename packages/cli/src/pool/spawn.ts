@@ -3,7 +3,6 @@ import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import { WORKER_ID } from "@rbees/contracts/job";
-import type { Backend } from "@rbees/contracts/worker";
 import type { Context } from "../context.ts";
 import { type Exit, type Started, startDetached } from "../local/detach.ts";
 import { withLock } from "../local/lock.ts";
@@ -12,30 +11,8 @@ import { isPortFree, nextFreePort } from "../local/ports.ts";
 import { ended, isAlive, signal } from "../local/process-identity.ts";
 import { duration } from "../look.ts";
 import { countEvent } from "./counters.ts";
+import { SpawnRequest } from "./spawn-request.ts";
 import { healthOf, readWorkers, removeWorker, type WorkerRecord, workerLog, workersLock, writeWorker } from "./worker-record.ts";
-
-export interface SpawnRequest {
-  backend: Backend;
-  model: { name: string; path: string };
-  gpu?: number | undefined;
-  host: string;
-  /** Exactly this port; without it, the first free one from FIRST_PORT. */
-  port?: number | undefined;
-  slots?: number | undefined;
-  ctx?: number | undefined;
-  threads?: number | undefined;
-  deterministic?: boolean | undefined;
-  orchestrator: string;
-  advertise_host?: string | undefined;
-  /** Allow a `host` that others can reach. */
-  open_network?: boolean | undefined;
-  name?: string | undefined;
-  region?: string | undefined;
-  labels?: Record<string, string> | undefined;
-  ready_ms_max: number;
-  /** Wait this long for the orchestrator to accept it; without it, don't wait. */
-  registered_ms_max?: number | undefined;
-}
 
 export const FIRST_PORT = 8001;
 const LOCK_MS_MAX = 15_000;
@@ -136,6 +113,7 @@ async function launch(
     log,
     started_at: new Date().toISOString(),
     ready_at: null,
+    request: SpawnRequest.parse(request),
   };
   await writeWorker(home, record);
   return { record, started };

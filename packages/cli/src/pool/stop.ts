@@ -25,9 +25,15 @@ export interface StopOptions {
 
 /** How it ended; `dead`: it had ended before. Its record is gone afterwards. */
 export async function stopWorker(context: Context, record: WorkerRecord, { now }: StopOptions): Promise<StopWay> {
+  const way = await endWorker(context, record, { now });
+  await removeWorker(context.home, record.worker_id);
+  return way;
+}
+
+/** The same, but its record stays: it is to be started again. */
+export async function endWorker(context: Context, record: WorkerRecord, { now }: StopOptions): Promise<StopWay> {
   const way = await end(context, record, now);
   context.progress(undefined);
-  await removeWorker(context.home, record.worker_id);
   await countEvent(context.home, "worker_stops", way);
   return way;
 }

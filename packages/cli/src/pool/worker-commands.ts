@@ -11,9 +11,10 @@ import { addressTowards, hostOf } from "../local/route.ts";
 import { httpUrl, orchestratorUrl } from "../orchestrator.ts";
 import { requireBackend } from "./backends.ts";
 import { resolveModel } from "./catalogue.ts";
+import { type Restarted, restartWorker } from "./restart.ts";
 import { spawnWorker } from "./spawn.ts";
 import { type StopWay, stopWorker } from "./stop.ts";
-import { describeWorker, listWorkers, readWorkers, requireWorker, workerLog } from "./worker-record.ts";
+import { describeWorker, listWorkers, readWorkers, requireWorker, type WorkerRecord, workerLog } from "./worker-record.ts";
 
 export { listWorkers };
 
@@ -71,6 +72,30 @@ export interface Stopped {
 
 export async function stop(context: Context, worker_id: string, now: boolean): Promise<Stopped> {
   return { worker_id, ended: await stopWorker(context, await requireWorker(context.home, worker_id), { now }) };
+}
+
+export interface WhichWorker {
+  worker_id: string | undefined;
+  port: number | undefined;
+}
+
+export async function restart(context: Context, { worker_id, port }: WhichWorker, now: boolean): Promise<Restarted> {
+  if ((worker_id === undefined) === (port === undefined)) {
+    throw new RbeesError("INVALID_REQUEST", "Say which worker: its id, or --port. `rbees-pool worker list` shows both.");
+  }
+  const record = worker_id === undefined ? await workerOnPort(context, port) : await requireWorker(context.home, worker_id);
+  return restartWorker(context, record, { now });
+}
+
+async function workerOnPort({ home }: Context, port: number | undefined): Promise<WorkerRecord> {
+  const records = await readWorkers(home);
+  const found = records.find((record) => record.port === port);
+  if (found !== undefined) return found;
+  const known = records.map((record) => record.port).join(", ");
+  throw new RbeesError(
+    "NOT_FOUND",
+    `There is no worker on port ${port} of this host; there ${known === "" ? "are none" : `are workers on: ${known}`}.`,
+  );
 }
 
 export async function stopAll(context: Context, now: boolean): Promise<{ stopped: Stopped[] }> {

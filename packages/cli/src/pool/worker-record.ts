@@ -10,6 +10,7 @@ import type { Home } from "@rbees/kit/home";
 import { z } from "zod";
 import { readJson, writeJson } from "../local/json-file.ts";
 import { isAlive, ProcessIdentity } from "../local/process-identity.ts";
+import { SpawnRequest } from "./spawn-request.ts";
 import { addressOf } from "./worker-address.ts";
 
 export const WorkerRecord = z.object({
@@ -26,6 +27,7 @@ export const WorkerRecord = z.object({
   log: z.string(),
   started_at: z.string(),
   ready_at: z.string().nullable(),
+  request: SpawnRequest.nullable().default(null).describe("Null in records of earlier versions"),
 });
 export type WorkerRecord = z.infer<typeof WorkerRecord>;
 

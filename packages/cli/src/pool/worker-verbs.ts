@@ -1,4 +1,5 @@
 /** `rbees-pool worker …` */
+import type { PoolWorker } from "@rbees/contracts/pool";
 import { readableLine } from "../local/log-file.ts";
 import { plural } from "../look.ts";
 import { renderPoolWorkers } from "../render/pool.ts";
@@ -40,8 +41,7 @@ export const workerVerbs = [
         .option("--registered-ms-max <ms>", "how long the orchestrator may take to accept it (default: don't wait for that)", whole(1)),
     {
       run: async (context, options, backend) => (await commands()).spawn(context, backend, options),
-      render: (worker) =>
-        `${worker.worker_id} is ready: ${worker.model} on ${worker.backend}, ${plural(worker.slots, "slot")}, ${addressOf(worker)}\n`,
+      render: ready,
     },
   ),
   verb(
@@ -66,6 +66,22 @@ export const workerVerbs = [
     {
       run: async (context, { now = false }, worker_id) => (await commands()).stop(context, worker_id, now),
       render: stopped,
+    },
+  ),
+  verb(
+    {
+      path: "worker restart",
+      summary: "stop a worker as `stop` does, and start it again with the options it had",
+      examples: ["rbees-pool worker restart atlas-8001", "rbees-pool worker restart --port 8001 --now"],
+    },
+    (command) =>
+      command
+        .argument("[id]", "the worker's id")
+        .option("--port <port>", "the worker that has this port", port)
+        .option("--now", "don't wait for its jobs"),
+    {
+      run: async (context, { port, now = false }, worker_id) => (await commands()).restart(context, { worker_id, port }, now),
+      render: (worker) => `${stopped(worker)}${ready(worker)}`,
     },
   ),
   verb(
@@ -101,6 +117,10 @@ export const workerVerbs = [
     },
   ),
 ];
+
+function ready(worker: PoolWorker): string {
+  return `${worker.worker_id} is ready: ${worker.model} on ${worker.backend}, ${plural(worker.slots, "slot")}, ${addressOf(worker)}\n`;
+}
 
 function stopped({ worker_id, ended }: { worker_id: string; ended: string }): string {
   const how = { drained: "has finished its jobs and ended", terminated: "has ended", killed: "was killed", dead: "had ended already" }[

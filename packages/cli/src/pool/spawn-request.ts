@@ -1,0 +1,24 @@
+/** What a worker was asked for: kept in its record, so that it can be started again as it was. */
+import { Backend } from "@rbees/contracts/worker";
+import { z } from "zod";
+
+export const SpawnRequest = z.object({
+  backend: Backend,
+  model: z.object({ name: z.string(), path: z.string() }),
+  gpu: z.int().optional(),
+  host: z.string(),
+  port: z.int().optional().describe("Exactly this port; without it, the first free one from FIRST_PORT"),
+  slots: z.int().optional(),
+  ctx: z.int().optional(),
+  threads: z.int().optional(),
+  deterministic: z.boolean().optional(),
+  orchestrator: z.string(),
+  advertise_host: z.string().optional(),
+  open_network: z.boolean().optional().describe("Allow a `host` that others can reach"),
+  name: z.string().optional(),
+  region: z.string().optional(),
+  labels: z.record(z.string(), z.string()).optional(),
+  ready_ms_max: z.number(),
+  registered_ms_max: z.number().optional().describe("Wait this long for the orchestrator to accept it; without it, don't wait"),
+});
+export type SpawnRequest = z.infer<typeof SpawnRequest>;
