@@ -14,7 +14,7 @@ import { createLog, silentLog } from "@rbees/kit/log";
 import { end, started, token } from "./fake-orchestrator.ts";
 
 const text = { type: "string" } as const;
-const names = ["model", "model-name", "worker-id", "backend", "gpu", "host", "port", "slots", "ctx", "threads"] as const;
+const names = ["model", "model-name", "worker-id", "backend", "gpu", "gpu-layers", "host", "port", "slots", "ctx", "threads"] as const;
 const more = ["orchestrator", "advertise-host", "region", "labels", "log-format"] as const;
 const options = Object.fromEntries([...names, ...more].map((name) => [name, text]));
 const { values } = parseArgs({
@@ -27,6 +27,7 @@ async function main(): Promise<void> {
   const log = createLog("rbees-workerd", { level: "info", format: "json" });
   const model = flag("model-name");
   readFileSync(flag("model"));
+  if (flag("gpu-layers") !== "") log.info({ gpu_layers: flag("gpu-layers") }, "asked for");
   log.info({ progress: 0.5 }, "loading");
   if (model === "dies") {
     log.error("the model does not fit");

@@ -227,6 +227,21 @@ test("stop-all ends every worker, and says so when there is none", async (t) => 
   assert.equal((await worker("stop-all")).out, "No workers.\n");
 });
 
+test("--gpu-layers reaches the worker, and again after a restart", async (t) => {
+  const { spawn, worker } = await setUp(t);
+  const asked = async () => (await worker("logs", "w1")).out;
+  assert.equal((await spawn("demo", "--name", "w1")).exit, 0);
+  assert.doesNotMatch(await asked(), /gpu_layers/, "the worker's own default holds");
+  await worker("stop", "w1");
+  for (const given of ["auto", "0"]) {
+    assert.equal((await spawn("demo", "--name", "w1", "--gpu-layers", given)).exit, 0);
+    assert.match(await asked(), new RegExp(`gpu_layers=${given}`));
+    assert.equal((await worker("restart", "w1")).exit, 0);
+    assert.match(await asked(), new RegExp(`gpu_layers=${given}`));
+    await worker("stop", "w1");
+  }
+});
+
 test("logs --follow goes on until the worker ends", async (t) => {
   const { spawn, worker, pool } = await setUp(t);
   await spawn("demo", "--name", "w1");
@@ -254,6 +269,12 @@ test("a backend, model or flag that can't work is refused before anything starts
     [["spawn", "cpu", "--model", "./none.gguf"], 6, /There is no file/],
     [["spawn", "cpu"], 2, /required option '--model <model>'/],
     [["spawn", "cpu", "--model", "demo", "--port", "70000"], 2, /from 1 to 65535/],
+    [
+      ["spawn", "cpu", "--model", "demo", "--gpu-layers", "4"],
+      2,
+      /--gpu-layers 4 needs a GPU, and cpu computes every layer on the processor/,
+    ],
+    [["spawn", "cpu", "--model", "demo", "--gpu-layers", "some"], 2, /Give "auto" or a whole number from 0 to 9999/],
     [["spawn", "cpu", "--model", "demo", "--name", "a b"], 2, /is no worker id/],
     [["spwan"], 2, /Did you mean spawn\?/],
   ] as const;

@@ -19,6 +19,10 @@ export const workerdSettings = {
   worker_id: text<string>({ default: "", help: "default: host name and port" }),
   backend: text<Backend>({ default: "cpu", one_of: BACKENDS, help: BACKENDS.join(" | ") }),
   gpu: number({ default: 0, max: 255, help: "which GPU" }),
+  gpu_layers: text<string>({
+    default: "auto",
+    help: "layers of the model that the GPU computes; auto: as many as its memory holds",
+  }),
   host: text<string>({ default: "127.0.0.1", help: "address to listen on" }),
   open_network: flag({ default: false, help: "allow an address beyond loopback although callers are not authenticated yet" }),
   port: number({ default: 8001, max: 65_535, help: "port to listen on; 0: any free one" }),
@@ -72,6 +76,12 @@ export function checkConfig(config: WorkerdConfig): void {
     problems.push(
       `host: ${config.host} can be reached by others, and nobody is asked who they are yet; add --open-network if that is meant`,
     );
+  if (!/^(auto|\d{1,4})$/.test(config.gpu_layers))
+    problems.push(`gpu-layers: must be auto or a whole number up to 9999, not "${config.gpu_layers}"`);
+  if (config.backend === "cpu" && Number(config.gpu_layers) > 0)
+    problems.push(
+      `gpu-layers: ${config.gpu_layers} layers need a GPU, and --backend cpu has none; leave it out, or choose --backend cuda or metal`,
+    );
   if (config.ctx !== 0 && config.ctx < CONTEXT_MIN) problems.push(`ctx: must be 0 or at least ${CONTEXT_MIN}`);
   if (problems.length > 0) {
     throw new RbeesError("INVALID_REQUEST", `The configuration is not valid:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
@@ -93,6 +103,10 @@ export function workerId({ worker_id }: Pick<WorkerdConfig, "worker_id">, port: 
 /** One core is left to this process and the rest of the machine: engine threads that share a core wait for one another. */
 export function threadCount({ threads }: Pick<WorkerdConfig, "threads">): number {
   return threads > 0 ? threads : Math.max(1, availableParallelism() - 1);
+}
+
+export function gpuLayers({ gpu_layers }: Pick<WorkerdConfig, "gpu_layers">): number | "auto" {
+  return gpu_layers === "auto" ? "auto" : Number(gpu_layers);
 }
 
 /** What others can reach: an address that means "all of mine" is none. */

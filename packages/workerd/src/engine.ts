@@ -15,6 +15,8 @@ export interface EngineOptions {
   backend: Backend;
   /** Which GPU; no meaning on the CPU. */
   gpu: number;
+  /** How many of the model's layers the GPU computes; no meaning on the CPU. */
+  gpu_layers: number | "auto";
   slots: number;
   /** Tokens a slot can hold: prompt and answer together. */
   context_size: number;

@@ -9,7 +9,7 @@ import type { Log } from "@rbees/kit/log";
 import { VERSION } from "@rbees/kit/version";
 import { workerdHandlers } from "./api.ts";
 import { Attempts } from "./attempts.ts";
-import { advertisedHost, checkConfig, modelName, NO_ORCHESTRATOR, threadCount, type WorkerdConfig, workerId } from "./config.ts";
+import { advertisedHost, checkConfig, gpuLayers, modelName, NO_ORCHESTRATOR, threadCount, type WorkerdConfig, workerId } from "./config.ts";
 import type { EngineOptions, ModelFacts } from "./engine.ts";
 import { EngineSupervisor } from "./engine-supervisor.ts";
 import { Enlist, type EnlistLimits } from "./enlist.ts";
@@ -217,7 +217,12 @@ class Life implements Workerd {
 
 function engineOptions(config: WorkerdConfig, context_size: number): EngineOptions {
   const { model, backend, gpu, slots, deterministic, prefill_chunk_tokens } = config;
-  return { model_path: model, backend, gpu, slots, context_size, threads: threadCount(config), deterministic, prefill_chunk_tokens };
+  return {
+    model_path: model,
+    ...{ backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens },
+    gpu_layers: gpuLayers(config),
+    threads: threadCount(config),
+  };
 }
 
 /** One line for each step of the way, so that whoever spawned the worker can show it. */

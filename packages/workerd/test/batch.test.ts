@@ -12,6 +12,7 @@ test("the pinned binding has what the quick way needs", async () => {
     model_path,
     backend: "cpu",
     gpu: 0,
+    gpu_layers: "auto",
     threads: 1,
     slots: 2,
     context_size: 256,

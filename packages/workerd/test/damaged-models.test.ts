@@ -30,7 +30,7 @@ async function check(file: string): Promise<RbeesError | undefined> {
 /** Loads in the engine's process: the refusal, or undefined when it loads after all. */
 async function load(file: string): Promise<RbeesError | undefined> {
   const engine = new EngineProcess(environment());
-  const settings = { ...options, model_path: file, gpu: 0, threads: 1, deterministic: false };
+  const settings = { ...options, model_path: file, gpu: 0, gpu_layers: "auto" as const, threads: 1, deterministic: false };
   try {
     await engine.load(settings, { progress() {}, step() {} });
     return undefined;

@@ -6,6 +6,7 @@ import { startLlama } from "../src/llama/load.ts";
 const options = {
   backend: "cpu",
   gpu: 0,
+  gpu_layers: "auto",
   slots: 1,
   context_size: 256,
   threads: 1,

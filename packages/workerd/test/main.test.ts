@@ -62,6 +62,14 @@ test("wrong flags exit 2 with every problem, and a model that is none exits 1 wi
   const none = start([]);
   assert.equal(await none.exit, 2);
   assert.match(none.stderr(), /--model/);
+  for (const [layers, says] of [
+    ["5", /gpu-layers: 5 layers need a GPU, and --backend cpu has none; leave it out, or choose --backend cuda or metal/],
+    ["many", /gpu-layers: must be auto or a whole number up to 9999, not "many"/],
+  ] as const) {
+    const refused = start(["--model", "x.gguf", "--gpu-layers", layers]);
+    assert.equal(await refused.exit, 2);
+    assert.match(refused.stderr(), says);
+  }
   const page = join(folder, "page.gguf");
   writeFileSync(page, `<!DOCTYPE html>${" ".repeat(100)}`);
   for (const path of [page, join(folder, "missing.gguf"), folder]) {

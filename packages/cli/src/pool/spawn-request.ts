@@ -6,6 +6,10 @@ export const SpawnRequest = z.object({
   backend: Backend,
   model: z.object({ name: z.string(), path: z.string() }),
   gpu: z.int().optional(),
+  gpu_layers: z
+    .union([z.literal("auto"), z.int().nonnegative()])
+    .optional()
+    .describe("How many layers the GPU computes"),
   host: z.string(),
   port: z.int().optional().describe("Exactly this port; without it, the first free one from FIRST_PORT"),
   slots: z.int().optional(),

@@ -145,6 +145,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port }: { worker_id: string
     ["--worker-id", worker_id],
     ["--backend", request.backend],
     ["--gpu", request.gpu],
+    ["--gpu-layers", request.gpu_layers],
     ["--host", request.host],
     ["--port", port],
     ["--slots", request.slots],

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
+import type { Backend } from "@rbees/contracts/worker";
 import { isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
 import { fieldsOf, LogTail, readableLine } from "../local/log-file.ts";
@@ -24,6 +25,7 @@ const LOG_LOOK_MS = 100;
 export interface SpawnFlags {
   model: string;
   gpu?: number | undefined;
+  gpuLayers?: number | "auto" | undefined;
   port?: number | undefined;
   listen?: string | undefined;
   slots?: number | undefined;
@@ -44,9 +46,10 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
   const orchestrator = await orchestratorFor(context, options.orchestrator);
   const { listen, open_network } = await listenFor(context, orchestrator, options);
   const request = {
-    backend: await requireBackend(context, backend, options.gpu),
+    backend: requireGpuFor(options.gpuLayers, await requireBackend(context, backend, options.gpu)),
     model: await resolveModel(context, options.model),
     gpu: options.gpu,
+    gpu_layers: options.gpuLayers,
     host: listen,
     port: options.port,
     slots: options.slots,
@@ -63,6 +66,14 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     registered_ms_max: options.registeredMsMax,
   };
   return describeWorker(await spawnWorker(context, request));
+}
+
+function requireGpuFor(layers: SpawnFlags["gpuLayers"], backend: Backend): Backend {
+  if (backend !== "cpu" || layers === undefined || layers === "auto" || layers === 0) return backend;
+  throw new RbeesError(
+    "INVALID_REQUEST",
+    `--gpu-layers ${layers} needs a GPU, and cpu computes every layer on the processor. Leave it out, or spawn on cuda or metal; \`rbees-pool backends list\` shows what works here.`,
+  );
 }
 
 export interface Stopped {

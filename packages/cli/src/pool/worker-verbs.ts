@@ -1,4 +1,5 @@
 /** `rbees-pool worker …` */
+import { InvalidArgumentError } from "@commander-js/extra-typings";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import { readableLine } from "../local/log-file.ts";
 import { plural } from "../look.ts";
@@ -8,6 +9,12 @@ import { addressOf, READY_MS_MAX } from "./worker-address.ts";
 
 /** What they do, loaded when it is done: `--help` need not wait for it. */
 const commands = () => import("./worker-commands.ts");
+
+function layers(text: string): number | "auto" {
+  if (text === "auto") return text;
+  if (!/^\d{1,4}$/.test(text)) throw new InvalidArgumentError('Give "auto" or a whole number from 0 to 9999.');
+  return Number(text);
+}
 
 export const workerVerbs = [
   verb(
@@ -25,6 +32,7 @@ export const workerVerbs = [
         .argument("<backend>", "cpu, cuda or metal")
         .requiredOption("--model <model>", "a model's name, or a GGUF file")
         .option("--gpu <index>", "which GPU", whole(0, 255))
+        .option("--gpu-layers <n>", "how many layers the GPU computes; auto: as many as its memory holds", layers)
         .option("--port <port>", "exactly this port (default: the first free one from 8001)", port)
         .option("--listen <address>", "address to listen on (default: loopback, or the one that leads to the orchestrator)")
         .option("--slots <n>", "jobs at once", whole(1, 256))

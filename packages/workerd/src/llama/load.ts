@@ -49,7 +49,7 @@ export async function loadModel(options: EngineOptions, progress: (fraction: num
     const llama = await start(options, complain);
     const model = await llama.loadModel({
       modelPath: options.model_path,
-      ...(options.backend === "cpu" ? { gpuLayers: 0 } : {}),
+      gpuLayers: options.backend === "cpu" ? 0 : options.gpu_layers,
       checkTensors: true,
       onLoadProgress: progress,
     });
@@ -150,7 +150,8 @@ async function loadError(error: unknown, options: EngineOptions, complaints: rea
   const message = error instanceof Error ? (error.message.split("\n", 1)[0] ?? "") : String(error);
   const reason = complaints.map((line) => /error loading model: (.*)/.exec(line)?.[1]).find((found) => found !== undefined);
   if (error instanceof InsufficientMemoryError) {
-    return new RbeesError("INSUFFICIENT_MEMORY", `${options.model_path}: ${message}. Use fewer --slots or a smaller --ctx.`, {
+    const layers = typeof options.gpu_layers === "number" && options.gpu_layers > 0 ? "fewer --gpu-layers, " : "";
+    return new RbeesError("INSUFFICIENT_MEMORY", `${options.model_path}: ${message}. Use ${layers}fewer --slots or a smaller --ctx.`, {
       cause: error,
     });
   }
