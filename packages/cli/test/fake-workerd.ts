@@ -9,12 +9,27 @@ import { createClient } from "@rbees/contracts/client";
 import { orcdRoutes, workerdRoutes } from "@rbees/contracts/routes";
 import { encodeEvent } from "@rbees/contracts/sse";
 import { Backend } from "@rbees/contracts/worker";
+import { fingerprint } from "@rbees/kit/fingerprint";
+import { readModel } from "@rbees/kit/gguf-split";
 import { serve } from "@rbees/kit/http";
 import { createLog, silentLog } from "@rbees/kit/log";
 import { end, started, token } from "./fake-orchestrator.ts";
 
 const text = { type: "string" } as const;
-const names = ["model", "model-name", "worker-id", "backend", "gpu", "gpu-layers", "host", "port", "slots", "ctx", "threads"] as const;
+const names = [
+  "model",
+  "model-name",
+  "worker-id",
+  "backend",
+  "gpu",
+  "gpu-layers",
+  "host",
+  "port",
+  "slots",
+  "ctx",
+  "threads",
+  "measured-bytes",
+] as const;
 const more = ["orchestrator", "advertise-host", "region", "labels", "log-format"] as const;
 const options = Object.fromEntries([...names, ...more].map((name) => [name, text]));
 const { values } = parseArgs({
@@ -27,6 +42,7 @@ async function main(): Promise<void> {
   const log = createLog("rbees-workerd", { level: "info", format: "json" });
   const model = flag("model-name");
   readFileSync(flag("model"));
+  if (flag("measured-bytes") !== "") log.info({ measured_bytes: flag("measured-bytes") }, "told");
   if (flag("gpu-layers") !== "") log.info({ gpu_layers: flag("gpu-layers") }, "asked for");
   log.info({ progress: 0.5 }, "loading");
   if (model === "dies") {
@@ -39,6 +55,7 @@ async function main(): Promise<void> {
   process.on("SIGTERM", () => {
     if (model !== "stubborn") process.exit(0);
   });
+  const model_digest = await fingerprint(flag("model"), await readModel(flag("model"))).catch(() => "sha256:00");
   await serve(
     workerdRoutes,
     {
@@ -55,7 +72,7 @@ async function main(): Promise<void> {
           worker_id: flag("worker-id"),
           version: "0.1.0",
           model,
-          model_digest: "sha256:00",
+          model_digest,
           backend: Backend.parse(flag("backend")),
           device: "fake",
           slots,

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { PoolBackends, PoolStatus, PoolWorker, PoolWorkers } from "@rbees/contracts/pool";
+import { ModelFit, PoolBackends, PoolStatus, PoolWorker, PoolWorkers } from "@rbees/contracts/pool";
 import { homeOf } from "@rbees/kit/home";
 import { isAlive } from "../src/local/process-identity.ts";
 import { parseNvidiaSmi } from "../src/pool/backends.ts";
@@ -57,7 +57,7 @@ test("spawn waits until the worker is ready; list, logs and stop tell the truth 
   );
   assert.match(
     (await worker("list")).out,
-    new RegExp(`\\nw1 +ready +demo +cpu +127\\.0\\.0\\.1:${port} +0/2 +12\\.5 +5\\.0 MB +\\d+s +\\d+\\n$`),
+    new RegExp(`\\nw1 +ready +demo +cpu +127\\.0\\.0\\.1:${port} +0/2 +12\\.5 +5\\.0 MB +\\d+ MB +\\d+s +\\d+\\n$`),
   );
   assert.match((await worker("logs", "w1")).out, /info {3}ready {2}port=\d+ {2}slots=2\n$/);
   const stopped = await worker("stop", "w1", "--json");
@@ -240,6 +240,31 @@ test("--gpu-layers reaches the worker, and again after a restart", async (t) => 
     assert.match(await asked(), new RegExp(`gpu_layers=${given}`));
     await worker("stop", "w1");
   }
+});
+
+test("what a worker takes is kept beside the estimate, and counts for the next one with the same file, context and slots", async (t) => {
+  const { spawn, worker, list, pool } = await setUp(t);
+  const fit = async (...flags: string[]) =>
+    ModelFit.parse(JSON.parse((await pool.run(["rbees-pool", "models", "info", "demo", ...flags, "--json"])).out).fit);
+  const before = await fit("--slots", "2");
+  assert.deepEqual([before.measured_bytes, before.needed_bytes], [null, before.estimated_bytes]);
+  await spawn("demo", "--name", "w1", "--slots", "2");
+  const [listed] = await list();
+  assert.deepEqual([listed?.memory_bytes, listed?.estimated_bytes], [5_000_000, before.estimated_bytes]);
+  assert.doesNotMatch((await worker("logs", "w1")).out, /measured_bytes/);
+  const after = await fit("--slots", "2");
+  assert.deepEqual([after.measured_bytes, after.needed_bytes, after.estimated_bytes], [5_000_000, 5_000_000, before.estimated_bytes]);
+  assert.equal((await fit("--slots", "3")).measured_bytes, null, "other slots were not measured");
+  assert.equal((await fit("--slots", "2", "--ctx", "128")).measured_bytes, null, "nor was another context");
+  assert.match(
+    (await pool.run(["rbees-pool", "models", "info", "demo", "--slots", "2"])).out,
+    /\nmemory +5\.0 MB for 2 slots of 512 tokens\n +measured here; the estimate was \d+ MB\n/,
+  );
+  await worker("restart", "w1");
+  assert.match((await worker("logs", "w1")).out, /measured_bytes=5000000/, "the worker goes by it when it looks for room");
+  await worker("stop", "w1");
+  await writeGguf(pool.programs.demo_model, { filler: 1 });
+  assert.equal((await fit("--slots", "2")).measured_bytes, null, "another file under the same name was not measured");
 });
 
 test("logs --follow goes on until the worker ends", async (t) => {

@@ -47,7 +47,9 @@ export const ModelFit = z.object({
   weights_bytes: z.int(),
   context_bytes: z.int(),
   overhead_bytes: z.int().describe("The engine's process and what it computes in"),
-  needed_bytes: z.int(),
+  estimated_bytes: z.int().describe("The sum of these"),
+  measured_bytes: z.int().nullable().describe("What a worker with this file, context and slots was seen to take on this host"),
+  needed_bytes: z.int().describe("What was measured, else what is estimated"),
   available_bytes: z.int(),
   fits: z.boolean(),
 });
@@ -67,6 +69,7 @@ export const PoolWorker = z.object({
   slots_busy: z.int().nullable(),
   tokens_per_second: z.number().nullable(),
   memory_bytes: z.int().nullable(),
+  estimated_bytes: z.int().nullable().default(null).describe("What its model's header let expect; null on a GPU"),
   uptime_seconds: z.number().nullable(),
   log: z.string(),
   started_at: z.string(),

@@ -32,6 +32,10 @@ export const workerdSettings = {
     max: 16_777_216,
     help: "tokens a slot holds, prompt and answer; 0: what model and memory allow, 8192 at most",
   }),
+  measured_bytes: number({
+    default: 0,
+    help: "memory that this model was seen to take with these slots and this context; 0: go by its header",
+  }),
   threads: number({ default: 0, max: 1_024, help: "threads that compute; 0: all cores but one" }),
   deterministic: flag({ default: false, help: "same request, same tokens, whatever else runs; slower" }),
   orchestrator: text<string>({

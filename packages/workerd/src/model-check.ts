@@ -17,6 +17,8 @@ export interface ModelCheckOptions {
   prefill_chunk_tokens: number;
   /** Memory that this process and its children may still take. */
   available_bytes: number;
+  /** What the model took with these slots and the context it will get, when that was measured; 0: it was not. */
+  measured_bytes?: number;
 }
 
 export interface CheckedModel {
@@ -141,22 +143,25 @@ function wholeWithin(value: GgufValue, min: number, max: number): boolean {
 
 /** The context that was asked for, or the most that model and memory allow. Throws INSUFFICIENT_MEMORY with what is missing. */
 function fitContext(gguf: Gguf, options: ModelCheckOptions): number {
-  const { context_size, available_bytes, slots, path } = options;
+  const { context_size, available_bytes, slots, path, measured_bytes = 0 } = options;
   const most = gguf.context_size ?? CONTEXT_AUTO_MAX;
   if (context_size > most) {
     throw new RbeesError("INVALID_REQUEST", `--ctx ${context_size} is more than ${path} was made for: ${most} tokens`);
   }
-  const fits = (size: number) => options.backend !== "cpu" || neededBytes(gguf, options, size).total <= available_bytes;
   const wanted = context_size > 0 ? context_size : Math.min(most, CONTEXT_AUTO_MAX);
+  const takes = (size: number) => (size === wanted && measured_bytes > 0 ? measured_bytes : neededBytes(gguf, options, size).total);
+  const fits = (size: number) => options.backend !== "cpu" || takes(size) <= available_bytes;
   if (fits(wanted)) return wanted;
   let size = Math.floor(wanted / CONTEXT_STEP) * CONTEXT_STEP;
   while (size > 0 && !fits(size)) size -= CONTEXT_STEP;
   if (context_size === 0 && size > 0) return size;
-  const { total, weights, context } = neededBytes(gguf, options, wanted);
+  const { weights, context } = neededBytes(gguf, options, wanted);
+  const total = takes(wanted);
+  const how = measured_bytes > 0 ? "as it was measured: " : "";
   const advice = size > 0 ? `--ctx ${size} would fit; so may fewer --slots.` : "Use fewer --slots, a smaller model, or free memory.";
   throw new RbeesError(
     "INSUFFICIENT_MEMORY",
-    `${path} needs about ${gib(total)} (weights ${gib(weights)}, context of ${slots} × ${wanted} tokens ${gib(context)}), but ${gib(available_bytes)} are free: ${gib(total - available_bytes)} are missing. ${advice}`,
+    `${path} needs about ${gib(total)} (${how}weights ${gib(weights)}, context of ${slots} × ${wanted} tokens ${gib(context)}), but ${gib(available_bytes)} are free: ${gib(total - available_bytes)} are missing. ${advice}`,
     { details: { needed_bytes: total, available_bytes, missing_bytes: total - available_bytes } },
   );
 }

@@ -4,6 +4,7 @@ import type { RbeesError } from "@rbees/contracts/errors";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import type { RegisterWorker, WorkerHealth } from "@rbees/contracts/worker";
 import type { Environment } from "@rbees/kit/config";
+import { fingerprint } from "@rbees/kit/fingerprint";
 import { type Served, serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
 import { VERSION } from "@rbees/kit/version";
@@ -13,7 +14,6 @@ import { advertisedHost, checkConfig, gpuLayers, modelName, NO_ORCHESTRATOR, thr
 import type { EngineOptions, ModelFacts } from "./engine.ts";
 import { EngineSupervisor } from "./engine-supervisor.ts";
 import { Enlist, type EnlistLimits } from "./enlist.ts";
-import { fingerprint } from "./fingerprint.ts";
 import { createMetrics } from "./metrics.ts";
 import { checkModel } from "./model-check.ts";
 
@@ -71,9 +71,12 @@ interface ModelFile {
 }
 
 async function modelFile(config: WorkerdConfig): Promise<ModelFile> {
-  const { model: path, backend, slots, ctx, prefill_chunk_tokens } = config;
+  const { model: path, backend, slots, ctx, prefill_chunk_tokens, measured_bytes } = config;
   const available_bytes = process.availableMemory();
-  const { gguf, context_size } = await checkModel({ path, backend, slots, context_size: ctx, prefill_chunk_tokens, available_bytes });
+  const { gguf, context_size } = await checkModel({
+    ...{ path, backend, slots, prefill_chunk_tokens, available_bytes, measured_bytes },
+    context_size: ctx,
+  });
   return { name: modelName(config), digest: await fingerprint(path, gguf), file_bytes: gguf.file_bytes, context_size };
 }
 

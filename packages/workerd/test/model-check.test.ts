@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
+import { fingerprint } from "@rbees/kit/fingerprint";
 import { readGguf } from "@rbees/kit/gguf";
 import { neededBytes } from "@rbees/kit/model-memory";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
-import { fingerprint } from "../src/fingerprint.ts";
 import { checkModel } from "../src/model-check.ts";
 import { ask, scripted, startWorker } from "./support.ts";
 
@@ -35,6 +35,15 @@ test("what does not fit is refused with how much is missing and what would help"
     return true;
   });
   await assert.rejects(checkModel({ ...options, available_bytes: 1_000_000 }), /fewer --slots/);
+});
+
+test("what was measured counts in place of the estimate, in both directions", async () => {
+  const asked = { ...options, context_size: 1024 };
+  const { needed_bytes } = await checkModel(asked);
+  const less = { ...asked, available_bytes: needed_bytes - 1 };
+  await assert.rejects(checkModel(less), /INSUFFICIENT|needs about/);
+  assert.equal((await checkModel({ ...less, measured_bytes: needed_bytes - 2 })).context_size, 1024);
+  await assert.rejects(checkModel({ ...asked, available_bytes: 2 * needed_bytes, measured_bytes: 3 * needed_bytes }), /as it was measured/);
 });
 
 test("more context than the model was made for is refused", async () => {

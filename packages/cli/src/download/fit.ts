@@ -22,6 +22,8 @@ export function fitOf(gguf: Gguf, { ctx, slots = SLOTS_DEFAULT }: FitOptions, av
     weights_bytes: needed.weights,
     context_bytes: needed.context,
     overhead_bytes: needed.overhead,
+    estimated_bytes: needed.total,
+    measured_bytes: null,
     needed_bytes: needed.total,
     available_bytes,
     fits: needed.total <= available_bytes,

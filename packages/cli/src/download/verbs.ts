@@ -6,6 +6,7 @@ import { mergeParts, readModel } from "@rbees/kit/gguf-split";
 import type { Context } from "../context.ts";
 import { size } from "../look.ts";
 import { catalogue, knownReference, resolveModel } from "../pool/catalogue.ts";
+import { fitHere } from "../pool/measured.ts";
 import { factsOf } from "../pool/model-file.ts";
 import { diskOf } from "../pool/status.ts";
 import { renderModelFacts, renderVerified } from "../render/pool.ts";
@@ -60,7 +61,7 @@ async function localFacts(context: Context, given: string, options: FitOptions) 
     ...factsOf(gguf, path),
     sha256: model?.sha256 ?? null,
     reference: model?.reference ?? `file:${path}`,
-    fit: fitOf(gguf, options),
+    fit: await fitHere(context.home, path, gguf, options),
     disk_available_bytes: null,
   };
 }

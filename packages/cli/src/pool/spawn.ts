@@ -3,7 +3,10 @@ import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import { WORKER_ID } from "@rbees/contracts/job";
+import type { WorkerHealth } from "@rbees/contracts/worker";
+import { readModel } from "@rbees/kit/gguf-split";
 import type { Context } from "../context.ts";
+import { fitOf } from "../download/fit.ts";
 import { type Exit, type Started, startDetached } from "../local/detach.ts";
 import { withLock } from "../local/lock.ts";
 import { fieldsOf, LogTail, lastLines } from "../local/log-file.ts";
@@ -11,6 +14,7 @@ import { isPortFree, nextFreePort } from "../local/ports.ts";
 import { ended, isAlive, signal } from "../local/process-identity.ts";
 import { duration } from "../look.ts";
 import { countEvent } from "./counters.ts";
+import { fitHere, remember } from "./measured.ts";
 import { SpawnRequest } from "./spawn-request.ts";
 import { healthOf, readWorkers, removeWorker, type WorkerRecord, workerLog, workersLock, writeWorker } from "./worker-record.ts";
 
@@ -65,10 +69,32 @@ async function spawnOnce(
     throw error;
   }
   const health = await healthOf(record);
-  const ready = { ...record, ready_at: new Date().toISOString(), slots: health?.slots ?? record.slots };
+  if (health !== undefined) await remember(home, health, "loaded");
+  const ready = {
+    ...record,
+    ready_at: new Date().toISOString(),
+    slots: health?.slots ?? record.slots,
+    estimated_bytes: await estimateOf(record, health),
+  };
   await writeWorker(home, ready);
   await countEvent(home, "worker_starts", "ready");
   return ready;
+}
+
+/** What its header lets expect of the context and slots that it has. */
+async function estimateOf({ backend, model_path }: WorkerRecord, health: WorkerHealth | undefined): Promise<number | null> {
+  if (backend !== "cpu" || health === undefined) return null;
+  const gguf = await readModel(model_path).catch(() => undefined);
+  return gguf === undefined ? null : fitOf(gguf, { ctx: health.context_size, slots: health.slots }).estimated_bytes;
+}
+
+/** What a worker of this kind was seen to take here. */
+async function measuredFor({ home }: Context, { backend, model, ctx, slots }: SpawnRequest): Promise<number | undefined> {
+  if (backend !== "cpu") return undefined;
+  const gguf = await readModel(model.path).catch(() => undefined);
+  // A context that the model can't have is the worker's to refuse.
+  if (gguf === undefined || (ctx ?? 0) > (gguf.context_size ?? Number.POSITIVE_INFINITY)) return undefined;
+  return (await fitHere(home, model.path, gguf, { ctx, slots })).measured_bytes ?? undefined;
 }
 
 async function launch(
@@ -98,7 +124,11 @@ async function launch(
     );
   }
   const log = workerLog(home, worker_id);
-  const started = await startDetached([...programs.workerd, ...flagsOf(request, { worker_id, port })], log, env);
+  const started = await startDetached(
+    [...programs.workerd, ...flagsOf(request, { worker_id, port, measured_bytes: await measuredFor(context, request) })],
+    log,
+    env,
+  );
   const record: WorkerRecord = {
     worker_id,
     process: started.process,
@@ -113,6 +143,7 @@ async function launch(
     log,
     started_at: new Date().toISOString(),
     ready_at: null,
+    estimated_bytes: null,
     request: SpawnRequest.parse(request),
   };
   await writeWorker(home, record);
@@ -137,7 +168,13 @@ async function choosePort({ host, port }: SpawnRequest, living: readonly WorkerR
   return port;
 }
 
-function flagsOf(request: SpawnRequest, { worker_id, port }: { worker_id: string; port: number }): string[] {
+interface Decided {
+  worker_id: string;
+  port: number;
+  measured_bytes: number | undefined;
+}
+
+function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Decided): string[] {
   const labels = Object.entries(request.labels ?? {}).map((pair) => pair.join("="));
   const values: [string, string | number | undefined][] = [
     ["--model", request.model.path],
@@ -150,6 +187,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port }: { worker_id: string
     ["--port", port],
     ["--slots", request.slots],
     ["--ctx", request.ctx],
+    ["--measured-bytes", measured_bytes],
     ["--threads", request.threads],
     ["--orchestrator", request.orchestrator],
     ["--advertise-host", request.advertise_host],

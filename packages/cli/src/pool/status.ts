@@ -2,6 +2,7 @@
 import { mkdir, statfs } from "node:fs/promises";
 import { cpus, hostname, platform, release, totalmem } from "node:os";
 import { POOL_WORKER_STATUSES, type PoolModel, type PoolStatus } from "@rbees/contracts/pool";
+import type { Home } from "@rbees/kit/home";
 import type { World } from "../context.ts";
 import { backends } from "./backends.ts";
 import { catalogue } from "./catalogue.ts";
@@ -12,7 +13,7 @@ export async function poolStatus(world: World): Promise<PoolStatus> {
   const { home } = world;
   const [works, known, workers, disk] = await Promise.all([backends(world), catalogue(world), listWorkers(home), diskOf(home.data)]);
   const models = await Promise.all(
-    known.filter(({ present }) => present).map(async (model) => ({ ...model, needed_bytes: await neededBy(model) })),
+    known.filter(({ present }) => present).map(async (model) => ({ ...model, needed_bytes: await neededBy(home, model) })),
   );
   const processors = cpus();
   return {
@@ -27,12 +28,12 @@ export async function poolStatus(world: World): Promise<PoolStatus> {
   };
 }
 
-/** From its header; null when that can't be read. */
-async function neededBy({ path }: PoolModel): Promise<number | null> {
+/** Measured, or from its header; null when that can't be read. */
+async function neededBy(home: Home, { path }: PoolModel): Promise<number | null> {
   if (path === null) return null;
-  const [{ readModel }, { fitOf }] = await Promise.all([import("@rbees/kit/gguf-split"), import("../download/fit.ts")]);
+  const [{ readModel }, { fitHere }] = await Promise.all([import("@rbees/kit/gguf-split"), import("./measured.ts")]);
   const gguf = await readModel(path).catch(() => undefined);
-  return gguf === undefined ? null : fitOf(gguf, {}).needed_bytes;
+  return gguf === undefined ? null : (await fitHere(home, path, gguf, {})).needed_bytes;
 }
 
 /** A container's limit counts before the machine's size. */

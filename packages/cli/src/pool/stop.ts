@@ -5,6 +5,7 @@ import type { Context } from "../context.ts";
 import { ended, isAlive, type ProcessIdentity, signal } from "../local/process-identity.ts";
 import { duration, plural } from "../look.ts";
 import { countEvent } from "./counters.ts";
+import { remember } from "./measured.ts";
 import { healthOf, removeWorker, type WorkerRecord, workerAt } from "./worker-record.ts";
 
 /** A worker drains for at most 30 s. */
@@ -32,6 +33,8 @@ export async function stopWorker(context: Context, record: WorkerRecord, { now }
 
 /** The same, but its record stays: it is to be started again. */
 export async function endWorker(context: Context, record: WorkerRecord, { now }: StopOptions): Promise<StopWay> {
+  const health = await healthOf(record);
+  if (health !== undefined) await remember(context.home, health, "stopping");
   const way = await end(context, record, now);
   context.progress(undefined);
   await countEvent(context.home, "worker_stops", way);

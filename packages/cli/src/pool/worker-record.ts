@@ -27,6 +27,7 @@ export const WorkerRecord = z.object({
   log: z.string(),
   started_at: z.string(),
   ready_at: z.string().nullable(),
+  estimated_bytes: z.int().nullable().default(null).describe("Null until it is ready, and on a GPU"),
   request: SpawnRequest.nullable().default(null).describe("Null in records of earlier versions"),
 });
 export type WorkerRecord = z.infer<typeof WorkerRecord>;
@@ -108,6 +109,7 @@ export async function describeWorker(record: WorkerRecord): Promise<PoolWorker> 
     slots_busy: health?.slots_busy ?? null,
     tokens_per_second: health?.tokens_per_second ?? null,
     memory_bytes: health?.memory_bytes ?? null,
+    estimated_bytes: record.estimated_bytes,
     uptime_seconds: health?.uptime_seconds ?? null,
     log: record.log,
     started_at: record.started_at,

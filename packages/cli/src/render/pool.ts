@@ -69,6 +69,12 @@ export function renderModelFacts(
       ["sha256", model.sha256],
       ["damage", model.truncated],
       ["memory", `${size(fit.needed_bytes)} for ${plural(fit.slots, "slot")} of ${plural(fit.context_size, "token")}`],
+      [
+        "",
+        fit.measured_bytes === null
+          ? "estimated; no worker with these has been measured here yet"
+          : `measured here; the estimate was ${size(fit.estimated_bytes)}`,
+      ],
       ["", `weights ${size(fit.weights_bytes)}, context ${size(fit.context_bytes)}, engine ${size(fit.overhead_bytes)}`],
       [
         "fits",
@@ -109,6 +115,7 @@ export function renderPoolWorkers(workers: readonly PoolWorker[], look: Look): s
       { title: "SLOTS", of: (worker) => `${worker.slots_busy ?? "–"}/${worker.slots}`, right: true },
       { title: "TOKENS/S", of: (worker) => rate(worker.tokens_per_second), right: true },
       { title: "MEMORY", of: (worker) => size(worker.memory_bytes), right: true },
+      { title: "ESTIMATE", of: (worker) => size(worker.estimated_bytes ?? null), right: true },
       { title: "UP", of: (worker) => age(worker.uptime_seconds), right: true },
       { title: "PID", of: (worker) => String(worker.pid), right: true },
     ],

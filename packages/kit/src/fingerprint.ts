@@ -4,8 +4,8 @@
  */
 import { createHash, type Hash } from "node:crypto";
 import { open } from "node:fs/promises";
-import type { Gguf } from "@rbees/kit/gguf";
-import { partsOf } from "@rbees/kit/gguf-split";
+import type { Gguf } from "./gguf.ts";
+import { partsOf } from "./gguf-split.ts";
 
 const SAMPLES = 64;
 const SAMPLE_BYTES = 65_536;
