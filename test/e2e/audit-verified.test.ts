@@ -19,7 +19,8 @@ function audit(...words: string[]): Promise<{ exit: unknown; out: string }> {
 test("the audit trail of an orchestrator at work is verified, exported, and verified again; a change is found", async (t) => {
   const folder = temporaryFolder(t, "audited");
   const { path } = writeCountingModel(folder, 10);
-  const orcd = await startOrcd(t, join(folder, "data"));
+  const key = join(folder, "keys", "audit-key.pem");
+  const orcd = await startOrcd(t, join(folder, "data"), ["--audit-key", key, "--audit-head-ms", "0"]);
   await startWorkerd(t, path, orcd.url, ["--model-name", "counting"]);
   await eventually(async () => (await getJson(`${orcd.url}/v2/workers`)).workers.length === 1);
   const answer = await submit(orcd.url, { model: "counting", prompt: "count", stream: true });
@@ -44,5 +45,15 @@ test("the audit trail of an orchestrator at work is verified, exported, and veri
   await (await submit(orcd.url, { model: "counting", prompt: "again", stream: true })).text();
   assert.match((await audit("verify", ...db)).out, /8 entries/);
   assert.equal(await orcd.kill("SIGTERM"), 0);
-  assert.match((await audit("verify", ...db)).out, /is whole/);
+  const public_key = join(folder, "keys", "audit-key.pub.pem");
+  const signed = await audit("verify", ...db, "--public-key", public_key);
+  assert.match(signed.out, /is whole: 10 entries, 1 to 10;[\s\S]*It is signed to its end/);
+
+  const head = join(folder, "head.ndjson");
+  writeFileSync(head, (await audit("head", ...db)).out);
+  const cut = join(folder, "cut.ndjson");
+  writeFileSync(cut, (await audit("export", ...db)).out.replace(/[^\n]*\n[^\n]*\n$/, ""));
+  const shortened = await audit("verify", cut, "--head", head);
+  assert.match(shortened.out, /end: The trail ends with entry 8; the head that was kept is entry 10: what came between was cut off/);
+  assert.equal(shortened.exit, 1);
 });

@@ -1,6 +1,8 @@
 /** Audit trails for tests: chained as the orchestrator chains them, in a database with its table and in an export. */
+import { generateKeyPairSync, type KeyObject } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
 import { type ChainedEntry, chain, exportLine, GENESIS } from "@rbees/kit/audit-chain";
+import { headEntry } from "@rbees/kit/audit-head";
 
 const START_MS = Date.parse("2026-11-26T10:00:00Z");
 
@@ -11,6 +13,22 @@ export function trailOf(count: number): ChainedEntry[] {
     const kind = ["job.accepted", "job.dispatched", "job.requeued", "job.ended"][n % 4] as string;
     const fields = { job_id: `job_${Math.floor(n / 4)}`, model: "modèle-模型-\uFFFD-🐝", max_tokens: n, code: null };
     const entry = chain({ at_ms: START_MS + 1000 * n, kind, fields }, n + 1, previous);
+    previous = entry.hash;
+    return entry;
+  });
+}
+
+export const KEY = generateKeyPairSync("ed25519");
+
+/** The same, with a head after each hundred entries, the head among them; `key` signs. */
+export function signedTrailOf(count: number, key: KeyObject = KEY.privateKey, fields: { forged?: boolean } = {}): ChainedEntry[] {
+  let previous = GENESIS;
+  return Array.from({ length: count }, (_, n) => {
+    const at_ms = START_MS + 1000 * n;
+    const entry =
+      n % 100 === 99
+        ? headEntry(at_ms, n + 1, previous, key)
+        : chain({ at_ms, kind: "job.ended", fields: { job_id: `job_${n}`, ...fields } }, n + 1, previous);
     previous = entry.hash;
     return entry;
   });

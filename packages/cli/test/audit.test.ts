@@ -1,17 +1,21 @@
 /** `rbees audit`: every tampering is found and told where it is, nothing is told of an untouched trail; list and export. */
 import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
-import { type ChainedEntry, chain } from "@rbees/kit/audit-chain";
+import { type ChainedEntry, chain, GENESIS } from "@rbees/kit/audit-chain";
+import { headEntry } from "@rbees/kit/audit-head";
 import fc from "fast-check";
 import type { Verification } from "../src/audit/verify.ts";
-import { exported, trailOf, writeDatabase } from "./audit-setup.ts";
+import { exported, KEY, signedTrailOf, trailOf, writeDatabase } from "./audit-setup.ts";
 import { bench } from "./harness.ts";
 
 const ENTRIES = trailOf(1000);
 const LINES = exported(ENTRIES).split(/(?<=\n)/);
+const SIGNED = signedTrailOf(1000);
+const SIGNED_LINES = exported(SIGNED).split(/(?<=\n)/);
 const BYTES = Buffer.from(LINES.join(""));
 
 async function setup(t: TestContext) {
@@ -159,6 +163,124 @@ test("in a database, too, each column of each row counts", async (t) => {
   }
 });
 
+/** How to verify the signed trail: its key and a head that was kept, which is its last entry. */
+async function signedSetup(t: TestContext) {
+  const all = await setup(t);
+  const key = all.at("audit-key.pub.pem", KEY.publicKey.export({ type: "spki", format: "pem" }).toString());
+  const head = all.at("head.ndjson", SIGNED_LINES[999] as string);
+  const said = async (content: string, ...flags: string[]) => {
+    const { exit, found } = await all.verify(all.at("signed.ndjson", content), ...flags);
+    assert.equal(exit, found.problem_count === 0 ? 0 : 1);
+    return found.problems.map(({ problem, where }) => `${problem} ${where}`);
+  };
+  return { ...all, key, head, said };
+}
+
+test("a signed trail that nobody touched is whole, and told how far it is signed", async (t) => {
+  const { run, at, key, head, said } = await signedSetup(t);
+  assert.deepEqual(await said(SIGNED_LINES.join(""), "--public-key", key, "--head", head), []);
+  const file = at("longer.ndjson", exported(signedTrailOf(1003)));
+  // Signatures of another run, but of the same key: Ed25519 gives the same ones.
+  const { out } = await run(["rbees", "audit", "verify", file, "--public-key", key, "--head", head]);
+  assert.match(
+    out,
+    /signed up to entry 1000; the 3 entries after it are not signed yet\. The last signature is of 2026-11-26T10:16:39\.000Z\.\n$/,
+  );
+  assert.match((await run(["rbees", "audit", "verify", file])).out, /Signatures were not checked: --public-key FILE does that\.\n$/);
+});
+
+test("a tail that was cut off, wherever, is found by a head that was kept", async (t) => {
+  const { key, head, said } = await signedSetup(t);
+  await fc.assert(
+    fc.asyncProperty(fc.nat(999), async (length) => {
+      const found = await said(SIGNED_LINES.slice(0, length).join(""), "--head", head);
+      assert.deepEqual(found, ["cut_off end"]);
+    }),
+    { numRuns: 50 },
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.nat(Buffer.byteLength(SIGNED_LINES.join("")) - 1), async (bytes) => {
+      const found = await said(SIGNED_LINES.join("").slice(0, bytes), "--public-key", key, "--head", head);
+      assert.ok(found.includes("cut_off end") || found.includes("unreadable line 1000"), String(found));
+    }),
+    { numRuns: 50 },
+  );
+});
+
+test("any single byte of a signed trail that is changed is found, also in heads, with the key or without", async (t) => {
+  const { problemsIn } = await setup(t);
+  const bytes = Buffer.from(SIGNED_LINES.slice(0, 100).join(""));
+  const from = Buffer.byteLength(SIGNED_LINES.slice(0, 99).join(""));
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: from, max: bytes.length - 1 }), fc.integer({ min: 1, max: 255 }), async (where, flip) => {
+      const changed = Buffer.from(bytes);
+      changed[where] = (changed[where] as number) ^ flip;
+      assert.notDeepEqual(await problemsIn(changed), []);
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test("a trail that was written anew is found by its key, and by a head that was kept", async (t) => {
+  const { key, head, said } = await signedSetup(t);
+  const foreign = generateKeyPairSync("ed25519").privateKey;
+  const anew = exported(signedTrailOf(1000, foreign, { forged: true }));
+  assert.deepEqual(await said(anew), [], "without key and head it can't be found");
+  assert.deepEqual(await said(anew, "--head", head), ["rewritten line 1000"]);
+  const by_key = await said(anew, "--public-key", key);
+  assert.deepEqual([by_key.length, by_key[0], by_key.at(-1)], [11, "unsigned line 100", "unsigned end"]);
+  // Without any head, and with the true heads put into forged entries' midst.
+  assert.deepEqual(await said(exported(trailOf(1000)), "--public-key", key), ["unsigned end"]);
+  const { at_ms, record } = SIGNED[99] as ChainedEntry;
+  const forged = signedTrailOf(99, foreign, { forged: true });
+  const { signature, key: id } = JSON.parse(record);
+  forged.push(chain({ at_ms, kind: "head.signed", fields: { key: id, signature } }, 100, (forged[98] as ChainedEntry).hash));
+  assert.deepEqual(await said(exported(forged), "--public-key", key), ["forged line 100", "unsigned end"]);
+});
+
+test("a trail whose key was renewed is verified with both keys", async (t) => {
+  const { at, key, said } = await signedSetup(t);
+  const next = generateKeyPairSync("ed25519");
+  const next_key = at("next.pub.pem", next.publicKey.export({ type: "spki", format: "pem" }).toString());
+  const { at_ms, hash } = SIGNED[999] as ChainedEntry;
+  const content = SIGNED_LINES.join("") + exported([headEntry(at_ms, 1001, hash, next.privateKey)]);
+  assert.deepEqual(await said(content, "--public-key", key, "--public-key", next_key), []);
+  assert.deepEqual(await said(content, "--public-key", key), ["unsigned line 1001"]);
+});
+
+test("the last head is printed, and what is given as key or head must be one", async (t) => {
+  const { run, at, key, head, database } = await signedSetup(t);
+  assert.equal((await run(["rbees", "audit", "head", "--db", database(signedTrailOf(1050))])).out, SIGNED_LINES[999]);
+  const none = await run(["rbees", "audit", "head", "--db", database(ENTRIES)]);
+  assert.deepEqual([none.exit, none.out], [6, ""]);
+  assert.match(none.err, /No head is signed in .* yet/);
+  const trail = at("trail.ndjson", SIGNED_LINES.join(""));
+  const cases: [string[], RegExp][] = [
+    [["--public-key", trail], /holds no public Ed25519 key in PEM; give the orchestrator's audit-key\.pub\.pem\.$/],
+    [["--public-key", at("private.pem", KEY.privateKey.export({ type: "pkcs8", format: "pem" }))], /holds no public Ed25519 key/],
+    [["--head", at("entry.ndjson", SIGNED_LINES[5] as string)], /is no head of an audit trail/],
+    [
+      ["--head", at("other.ndjson", (SIGNED_LINES[999] as string).replace("10:16:39", "10:16:38"))],
+      /was changed, or is signed with another key/,
+    ],
+    [
+      [
+        "--public-key",
+        key,
+        "--head",
+        at("foreign.ndjson", exported([headEntry(1, 5, GENESIS, generateKeyPairSync("ed25519").privateKey)])),
+      ],
+      /signed with another key/,
+    ],
+  ];
+  for (const [flags, says] of cases) {
+    const { exit, err } = await run(["rbees", "audit", "verify", trail, ...flags]);
+    assert.equal(exit, 2, err);
+    assert.match(err.trim(), says);
+  }
+  assert.equal((await run(["rbees", "audit", "verify", trail, "--head", head])).exit, 0);
+});
+
 test("list and export take a time and a job; CSV has a row for each entry", async (t) => {
   const { root, run, verify, at, database } = await setup(t);
   const db = ["--db", database(ENTRIES)];
@@ -193,7 +315,7 @@ test("what can't be read is said in one line, with what to do", async (t) => {
   const other = join(root, "other.sqlite");
   new DatabaseSync(other).exec("create table bees (n integer)");
   const cases: [string[], number, RegExp][] = [
-    [["verify"], 6, /There is no file .*orcd\.sqlite; give the database of an orchestrator or an export of its trail\.$/],
+    [["verify"], 6, /There is no file .*orcd\.sqlite; give the path of one that is there\.$/],
     [["verify", join(root, "absent")], 6, /There is no file/],
     [["verify", root], 2, /is a folder; give the database/],
     [["verify", other], 1, /no such table: audit\. Give the database of an orchestrator/],

@@ -2,12 +2,24 @@
  * Whether an audit trail is whole: takes its entries one after the other, in the order in which they lie, and says where one was
  * changed, left out, put elsewhere or put in. Needs the same memory for any length.
  */
+import type { KeyObject } from "node:crypto";
 import { type AuditRecord, type ChainedEntry, GENESIS, linkHash, recordOf, type SealedEntry } from "./audit-chain.ts";
+import { HEAD, isSignedBy } from "./audit-head.ts";
 
 export interface Problem {
   /** Where the trail shows it: `line 12` of an export, `row 12` of a database, `end`. */
   readonly where: string;
-  readonly problem: "changed" | "missing" | "reordered" | "repeated" | "unlinked" | "unreadable" | "cut_off";
+  readonly problem:
+    | "changed"
+    | "missing"
+    | "reordered"
+    | "repeated"
+    | "unlinked"
+    | "unreadable"
+    | "cut_off"
+    | "forged"
+    | "unsigned"
+    | "rewritten";
   /** For people. */
   readonly message: string;
 }
@@ -21,6 +33,8 @@ export interface Verdict {
   /** The lowest and the highest number among them; null where there is none. */
   readonly first_seq: number | null;
   readonly last_seq: number | null;
+  /** The last head whose signature is good, when there were keys to check it: it vouches for all before it. */
+  readonly signed: { readonly seq: number; readonly at: string } | null;
   /** The first ones, in the order in which they were found. */
   readonly problems: readonly Problem[];
   /** All of them. */
@@ -37,6 +51,15 @@ interface Gap {
   readonly where: string;
 }
 
+export interface CheckOptions {
+  /** The trail may begin anywhere. Otherwise it must begin with the first entry that there ever was. */
+  readonly part?: boolean;
+  /** Public keys of which one must have signed each head, by `keyId`. None: signatures are not looked at. */
+  readonly keys?: ReadonlyMap<string, KeyObject> | undefined;
+  /** An entry that is known from elsewhere: must be in the trail as it is. */
+  readonly kept?: { readonly seq: number; readonly hash: string } | undefined;
+}
+
 export class ChainCheck {
   readonly #problems: Problem[] = [];
   #problem_count = 0;
@@ -47,9 +70,15 @@ export class ChainCheck {
   /** What could not be read since then: may have been the entries that come next, so that these are not missed too. */
   #unsure = 0;
   #gaps: Gap[] = [];
+  #signed: { seq: number; at: string } | undefined;
+  /** The entry of the kept head was met. */
+  #kept_met = false;
+  readonly #keys: ReadonlyMap<string, KeyObject> | undefined;
+  readonly #kept: { readonly seq: number; readonly hash: string } | undefined;
 
-  /** `part`: the trail may begin anywhere. Otherwise it must begin with the first entry that there ever was. */
-  constructor({ part = false }: { part?: boolean } = {}) {
+  constructor({ part = false, keys, kept }: CheckOptions = {}) {
+    this.#keys = keys;
+    this.#kept = kept;
     if (!part) this.#top = { seq: 0, hashes: [GENESIS] };
   }
 
@@ -80,6 +109,16 @@ export class ChainCheck {
       else this.#missing({ from: expected, to: record.seq - 1, where });
     }
     this.#goOn(record.seq, [entry.hash]);
+    if (record.kind === HEAD && this.#keys !== undefined) this.#takeHead(entry, record, where, this.#keys);
+    if (record.seq !== this.#kept?.seq) return;
+    this.#kept_met = true;
+    if (entry.hash !== this.#kept.hash) {
+      this.#report(
+        "rewritten",
+        where,
+        `Entry ${record.seq} is another one than the head that was kept: the trail was rewritten up to here.`,
+      );
+    }
   }
 
   /** Something stands where an entry should. */
@@ -97,10 +136,48 @@ export class ChainCheck {
   end(): Verdict {
     for (const gap of this.#gaps) this.#missing(gap);
     this.#gaps = [];
+    this.#checkHeads();
     if (this.#entries === 0 && this.#problem_count === 0) this.cutOff("There is no entry at all.");
     const last_seq = this.#first === undefined ? null : (this.#top?.seq ?? null);
     const { problems, problem_count } = { problems: this.#problems, problem_count: this.#problem_count };
-    return { entries: this.#entries, first_seq: this.#first ?? null, last_seq, problems, problem_count };
+    const signed = this.#signed ?? null;
+    return { entries: this.#entries, first_seq: this.#first ?? null, last_seq, signed, problems, problem_count };
+  }
+
+  #takeHead(entry: FoundEntry, record: AuditRecord, where: string, keys: ReadonlyMap<string, KeyObject>): void {
+    const key = keys.get(String(record["key"]));
+    if (key === undefined) {
+      this.#report(
+        "unsigned",
+        where,
+        `The head in entry ${record.seq} is signed with another key, ${record["key"]}. If it was yours, give it too.`,
+      );
+    } else if (isSignedBy(key, entry, record)) {
+      this.#signed = { seq: record.seq, at: record.at };
+    } else {
+      this.#report("forged", where, `The head in entry ${record.seq} does not have the signature of its key.`);
+    }
+  }
+
+  #checkHeads(): void {
+    if (this.#keys !== undefined && this.#signed === undefined)
+      this.#report("unsigned", "end", "No head in it is signed with the key given.");
+    if (this.#kept === undefined || this.#kept_met) return;
+    const { seq } = this.#kept;
+    const last = this.#top?.seq ?? 0;
+    // Where entry `seq` itself was changed or left out, that has been said.
+    if (last < seq)
+      this.#report(
+        "cut_off",
+        "end",
+        `The trail ends with entry ${last}; the head that was kept is entry ${seq}: what came between was cut off.`,
+      );
+    else if (this.#first !== undefined && this.#first > seq)
+      this.#report(
+        "cut_off",
+        "end",
+        `The trail begins with entry ${this.#first}; the head that was kept is entry ${seq}. Give a part that holds it.`,
+      );
   }
 
   #goOn(seq: number, hashes: readonly string[]): void {

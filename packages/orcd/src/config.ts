@@ -51,6 +51,8 @@ export const settings = {
   ping_ms: number({ default: 15_000, min: 50, help: "A silent event stream gets a comment this often" }),
   start_hold_ms: number({ default: 2, help: "How long the headers of a job's stream may wait to leave with its first event" }),
   queue_news_ms: number({ default: 1000, min: 10, help: "How often waiting jobs are told their position, if it has changed" }),
+  audit_key: text<string>({ default: "", help: "File of the key that signs the audit trail; empty: in the platform's state folder" }),
+  audit_head_ms: number({ default: 60_000, help: "How often the audit trail is signed, if it grew; 0: only at the end" }),
   tick_ms: number({ default: 100, min: 5, help: "How often deadlines, back-offs and silence are looked at" }),
   v1_max_tokens_default: number({
     default: 2048,

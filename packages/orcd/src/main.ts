@@ -42,7 +42,9 @@ async function main(argv: readonly string[]): Promise<void> {
   };
   // Only now: on a Node.js that is too old, the libraries behind it would fail before the sentence above is said.
   const { createOrcd } = await import("./orcd.ts");
-  const orcd = await createOrcd(config, { log, data_dir: config.data_dir === "" ? join(home.data, "orcd") : config.data_dir, fatal });
+  const data_dir = config.data_dir === "" ? join(home.data, "orcd") : config.data_dir;
+  const audit_key = config.audit_key === "" ? join(home.state, "audit-key.pem") : config.audit_key;
+  const orcd = await createOrcd(config, { log, data_dir, audit_key, fatal });
   stopOnSignal(
     () => orcd.stop(),
     log,

@@ -12,6 +12,7 @@ import { jobHandlers } from "./api/jobs.ts";
 import { openaiHandlers } from "./api/openai.ts";
 import { systemHandlers } from "./api/system.ts";
 import { workerHandlers } from "./api/workers.ts";
+import { auditKeyIn } from "./audit-key.ts";
 import type { OrcdConfig } from "./config.ts";
 import { Deeds } from "./deeds.ts";
 import { JobRegistry } from "./job-registry.ts";
@@ -35,18 +36,20 @@ export interface OrcdPorts {
   readonly log: Log;
   /** The folder of the database. */
   readonly data_dir: string;
+  /** The file of the key that signs the audit trail; made when there is none. */
+  readonly audit_key: string;
   /** Nothing can go on after this; the process should end and be started again. */
   readonly fatal: (error: unknown) => void;
 }
 
-export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: OrcdPorts): Promise<Orcd> {
+export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key, fatal }: OrcdPorts): Promise<Orcd> {
   if (!isLoopback(config.host) && !config.open_network) {
     throw new RbeesError(
       "INVALID_REQUEST",
       `Refusing to listen on ${config.host}: callers are not authenticated yet, so anyone who reaches it could use it. Keep --host 127.0.0.1 (reach it through an SSH tunnel), or say --open-network if the network itself is trusted.`,
     );
   }
-  const store = await openStore(join(data_dir, "orcd.sqlite"));
+  const store = await openStore(join(data_dir, "orcd.sqlite"), auditKeyIn(audit_key));
   const recovered = await store.recover(Date.now());
   const metrics = new OrcdMetrics();
   const jobs = new JobRegistry(config);
@@ -97,6 +100,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     jobs.sweep();
     tell({ type: "tick" });
   }, config.tick_ms);
+  const sign = () => void store.commit([{ table: "audit", sign: { at_ms: Date.now() } }]).catch(fatal);
+  const heads = config.audit_head_ms === 0 ? undefined : setInterval(sign, config.audit_head_ms);
   const progress = new ProgressFlush({ active: () => jobs.active(), store });
   const flushes =
     config.progress_flush_ms === 0 ? undefined : setInterval(() => void progress.flush().catch(fatal), config.progress_flush_ms);
@@ -112,12 +117,14 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, fatal }: O
     clearInterval(telling);
     pools.stop();
     clearInterval(flushes);
+    clearInterval(heads);
     loop.close();
     deeds.abortAll();
     await served.close(200);
     // Nothing is sent any more: what is left over goes on exactly there at the next start.
     while (flushes !== undefined && (await progress.flush()));
     await note(store, "orchestrator.stopped", {});
+    await store.commit([{ table: "audit", sign: { at_ms: Date.now() } }]);
     workers.close();
     await store.close();
   };

@@ -343,6 +343,7 @@ test("each act of a job is in the audit trail, in a whole chain, without a word 
       "job.cancelled",
       "job.ended",
       "orchestrator.stopped",
+      "head.signed",
     ],
   );
   const all = entries.map(({ record }) => record).join("\n");

@@ -137,11 +137,12 @@ function decoded(bytes: Uint8Array): string | undefined {
   }
 }
 
-function unreadable(file: string, error: unknown): unknown {
+/** Why a file of an audit trail, or of what it is verified by, could not be read. */
+export function unreadable(file: string, error: unknown): unknown {
   switch ((error as NodeJS.ErrnoException).code) {
     case "ENOENT":
     case "ENOTDIR":
-      return new RbeesError("NOT_FOUND", `There is no file ${file}; give the database of an orchestrator or an export of its trail.`, {
+      return new RbeesError("NOT_FOUND", `There is no file ${file}; give the path of one that is there.`, {
         cause: error,
       });
     case "EISDIR":

@@ -2,8 +2,9 @@
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { EXIT, RbeesError } from "@rbees/contracts/errors";
 import type { Context } from "../context.ts";
-import { verb } from "../verb.ts";
+import { repeated, verb } from "../verb.ts";
 import { EXPORT_FORMATS, exportTrail, listTrail } from "./export.ts";
+import { keptHead, lastHead, publicKeys } from "./keep.ts";
 import { renderVerification, verifyTrail } from "./verify.ts";
 
 /** Loaded when it is called: `--help` need not wait for the database. */
@@ -19,17 +20,25 @@ export const auditVerbs = [
     {
       path: "audit verify",
       summary: "whether the audit trail is whole, and where it is not",
-      examples: ["rbees audit verify", "rbees audit verify trail.ndjson", "rbees audit verify --db /var/lib/rbees/orcd/orcd.sqlite --json"],
+      examples: [
+        "rbees audit verify",
+        "rbees audit verify trail.ndjson --public-key audit-key.pub.pem --head head.json",
+        "rbees audit verify --db /var/lib/rbees/orcd/orcd.sqlite --json",
+      ],
     },
     (command) =>
       command
         .argument("[file]", "an export or a database (default: the database of this host's orchestrator)")
         .option(...DB)
+        .option("--public-key <file>", "the key that must have signed it, audit-key.pub.pem; may be repeated", repeated)
+        .option("--head <file>", "a head that was kept (rbees audit head): must be in it")
         .option("--part", "the file is a part of the trail: it may begin with any entry"),
     {
-      async run(context, { db, part = false }, file) {
+      async run(context, { db, publicKey, head, part = false }, file) {
         if (db !== undefined && file !== undefined) throw new RbeesError("INVALID_REQUEST", `Give ${file} or --db ${db}, not both.`);
-        return verifyTrail(context, await trailIn(context, file ?? db), { part });
+        const keys = await publicKeys(publicKey);
+        const kept = head === undefined ? undefined : await keptHead(head, keys);
+        return verifyTrail(context, await trailIn(context, file ?? db), { part, keys, kept });
       },
       render: renderVerification,
       exit: ({ whole }) => (whole ? EXIT.done : EXIT.failed),
@@ -70,6 +79,17 @@ export const auditVerbs = [
         .addOption(new Option("--format <format>", "how entries are written").choices(EXPORT_FORMATS).default("ndjson" as const)),
     {
       run: async (context, { db, format, ...selection }) => exportTrail(context, await trailIn(context, db), selection, format),
+    },
+  ),
+  verb(
+    {
+      path: "audit head",
+      summary: "the last signed head, to keep where nobody can change it",
+      examples: ["rbees audit head >> /mnt/elsewhere/heads.ndjson"],
+    },
+    (command) => command.option(...DB),
+    {
+      run: async (context, { db }) => context.io.out(`${await lastHead(context, await trailIn(context, db))}\n`),
     },
   ),
 ];

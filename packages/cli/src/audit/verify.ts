@@ -1,5 +1,5 @@
 /** `rbees audit verify`: reads a trail from end to end and says whether it is whole, and where not. */
-import { ChainCheck, type Verdict } from "@rbees/kit/audit-check";
+import { ChainCheck, type CheckOptions, type Verdict } from "@rbees/kit/audit-check";
 import type { Context } from "../context.ts";
 import { type Look, plural } from "../look.ts";
 import type { Trail } from "./trail.ts";
@@ -8,10 +8,11 @@ export interface Verification extends Verdict {
   readonly file: string;
   readonly kind: Trail["kind"];
   readonly whole: boolean;
+  readonly signatures: "checked" | "not_checked";
 }
 
-export async function verifyTrail(context: Context, trail: Trail, { part }: { part: boolean }): Promise<Verification> {
-  const check = new ChainCheck({ part });
+export async function verifyTrail(context: Context, trail: Trail, options: CheckOptions): Promise<Verification> {
+  const check = new ChainCheck(options);
   let seen = 0;
   for await (const items of trail.items()) {
     context.signal.throwIfAborted();
@@ -23,10 +24,12 @@ export async function verifyTrail(context: Context, trail: Trail, { part }: { pa
     if (context.io.err_look.tty) context.progress(`verifying ${trail.file}`, `${seen} entries`);
   }
   const verdict = check.end();
-  return { file: trail.file, kind: trail.kind, whole: verdict.problem_count === 0, ...verdict };
+  const signatures = options.keys === undefined ? "not_checked" : "checked";
+  return { file: trail.file, kind: trail.kind, whole: verdict.problem_count === 0, signatures, ...verdict };
 }
 
-export function renderVerification({ file, entries, first_seq, last_seq, problems, problem_count }: Verification, look: Look): string {
+export function renderVerification(verification: Verification, look: Look): string {
+  const { file, entries, first_seq, last_seq, problems, problem_count } = verification;
   const lines = problems.map(({ where, message }) => `${look.bad(where)}: ${look.safe(message)}`);
   if (problem_count > problems.length) lines.push(look.dim(`… and ${problem_count - problems.length} more`));
   const count = entries === 1 ? "1 entry" : `${entries} entries`;
@@ -36,5 +39,17 @@ export function renderVerification({ file, entries, first_seq, last_seq, problem
       ? `${file} is whole: ${range}; nothing was changed, left out or moved between them.`
       : `${look.bad(`${file} is not whole`)}: ${plural(problem_count, "problem")} in ${range}.`,
   );
+  if (problem_count === 0) lines.push(look.dim(signatureSentence(verification)));
   return `${lines.join("\n")}\n`;
+}
+
+function signatureSentence({ signatures, signed, last_seq }: Verification): string {
+  if (signatures === "not_checked" || signed === null || last_seq === null)
+    return "Signatures were not checked: --public-key FILE does that.";
+  const after = last_seq - signed.seq;
+  const rest =
+    after === 0
+      ? "to its end"
+      : `up to entry ${signed.seq}; ${after === 1 ? "the entry" : `the ${after} entries`} after it ${after === 1 ? "is" : "are"} not signed yet`;
+  return `It is signed ${rest}. The last signature is of ${signed.at}.`;
 }

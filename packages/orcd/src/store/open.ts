@@ -6,10 +6,13 @@ import type { Change, Store } from "./port.ts";
 import { encodeChanges } from "./statement.ts";
 import type { Answer, Call } from "./thread.ts";
 
-/** Opens the database at `path`, making it if there is none. CONFLICT when another orchestrator holds it. */
-export async function openStore(path: string): Promise<Store> {
+/**
+ * Opens the database at `path`, making it if there is none. CONFLICT when another orchestrator holds it. `audit_key`, PEM, signs the
+ * heads of the audit trail.
+ */
+export async function openStore(path: string, audit_key?: string): Promise<Store> {
   const thread = new Worker(new URL(`./thread${extname(import.meta.url)}`, import.meta.url), {
-    workerData: { path },
+    workerData: { path, audit_key },
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
   /** Calls that are not answered yet, oldest first: that is the order of the answers. */

@@ -12,7 +12,9 @@ export type Change =
   /** The job has ended. */
   | { table: "progress"; job_id: string; gone: true }
   | { table: "models"; insert: { model: string; first_seen_at_ms: number } }
-  | { table: "audit"; append: AuditEntry };
+  | { table: "audit"; append: AuditEntry }
+  /** Signs the trail as it is here, unless nothing was added since that was last done. */
+  | { table: "audit"; sign: { at_ms: number } };
 
 export interface JobQuery {
   status?: string | undefined;

@@ -2,9 +2,11 @@
  * The store on SQLite: WAL, `synchronous=FULL`. Runs in its own thread (`thread.ts`), so that no fsync ever blocks the loop,
  * and carries out whatever commits have queued as one transaction.
  */
+import { createPrivateKey, type KeyObject } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { type AuditEntry, chain, GENESIS } from "@rbees/kit/audit-chain";
+import { type AuditEntry, type ChainedEntry, chain, GENESIS } from "@rbees/kit/audit-chain";
+import { HEAD, headEntry } from "@rbees/kit/audit-head";
 import Sqlite from "better-sqlite3";
 import { Kysely, SqliteDialect } from "kysely";
 import { Migrator } from "kysely/migration";
@@ -17,6 +19,8 @@ export class SqliteStore {
   readonly #db: Kysely<Database>;
   readonly #sqlite: Sqlite.Database;
   readonly #claim: Sqlite.Database;
+  /** Signs heads of the audit trail; without it there are none. */
+  readonly #audit_key: KeyObject | undefined;
   readonly #begin: Sqlite.Statement;
   readonly #commit: Sqlite.Statement;
   readonly #rollback: Sqlite.Statement;
@@ -25,16 +29,18 @@ export class SqliteStore {
   #next_job_seq = 1;
   #next_audit_seq = 1;
   #last_hash = GENESIS;
+  #last_kind = HEAD;
 
-  private constructor(db: Kysely<Database>, sqlite: Sqlite.Database, claim: Sqlite.Database) {
+  private constructor(db: Kysely<Database>, sqlite: Sqlite.Database, claim: Sqlite.Database, audit_key: string | undefined) {
     this.#db = db;
     this.#sqlite = sqlite;
     this.#claim = claim;
+    this.#audit_key = audit_key === undefined ? undefined : createPrivateKey(audit_key);
     [this.#begin, this.#commit, this.#rollback] = [sqlite.prepare("begin immediate"), sqlite.prepare("commit"), sqlite.prepare("rollback")];
     this.#appendAudit = sqlite.prepare("insert into audit (seq, at_ms, kind, record, previous, hash) values (?, ?, ?, ?, ?, ?)");
   }
 
-  static async open(path: string): Promise<SqliteStore> {
+  static async open(path: string, audit_key?: string): Promise<SqliteStore> {
     mkdirSync(dirname(path), { recursive: true });
     const claim = claimed(path);
     const sqlite = new Sqlite(path);
@@ -44,41 +50,48 @@ export class SqliteStore {
     const db = new Kysely<Database>({ dialect: new SqliteDialect({ database: sqlite }) });
     const { error } = await new Migrator({ db, provider: migrations }).migrateToLatest();
     if (error !== undefined) throw error;
-    const store = new SqliteStore(db, sqlite, claim);
+    const store = new SqliteStore(db, sqlite, claim, audit_key);
     await store.#readCounters();
     return store;
   }
 
   async #readCounters(): Promise<void> {
     const job = await this.#db.selectFrom("jobs").select("seq").orderBy("seq", "desc").limit(1).executeTakeFirst();
-    const entry = await this.#db.selectFrom("audit").select(["seq", "hash"]).orderBy("seq", "desc").limit(1).executeTakeFirst();
+    const entry = await this.#db.selectFrom("audit").select(["seq", "hash", "kind"]).orderBy("seq", "desc").limit(1).executeTakeFirst();
     this.#next_job_seq = (job?.seq ?? 0) + 1;
     this.#next_audit_seq = (entry?.seq ?? 0) + 1;
     this.#last_hash = entry?.hash ?? GENESIS;
+    this.#last_kind = entry?.kind ?? HEAD;
   }
 
   /** One transaction for all of it: durable together, or not at all. */
   async commit(orders: readonly Order[]): Promise<void> {
-    const counters = [this.#next_job_seq, this.#next_audit_seq, this.#last_hash] as const;
+    const counters = [this.#next_job_seq, this.#next_audit_seq, this.#last_hash, this.#last_kind] as const;
     this.#begin.run();
     try {
       for (const order of orders) {
-        if (order.length === 1) this.#append(order[0]);
+        if (order.length === 1) this.#audit(order[0]);
         else this.#run(order[0], order[1]);
       }
       this.#commit.run();
     } catch (error) {
       if (this.#sqlite.inTransaction) this.#rollback.run();
-      [this.#next_job_seq, this.#next_audit_seq, this.#last_hash] = counters;
+      [this.#next_job_seq, this.#next_audit_seq, this.#last_hash, this.#last_kind] = counters;
       throw error;
     }
   }
 
-  #append(entry: AuditEntry): void {
-    const { seq, at_ms, kind, record, previous, hash } = chain(entry, this.#next_audit_seq, this.#last_hash);
+  #audit(order: AuditEntry | { sign_at_ms: number }): void {
+    if (!("sign_at_ms" in order)) return this.#append(chain(order, this.#next_audit_seq, this.#last_hash));
+    if (this.#audit_key === undefined || this.#last_kind === HEAD) return;
+    this.#append(headEntry(order.sign_at_ms, this.#next_audit_seq, this.#last_hash, this.#audit_key));
+  }
+
+  #append({ seq, at_ms, kind, record, previous, hash }: ChainedEntry): void {
     this.#appendAudit.run(seq, at_ms, kind, record, previous, hash);
     this.#next_audit_seq += 1;
     this.#last_hash = hash;
+    this.#last_kind = kind;
   }
 
   /** Each shape is prepared once: building and parsing a statement costs more than carrying it out. */

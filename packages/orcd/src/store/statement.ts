@@ -8,16 +8,20 @@ import type { Change } from "./port.ts";
 type Value = string | number | null;
 type RowChange = Exclude<Change, { table: "audit" }>;
 
-/** What the thread is asked to do: run the statement of a shape with its values, or append to the audit trail. */
-export type Order = readonly [shape: string, values: readonly Value[]] | readonly [audit: AuditEntry];
+/** What the thread is asked to do: run the statement of a shape with its values, append to the audit trail, or sign it. */
+export type Order = readonly [shape: string, values: readonly Value[]] | readonly [audit: AuditEntry | { sign_at_ms: number }];
 
 /** As JSON; `ordersFrom` reads it back. */
 export function encodeChanges(changes: readonly Change[]): string {
-  return JSON.stringify(changes.map((change): Order => (change.table === "audit" ? [change.append] : statementOf(change))));
+  return JSON.stringify(changes.map((change): Order => (change.table === "audit" ? [auditOf(change)] : statementOf(change))));
 }
 
 export function ordersFrom(json: string): Order[] {
   return JSON.parse(json) as Order[];
+}
+
+function auditOf(change: Exclude<Change, RowChange>): AuditEntry | { sign_at_ms: number } {
+  return "append" in change ? change.append : { sign_at_ms: change.sign.at_ms };
 }
 
 /** The shape of a change (its statement without values: `sqlOf` makes SQL of it) and the values. */

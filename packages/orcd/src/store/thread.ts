@@ -12,7 +12,8 @@ export type Answer = { calls: number; value?: unknown; error?: { message: string
 const port = parentPort;
 if (port === null) throw new Error("the store's thread has no parent");
 
-const store = await SqliteStore.open((workerData as { path: string }).path);
+const { path, audit_key } = workerData as { path: string; audit_key?: string };
+const store = await SqliteStore.open(path, audit_key);
 const waiting: Call[] = [];
 let busy = false;
 port.on("message", (call: Call) => {
