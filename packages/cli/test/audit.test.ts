@@ -281,6 +281,30 @@ test("the last head is printed, and what is given as key or head must be one", a
   assert.equal((await run(["rbees", "audit", "verify", trail, "--head", head])).exit, 0);
 });
 
+test("a job is proven by the part of the trail up to the next head, and by nothing that is not signed", async (t) => {
+  const { run, at, verify, key, database } = await signedSetup(t);
+  const db = ["--db", database(signedTrailOf(450))];
+  const { exit, out, err } = await run(["rbees", "audit", "prove", "job_150", ...db]);
+  assert.deepEqual([exit, out], [0, SIGNED_LINES.slice(150, 200).join("")]);
+  assert.match(err, /^1 entry about job_150, proven by entries 151 to 200: rbees audit verify FILE --part --public-key/);
+  const proof = at("proof.ndjson", out);
+  const { found } = await verify(proof, "--part", "--public-key", key);
+  assert.deepEqual([found.whole, found.signed?.seq], [true, 200]);
+  // Whatever of it is changed, it proves nothing any more.
+  const lines = out.split(/(?<=\n)/);
+  for (const forged of [lines.slice(0, -1), lines.toSpliced(7, 1), lines.with(0, (lines[0] as string).replace("job_150", "job_151"))]) {
+    assert.equal((await verify(at("forged.ndjson", forged.join("")), "--part", "--public-key", key)).exit, 1);
+  }
+  // From an export as from the database.
+  const trail = at("trail.ndjson", SIGNED_LINES.join(""));
+  assert.equal((await run(["rbees", "audit", "prove", "job_150", "--db", trail])).out, out);
+  const early = await run(["rbees", "audit", "prove", "job_440", ...db]);
+  assert.deepEqual([early.exit, early.out], [1, ""]);
+  assert.match(early.err, /job_440 is not signed yet: .* Try again then\./);
+  const absent = await run(["rbees", "audit", "prove", "job_x", ...db]);
+  assert.deepEqual([absent.exit, absent.out], [6, ""]);
+});
+
 test("list and export take a time and a job; CSV has a row for each entry", async (t) => {
   const { root, run, verify, at, database } = await setup(t);
   const db = ["--db", database(ENTRIES)];

@@ -5,6 +5,7 @@ import type { Context } from "../context.ts";
 import { repeated, verb } from "../verb.ts";
 import { EXPORT_FORMATS, exportTrail, listTrail } from "./export.ts";
 import { keptHead, lastHead, publicKeys } from "./keep.ts";
+import { proveJob } from "./prove.ts";
 import { renderVerification, verifyTrail } from "./verify.ts";
 
 /** Loaded when it is called: `--help` need not wait for the database. */
@@ -90,6 +91,17 @@ export const auditVerbs = [
     (command) => command.option(...DB),
     {
       run: async (context, { db }) => context.io.out(`${await lastHead(context, await trailIn(context, db))}\n`),
+    },
+  ),
+  verb(
+    {
+      path: "audit prove",
+      summary: "what proves the entries about one job: a signed part of the trail",
+      examples: ["rbees audit prove job_01jd > proof.ndjson", "rbees audit verify proof.ndjson --part --public-key audit-key.pub.pem"],
+    },
+    (command) => command.argument("<job>", "the job's id").option(...DB),
+    {
+      run: async (context, { db }, job) => proveJob(context, await trailIn(context, db), job),
     },
   ),
 ];
