@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
-import { PoolDownloaded } from "@rbees/contracts/pool";
+import { PoolDownloaded, PoolModels } from "@rbees/contracts/pool";
 import { contentOf, FakeHub, hashOf } from "../../../test/support/fake-hub.ts";
 import { COMMIT, FILE, modelOf, QUICK, REPO, setUp } from "./download-setup.ts";
 import { until } from "./harness.ts";
@@ -58,6 +58,7 @@ test("kill -9 in the middle: the next run fetches only what is missing", async (
   const { exit, out } = await pool.startDownload("qwen", "--json").ended;
   assert.equal(exit, 0);
   assert.deepEqual(await fileOf(out), pool.model);
+  assert.deepEqual(PoolModels.parse(JSON.parse((await pool.models("list", "--json")).out)).unfinished, []);
   // One megabyte of each connection may not have been noted down yet.
   assert.ok(pool.hub.sent - before < 35_000_000, `${pool.hub.sent - before} bytes fetched again`);
 });
@@ -70,6 +71,18 @@ test("Ctrl-C keeps what came, and ends with 130", async (t) => {
   await until(() => pool.hub.sent > 5_000_000, "some of it is here", SLOW_START_MS);
   stop.abort(new DOMException("interrupted", "AbortError"));
   assert.equal((await running).exit, 130);
+  const { models, unfinished } = PoolModels.parse(JSON.parse((await pool.models("list", "--json")).out));
+  assert.deepEqual(
+    models.map(({ name }) => name),
+    ["demo"],
+    "a part is no model",
+  );
+  assert.equal(unfinished.length, 1);
+  const [{ bytes = 0, ...part } = {}] = unfinished;
+  const reference = `hf:${REPO}@${COMMIT}::file=${FILE}`;
+  assert.deepEqual(part, { name: "qwen-0.5b", reference, file: FILE, bytes_total: 20_000_000, running: false });
+  assert.ok(bytes > 0 && bytes < 20_000_000, String(bytes));
+  assert.match((await pool.models("list")).out, /\n\nUNFINISHED .*\nqwen-0\.5b +\d.* of 20\.0 MB +no +qwen2/);
   const [folder = ""] = (await readdir(join(pool.root, "data", "models"))).filter((name) => !name.endsWith(".lock"));
   assert.deepEqual((await readdir(join(pool.root, "data", "models", folder))).sort(), [`${FILE}.partial`, `${FILE}.progress`]);
 });
@@ -83,6 +96,8 @@ test("two processes at once: one downloads, the other waits for it and shows how
     "one waits",
     SLOW_START_MS,
   );
+  const unfinished = async () => PoolModels.parse(JSON.parse((await pool.models("list", "--json")).out)).unfinished;
+  await until(async () => (await unfinished())[0]?.running === true, "it is listed as being fetched");
   pool.hub.pace_bytes_per_second = Number.POSITIVE_INFINITY;
   const ran = await Promise.all(running.map(({ ended }) => ended));
   assert.deepEqual(

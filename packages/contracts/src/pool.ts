@@ -21,7 +21,21 @@ export const PoolModel = z.object({
   license: z.string().nullable(),
 });
 export type PoolModel = z.infer<typeof PoolModel>;
-export const PoolModels = z.object({ models: z.array(PoolModel) });
+
+/** A file of which a part is here: a download that runs, or one that broke off and can go on. */
+export const PoolUnfinished = z.object({
+  name: z.string().describe("What the model will be called"),
+  reference: z.string(),
+  file: z.string(),
+  bytes: z.int().nonnegative().describe("What is here of it"),
+  bytes_total: z.int().nonnegative(),
+  running: z.boolean().describe("Whether a process is downloading it now"),
+});
+export type PoolUnfinished = z.infer<typeof PoolUnfinished>;
+export const PoolModels = z.object({
+  models: z.array(PoolModel),
+  unfinished: z.array(PoolUnfinished).default([]),
+});
 
 /** What `models download --json` prints while it works: a line for each, then one `downloaded`. */
 export const PoolDownloadProgress = z.object({

@@ -66,6 +66,12 @@ async function holderOf(path: string): Promise<ProcessIdentity | undefined> {
   }
 }
 
+/** Whether a living process has it now. */
+export async function isHeld(path: string): Promise<boolean> {
+  const holder = await holderOf(path);
+  return holder !== undefined && isAlive(holder);
+}
+
 async function isStale(path: string): Promise<boolean> {
   const holder = await holderOf(path);
   if (holder !== undefined) return !(await isAlive(holder));

@@ -1,7 +1,7 @@
 /** `rbees-pool models …` */
 import type { PoolModel } from "@rbees/contracts/pool";
 import { downloadVerbs } from "../download/verbs.ts";
-import { renderCatalogue, renderModels } from "../render/pool.ts";
+import { renderCatalogue, renderModels, renderUnfinished } from "../render/pool.ts";
 import { verb } from "../verb.ts";
 import { catalogue, unregister } from "./catalogue.ts";
 import { registerFile } from "./register.ts";
@@ -10,13 +10,17 @@ export const modelVerbs = [
   verb(
     {
       path: "models list",
-      summary: "models whose file is on this host",
+      summary: "models whose file is on this host, and what is not wholly here yet",
       examples: ["rbees-pool models list", "rbees-pool models list --json | jq -r '.models[].name'"],
     },
     (command) => command,
     {
-      run: async (context) => ({ models: (await catalogue(context)).filter(({ present }) => present) }),
-      render: ({ models }, look) => renderModels(models, look),
+      run: async (context) => ({
+        models: (await catalogue(context)).filter(({ present }) => present),
+        unfinished: await (await import("../download/unfinished.ts")).unfinishedDownloads(context.home),
+      }),
+      // A host with an earlier rbees says nothing of these.
+      render: ({ models, unfinished = [] }, look) => `${renderModels(models, look)}${renderUnfinished(unfinished, look)}`,
     },
   ),
   verb(

@@ -1,5 +1,5 @@
 /** Models, workers and facts of a host, as people read them. The same for this host and, over SSH, for another. */
-import type { ModelFit, PoolBackend, PoolModel, PoolStatus, PoolWorker } from "@rbees/contracts/pool";
+import type { ModelFit, PoolBackend, PoolModel, PoolStatus, PoolUnfinished, PoolWorker } from "@rbees/contracts/pool";
 import type { Verified } from "../download/verify.ts";
 import { age, count, type Look, plural, rate, size } from "../look.ts";
 import type { ModelFacts } from "../pool/model-file.ts";
@@ -19,6 +19,23 @@ export function renderModels(models: readonly PoolModel[], look: Look): string {
     look,
     "No model is on this host. Download one: rbees-pool models download qwen",
   );
+}
+
+export function renderUnfinished(unfinished: readonly PoolUnfinished[], look: Look): string {
+  if (unfinished.length === 0) return "";
+  const rows = table(
+    unfinished,
+    [
+      { title: "UNFINISHED", of: ({ name }) => name, name: true },
+      { title: "HERE", of: ({ bytes, bytes_total }) => `${size(bytes)} of ${size(bytes_total)}`, right: true },
+      { title: "DOWNLOADING", of: ({ running }) => (running ? "now" : "no") },
+      { title: "FILE", of: ({ file }) => file },
+      { title: "FROM", of: ({ reference }) => reference },
+    ],
+    look,
+    "",
+  );
+  return `\n${rows}`;
 }
 
 export function renderCatalogue(models: readonly PoolModel[], look: Look): string {
