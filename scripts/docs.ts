@@ -4,13 +4,13 @@ import { fileURLToPath } from "node:url";
 import { ERRORS } from "@rbees/contracts/errors";
 import { type FieldTable, JobHeaders, OPENAI_FIELDS } from "@rbees/contracts/openai";
 import { openApi } from "@rbees/contracts/openapi";
-import { orcdRoutes } from "@rbees/contracts/routes";
+import { orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import { VERSION } from "@rbees/kit/version";
 
 /** File name → content: what is generated, for this script and for the test that holds the files true. */
 export function generatedDocs(): Record<string, string> {
   return {
-    "openapi.json": `${JSON.stringify(openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }), null, 2)}\n`,
+    "openapi.json": `${JSON.stringify(openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess), null, 2)}\n`,
     "errors.md": errorsPage(),
     "openai.md": withTables(readFileSync(new URL("../docs/openai.md", import.meta.url), "utf8")),
   };

@@ -90,10 +90,10 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
   }
   const loopback = await rbees("pool", "worker", "spawn", "cpu", "--model", "demo", "--host", "h1");
   assert.equal(loopback.exit, 1);
-  assert.match(loopback.err, /only this machine can.*`rbees up --listen 10\.77\.0\.1 --open-network`/);
+  assert.match(loopback.err, /only this machine can.*`rbees up --listen 10\.77\.0\.1`/);
   await good("down");
 
-  await good("up", "--listen", op.address, "--open-network", "--threads", "1", "--slots", "1");
+  await good("up", "--listen", op.address, "--insecure-no-auth", "--threads", "1", "--slots", "1");
   await onAll("install");
   assert.match((await good("pool", "register", "h1", "--host", hosts[0]?.address ?? "", "--user", "root")).out, /ok +rbees-pool +0\.1\.0/);
   const spawned = await onAll("worker", "spawn", "cpu", "--model", "demo", "--threads", "1", "--slots", "2");

@@ -1,14 +1,19 @@
 /** The way to the orchestrator: which one is meant, calls with a limit on waiting, and what to do when nobody answers. */
+import { join } from "node:path";
 import { type Client, createClient } from "@rbees/contracts/client";
 import { RbeesError } from "@rbees/contracts/errors";
+import { API_KEY } from "@rbees/contracts/key";
 import type { Route } from "@rbees/contracts/route";
 import { orcdRoutes } from "@rbees/contracts/routes";
+import { OPERATOR_KEY_FILE, readKeyFile } from "@rbees/kit/key-file";
 import type { World } from "./context.ts";
 import { readUp } from "./local/up-record.ts";
 
 export type Orchestrator = Client<typeof orcdRoutes> & { readonly url: string };
 
 const DEFAULT_URL = "http://localhost:8080";
+/** Kept from the programs that `rbees` starts: they have no use for it. */
+export const KEY_VARIABLE = "RBEES_API_KEY";
 const CALL_MS_MAX = 30_000;
 /** The orchestrator sends something every 15 s; a stream silent for longer than this is broken, whatever TCP says. */
 const STREAM_SILENCE_MS_MAX = 50_000;
@@ -33,11 +38,24 @@ export function httpUrl(given: string, flag: string): string {
 }
 
 export async function orchestratorOf(world: World & { orchestrator?: string | undefined }): Promise<Orchestrator> {
-  return orchestratorAt(await orchestratorUrl(world), world.signal);
+  return orchestratorAt(await orchestratorUrl(world), world.signal, { key: apiKey(world) });
 }
 
-export function orchestratorAt(url: string, stop: AbortSignal, call_ms_max = CALL_MS_MAX): Orchestrator {
-  const client = createClient(orcdRoutes, url, { fetch: watchedFetch });
+/** The key to show: of the environment, else of the file in the config folder. */
+export function apiKey({ env, home }: Pick<World, "env" | "home">): string | undefined {
+  const given = env[KEY_VARIABLE]?.trim() ?? "";
+  if (given === "") return readKeyFile(join(home.config, OPERATOR_KEY_FILE), false);
+  if (!API_KEY.test(given)) throw new RbeesError("INVALID_REQUEST", `${KEY_VARIABLE} is no API key: those begin with rbk_.`);
+  return given;
+}
+
+export function orchestratorAt(
+  url: string,
+  stop: AbortSignal,
+  { key, call_ms_max = CALL_MS_MAX }: { key?: string | undefined; call_ms_max?: number } = {},
+): Orchestrator {
+  const headers: Record<string, string> = key === undefined ? {} : { authorization: `Bearer ${key}` };
+  const client = createClient(orcdRoutes, url, { fetch: watchedFetch, headers });
   return {
     url,
     async call(name, input, options = {}) {
@@ -71,6 +89,10 @@ function explained(error: unknown, url: string, call_ms_max: number): unknown {
   if (error instanceof SyntaxError) return strangerAt(url);
   if (error instanceof Error && error.name === "TimeoutError") {
     return new RbeesError("UNREACHABLE", `The orchestrator at ${url} has not answered within ${call_ms_max / 1000} s.`, { cause: error });
+  }
+  if (error instanceof RbeesError && error.code === "UNAUTHORIZED") {
+    const how = `Give \`rbees\` the key in ${KEY_VARIABLE}, or in the file ${OPERATOR_KEY_FILE} of its config folder (mode 0600).`;
+    return new RbeesError("UNAUTHORIZED", `The orchestrator at ${url} refuses: ${error.message} ${how}`, { cause: error });
   }
   if (!(error instanceof RbeesError) || error.code !== "UNREACHABLE") return error;
   if (error.cause === undefined) return strangerAt(url);

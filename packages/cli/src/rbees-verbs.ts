@@ -1,6 +1,7 @@
 /** The verbs of `rbees`, which is also `llorch`: jobs, workers and models of an orchestrator, and a whole system on this host. */
 import { auditVerbs } from "./audit/verbs.ts";
 import { jobVerbs } from "./jobs/verbs.ts";
+import { keyVerbs } from "./key-verbs.ts";
 import { localVerbs } from "./local/verbs.ts";
 import type { Program } from "./program.ts";
 import { registryVerbs } from "./registry-verbs.ts";
@@ -16,8 +17,9 @@ export const rbees: Program = {
     workers: "workers of the orchestrator",
     models: "models that can be asked for",
     audit: "the record of what was done",
+    keys: "who may ask the orchestrator, and for what",
     ...remoteGroups,
   },
   examples: ["rbees up", 'rbees jobs submit --model demo --prompt "Write a haiku about Rust"', "rbees jobs list", "rbees down"],
-  verbs: [...jobVerbs, ...registryVerbs, ...localVerbs, ...remoteVerbs, ...simulateVerbs, ...auditVerbs],
+  verbs: [...jobVerbs, ...registryVerbs, ...keyVerbs, ...localVerbs, ...remoteVerbs, ...simulateVerbs, ...auditVerbs],
 };

@@ -132,6 +132,10 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     openaiModel: neverAsked,
     openaiChat: neverAsked,
     openaiCompletion: neverAsked,
+    listKeys: neverAsked,
+    createKey: neverAsked,
+    rotateKey: neverAsked,
+    revokeKey: neverAsked,
     metrics: () => ({ text: "" }),
     openapi: () => ({ json: {} }),
   };

@@ -2,17 +2,32 @@
 import { z } from "zod";
 import { ErrorBody } from "./errors.ts";
 import type { ReplyBody, Route, RouteTable } from "./route.ts";
+import type { Access } from "./routes.ts";
 
 type Json = Record<string, unknown>;
 
-export function openApi(routes: RouteTable, info: { title: string; version: string }): Json {
+const KEY_SCHEMES = {
+  bearer: { type: "http", scheme: "bearer", description: "An API key of rbees, where the orchestrator asks for one" },
+  x_api_key: { type: "apiKey", in: "header", name: "x-api-key" },
+};
+
+/** `access` names the roles of keys; a table without it knows no keys. */
+export function openApi<T extends RouteTable>(
+  routes: T,
+  info: { title: string; version: string },
+  access?: Readonly<Record<keyof T, Access>>,
+): Json {
   const components: Json = {};
   const paths: Record<string, Json> = {};
   for (const [operationId, route] of Object.entries(routes)) {
     paths[route.path] ??= {};
-    (paths[route.path] as Json)[route.method.toLowerCase()] = operation(operationId, route, components);
+    (paths[route.path] as Json)[route.method.toLowerCase()] = {
+      ...operation(operationId, route, components),
+      ...(access === undefined ? {} : security(access[operationId as keyof T])),
+    };
   }
-  return { openapi: "3.1.0", info, paths, components: { schemas: components } };
+  const schemes = access === undefined ? {} : { securitySchemes: KEY_SCHEMES };
+  return { openapi: "3.1.0", info, paths, components: { ...schemes, schemas: components } };
 }
 
 function operation(operationId: string, route: Route, components: Json): Json {
@@ -36,6 +51,11 @@ function operation(operationId: string, route: Route, components: Json): Json {
       : { requestBody: { required: true, content: { "application/json": { schema: schema(route.body, "input", components) } } } }),
     responses,
   };
+}
+
+function security(access: Access): Json {
+  if (access === "everybody") return { security: [] };
+  return { security: [{ bearer: [] }, { x_api_key: [] }], "x-rbees-roles": access };
 }
 
 function reply(bodies: readonly ReplyBody[], components: Json): Json {

@@ -1,6 +1,7 @@
-/** The two route tables: everything the orchestrator and the worker answer to. */
+/** The two route tables, everything the orchestrator and the worker answer to; and who may call which of the orchestrator's. */
 import { z } from "zod";
 import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
+import { CreateKey, KeyList, KeyView, NewKey, type Role, RotateKey } from "./key.ts";
 import { ChatCompletion, ChatRequest, CompletionRequest, JobHeaders, OpenaiModel, OpenaiModelList, TextCompletion } from "./openai.ts";
 import type { RouteTable } from "./route.ts";
 import { Beat, CancelAttempt, Execute, ModelList, Registered, RegisterWorker, WorkerHealth, WorkerList, WorkerView } from "./worker.ts";
@@ -96,9 +97,62 @@ export const orcdRoutes = {
     body: CompletionRequest,
     replies: { 200: [TextCompletion, "events"] },
   },
+  listKeys: { method: "GET", path: "/v2/keys", summary: "API keys, newest first; never their secrets", replies: { 200: [KeyList] } },
+  createKey: {
+    method: "POST",
+    path: "/v2/keys",
+    summary: "Make an API key; this answer is the only one that shows it",
+    body: CreateKey,
+    replies: { 201: [NewKey] },
+  },
+  rotateKey: {
+    method: "POST",
+    path: "/v2/keys/{id}/rotate",
+    summary: "A new key of the same name and roles in place of this one, which ends now or after an overlap",
+    body: RotateKey,
+    replies: { 201: [NewKey] },
+  },
+  revokeKey: { method: "DELETE", path: "/v2/keys/{id}", summary: "End a key at once; idempotent", replies: { 200: [KeyView] } },
   metrics: { method: "GET", path: "/metrics", summary: "Prometheus text", replies: { 200: ["text"] } },
   openapi: { method: "GET", path: "/openapi.json", summary: "This description", replies: { 200: [z.unknown()] } },
 } as const satisfies RouteTable;
+
+/** Whom a route answers: everybody, or a key with at least one of these roles. */
+export type Access = "everybody" | readonly Role[];
+
+const SUBMIT = ["submit", "operate"] as const;
+const READ = ["submit", "observe", "operate"] as const;
+const OBSERVE = ["observe", "operate"] as const;
+const OPERATE = ["operate"] as const;
+const WORKER = ["worker"] as const;
+
+/** A route that is not in this table does not compile, so that none is open because somebody forgot. */
+export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
+  health: "everybody",
+  submitJob: SUBMIT,
+  listJobs: READ,
+  showJob: READ,
+  followJob: READ,
+  explainJob: READ,
+  deleteJob: SUBMIT,
+  cancelJob: SUBMIT,
+  registerWorker: WORKER,
+  beat: WORKER,
+  removeWorker: ["worker", "operate"],
+  listWorkers: OBSERVE,
+  drainWorker: OPERATE,
+  listModels: READ,
+  openaiModels: READ,
+  openaiModel: READ,
+  openaiChat: SUBMIT,
+  openaiCompletion: SUBMIT,
+  listKeys: OPERATE,
+  createKey: OPERATE,
+  rotateKey: OPERATE,
+  revokeKey: OPERATE,
+  metrics: OBSERVE,
+  openapi: ["submit", "observe", "operate", "audit", "worker"],
+};
 
 export const workerdRoutes = {
   execute: {

@@ -17,6 +17,8 @@ export type Request<R extends Route> = Input<R> & {
   /** What the caller's `Accept` asks for by name; `*` and nothing ask for neither. */
   wants: { json: boolean; events: boolean };
   headers: IncomingHttpHeaders;
+  /** The public id of the key that came with it; undefined when nobody is asked for one. */
+  who: string | undefined;
   /** Called when the caller's connection breaks before the answer has left. */
   onLeave(listener: () => void): void;
 };
@@ -36,6 +38,8 @@ export interface ServeOptions {
   body_bytes_max: number;
   /** A silent event stream gets a comment this often. */
   ping_ms: number;
+  /** Asked before anything else of a request is read: says who calls, or throws the refusal. Without it nobody is asked. */
+  authorize?: ((route: string, headers: IncomingHttpHeaders) => string | undefined) | undefined;
 }
 
 export interface Served {
@@ -86,13 +90,23 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     );
   });
 
+  const { authorize } = options;
+  const callers = new WeakMap<FastifyRequest, string>();
   for (const [name, route] of Object.entries(routes)) {
     const handler = handlers[name] as unknown as (request: Request<Route>) => Promise<Reply> | Reply;
     app.route({
       method: route.method,
       url: route.path.replace(/\{(\w+)\}/g, ":$1"),
+      ...(authorize === undefined
+        ? {}
+        : {
+            onRequest: async (request: FastifyRequest) => {
+              const who = authorize(name, request.headers);
+              if (who !== undefined) callers.set(request, who);
+            },
+          }),
       handler: async (request, reply) => {
-        const answer = await handler(parseRequest(route, request, reply.raw));
+        const answer = await handler(parseRequest(route, request, reply.raw, callers.get(request)));
         if ("events" in answer) return openStream(answer, request, reply, streams);
         reply.header("x-correlation-id", request.id);
         if ("json" in answer)
@@ -145,7 +159,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   };
 }
 
-function parseRequest(route: Route, request: FastifyRequest, response: ServerResponse): Request<Route> {
+function parseRequest(route: Route, request: FastifyRequest, response: ServerResponse, who: string | undefined): Request<Route> {
   const problems: FieldProblem[] = [];
   const parse = (schema: Route["body"], value: unknown) => {
     if (schema === undefined) return undefined;
@@ -169,6 +183,7 @@ function parseRequest(route: Route, request: FastifyRequest, response: ServerRes
     correlation_id: request.id,
     wants: { json: accept.includes("application/json"), events: accept.includes("text/event-stream") },
     headers: request.headers,
+    who,
     onLeave(listener) {
       if (response.destroyed) listener();
       else response.on("close", () => response.writableFinished || listener());

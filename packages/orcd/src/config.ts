@@ -8,7 +8,8 @@ import { LOG_FORMATS, LOG_LEVELS } from "@rbees/kit/log";
 export const settings = {
   host: text<string>({ default: "127.0.0.1", help: "Address to listen on" }),
   port: number({ default: 8080, max: 65_535, help: "Port to listen on; 0 takes a free one" }),
-  open_network: flag({ default: false, help: "Allow an address beyond loopback although callers are not authenticated yet" }),
+  auth_required: flag({ default: false, help: "Ask every request for an API key on loopback too; beyond it that is so anyway" }),
+  insecure_no_auth: flag({ default: false, help: "Ask nobody for a key, whoever can reach the address" }),
   data_dir: text<string>({ default: "", help: "Folder of the database; empty: the platform's data folder" }),
   body_bytes_max: number({ default: 4_194_304, min: 1024, help: "Largest request body, bytes" }),
   queue_jobs_max: number({ default: 1000, min: 1, help: "Jobs that may wait at once" }),

@@ -40,12 +40,13 @@ export class Loop {
     this.#ports = ports;
   }
 
-  send(event: WithoutTime): Sent {
+  /** `who`: the key whose request this is, for the record. */
+  send(event: WithoutTime, who?: string): Sent {
     if (this.#closed) return NOTHING;
     const decisions = step(this.state, { ...event, now_ms: coreNow() } as Event);
     if (decisions.length === 0) return NOTHING;
     const ended = event.type === "attempt.ended" ? { job_id: event.job_id, outcome: event.outcome.kind } : undefined;
-    const changes = changesOf(decisions, this.#ports.jobOf, { now_ms: Date.now(), ended });
+    const changes = changesOf(decisions, this.#ports.jobOf, { now_ms: Date.now(), who, ended });
     for (const decision of decisions) {
       const job = decision.type === "settle" ? this.#ports.jobOf(decision.job_id) : undefined;
       if (job !== undefined) job.decided = true;

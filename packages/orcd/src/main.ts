@@ -2,8 +2,8 @@
 /** `rbees-orcd`: reads the configuration, runs the orchestrator until a signal. The only `process.exit` of this program. */
 import { join } from "node:path";
 import { EXIT, RbeesError } from "@rbees/contracts/errors";
-import { describeConfig, describeFlags, environment, loadConfig } from "@rbees/kit/config";
-import { homeOf } from "@rbees/kit/home";
+import { describeConfig, describeFlags, type Environment, environment, loadConfig } from "@rbees/kit/config";
+import { type Home, homeOf } from "@rbees/kit/home";
 import { createLog } from "@rbees/kit/log";
 import { stopOnSignal } from "@rbees/kit/shutdown";
 import { nodeTooOld, VERSION } from "@rbees/kit/version";
@@ -12,6 +12,8 @@ import { settings } from "./config.ts";
 const HELP = `rbees-orcd ${VERSION}: the orchestrator. Admits jobs, queues them, gives them to workers, relays their tokens, keeps the record.
 
   rbees-orcd [flags]          run
+  rbees-orcd keys create NAME --role ROLE[,ROLE] [--expires-days N] [--data-dir DIR]
+                              make the first API key, while no orchestrator runs; also: keys list, rotate ID, revoke ID
   rbees-orcd config [flags]   print the configuration and where each value comes from
 
 Settings come from the flags below, then RBEES_* environment variables (--queue-jobs-max is RBEES_QUEUE_JOBS_MAX),
@@ -30,6 +32,7 @@ async function main(argv: readonly string[]): Promise<void> {
   if (argv.includes("--version")) return void process.stdout.write(`rbees-orcd ${VERSION}\n`);
   const env = environment();
   const home = homeOf(env);
+  if (argv[0] === "keys") return keys(argv.slice(1), env);
   const loaded = loadConfig(settings, { section: "orcd", argv, env, file: join(home.config, "config.toml") });
   const [verb, ...more] = loaded.rest;
   if (verb === "config" && more.length === 0) return void process.stdout.write(`${describeConfig(settings, loaded)}\n`);
@@ -42,7 +45,7 @@ async function main(argv: readonly string[]): Promise<void> {
   };
   // Only now: on a Node.js that is too old, the libraries behind it would fail before the sentence above is said.
   const { createOrcd } = await import("./orcd.ts");
-  const data_dir = config.data_dir === "" ? join(home.data, "orcd") : config.data_dir;
+  const data_dir = dataFolder(config, home);
   const audit_key = config.audit_key === "" ? join(home.state, "audit-key.pem") : config.audit_key;
   const orcd = await createOrcd(config, { log, data_dir, audit_key, fatal });
   stopOnSignal(
@@ -51,6 +54,18 @@ async function main(argv: readonly string[]): Promise<void> {
     config.drain_ms + STOP_MARGIN_MS,
     (code) => process.exit(code),
   );
+}
+
+async function keys(argv: readonly string[], env: Environment): Promise<void> {
+  const { keySettings, keysCommand } = await import("./keys-command.ts");
+  const home = homeOf(env);
+  const file = join(home.config, "config.toml");
+  const { config, rest } = loadConfig({ ...settings, ...keySettings }, { section: "orcd", argv, env, file });
+  process.stdout.write(await keysCommand(rest, { ...config, data_dir: dataFolder(config, home) }));
+}
+
+function dataFolder({ data_dir }: { data_dir: string }, home: Home): string {
+  return data_dir === "" ? join(home.data, "orcd") : data_dir;
 }
 
 main(process.argv.slice(2)).catch((error) => {

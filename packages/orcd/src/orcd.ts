@@ -1,27 +1,27 @@
 /** The orchestrator put together: the only wiring, called by `main` and by tests. */
-import { join } from "node:path";
-import { RbeesError } from "@rbees/contracts/errors";
-import { orcdRoutes } from "@rbees/contracts/routes";
+import { type Access, orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import { createState } from "@rbees/core/state";
 import { serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
-import { isLoopback } from "@rbees/kit/network";
 import { type JobRequest, sentTokens } from "./active-job.ts";
 import { jobSpec } from "./api/admit.ts";
 import { jobHandlers } from "./api/jobs.ts";
+import { keyHandlers } from "./api/keys.ts";
 import { openaiHandlers } from "./api/openai.ts";
 import { systemHandlers } from "./api/system.ts";
 import { workerHandlers } from "./api/workers.ts";
 import { auditKeyIn } from "./audit-key.ts";
+import { asksForKeys, noKeys } from "./auth.ts";
 import type { OrcdConfig } from "./config.ts";
 import { Deeds } from "./deeds.ts";
 import { JobRegistry } from "./job-registry.ts";
+import { Keyring } from "./keyring.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
 import { Pools } from "./pools.ts";
 import { keptEvents, ProgressFlush, restore } from "./progress.ts";
 import { tellNews, tellPosition } from "./queue-news.ts";
-import { openStore } from "./store/open.ts";
+import { databaseIn, openStore } from "./store/open.ts";
 import type { Recovered, Store } from "./store/port.ts";
 import { WorkerDirectory } from "./worker-directory.ts";
 
@@ -43,13 +43,13 @@ export interface OrcdPorts {
 }
 
 export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key, fatal }: OrcdPorts): Promise<Orcd> {
-  if (!isLoopback(config.host) && !config.open_network) {
-    throw new RbeesError(
-      "INVALID_REQUEST",
-      `Refusing to listen on ${config.host}: callers are not authenticated yet, so anyone who reaches it could use it. Keep --host 127.0.0.1 (reach it through an SSH tunnel), or say --open-network if the network itself is trusted.`,
-    );
+  const asks_keys = asksForKeys(config);
+  const store = await openStore(databaseIn(data_dir), auditKeyIn(audit_key));
+  const keys = await Keyring.open(store);
+  if (asks_keys && keys.live === 0) {
+    await store.close();
+    throw noKeys(config);
   }
-  const store = await openStore(join(data_dir, "orcd.sqlite"), auditKeyIn(audit_key));
   const recovered = await store.recover(Date.now());
   const metrics = new OrcdMetrics();
   const jobs = new JobRegistry(config);
@@ -91,9 +91,10 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
       ...jobHandlers({ ...config, ...admitting, store }),
       ...openaiHandlers({ ...config, ...admitting, workers }),
       ...workerHandlers(loop, workers, config.heartbeat_ms),
+      ...keyHandlers(keys),
       ...systemHandlers(loop, metrics),
     },
-    { ...config, log },
+    { ...config, log, authorize: asks_keys ? (route, headers) => keys.authorize(accessOf(route), headers) : undefined },
   );
   const telling = setInterval(() => tellNews(loop.state, jobs), config.queue_news_ms);
   const ticks = setInterval(() => {
@@ -136,6 +137,11 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
       return stopped;
     },
   };
+}
+
+/** What is in no table answers nobody. */
+function accessOf(route: string): Access {
+  return (orcdAccess as Readonly<Record<string, Access>>)[route] ?? [];
 }
 
 const RESTARTED = "the orchestrator was restarted";

@@ -14,6 +14,8 @@ type Fields = { readonly [key: string]: AuditValue };
 
 export interface RecordContext {
   readonly now_ms: number;
+  /** The key whose request the event is; undefined when it is of no request, or nobody was asked. */
+  readonly who?: string | undefined;
   /** How the attempt that the event is about ended, if it is about one's end. */
   readonly ended?: { job_id: string; outcome: string } | undefined;
 }
@@ -37,17 +39,20 @@ function folded(changes: Change[]): Change[] {
 }
 
 /** The changes for one decision about a job or worker. `job` is undefined for decisions that concern none. */
-function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, ended }: RecordContext): Change[] {
-  const audit = (kind: string, fields: Fields): Change => ({ table: "audit", append: { at_ms: now_ms, kind, fields } });
+function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, who, ended }: RecordContext): Change[] {
+  const audit = (kind: string, fields: Fields): Change => ({
+    table: "audit",
+    append: { at_ms: now_ms, kind, fields: who === undefined ? fields : { ...fields, who } },
+  });
   const attemptOver = (job_id: string, unless_reported: string): Change => {
     const outcome = ended?.job_id === job_id ? ended.outcome : unless_reported;
     return { table: "attempts", job_id, over: { ended_at_ms: now_ms, outcome } };
   };
   switch (decision.type) {
     case "accept":
-      return job === undefined ? [] : [jobRow(job), audit("job.accepted", { ...who(job), ...request(job) })];
+      return job === undefined ? [] : [jobRow(job), audit("job.accepted", { ...ids(job), ...request(job) })];
     case "refuse":
-      return job === undefined ? [] : [audit("job.refused", { ...who(job), code: decision.code, ...request(job) })];
+      return job === undefined ? [] : [audit("job.refused", { ...ids(job), code: decision.code, ...request(job) })];
     case "dispatch": {
       const { job_id, attempt, worker_id } = decision;
       return [
@@ -88,7 +93,7 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, en
   }
 }
 
-function who(job: ActiveJob): Fields {
+function ids(job: ActiveJob): Fields {
   return { job_id: job.id, correlation_id: job.correlation_id };
 }
 
@@ -148,7 +153,7 @@ function settled(
     },
     ...(hasProgress(job) ? [{ table: "progress", job_id: job.id, gone: true } as const] : []),
     audit(status === "cancelled" ? "job.cancelled" : "job.ended", {
-      ...who(job),
+      ...ids(job),
       status,
       code,
       attempts: job.attempt,

@@ -44,6 +44,10 @@ export const workerdSettings = {
     env: ["LLORCH_ORCHESTRATOR_URL"],
     help: "where to register; none: nowhere",
   }),
+  token_file: text<string>({
+    default: "",
+    help: "file with the key (role worker) that the orchestrator asks for; default: worker.key in the config folder, if it is there",
+  }),
   advertise_host: text<string>({ default: "", help: "the address that the orchestrator shall use; default: --host" }),
   advertise_port: number({ default: 0, max: 65_535, help: "the port that the orchestrator shall use; 0: --port" }),
   region: text<string>({ default: "", help: "where this machine is, for placement" }),

@@ -20,9 +20,13 @@ export interface EnlistLimits {
 }
 export const ENLIST_LIMITS: EnlistLimits = { backoff_ms: 500, backoff_max_ms: 15_000, call_ms: 5_000, leave_ms: 2_000 };
 
+const HOW_KEY = "`rbees keys create NAME --role worker`, then --token-file or worker.key in the config folder";
+
 export interface EnlistOptions {
   url: string;
   registration: RegisterWorker;
+  /** The key that the orchestrator asks for; read anew with each call, so that it can be replaced while the worker runs. */
+  key?: (() => string | undefined) | undefined;
   beat: () => Omit<Beat, "epoch">;
   log: Log;
   /** A newer life of this worker is registered: this one must end. */
@@ -72,7 +76,7 @@ export class Enlist {
       await this.#client.call(
         "removeWorker",
         { params: { id: registration.id }, query: { epoch: registration.epoch } },
-        { signal: AbortSignal.timeout(this.#limits.leave_ms) },
+        { signal: AbortSignal.timeout(this.#limits.leave_ms), headers: this.#headers() },
       );
       log.info("left the registry");
     } catch (error) {
@@ -104,7 +108,7 @@ export class Enlist {
 
   async #register(): Promise<number> {
     const { registration, url, log } = this.#options;
-    const { heartbeat_ms } = await this.#client.call("registerWorker", { body: registration }, { signal: this.#callSignal() });
+    const { heartbeat_ms } = await this.#client.call("registerWorker", { body: registration }, this.#call());
     this.#registered = true;
     log.info({ orchestrator: url, heartbeat_ms }, "registered");
     return heartbeat_ms;
@@ -113,14 +117,18 @@ export class Enlist {
   async #beat(): Promise<void> {
     const { registration, beat } = this.#options;
     const body = { ...beat(), epoch: registration.epoch };
-    await this.#client.call("beat", { params: { id: registration.id }, body }, { signal: this.#callSignal() });
+    await this.#client.call("beat", { params: { id: registration.id }, body }, this.#call());
   }
 
   async #backOff(error: unknown): Promise<void> {
     const { backoff_ms, backoff_max_ms } = this.#limits;
     const wait_ms = Math.min(backoff_max_ms, backoff_ms * 2 ** Math.min(this.#failures, 16)) * (0.5 + Math.random());
     if (this.#failures === 0) {
-      this.#options.log.warn({ orchestrator: this.#options.url, reason: messageOf(error) }, "can't reach the orchestrator; trying on");
+      const refused = error instanceof RbeesError && ["UNAUTHORIZED", "FORBIDDEN"].includes(error.code);
+      const what = refused
+        ? `the orchestrator wants a key with the role worker (${HOW_KEY}); trying on`
+        : "can't reach the orchestrator; trying on";
+      this.#options.log.warn({ orchestrator: this.#options.url, reason: messageOf(error) }, what);
     }
     this.#failures++;
     await this.#pause(wait_ms);
@@ -131,8 +139,13 @@ export class Enlist {
     this.#options.on_fenced(error);
   }
 
-  #callSignal(): AbortSignal {
-    return AbortSignal.any([this.#stop.signal, AbortSignal.timeout(this.#limits.call_ms)]);
+  #call(): { signal: AbortSignal; headers: Record<string, string> } {
+    return { signal: AbortSignal.any([this.#stop.signal, AbortSignal.timeout(this.#limits.call_ms)]), headers: this.#headers() };
+  }
+
+  #headers(): Record<string, string> {
+    const key = this.#options.key?.();
+    return key === undefined ? {} : { authorization: `Bearer ${key}` };
   }
 
   /** Waits, unless woken; a wake-up from before the wait counts. */

@@ -23,6 +23,8 @@ export interface WorkerdHooks {
   /** The worker can't go on: the engine is gone for good, or a newer life of this worker runs. */
   on_fatal: (error: RbeesError) => void;
   enlist_limits?: EnlistLimits;
+  /** What it shows the orchestrator; undefined where nobody gave it one. */
+  key?: (() => string | undefined) | undefined;
 }
 
 export interface Workerd {
@@ -134,12 +136,13 @@ class Life implements Workerd {
     log.info({ url, worker_id, model: this.#model.name, slots, context_size, engine }, "ready");
   }
 
-  enlist(log: Log, { on_fatal, enlist_limits }: WorkerdHooks): void {
+  enlist(log: Log, { on_fatal, enlist_limits, key }: WorkerdHooks): void {
     const { orchestrator } = this.#config;
     if (orchestrator === NO_ORCHESTRATOR) return;
     this.#enlist = new Enlist({
       url: orchestrator,
       registration: this.#registration(),
+      key,
       beat: () => ({
         slots_busy: this.attempts.slots_busy,
         memory_bytes: this.#memoryBytes(),

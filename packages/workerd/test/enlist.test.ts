@@ -85,6 +85,26 @@ test("keeps trying while the orchestrator refuses or is away, and registers when
   await until(() => back.registrations.length === 1);
 });
 
+test("shows its key with each call, the one that it has by then, and is told how to get one where it is refused", async () => {
+  const server = new FakeOrchestrator();
+  servers.push(server);
+  const url = await server.listen(0, (_, headers) => {
+    if (headers.authorization !== "Bearer second") throw new RbeesError("UNAUTHORIZED", "this key was revoked");
+    return "second";
+  });
+  const said: string[] = [];
+  const log = Object.assign(silentLog(), { warn: (_: unknown, line: string) => said.push(line) });
+  let key = "first";
+  const worker = enlist(url, { key: () => key, log });
+  await until(() => said.length === 1);
+  assert.match(said[0] ?? "", /key with the role worker .*rbees keys create NAME --role worker.*worker\.key/);
+  assert.equal(server.registrations.length, 0);
+  key = "second";
+  await until(() => server.beats.length > 0);
+  await worker.stop();
+  assert.deepEqual(server.removed, ["w1"]);
+});
+
 test("stops at once while nobody answers", async () => {
   const worker = enlist("http://127.0.0.1:9", { limits: { ...limits, backoff_ms: 60_000, backoff_max_ms: 60_000 } });
   const began = performance.now();

@@ -3,7 +3,7 @@
 import type { RbeesError } from "@rbees/contracts/errors";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import type { Beat, RegisterWorker } from "@rbees/contracts/worker";
-import { type Handlers, type Served, serve } from "@rbees/kit/http";
+import { type Handlers, type Served, type ServeOptions, serve } from "@rbees/kit/http";
 import { silentLog } from "@rbees/kit/log";
 
 const { registerWorker, beat, removeWorker } = orcdRoutes;
@@ -18,7 +18,7 @@ export class FakeOrchestrator {
   heartbeat_ms = 20;
   #server: Served | undefined;
 
-  async listen(port = 0): Promise<string> {
+  async listen(port = 0, authorize?: ServeOptions["authorize"]): Promise<string> {
     const refuse = (route: keyof FakeOrchestrator["refusals"]) => {
       const error = this.refusals[route].shift();
       if (error !== undefined) throw error;
@@ -39,7 +39,14 @@ export class FakeOrchestrator {
         return { status: 204, none: true };
       },
     };
-    this.#server = await serve(routes, handlers, { host: "127.0.0.1", port, log: silentLog(), body_bytes_max: 65_536, ping_ms: 15_000 });
+    this.#server = await serve(routes, handlers, {
+      host: "127.0.0.1",
+      port,
+      log: silentLog(),
+      body_bytes_max: 65_536,
+      ping_ms: 15_000,
+      authorize,
+    });
     return this.#server.url;
   }
 

@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
+import { KEY_VARIABLE } from "../orchestrator.ts";
 import { identify, type ProcessIdentity } from "./process-identity.ts";
 
 export interface Exit {
@@ -24,11 +25,12 @@ const EXIT_MS_MAX = 1000;
 /** The log of an earlier run is kept as `….1`. */
 export async function startDetached(argv: readonly string[], log: string, env: Environment): Promise<Started> {
   const [command = "", ...args] = argv;
+  const { [KEY_VARIABLE]: _, ...own } = env;
   await mkdir(dirname(log), { recursive: true });
   await rename(log, `${log}.1`).catch(() => {});
   const file = await open(log, "a", 0o600);
   try {
-    const child = spawn(command, args, { detached: true, stdio: ["ignore", file.fd, file.fd], cwd: dirname(log), env });
+    const child = spawn(command, args, { detached: true, stdio: ["ignore", file.fd, file.fd], cwd: dirname(log), env: own });
     const exited = new Promise<Exit>((resolve) => {
       child.once("exit", (code, signal) => resolve({ code, signal }));
     });

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { NODE_MIN, nodeTooOld, VERSION } from "@rbees/kit/version";
 import type { Context } from "../context.ts";
 import { plural, size } from "../look.ts";
-import { orchestratorAt, orchestratorUrl } from "../orchestrator.ts";
+import { apiKey, orchestratorAt, orchestratorUrl } from "../orchestrator.ts";
 import { backends } from "../pool/backends.ts";
 import { catalogue, DEMO } from "../pool/catalogue.ts";
 import { FIRST_PORT } from "../pool/spawn.ts";
@@ -187,7 +187,7 @@ async function portCheck(context: Context, port: number): Promise<Check> {
 async function orchestrator(context: Context): Promise<Check[]> {
   const name = "orchestrator";
   try {
-    const client = orchestratorAt(await orchestratorUrl(context), context.signal, CALL_MS_MAX);
+    const client = orchestratorAt(await orchestratorUrl(context), context.signal, { key: apiKey(context), call_ms_max: CALL_MS_MAX });
     const { workers } = await client.call("listWorkers", {});
     const ready = workers.filter(({ status }) => status === "ready");
     const answers: Check = { name, level: "ok", found: client.url };

@@ -8,7 +8,7 @@ import type { WorkerView } from "@rbees/contracts/worker";
 import { authority, isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
 import { duration } from "../look.ts";
-import { orchestratorAt } from "../orchestrator.ts";
+import { apiKey, orchestratorAt } from "../orchestrator.ts";
 import { requireBackend } from "../pool/backends.ts";
 import { resolveModel } from "../pool/catalogue.ts";
 import { deathOf, spawnWorker } from "../pool/spawn.ts";
@@ -19,6 +19,7 @@ import { withLock } from "./lock.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
 import { hostOf } from "./route.ts";
+import { ensureKeys } from "./up-keys.ts";
 import { isOfUp, readUp, removeUp, type UpRecord, upLock, writeUp } from "./up-record.ts";
 
 export interface UpRequest {
@@ -29,7 +30,8 @@ export interface UpRequest {
   worker_port?: number | undefined;
   /** The orchestrator's address, when others than this machine shall reach it. */
   listen?: string | undefined;
-  open_network?: boolean | undefined;
+  /** Nobody is asked for a key, whoever can reach that address. */
+  insecure_no_auth?: boolean | undefined;
   slots?: number | undefined;
   ctx?: number | undefined;
   threads?: number | undefined;
@@ -58,18 +60,11 @@ type Orchestrator = UpRecord["orchestrator"];
 
 export async function up(context: Context, request: UpRequest): Promise<UpReport> {
   // Refusals first: nothing is started for a model or a backend that isn't here.
-  const { listen = HOST, open_network = false } = request;
-  if (!isLoopback(listen) && !open_network) {
-    throw new RbeesError(
-      "INVALID_REQUEST",
-      `--listen ${listen} lets others reach the orchestrator, and callers are not authenticated yet: add --open-network if that network is trusted.`,
-    );
-  }
   const backend = await requireBackend(context, request.backend, undefined);
   const model = await resolveModel(context, request.model);
   return withLock(upLock(context.home), { wait_ms_max: UP_LOCK_MS_MAX, what: "starting or stopping" }, async () => {
     const record = (await readUp(context.home)) ?? { workers: [] };
-    const { url, started, orchestrator } = await ensureOrchestrator(context, record, { asked: request.port, listen: request.listen });
+    const { url, started, orchestrator } = await ensureOrchestrator(context, record, request);
     try {
       const worker = await ensureWorker(context, { ...record, orchestrator }, url, { ...request, backend, model });
       return {
@@ -93,7 +88,7 @@ export async function up(context: Context, request: UpRequest): Promise<UpReport
 async function ensureOrchestrator(
   context: Context,
   record: UpRecord,
-  { asked, listen }: { asked: number | undefined; listen: string | undefined },
+  { port: asked, listen, insecure_no_auth = false }: Pick<UpRequest, "port" | "listen" | "insecure_no_auth">,
 ): Promise<{ url: string; started: boolean; orchestrator: Orchestrator }> {
   const ours = record.orchestrator;
   if (ours !== undefined && (await isAlive(ours.process))) {
@@ -120,7 +115,8 @@ async function ensureOrchestrator(
     );
   }
   const log = join(context.home.state, "logs", "orcd.log");
-  const open = isLoopback(host) ? [] : ["--open-network"];
+  const open = insecure_no_auth ? ["--insecure-no-auth"] : [];
+  if (!isLoopback(host) && !insecure_no_auth) await ensureKeys(context);
   const flags = [`--host=${host}`, `--port=${port}`, "--log-format=json", ...open];
   const { process, exit } = await startDetached([...context.programs.orcd, ...flags], log, context.env);
   const orchestrator = { process, url, port, log, started_at: new Date().toISOString() };
@@ -171,7 +167,7 @@ async function ensureWorker(
   url: string,
   wish: WorkerWish,
 ): Promise<{ record: WorkerRecord | undefined; started: boolean }> {
-  const orchestrator = orchestratorAt(url, context.signal);
+  const orchestrator = orchestratorAt(url, context.signal, { key: apiKey(context) });
   const isThere = async (matches: (worker: WorkerView) => boolean) => (await orchestrator.call("listWorkers", {})).workers.some(matches);
 
   const { mine, living, dead } = await ownWorkers(context, record, wish.model.name);

@@ -15,7 +15,7 @@ export const localVerbs = [
       examples: [
         "rbees up",
         "rbees up --model tinyllama --slots 4",
-        "rbees up --listen 192.168.1.10 --open-network",
+        "rbees up --listen 192.168.1.10",
         "rbees up --port 8090 --worker-port 8101 --json",
       ],
     },
@@ -25,7 +25,7 @@ export const localVerbs = [
         .option("--backend <backend>", "cpu, cuda or metal", "cpu")
         .option("--port <port>", "the orchestrator's port (default 8080)", port)
         .option("--listen <address>", "the orchestrator's address, for workers and clients on other machines (default 127.0.0.1)")
-        .option("--open-network", "allow that although callers are not authenticated yet")
+        .option("--insecure-no-auth", "ask nobody for a key, whoever can reach that address")
         .option("--worker-port <port>", "the worker's port (default: the first free one from 8001)", port)
         .option("--slots <n>", "jobs at once", whole(1, 256))
         .option("--ctx <tokens>", "tokens that one slot can hold", whole(1))
@@ -33,8 +33,13 @@ export const localVerbs = [
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--ready-ms-max <ms>", "how long the worker may take to get ready", whole(1), READY_MS_MAX),
     {
-      run: async (context, { workerPort, readyMsMax, openNetwork, ...options }) =>
-        (await import("./up.ts")).up(context, { ...options, worker_port: workerPort, ready_ms_max: readyMsMax, open_network: openNetwork }),
+      run: async (context, { workerPort, readyMsMax, insecureNoAuth, ...options }) =>
+        (await import("./up.ts")).up(context, {
+          ...options,
+          worker_port: workerPort,
+          ready_ms_max: readyMsMax,
+          insecure_no_auth: insecureNoAuth,
+        }),
       render: renderUp,
     },
   ),

@@ -29,6 +29,6 @@ async function outOfReach(url: string, target: Target, hostname: string): Promis
   const address = await addressTowards(hostname).catch(() => "ADDRESS");
   return new RbeesError(
     "CONFLICT",
-    `A worker on ${target.name} can't reach the orchestrator at ${url}, which only this machine can. Let it listen on your network: \`rbees down\`, then \`rbees up --listen ${address} --open-network\` (whoever is on that network can then use it), and try again; or name another orchestrator with --orchestrator, or \`--orchestrator none\` for a worker that belongs to none.`,
+    `A worker on ${target.name} can't reach the orchestrator at ${url}, which only this machine can. Let it listen on your network: \`rbees down\`, then \`rbees up --listen ${address}\` (it asks for keys there), and try again; or name another orchestrator with --orchestrator, or \`--orchestrator none\` for a worker that belongs to none.`,
   );
 }

@@ -32,8 +32,14 @@ export interface Admitted {
   readonly eta_ms: number | undefined;
 }
 
+/** Whose request it is. */
+export interface Asker {
+  readonly correlation_id: string;
+  readonly who: string | undefined;
+}
+
 /** Resolves once the job is durable and has begun or waits; throws the refusal. */
-export async function admit(ports: AdmitPorts, asked: AskedJob, correlation_id: string): Promise<Admitted> {
+export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id, who }: Asker): Promise<Admitted> {
   const { loop, jobs, metrics } = ports;
   if (ports.stopping())
     throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
@@ -42,7 +48,7 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, correlation_id: 
   const request = { ...asked, max_tokens: tokensThatFit(loop.state, asked), seed: asked.seed ?? randomInt(0, 2 ** 32) };
   const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });
   const began = performance.now();
-  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms, loop.state.limits) });
+  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms, loop.state.limits) }, who);
   metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
   await done;
   const verdict = decisions.find(

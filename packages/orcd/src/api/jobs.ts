@@ -8,7 +8,7 @@ import { coreNow } from "../clock.ts";
 import { summary, view } from "../job-view.ts";
 import type { Store } from "../store/port.ts";
 import type { JobTable } from "../store/schema.ts";
-import { type AdmitPorts, admit, followOwn } from "./admit.ts";
+import { type AdmitPorts, type Asker, admit, followOwn } from "./admit.ts";
 
 type JobRoutes = Pick<typeof orcdRoutes, "submitJob" | "listJobs" | "showJob" | "followJob" | "explainJob" | "deleteJob" | "cancelJob">;
 type SubmitRoute = JobRoutes["submitJob"];
@@ -22,14 +22,20 @@ export interface JobApiPorts extends AdmitPorts {
 
 export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
   const { loop, jobs, store } = ports;
-  const cancel = async ({ params }: { params: { id: string } }): Promise<Reply<(typeof orcdRoutes)["cancelJob"]>> => {
+  const cancel = async ({
+    params,
+    who,
+  }: {
+    params: { id: string };
+    who: string | undefined;
+  }): Promise<Reply<(typeof orcdRoutes)["cancelJob"]>> => {
     const running = loop.state.jobs.has(params.id);
-    await loop.send({ type: "job.cancelled", job_id: params.id }).done;
+    await loop.send({ type: "job.cancelled", job_id: params.id }, who).done;
     const { job } = await find(store, params.id);
     return { status: running ? 202 : 200, json: summary(job, loop.state, jobs.get(params.id)) };
   };
   return {
-    submitJob: (request) => submit(ports, request.body, request.correlation_id, request.wants.events),
+    submitJob: (request) => submit(ports, request.body, request, request.wants.events),
     async listJobs({ query }) {
       const rows = await store.listJobs({
         ...query,
@@ -78,8 +84,8 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
   };
 }
 
-async function submit(ports: JobApiPorts, body: SubmitJob, correlation_id: string, wants_events: boolean): Promise<Reply<SubmitRoute>> {
-  const { job, headers, position, eta_ms } = await admit(ports, body, correlation_id);
+async function submit(ports: JobApiPorts, body: SubmitJob, asker: Asker, wants_events: boolean): Promise<Reply<SubmitRoute>> {
+  const { job, headers, position, eta_ms } = await admit(ports, body, asker);
   if (body.stream || wants_events) {
     // A job that starts at once says so within a moment: its headers leave with that, in one write instead of two.
     await job.stream.nextEvent(ports.start_hold_ms);

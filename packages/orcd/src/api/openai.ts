@@ -65,11 +65,11 @@ export function openaiHandlers(ports: OpenaiApiPorts): Handlers<OpenaiRoutes> {
 }
 
 type Headers = Admitted["headers"] & { "x-request-id": string };
-type Asking = Pick<Request<OpenaiRoutes["openaiChat"]>, "correlation_id" | "onLeave">;
+type Asking = Pick<Request<OpenaiRoutes["openaiChat"]>, "correlation_id" | "who" | "onLeave">;
 
-async function begin(ports: OpenaiApiPorts, asked: AskedJob, { correlation_id }: Asking): Promise<{ job: ActiveJob; headers: Headers }> {
-  const { job, headers } = await admit(ports, asked, correlation_id);
-  return { job, headers: { ...headers, "x-request-id": correlation_id } };
+async function begin(ports: OpenaiApiPorts, asked: AskedJob, asking: Asking): Promise<{ job: ActiveJob; headers: Headers }> {
+  const { job, headers } = await admit(ports, asked, asking);
+  return { job, headers: { ...headers, "x-request-id": asking.correlation_id } };
 }
 
 async function stream(

@@ -1,6 +1,6 @@
 /** The routes about the orchestrator itself: health, metrics, its description. */
 import { openApi } from "@rbees/contracts/openapi";
-import { orcdRoutes } from "@rbees/contracts/routes";
+import { orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
 import type { Loop } from "../loop.ts";
@@ -10,7 +10,7 @@ type SystemRoutes = Pick<typeof orcdRoutes, "health" | "metrics" | "openapi">;
 
 export function systemHandlers(loop: Loop, metrics: OrcdMetrics): Handlers<SystemRoutes> {
   const started = performance.now();
-  const description = openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION });
+  const description = openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess);
   return {
     health({ wants }) {
       if (!wants.json) return { text: "OK" };

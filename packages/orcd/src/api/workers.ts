@@ -11,21 +11,24 @@ type WorkerRoutes = Pick<typeof orcdRoutes, "registerWorker" | "beat" | "removeW
 
 export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_ms: number): Handlers<WorkerRoutes> {
   return {
-    async registerWorker({ body, wants }) {
+    async registerWorker({ body, wants, who }) {
       const { id, epoch, model, slots, context_size, labels } = body;
       await callBack(body, workers.origin(id));
-      const { decisions, done } = loop.send({
-        type: "worker.registered",
-        spec: {
-          id,
-          epoch,
-          model,
-          slots,
-          context_size: context_size ?? null,
-          cache_tokens: context_size === undefined ? null : slots * context_size,
-          labels,
+      const { decisions, done } = loop.send(
+        {
+          type: "worker.registered",
+          spec: {
+            id,
+            epoch,
+            model,
+            slots,
+            context_size: context_size ?? null,
+            cache_tokens: context_size === undefined ? null : slots * context_size,
+            labels,
+          },
         },
-      });
+        who,
+      );
       if (!decisions.some(({ type }) => type === "worker.reject")) workers.put(body, Date.now());
       await done;
       checkNotRejected(decisions, id);
@@ -39,15 +42,15 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
       await done;
       return { json: { status: "OK" } };
     },
-    async removeWorker({ params, query }) {
-      const { decisions, done } = loop.send({ type: "worker.left", worker_id: params.id, epoch: query.epoch ?? null });
+    async removeWorker({ params, query, who }) {
+      const { decisions, done } = loop.send({ type: "worker.left", worker_id: params.id, epoch: query.epoch ?? null }, who);
       await done;
       checkNotRejected(decisions, params.id);
       return { none: true };
     },
     listWorkers: () => ({ json: { workers: workers.views(loop.state) } }),
-    async drainWorker({ params, query }) {
-      const { decisions, done } = loop.send({ type: "worker.drained", worker_id: params.id, move: query.move === "true" });
+    async drainWorker({ params, query, who }) {
+      const { decisions, done } = loop.send({ type: "worker.drained", worker_id: params.id, move: query.move === "true" }, who);
       await done;
       checkNotRejected(decisions, params.id);
       const view = workers.view(loop.state, params.id);

@@ -1,10 +1,15 @@
 /** The orchestrator's side of the store's thread: every method is a message, answered in order. */
-import { extname } from "node:path";
+import { extname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Change, Store } from "./port.ts";
 import { encodeChanges } from "./statement.ts";
 import type { Answer, Call } from "./thread.ts";
+
+/** The database of a data folder. */
+export function databaseIn(data_dir: string): string {
+  return join(data_dir, "orcd.sqlite");
+}
 
 /**
  * Opens the database at `path`, making it if there is none. CONFLICT when another orchestrator holds it. `audit_key`, PEM, signs the
@@ -79,6 +84,7 @@ export async function openStore(path: string, audit_key?: string): Promise<Store
     commit,
     listJobs: (query) => read({ method: "listJobs", argument: query }),
     showJob: (id) => read({ method: "showJob", argument: id }),
+    listKeys: () => read({ method: "listKeys", argument: undefined }),
     recover: (now_ms) => read({ method: "recover", argument: now_ms }),
     close: () => read({ method: "close" }),
   };

@@ -1,6 +1,6 @@
 /** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
 import type { AuditEntry } from "@rbees/kit/audit-chain";
-import type { AttemptTable, JobTable, NewJob, ProgressTable } from "./schema.ts";
+import type { AttemptTable, JobTable, KeyTable, NewJob, ProgressTable } from "./schema.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */
 export type Change =
@@ -12,6 +12,8 @@ export type Change =
   /** The job has ended. */
   | { table: "progress"; job_id: string; gone: true }
   | { table: "models"; insert: { model: string; first_seen_at_ms: number } }
+  | { table: "keys"; insert: KeyTable }
+  | { table: "keys"; id: string; update: Pick<KeyTable, "expires_at_ms"> | Pick<KeyTable, "revoked_at_ms"> }
   | { table: "audit"; append: AuditEntry }
   /** Signs the trail as it is here, unless nothing was added since that was last done. */
   | { table: "audit"; sign: { at_ms: number } };
@@ -38,6 +40,8 @@ export interface Store {
   listJobs(query: JobQuery): Promise<JobTable[]>;
   /** The job and all of its attempts, oldest first, the present or last one among them. */
   showJob(id: string): Promise<{ job: JobTable; attempts: AttemptTable[] } | undefined>;
+  /** All that were ever made, oldest first. */
+  listKeys(): Promise<KeyTable[]>;
   /** Called once at start: the attempts that ran are over (their connections died with the last process). */
   recover(now_ms: number): Promise<Recovered>;
   close(): Promise<void>;

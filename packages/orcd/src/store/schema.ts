@@ -83,12 +83,25 @@ export interface ProgressTable {
   events: string;
 }
 
+/** An API key, live or not: of its secret only the SHA-256. */
+export interface KeyTable {
+  id: string;
+  name: string;
+  /** Joined by commas. */
+  roles: string;
+  secret_sha256: string;
+  created_at_ms: number;
+  expires_at_ms: number | null;
+  revoked_at_ms: number | null;
+}
+
 export interface Database {
   jobs: JobTable;
   attempts: AttemptTable;
   models: ModelTable;
   progress: ProgressTable;
   audit: AuditTable;
+  keys: KeyTable;
 }
 
 const first: Migration = {
@@ -196,8 +209,23 @@ const progress: Migration = {
   },
 };
 
+const keys: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema
+      .createTable("keys")
+      .addColumn("id", "text", (column) => column.primaryKey())
+      .addColumn("name", "text", (column) => column.notNull())
+      .addColumn("roles", "text", (column) => column.notNull())
+      .addColumn("secret_sha256", "text", (column) => column.notNull())
+      .addColumn("created_at_ms", "bigint", (column) => column.notNull())
+      .addColumn("expires_at_ms", "bigint")
+      .addColumn("revoked_at_ms", "bigint")
+      .execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
-    return { "0001-first": first, "0002-fewer-pages": fewerPages, "0003-progress": progress };
+    return { "0001-first": first, "0002-fewer-pages": fewerPages, "0003-progress": progress, "0004-keys": keys };
   },
 };

@@ -11,7 +11,7 @@ import Sqlite from "better-sqlite3";
 import { Kysely, SqliteDialect } from "kysely";
 import { Migrator } from "kysely/migration";
 import type { JobQuery, Recovered } from "./port.ts";
-import { type AttemptTable, type Database, type JobTable, migrations } from "./schema.ts";
+import { type AttemptTable, type Database, type JobTable, type KeyTable, migrations } from "./schema.ts";
 import { type Order, sqlOf } from "./statement.ts";
 
 export class SqliteStore {
@@ -130,6 +130,10 @@ export class SqliteStore {
       attempts.push({ job_id: id, attempt, worker_id, started_at_ms, ended_at_ms, outcome });
     }
     return { job, attempts };
+  }
+
+  async listKeys(): Promise<KeyTable[]> {
+    return this.#db.selectFrom("keys").selectAll().orderBy("created_at_ms").orderBy("id").execute();
   }
 
   async recover(now_ms: number): Promise<Recovered> {

@@ -1,0 +1,123 @@
+/** `rbees keys …`: who may ask the orchestrator, and for what. */
+import { Option } from "@commander-js/extra-typings";
+import { invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import { type KeyList, type NewKey, ROLES, type Role } from "@rbees/contracts/key";
+import type { Context } from "./context.ts";
+import type { Look } from "./look.ts";
+import { table } from "./render/table.ts";
+import { decimal, verb } from "./verb.ts";
+
+const DAY_MS = 86_400_000;
+const HOUR_MS = 3_600_000;
+
+/** Loaded when it is called: `--help` need not wait for it. */
+const orchestratorOf = async (context: Context) => (await import("./orchestrator.ts")).orchestratorOf(context);
+
+export const keyVerbs = [
+  verb(
+    {
+      path: "keys create",
+      summary: "make an API key; it is shown this once",
+      examples: [
+        "rbees keys create alice --role submit",
+        "rbees keys create grafana --role observe --expires-days 90",
+        "(umask 077; rbees keys create attic --role worker > worker.key)",
+      ],
+    },
+    (command) =>
+      command
+        .argument("<name>", "who or what uses it")
+        .addOption(new Option("--role <role…>", `what it may: ${ROLES.join(", ")}; several joined by commas`).makeOptionMandatory())
+        .option("--expires-days <n>", "how long it lasts (default: until it is revoked)", decimal),
+    {
+      run: async (context, { role, expiresDays }, name) => {
+        const body = {
+          name,
+          roles: rolesIn(String(role)),
+          ...(expiresDays === undefined ? {} : { expires_in_ms: Math.round(expiresDays * DAY_MS) }),
+        };
+        return shown(context, await (await orchestratorOf(context)).call("createKey", { body }));
+      },
+      render: ({ key }) => `${key}\n`,
+    },
+  ),
+  verb(
+    {
+      path: "keys list",
+      summary: "API keys, their roles, and which still work",
+      examples: ["rbees keys list", "rbees keys list --json"],
+    },
+    (command) => command,
+    {
+      run: async (context) => (await orchestratorOf(context)).call("listKeys", {}),
+      render: renderKeys,
+    },
+  ),
+  verb(
+    {
+      path: "keys rotate",
+      summary: "a new key of the same name and roles in place of this one",
+      examples: ["rbees keys rotate 3k9fz0c1q8xw", "rbees keys rotate 3k9fz0c1q8xw --overlap-hours 24"],
+    },
+    (command) =>
+      command
+        .argument("<id>", "the key's id: what follows rbk_")
+        .option("--overlap-hours <n>", "how long the old one still works (default 0)", decimal),
+    {
+      run: async (context, { overlapHours = 0 }, id) => {
+        const body = { overlap_ms: Math.round(overlapHours * HOUR_MS) };
+        return shown(context, await (await orchestratorOf(context)).call("rotateKey", { params: { id: idOf(id) }, body }));
+      },
+      render: ({ key }) => `${key}\n`,
+    },
+  ),
+  verb(
+    {
+      path: "keys revoke",
+      summary: "end a key at once",
+      examples: ["rbees keys revoke 3k9fz0c1q8xw"],
+    },
+    (command) => command.argument("<id>", "the key's id: what follows rbk_"),
+    {
+      run: async (context, _, id) => (await orchestratorOf(context)).call("revokeKey", { params: { id: idOf(id) } }),
+      render: ({ key_id, name }) => `${key_id} (${name}) opens nothing any more.\n`,
+    },
+  ),
+];
+
+/** stdout has the key alone, for a file or a variable. */
+function shown(context: Context, made: NewKey): NewKey {
+  context.say(`This is the only time the key is shown; its id is ${made.key_id}, its roles: ${made.roles.join(", ")}.`);
+  return made;
+}
+
+function rolesIn(text: string): Role[] {
+  const wrong = text.split(",").filter((part) => !(ROLES as readonly string[]).includes(part));
+  if (wrong.length > 0)
+    throw invalidRequest([{ field: "--role", problem: `"${wrong[0]}" is none of ${ROLES.join(", ")}` }], "command line");
+  return text.split(",") as Role[];
+}
+
+/** Whoever pastes the whole key means its id; its secret goes nowhere. */
+function idOf(given: string): string {
+  if (!given.startsWith("rbk_")) return given;
+  const id = given.split("_")[1];
+  if (id === undefined || id === "") throw new RbeesError("INVALID_REQUEST", "That is no key's id; `rbees keys list` lists them.");
+  return id;
+}
+
+function renderKeys({ keys }: KeyList, look: Look): string {
+  return table(
+    keys,
+    [
+      { title: "ID", of: ({ key_id }) => key_id, name: true },
+      { title: "NAME", of: ({ name }) => name },
+      { title: "ROLES", of: ({ roles }) => roles.join(",") },
+      { title: "STATUS", of: ({ status }) => status },
+      { title: "CREATED", of: ({ created_at }) => created_at },
+      { title: "EXPIRES", of: ({ expires_at }) => expires_at ?? "never" },
+    ],
+    look,
+    "No keys.",
+  );
+}

@@ -1,0 +1,63 @@
+/** `rbees keys`, and an orchestrator of `rbees up` that others can reach: real programs, keys made by themselves. */
+import assert from "node:assert/strict";
+import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { bench, freePort, REAL } from "./harness.ts";
+
+test("up beyond loopback makes the keys of this host; without one nobody gets in, and is told what to do", {
+  timeout: 110_000,
+}, async (t) => {
+  const { run, root } = await bench((clean) => t.after(clean), REAL);
+  const [port, worker_port] = [String(await freePort()), String(await freePort())];
+  const up = await run([
+    "rbees",
+    "up",
+    "--listen",
+    "0.0.0.0",
+    "--port",
+    port,
+    "--worker-port",
+    worker_port,
+    "--slots",
+    "1",
+    "--threads",
+    "1",
+  ]);
+  assert.equal(up.exit, 0, up.err);
+  const [mine, worker] = ["api.key", "worker.key"].map((name) => join(root, "config", name)) as [string, string];
+  for (const path of [mine, worker]) assert.equal(statSync(path).mode & 0o777, 0o600);
+  const key = readFileSync(mine, "utf8").trim();
+  const url = `http://127.0.0.1:${port}`;
+  const here = (words: string[], env: Record<string, string> = {}) => run(["rbees", ...words, "--orchestrator", url], { env });
+
+  assert.equal((await here(["jobs", "submit", "--model", "demo", "--prompt", "Hello"])).exit, 0);
+  const made = await here(["keys", "create", "app", "--role", "submit"]);
+  assert.match(made.out, /^rbk_[0-9a-z]{12}_[\w-]{43}\n$/);
+  assert.match(made.err, /only time the key is shown/);
+  const app = { RBEES_API_KEY: made.out.trim() };
+  assert.equal((await here(["models", "list"], app)).exit, 0);
+  const small = await here(["keys", "list"], app);
+  assert.equal(small.exit, 4);
+  assert.match(small.err, /has the role submit, and this needs operate/);
+  assert.match((await here(["keys", "list"])).out, /app +submit +live/);
+
+  const rotated = await here(["keys", "rotate", made.out.trim()]);
+  assert.match(rotated.out, /^rbk_/);
+  const old = await here(["models", "list"], app);
+  assert.equal(old.exit, 4);
+  assert.match(old.err, /was revoked.*RBEES_API_KEY.*api\.key/s);
+  assert.match((await here(["keys", "revoke", rotated.out.split("_")[1] ?? ""])).out, /opens nothing any more/);
+  assert.match((await here(["keys", "create", "x", "--role", "queen"])).err, /"queen" is none of submit, observe/);
+
+  assert.match((await here(["keys", "list"], { RBEES_API_KEY: "sk-1" })).err, /RBEES_API_KEY is no API key/);
+  chmodSync(mine, 0o644);
+  const open = await here(["keys", "list"]);
+  assert.match(open.err, /Others can read the key file .*chmod 600/);
+  writeFileSync(mine, "rbk_no\n");
+  chmodSync(mine, 0o600);
+  assert.match((await here(["keys", "list"])).err, /holds no API key/);
+  writeFileSync(mine, `${key}\n`);
+  for (const name of ["orcd.log"]) assert.ok(!readFileSync(join(root, "state", "logs", name), "utf8").includes(key.slice(17)));
+  assert.equal((await run(["rbees", "down"])).exit, 0);
+});

@@ -1,0 +1,51 @@
+/** API keys: the roles that a key can have, how it is written, and what `/v2/keys` takes and gives. */
+import { z } from "zod";
+
+export const ROLES = ["submit", "observe", "operate", "audit", "worker"] as const;
+export const Role = z.enum(ROLES);
+export type Role = z.infer<typeof Role>;
+
+/** `rbk_<public id>_<secret>`: the id may be shown anywhere, the secret is shown once. */
+export const API_KEY = /^rbk_([0-9a-z]{12})_([A-Za-z0-9_-]{43})$/;
+
+export const CreateKey = z
+  .strictObject({
+    name: z
+      .string()
+      .regex(/^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$/, "up to 64 letters, digits, blanks and . _ @ -, beginning with a letter or digit")
+      .describe("Who or what uses it"),
+    roles: z.array(Role).min(1).max(ROLES.length),
+    expires_in_ms: z.int().min(1).max(315_360_000_000).optional().describe("Default: never"),
+  })
+  .meta({ id: "CreateKey" });
+export type CreateKey = z.infer<typeof CreateKey>;
+
+export const RotateKey = z
+  .strictObject({
+    overlap_ms: z.int().nonnegative().max(2_592_000_000).default(0).describe("How long the old key still works, 30 days at most"),
+  })
+  .meta({ id: "RotateKey" });
+export type RotateKey = z.infer<typeof RotateKey>;
+
+export const KEY_STATUSES = ["live", "expired", "revoked"] as const;
+
+export const KeyView = z
+  .object({
+    key_id: z.string().describe("Public: what the audit trail says for `who`"),
+    name: z.string(),
+    roles: z.array(z.string()),
+    status: z.enum(KEY_STATUSES),
+    created_at: z.string(),
+    expires_at: z.string().nullable(),
+    revoked_at: z.string().nullable(),
+  })
+  .meta({ id: "Key" });
+export type KeyView = z.infer<typeof KeyView>;
+
+export const NewKey = KeyView.extend({ key: z.string().describe("Shown now and never again: only its hash is kept") }).meta({
+  id: "NewKey",
+});
+export type NewKey = z.infer<typeof NewKey>;
+
+export const KeyList = z.object({ keys: z.array(KeyView) }).meta({ id: "KeyList" });
+export type KeyList = z.infer<typeof KeyList>;

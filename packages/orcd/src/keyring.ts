@@ -1,0 +1,199 @@
+/**
+ * The API keys: made, rotated, revoked in the store, each with its audit entry in the same transaction, and held in memory by their
+ * public ids, so that a request's key costs one hash and no read. Of a secret only the SHA-256 is kept: it has 256 random bits, so
+ * there is nothing to guess that a slower hash would protect.
+ */
+import { hash, randomBytes, timingSafeEqual } from "node:crypto";
+import type { IncomingHttpHeaders } from "node:http";
+import { RbeesError } from "@rbees/contracts/errors";
+import { API_KEY, type CreateKey, type KeyView, type NewKey, type Role, type RotateKey } from "@rbees/contracts/key";
+import type { Access } from "@rbees/contracts/routes";
+import type { AuditValue } from "@rbees/kit/audit-chain";
+import type { Change, Store } from "./store/port.ts";
+import type { KeyTable } from "./store/schema.ts";
+
+interface HeldKey {
+  readonly row: KeyTable;
+  readonly secret_sha256: Buffer;
+  readonly roles: ReadonlySet<string>;
+}
+
+/** Sent with each 401, as HTTP asks. */
+const CHALLENGE = { "www-authenticate": 'Bearer realm="rbees"' };
+/** What an unknown id is compared with, so that it takes as long as a known one. */
+const NOBODY = Buffer.alloc(32);
+const ID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz";
+
+export class Keyring {
+  readonly #store: Store;
+  /** In the order of their making, those that are over among them. */
+  readonly #keys: Map<string, HeldKey>;
+
+  private constructor(store: Store, rows: readonly KeyTable[]) {
+    this.#store = store;
+    this.#keys = new Map(rows.map((row) => [row.id, held(row)]));
+  }
+
+  static async open(store: Store): Promise<Keyring> {
+    return new Keyring(store, await store.listKeys());
+  }
+
+  /** How many keys could be used now. */
+  get live(): number {
+    const now_ms = Date.now();
+    return [...this.#keys.values()].filter(({ row }) => statusOf(row, now_ms) === "live").length;
+  }
+
+  /** The public id of the key in these headers, if it may do this; else throws the refusal. */
+  authorize(access: Access, headers: IncomingHttpHeaders): string | undefined {
+    if (access === "everybody") return undefined;
+    const given = keyIn(headers);
+    if (given === undefined) {
+      throw unauthorized(
+        "A key is required: send it as `Authorization: Bearer rbk_…` or `x-api-key: rbk_…`. Whoever operates this orchestrator makes one with `rbees keys create`.",
+      );
+    }
+    const [, id = "", secret = ""] = API_KEY.exec(given) ?? [];
+    const key = this.#keys.get(id);
+    const same = timingSafeEqual(hash("sha256", secret, "buffer"), key?.secret_sha256 ?? NOBODY);
+    if (key === undefined || !same)
+      throw unauthorized("This key is not known here. `rbees keys create` makes one, `rbees keys list` lists them.");
+    const status = statusOf(key.row, Date.now());
+    if (status !== "live") {
+      const what = status === "expired" ? "has expired" : "was revoked";
+      throw unauthorized(`The key ${id} ${what}. Whoever operates this orchestrator makes another with \`rbees keys create\`.`);
+    }
+    if (!access.some((role) => key.roles.has(role))) {
+      throw new RbeesError(
+        "FORBIDDEN",
+        `The key ${id} has ${rolesSentence(key.row)}, and this needs ${access.join(" or ")}. \`rbees keys create NAME --role ${access[0]}\` makes one that may.`,
+      );
+    }
+    return id;
+  }
+
+  list(): KeyView[] {
+    return [...this.#keys.values()].reverse().map(({ row }) => view(row));
+  }
+
+  /** `who` makes it: a key's id; undefined when nobody was asked. */
+  async create({ name, roles, expires_in_ms }: CreateKey, who: string | undefined): Promise<NewKey> {
+    const expires_at_ms = expires_in_ms === undefined ? null : Date.now() + expires_in_ms;
+    const { row, key } = minted({ name, roles: [...new Set(roles)].join(","), expires_at_ms });
+    await this.#store.commit([{ table: "keys", insert: row }, entry("key.created", who, { ...facts(row) })]);
+    this.#hold(row);
+    return { ...view(row), key };
+  }
+
+  /** A new key of the same kind; the old one ends now, or `overlap_ms` later. A key that ends at a set time is followed by one that ends then. */
+  async rotate(id: string, { overlap_ms }: RotateKey, who: string | undefined): Promise<NewKey> {
+    const old = this.#find(id);
+    const now_ms = Date.now();
+    if (statusOf(old, now_ms) !== "live")
+      throw new RbeesError("CONFLICT", `The key ${id} is ${statusOf(old, now_ms)}; make a new one with \`rbees keys create\`.`);
+    const { row, key } = minted(old);
+    const until = Math.min(old.expires_at_ms ?? Number.POSITIVE_INFINITY, now_ms + overlap_ms);
+    const ending = overlap_ms === 0 ? { revoked_at_ms: now_ms } : { expires_at_ms: until };
+    await this.#store.commit([
+      { table: "keys", insert: row },
+      { table: "keys", id, update: ending },
+      entry("key.rotated", who, { ...facts(row), replaces: id, overlap_ms }),
+    ]);
+    this.#hold(row);
+    // What it is by now: it may have been revoked meanwhile.
+    this.#hold({ ...this.#find(id), ...ending });
+    return { ...view(row), key };
+  }
+
+  async revoke(id: string, who: string | undefined): Promise<KeyView> {
+    const row = this.#find(id);
+    if (row.revoked_at_ms !== null) return view(row);
+    const revoked = { ...row, revoked_at_ms: Date.now() };
+    // Before the row is durable: nobody gets in with it while that is on its way.
+    this.#hold(revoked);
+    await this.#store.commit([
+      { table: "keys", id, update: { revoked_at_ms: revoked.revoked_at_ms } },
+      entry("key.revoked", who, { key_id: id, name: row.name }),
+    ]);
+    return view(revoked);
+  }
+
+  #hold(row: KeyTable): void {
+    this.#keys.set(row.id, held(row));
+  }
+
+  #find(id: string): KeyTable {
+    const key = this.#keys.get(id);
+    if (key === undefined)
+      throw new RbeesError(
+        "NOT_FOUND",
+        `There is no key ${id.slice(0, 64)}. \`rbees keys list\` lists the ids; a key's is the part after rbk_.`,
+      );
+    return key.row;
+  }
+}
+
+function held(row: KeyTable): HeldKey {
+  return { row, secret_sha256: Buffer.from(row.secret_sha256, "hex"), roles: new Set(row.roles.split(",")) };
+}
+
+function minted(like: Pick<KeyTable, "name" | "roles" | "expires_at_ms">): { row: KeyTable; key: string } {
+  const id = Array.from(randomBytes(12), (byte) => ID_DIGITS[byte & 31]).join("");
+  const secret = randomBytes(32).toString("base64url");
+  const { name, roles, expires_at_ms } = like;
+  const row = {
+    id,
+    name,
+    roles,
+    secret_sha256: hash("sha256", secret, "hex"),
+    created_at_ms: Date.now(),
+    expires_at_ms,
+    revoked_at_ms: null,
+  };
+  return { row, key: `rbk_${id}_${secret}` };
+}
+
+/** `Authorization: Bearer` first, since that is what clients of every API send. */
+function keyIn(headers: IncomingHttpHeaders): string | undefined {
+  const { authorization, "x-api-key": plain } = headers;
+  const bearer = /^Bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
+  return bearer ?? (typeof plain === "string" && plain !== "" ? plain : undefined);
+}
+
+function unauthorized(message: string): RbeesError {
+  return new RbeesError("UNAUTHORIZED", message, { headers: CHALLENGE });
+}
+
+function rolesSentence({ roles }: KeyTable): string {
+  return `the role${roles.includes(",") ? "s" : ""} ${roles.replaceAll(",", ", ")}`;
+}
+
+function statusOf({ revoked_at_ms, expires_at_ms }: KeyTable, now_ms: number): KeyView["status"] {
+  if (revoked_at_ms !== null) return "revoked";
+  return expires_at_ms !== null && expires_at_ms <= now_ms ? "expired" : "live";
+}
+
+function view(row: KeyTable): KeyView {
+  const { id, name, created_at_ms, expires_at_ms, revoked_at_ms } = row;
+  return {
+    key_id: id,
+    name,
+    roles: row.roles.split(",") as Role[],
+    status: statusOf(row, Date.now()),
+    created_at: new Date(created_at_ms).toISOString(),
+    expires_at: iso(expires_at_ms),
+    revoked_at: iso(revoked_at_ms),
+  };
+}
+
+function iso(at_ms: number | null): string | null {
+  return at_ms === null ? null : new Date(at_ms).toISOString();
+}
+
+function facts({ id, name, roles, expires_at_ms }: KeyTable): Record<string, AuditValue> {
+  return { key_id: id, name, roles: roles.split(","), expires_at: iso(expires_at_ms) };
+}
+
+function entry(kind: string, who: string | undefined, fields: Record<string, AuditValue>): Change {
+  return { table: "audit", append: { at_ms: Date.now(), kind, fields: who === undefined ? fields : { ...fields, who } } };
+}
