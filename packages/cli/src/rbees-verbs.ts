@@ -7,6 +7,7 @@ import type { Program } from "./program.ts";
 import { registryVerbs } from "./registry-verbs.ts";
 import { remoteGroups, remoteVerbs } from "./remote/verbs.ts";
 import { simulateVerbs } from "./simulate/verbs.ts";
+import { supportVerbs } from "./support/verbs.ts";
 
 export const rbees: Program = {
   name: "rbees",
@@ -18,8 +19,9 @@ export const rbees: Program = {
     models: "models that can be asked for",
     audit: "the record of what was done",
     keys: "who may ask the orchestrator, and for what",
+    test: "what works on your machines",
     ...remoteGroups,
   },
   examples: ["rbees up", 'rbees jobs submit --model demo --prompt "Write a haiku about Rust"', "rbees jobs list", "rbees down"],
-  verbs: [...jobVerbs, ...registryVerbs, ...keyVerbs, ...localVerbs, ...remoteVerbs, ...simulateVerbs, ...auditVerbs],
+  verbs: [...jobVerbs, ...registryVerbs, ...keyVerbs, ...localVerbs, ...remoteVerbs, ...simulateVerbs, ...auditVerbs, ...supportVerbs],
 };

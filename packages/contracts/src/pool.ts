@@ -1,5 +1,6 @@
 /** What `rbees-pool` answers with `--json`: the same shapes travel over SSH to `rbees pool …`. */
 import { z } from "zod";
+import { StopReason } from "./job.ts";
 import { Backend } from "./worker.ts";
 
 const PoolModelFile = z.object({ path: z.string(), bytes: z.int().nonnegative(), sha256: z.string() });
@@ -90,6 +91,32 @@ export const PoolWorker = z.object({
 });
 export type PoolWorker = z.infer<typeof PoolWorker>;
 export const PoolWorkers = z.object({ workers: z.array(PoolWorker) });
+
+const PoolAnswerCheck = z.object({
+  question: z.string(),
+  text: z.string(),
+  stop_reason: StopReason.nullable().describe("Null: the answer did not end well"),
+  tokens_in: z.int().nonnegative(),
+  tokens_out: z.int().nonnegative(),
+  first_token_ms: z.number().nonnegative().nullable(),
+  problems: z.array(z.string()).describe("What is wrong with the stream, its end, or the second run"),
+});
+export type PoolAnswerCheck = z.infer<typeof PoolAnswerCheck>;
+
+/** What `worker check` found out: fixed questions, each asked twice without chance. */
+export const PoolWorkerCheck = z.object({
+  worker_id: z.string(),
+  model: z.string(),
+  model_digest: z.string(),
+  backend: Backend,
+  device: z.string(),
+  engine: z.string(),
+  context_size: z.int(),
+  memory_bytes: z.int().nonnegative().describe("Held after the answers"),
+  tokens_per_second: z.number().nonnegative().nullable().describe("Over all answers, one at a time"),
+  answers: z.array(PoolAnswerCheck),
+});
+export type PoolWorkerCheck = z.infer<typeof PoolWorkerCheck>;
 
 export const PoolBackend = z.object({
   backend: Backend,

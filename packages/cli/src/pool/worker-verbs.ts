@@ -1,9 +1,10 @@
 /** `rbees-pool worker …` */
 import { InvalidArgumentError } from "@commander-js/extra-typings";
+import { EXIT } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import { readableLine } from "../local/log-file.ts";
 import { plural } from "../look.ts";
-import { renderPoolWorkers } from "../render/pool.ts";
+import { renderCheck, renderPoolWorkers } from "../render/pool.ts";
 import { pairs, port, verb, whole } from "../verb.ts";
 import { addressOf, READY_MS_MAX } from "./worker-address.ts";
 
@@ -62,6 +63,19 @@ export const workerVerbs = [
     {
       run: async ({ home }) => ({ workers: await (await commands()).listWorkers(home) }),
       render: ({ workers }, look) => renderPoolWorkers(workers, look),
+    },
+  ),
+  verb(
+    {
+      path: "worker check",
+      summary: "ask a worker fixed questions, twice: are its streams whole and its answers the same?",
+      examples: ["rbees-pool worker check atlas-8001", "rbees-pool worker check atlas-8001 --json"],
+    },
+    (command) => command.argument("<id>", "the worker's id"),
+    {
+      run: async (context, _, worker_id) => (await import("./check.ts")).checkWorker(context, worker_id),
+      render: renderCheck,
+      exit: ({ answers }) => (answers.every(({ problems }) => problems.length === 0) ? EXIT.done : EXIT.failed),
     },
   ),
   verb(

@@ -1,5 +1,5 @@
 /** Models, workers and facts of a host, as people read them. The same for this host and, over SSH, for another. */
-import type { ModelFit, PoolBackend, PoolModel, PoolStatus, PoolUnfinished, PoolWorker } from "@rbees/contracts/pool";
+import type { ModelFit, PoolBackend, PoolModel, PoolStatus, PoolUnfinished, PoolWorker, PoolWorkerCheck } from "@rbees/contracts/pool";
 import type { Verified } from "../download/verify.ts";
 import { age, count, type Look, plural, rate, size } from "../look.ts";
 import type { ModelFacts } from "../pool/model-file.ts";
@@ -180,4 +180,19 @@ export function renderStatus(status: PoolStatus, look: Look): string {
     look,
   );
   return `${host}\n${renderPoolWorkers(status.workers, look)}`;
+}
+
+export function renderCheck(check: PoolWorkerCheck, look: Look): string {
+  const rows = table(
+    check.answers,
+    [
+      { title: "QUESTION", of: ({ question }) => question, name: true },
+      { title: "TOKENS", of: ({ tokens_out }) => String(tokens_out), right: true },
+      { title: "ENDED BY", of: ({ stop_reason }) => stop_reason ?? "–" },
+      { title: "TWICE", of: ({ problems }) => (problems.length === 0 ? "the same" : problems.join("; ")) },
+    ],
+    look,
+    "No questions.",
+  );
+  return `${rows}${check.model} on ${check.backend}: ${rate(check.tokens_per_second)} tokens/s, ${size(check.memory_bytes)}\n`;
 }
