@@ -1,8 +1,10 @@
-/** `npm run docs`: writes `docs/openapi.json`, `docs/errors.md` and the tables in `docs/openai.md` from those that the programs themselves use. */
+/** `npm run docs`: writes `docs/openapi.json`, `docs/errors.md` and the tables in `docs/openai.md` and `docs/ollama.md` from those that the programs themselves use. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ERRORS } from "@rbees/contracts/errors";
-import { type FieldTable, JobHeaders, OPENAI_FIELDS } from "@rbees/contracts/openai";
+import type { FieldTable } from "@rbees/contracts/field-table";
+import { OLLAMA_FIELDS } from "@rbees/contracts/ollama";
+import { JobHeaders, OPENAI_FIELDS } from "@rbees/contracts/openai";
 import { openApi } from "@rbees/contracts/openapi";
 import { orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import { VERSION } from "@rbees/kit/version";
@@ -12,11 +14,12 @@ export function generatedDocs(): Record<string, string> {
   return {
     "openapi.json": `${JSON.stringify(openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess), null, 2)}\n`,
     "errors.md": errorsPage(),
-    "openai.md": withTables(readFileSync(new URL("../docs/openai.md", import.meta.url), "utf8")),
+    "openai.md": withTables("openai.md", OPENAI_FIELDS),
+    "ollama.md": withTables("ollama.md", OLLAMA_FIELDS),
   };
 }
 
-const BEGIN = "<!-- begin: made by `npm run docs` from packages/contracts/src/openai.ts -->";
+const BEGIN = "<!-- begin: made by `npm run docs` from the schemas in packages/contracts/src -->";
 const END = "<!-- end -->";
 
 function sentence(text: string): string {
@@ -24,11 +27,12 @@ function sentence(text: string): string {
 }
 
 /** The page as it is written, with the tables between the two marks made anew. */
-function withTables(page: string): string {
+function withTables(name: string, tables: Readonly<Record<string, FieldTable>>): string {
+  const page = readFileSync(new URL(`../docs/${name}`, import.meta.url), "utf8");
   const [before, rest] = page.split(BEGIN);
   const after = rest?.split(END)[1];
-  if (after === undefined) throw new Error(`docs/openai.md has lost its marks: ${BEGIN} … ${END}`);
-  const fields = Object.entries(OPENAI_FIELDS).map(([place, table]) => fieldsTable(place, table));
+  if (after === undefined) throw new Error(`docs/${name} has lost its marks: ${BEGIN} … ${END}`);
+  const fields = Object.entries(tables).map(([place, table]) => fieldsTable(place, table));
   const headers = Object.entries(JobHeaders.shape).map(([name, type]) => `| \`${name}\` | ${type.description} |`);
   const headers_table = `### Headers of both\n\n| header | says |\n|---|---|\n${headers.join("\n")}\n`;
   return `${before}${BEGIN}\n\n${fields.join("\n")}\n${headers_table}\n${END}${after}`;
@@ -71,5 +75,9 @@ if (import.meta.main) {
   const folder = fileURLToPath(new URL("../docs/", import.meta.url));
   mkdirSync(folder, { recursive: true });
   for (const [name, content] of Object.entries(generatedDocs())) writeFileSync(folder + name, content);
-  process.stdout.write("Wrote docs/openapi.json, docs/errors.md and docs/openai.md\n");
+  process.stdout.write(
+    `Wrote ${Object.keys(generatedDocs())
+      .map((name) => `docs/${name}`)
+      .join(", ")}\n`,
+  );
 }

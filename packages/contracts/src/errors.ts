@@ -138,6 +138,13 @@ export class RbeesError extends Error {
   }
 }
 
+/** The forms that an error's body can have: our own, which OpenAI's clients read too, and Ollama's. */
+export type ErrorForm = "rbees" | "ollama";
+
+export function errorBody(error: RbeesError, form: ErrorForm, correlation_id: string): ErrorBody | { error: string } {
+  return form === "ollama" ? { error: error.message } : error.body(correlation_id);
+}
+
 /** Every problem of a failed parse at once, worded for the sender, in the order of the fields. */
 export function fieldProblems(error: z.ZodError): FieldProblem[] {
   return error.issues.flatMap((issue) => {

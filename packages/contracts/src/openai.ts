@@ -1,51 +1,15 @@
 /**
- * The second door: the OpenAI API, as its official clients speak it. Each field that they know is in one of three tables: done
- * as asked, taken as a hint that changes nothing, or refused by name. The schemas are put together from the tables, and so is
- * the page docs/openai.md.
+ * The second door: the OpenAI API, as its official clients speak it. Each field that they know is in one of three tables
+ * (`field-table.ts`). The schemas are put together from them, and so is the page docs/openai.md.
  */
 import { z } from "zod";
+import { type FieldTable, may, refused } from "./field-table.ts";
 import { DISCONNECT_RULES, MessageContent, ModelName, Priority, Sampling, WIRE_LIMITS, WorkerId } from "./job.ts";
 
 /** What a client gets from `temperature` that it did not send: OpenAI's own default, not that of `/v2`. */
 export const OPENAI_TEMPERATURE = 1;
 /** What `max_tokens` is on `/v1/completions` when it was not sent: OpenAI's own default there. */
 export const COMPLETIONS_MAX_TOKENS = 16;
-
-type Fields = Readonly<Record<string, z.ZodType>>;
-
-/** The fields of one body, by what becomes of them. Each has its description. */
-export interface FieldTable {
-  readonly supported: Fields;
-  readonly hints: Fields;
-  readonly refused: Fields;
-}
-
-/** A field that may be left out; null says the same, as in OpenAI's own API. */
-function may<T extends z.ZodType>(type: T, says: string) {
-  return type.nullish().describe(says);
-}
-
-/** A field that must not ask for anything: null, or one of `nothing`. */
-function refused(why: string, ...nothing: readonly unknown[]) {
-  const accepted = nothing.length === 0 ? "" : ` (only ${nothing.map((value) => JSON.stringify(value)).join(" or ")})`;
-  const refusal = `is not supported${accepted}: ${why}`;
-  return z
-    .unknown()
-    .refine((value) => value === undefined || value === null || nothing.some((one) => same(one, value)), refusal)
-    .optional()
-    .describe(`${why}${accepted}`);
-}
-
-/** Whether the value is this one; goes only as deep as `expected` does. */
-function same(expected: unknown, value: unknown): boolean {
-  if (typeof expected !== "object" || expected === null || typeof value !== "object" || value === null) return expected === value;
-  if (Array.isArray(expected) !== Array.isArray(value)) return false;
-  const keys = Object.keys(value);
-  return (
-    keys.length === Object.keys(expected).length &&
-    keys.every((key) => Object.hasOwn(expected, key) && same((expected as Fields)[key], (value as Fields)[key]))
-  );
-}
 
 const { temperature, top_p, top_k, min_p, stop, max_tokens } = Sampling.shape;
 const stop_string = stop.unwrap().element;

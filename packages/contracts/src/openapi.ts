@@ -1,6 +1,7 @@
 /** OpenAPI 3.1 made from a route table: the same rows that validate requests describe them. */
 import { z } from "zod";
 import { ErrorBody } from "./errors.ts";
+import { OllamaError } from "./ollama.ts";
 import type { ReplyBody, Route, RouteTable } from "./route.ts";
 import type { Access } from "./routes.ts";
 
@@ -35,7 +36,7 @@ function operation(operationId: string, route: Route, components: Json): Json {
   for (const [status, bodies] of Object.entries(route.replies)) responses[status] = reply(bodies, components);
   responses["default"] = {
     description: "Refused: see docs/errors.md for the codes",
-    content: { "application/json": { schema: schema(ErrorBody, "output", components) } },
+    content: { "application/json": { schema: schema(route.error_form === "ollama" ? OllamaError : ErrorBody, "output", components) } },
   };
   const given = [
     ...pathParameters(route.path),
@@ -63,6 +64,7 @@ function reply(bodies: readonly ReplyBody[], components: Json): Json {
   for (const body of bodies) {
     if (body === "text") content["text/plain"] = { schema: { type: "string" } };
     else if (body === "events") content["text/event-stream"] = { schema: { type: "string" } };
+    else if (body === "lines") content["application/x-ndjson"] = { schema: { type: "string" } };
     else if (body !== "none") content["application/json"] = { schema: schema(body, "output", components) };
   }
   return { description: "Done", ...(Object.keys(content).length > 0 ? { content } : {}) };

@@ -1,9 +1,10 @@
 /** What a route is: one row says method, path, schemas and replies; the server, the client and OpenAPI all read it. */
 import type { z } from "zod";
+import type { ErrorForm } from "./errors.ts";
 
 export type Method = "GET" | "POST" | "DELETE";
-/** What a reply's body is: JSON of a schema, plain text, an event stream, or nothing. */
-export type ReplyBody = z.ZodType | "text" | "events" | "none";
+/** What a reply's body is: JSON of a schema, plain text, an event stream, a stream of lines of JSON, or nothing. */
+export type ReplyBody = z.ZodType | "text" | "events" | "lines" | "none";
 
 export interface Route {
   readonly method: Method;
@@ -16,6 +17,8 @@ export interface Route {
   readonly headers?: z.ZodType;
   /** Status → every form the body can take; the first is the default, the rest are asked for with `Accept`. */
   readonly replies: Readonly<Record<number, readonly ReplyBody[]>>;
+  /** How a refusal is written; our own form when not given. */
+  readonly error_form?: ErrorForm;
 }
 export type RouteTable = Readonly<Record<string, Route>>;
 

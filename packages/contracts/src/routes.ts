@@ -2,6 +2,16 @@
 import { z } from "zod";
 import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
 import { CreateKey, KeyList, KeyView, NewKey, type Role, RotateKey } from "./key.ts";
+import {
+  OllamaChatAnswer,
+  OllamaChatRequest,
+  OllamaGenerateAnswer,
+  OllamaGenerateRequest,
+  OllamaShow,
+  OllamaShowRequest,
+  OllamaTags,
+  OllamaVersion,
+} from "./ollama.ts";
 import { ChatCompletion, ChatRequest, CompletionRequest, JobHeaders, OpenaiModel, OpenaiModelList, TextCompletion } from "./openai.ts";
 import type { RouteTable } from "./route.ts";
 import { Beat, CancelAttempt, Execute, ModelList, Registered, RegisterWorker, WorkerHealth, WorkerList, WorkerView } from "./worker.ts";
@@ -113,6 +123,44 @@ export const orcdRoutes = {
     replies: { 201: [NewKey] },
   },
   revokeKey: { method: "DELETE", path: "/v2/keys/{id}", summary: "End a key at once; idempotent", replies: { 200: [KeyView] } },
+  ollamaVersion: {
+    method: "GET",
+    path: "/api/version",
+    summary: "Ollama: the version, which is rbees' own",
+    replies: { 200: [OllamaVersion] },
+  },
+  ollamaTags: {
+    method: "GET",
+    path: "/api/tags",
+    summary: "Ollama: the models that jobs are accepted for",
+    replies: { 200: [OllamaTags] },
+  },
+  ollamaShow: {
+    method: "POST",
+    path: "/api/show",
+    summary: "Ollama: one model",
+    body: OllamaShowRequest,
+    replies: { 200: [OllamaShow] },
+    error_form: "ollama",
+  },
+  ollamaChat: {
+    method: "POST",
+    path: "/api/chat",
+    summary: "Ollama: the next message of a conversation; in lines, unless stream is false",
+    headers: JobHeaders,
+    body: OllamaChatRequest,
+    replies: { 200: [OllamaChatAnswer, "lines"] },
+    error_form: "ollama",
+  },
+  ollamaGenerate: {
+    method: "POST",
+    path: "/api/generate",
+    summary: "Ollama: an answer to a prompt; in lines, unless stream is false",
+    headers: JobHeaders,
+    body: OllamaGenerateRequest,
+    replies: { 200: [OllamaGenerateAnswer, "lines"] },
+    error_form: "ollama",
+  },
   metrics: { method: "GET", path: "/metrics", summary: "Prometheus text", replies: { 200: ["text"] } },
   openapi: { method: "GET", path: "/openapi.json", summary: "This description", replies: { 200: [z.unknown()] } },
 } as const satisfies RouteTable;
@@ -146,6 +194,11 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   openaiModel: READ,
   openaiChat: SUBMIT,
   openaiCompletion: SUBMIT,
+  ollamaVersion: "everybody",
+  ollamaTags: READ,
+  ollamaShow: READ,
+  ollamaChat: SUBMIT,
+  ollamaGenerate: SUBMIT,
   listKeys: OPERATE,
   createKey: OPERATE,
   rotateKey: OPERATE,

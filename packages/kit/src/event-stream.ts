@@ -5,6 +5,15 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { SSE_PING } from "@rbees/contracts/sse";
 
+/** How a stream is told to the reader, and what fills its silence. */
+export interface StreamForm {
+  readonly content_type: string;
+  readonly ping: string | undefined;
+}
+export const EVENTS: StreamForm = { content_type: "text/event-stream; charset=utf-8", ping: SSE_PING };
+/** Lines of JSON: there is nothing that a reader of them would skip. */
+export const LINES: StreamForm = { content_type: "application/x-ndjson", ping: undefined };
+
 /** What is written to as to an event stream: one, or what puts events into another form on their way there. */
 export type EventSink = Pick<
   EventStream,
@@ -13,13 +22,15 @@ export type EventSink = Pick<
 
 export class EventStream {
   readonly #response: ServerResponse;
+  readonly #ping: string | undefined;
   #closed = false;
   #ended = false;
   /** When the last byte was written, milliseconds of `performance.now()`; pings fill the silence. */
   written_at_ms = performance.now();
 
-  constructor(request: IncomingMessage, response: ServerResponse, headers: Record<string, string>) {
+  constructor(request: IncomingMessage, response: ServerResponse, headers: Record<string, string>, form = EVENTS) {
     this.#response = response;
+    this.#ping = form.ping;
     request.on("error", () => {});
     response.on("error", () => {});
     // Who left before the stream began will not be said to have left again.
@@ -30,7 +41,7 @@ export class EventStream {
     });
     this.hold();
     response.writeHead(200, {
-      "content-type": "text/event-stream; charset=utf-8",
+      "content-type": form.content_type,
       "cache-control": "no-cache, no-transform",
       "x-accel-buffering": "no",
       ...headers,
@@ -74,9 +85,9 @@ export class EventStream {
     process.nextTick(() => socket?.uncork());
   }
 
-  /** `: ping`, when nothing was written for `idle_ms`; a reader that is behind gets none. */
+  /** The form's ping, when nothing was written for `idle_ms`; a reader that is behind gets none. */
   ping(idle_ms: number): void {
-    if (performance.now() - this.written_at_ms >= idle_ms && this.buffered_bytes === 0) this.write(SSE_PING);
+    if (this.#ping !== undefined && performance.now() - this.written_at_ms >= idle_ms && this.buffered_bytes === 0) this.write(this.#ping);
   }
 
   onDrain(listener: () => void): void {

@@ -4,10 +4,10 @@
  */
 import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
-import { ERRORS, type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import { ERRORS, type ErrorForm, errorBody, type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
 import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
-import { EventStream } from "./event-stream.ts";
+import { EventStream, type StreamForm } from "./event-stream.ts";
 import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
 import { authority } from "./network.ts";
@@ -27,7 +27,7 @@ export type Reply<R extends Route = Route> =
   | { status?: number; json: JsonReply<R>; headers?: Record<string, string> }
   | { status?: number; text: string; content_type?: string }
   | { status?: number; none: true }
-  | { events: (stream: EventStream) => void; headers?: Record<string, string> };
+  | { events: (stream: EventStream) => void; form?: StreamForm; headers?: Record<string, string> };
 
 export type Handlers<T extends RouteTable> = { [Name in keyof T]: (request: Request<T[Name]>) => Promise<Reply<T[Name]>> | Reply<T[Name]> };
 
@@ -48,6 +48,11 @@ export interface Served {
   readonly url: string;
   /** Stops accepting and waits for open requests; streams still open after `grace_ms` are cut. */
   close(grace_ms: number): Promise<void>;
+}
+
+/** What a refusal knows of the route it comes from. */
+interface RouteConfig {
+  error_form?: ErrorForm | undefined;
 }
 
 /** Room for the longest id there is with each of its characters percent-encoded. */
@@ -96,6 +101,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     const handler = handlers[name] as unknown as (request: Request<Route>) => Promise<Reply> | Reply;
     app.route({
       method: route.method,
+      config: { error_form: route.error_form } satisfies RouteConfig,
       url: route.path.replace(/\{(\w+)\}/g, ":$1"),
       ...(authorize === undefined
         ? {}
@@ -198,7 +204,7 @@ function openStream(
   streams: LiveSet<EventStream>,
 ): FastifyReply {
   reply.hijack();
-  const stream = new EventStream(request.raw, reply.raw, { "x-correlation-id": request.id, ...answer.headers });
+  const stream = new EventStream(request.raw, reply.raw, { "x-correlation-id": request.id, ...answer.headers }, answer.form);
   stream.onClose(streams.add(stream));
   answer.events(stream);
   return reply;
@@ -206,6 +212,7 @@ function openStream(
 
 function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply, log: Log): FastifyReply {
   if (error.status >= 500 && error.cause !== undefined) log.error({ err: error.cause, correlation_id: request.id }, error.message);
+  const { error_form } = (request.routeOptions?.config ?? {}) as RouteConfig;
   if (error.retry_after_ms !== undefined) {
     reply.header("retry-after", String(Math.max(1, Math.ceil(error.retry_after_ms / 1000))));
     reply.header("x-backoff-ms", String(Math.ceil(error.retry_after_ms)));
@@ -218,7 +225,7 @@ function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply,
       // OpenAI's clients go by this, else they would send again whatever ended with 5xx.
       .header("x-should-retry", String(ERRORS[error.code].retriable))
       .type("application/json; charset=utf-8")
-      .send(JSON.stringify(error.body(request.id)))
+      .send(JSON.stringify(errorBody(error, error_form ?? "rbees", request.id)))
   );
 }
 

@@ -6,7 +6,7 @@ import type { JobStream } from "./job-stream.ts";
 
 /** What was asked, through whichever door. */
 export type AskedJob = SubmitJob & {
-  /** Through the OpenAI API: whoever loses the connection can't resume it. */
+  /** Through the OpenAI API, or another that has no way back either: whoever loses the connection can't resume it. */
   readonly openai?: true;
 };
 

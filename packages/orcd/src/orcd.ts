@@ -7,6 +7,7 @@ import { type JobRequest, sentTokens } from "./active-job.ts";
 import { jobSpec } from "./api/admit.ts";
 import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
+import { ollamaHandlers } from "./api/ollama.ts";
 import { openaiHandlers } from "./api/openai.ts";
 import { systemHandlers } from "./api/system.ts";
 import { workerHandlers } from "./api/workers.ts";
@@ -90,6 +91,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     {
       ...jobHandlers({ ...config, ...admitting, store }),
       ...openaiHandlers({ ...config, ...admitting, workers }),
+      ...ollamaHandlers({ ...config, ...admitting, workers }),
       ...workerHandlers(loop, workers, config.heartbeat_ms),
       ...keyHandlers(keys),
       ...systemHandlers(loop, metrics),

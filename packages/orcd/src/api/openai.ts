@@ -1,6 +1,5 @@
 /** The OpenAI API: its requests become jobs like any other, their events its answers. */
-import { invalidRequest, knownCode, RbeesError } from "@rbees/contracts/errors";
-import type { FailedEvent } from "@rbees/contracts/events";
+import { invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import {
   type ChatRequest,
   COMPLETIONS_MAX_TOKENS,
@@ -10,11 +9,12 @@ import {
   type OpenaiModel,
 } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
-import type { Handlers, Request } from "@rbees/kit/http";
-import { type ActiveJob, type AskedJob, textSoFar } from "../active-job.ts";
+import type { Handlers } from "@rbees/kit/http";
+import type { ActiveJob, AskedJob } from "../active-job.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
-import { type AdmitPorts, type Admitted, admit, followOwn } from "./admit.ts";
+import type { AdmitPorts } from "./admit.ts";
+import { type Begun, begin, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
 
 type OpenaiRoutes = Pick<typeof orcdRoutes, "openaiModels" | "openaiModel" | "openaiChat" | "openaiCompletion">;
 
@@ -22,12 +22,6 @@ export interface OpenaiApiPorts extends AdmitPorts {
   readonly workers: WorkerDirectory;
   readonly v1_max_tokens_default: number;
 }
-
-/**
- * The headers of a stream wait so long for its first token: what ends before (a prompt that is too long, say) can still be told with
- * a status. Costs nobody anything, for there is nothing to read before.
- */
-const STATUS_HOLD_MS = 200;
 
 export function openaiHandlers(ports: OpenaiApiPorts): Handlers<OpenaiRoutes> {
   const { state } = ports.loop;
@@ -45,61 +39,29 @@ export function openaiHandlers(ports: OpenaiApiPorts): Handlers<OpenaiRoutes> {
     async openaiChat(request) {
       const asked = chatJob(request.body, request.head, ports.v1_max_tokens_default);
       const { body } = request;
-      const { job, headers } = await begin(ports, asked, request);
-      if (asked.stream) return stream(ports, job, { headers, object: "chat.completion.chunk", usage: usageWanted(body) });
-      const { text, ...answer } = await whole(ports, job, headers, request);
+      const begun = await begin(ports, asked, request);
+      if (asked.stream) return stream(ports, begun, { object: "chat.completion.chunk", usage: usageWanted(body) });
+      const { text, last } = await whole(ports, begun, request);
       const message = { role: "assistant", content: text, refusal: null } as const;
-      const choice = { index: 0, message, logprobs: null, finish_reason: answer.finish_reason } as const;
-      return { headers, json: { ...head(job), object: "chat.completion", choices: [choice], usage: answer.usage } };
+      const choice = { index: 0, message, logprobs: null, finish_reason: finishReason(last) } as const;
+      return { headers: begun.headers, json: { ...head(begun.job), object: "chat.completion", choices: [choice], usage: usageOf(last) } };
     },
     async openaiCompletion(request) {
       const asked = completionJob(request.body, request.head);
       const { body } = request;
-      const { job, headers } = await begin(ports, asked, request);
-      if (asked.stream) return stream(ports, job, { headers, object: "text_completion", usage: usageWanted(body) });
-      const { text, finish_reason, usage } = await whole(ports, job, headers, request);
-      const choice = { index: 0, text, logprobs: null, finish_reason } as const;
-      return { headers, json: { ...head(job), object: "text_completion", choices: [choice], usage } };
+      const begun = await begin(ports, asked, request);
+      if (asked.stream) return stream(ports, begun, { object: "text_completion", usage: usageWanted(body) });
+      const { text, last } = await whole(ports, begun, request);
+      const choice = { index: 0, text, logprobs: null, finish_reason: finishReason(last) } as const;
+      return { headers: begun.headers, json: { ...head(begun.job), object: "text_completion", choices: [choice], usage: usageOf(last) } };
     },
   };
 }
 
-type Headers = Admitted["headers"] & { "x-request-id": string };
-type Asking = Pick<Request<OpenaiRoutes["openaiChat"]>, "correlation_id" | "who" | "onLeave">;
-
-async function begin(ports: OpenaiApiPorts, asked: AskedJob, asking: Asking): Promise<{ job: ActiveJob; headers: Headers }> {
-  const { job, headers } = await admit(ports, asked, asking);
-  return { job, headers: { ...headers, "x-request-id": asking.correlation_id } };
-}
-
-async function stream(
-  ports: OpenaiApiPorts,
-  job: ActiveJob,
-  { headers, ...form }: { headers: Headers } & Pick<OpenaiAnswer, "object" | "usage">,
-) {
-  const until = performance.now() + STATUS_HOLD_MS;
-  for (let left = STATUS_HOLD_MS; left > 0 && job.first_token_at_ms === null && job.stream.last === undefined; ) {
-    await job.stream.nextEvent(left);
-    left = until - performance.now();
-  }
-  if (job.stream.last?.type === "error" && job.first_token_at_ms === null) throw failure(job.stream.last, headers);
+function stream(ports: OpenaiApiPorts, begun: Begun, form: Pick<OpenaiAnswer, "object" | "usage">) {
+  const { job } = begun;
   const answer: OpenaiAnswer = { ...form, correlation_id: job.correlation_id, head: () => head(job) };
-  return {
-    events: (reader: ConstructorParameters<typeof OpenaiStream>[0]) => followOwn(ports, job, new OpenaiStream(reader, answer)),
-    headers,
-  };
-}
-
-/** The answer once it is complete; a client that leaves before ends its job, unless it said otherwise. */
-async function whole(ports: OpenaiApiPorts, job: ActiveJob, headers: Headers, { onLeave }: Asking) {
-  if (job.request.on_disconnect === "cancel") onLeave(() => void ports.loop.send({ type: "job.cancelled", job_id: job.id }));
-  const last = await job.stream.lastEvent();
-  if (last.type === "error") throw failure(last, headers);
-  return { text: textSoFar(job), finish_reason: finishReason(last), usage: usageOf(last) };
-}
-
-function failure({ code, message }: FailedEvent, headers: Headers): RbeesError {
-  return new RbeesError(knownCode(code), message, { headers });
+  return streamed(ports, begun, (reader) => new OpenaiStream(reader, answer));
 }
 
 /** What every answer and every chunk of one begins with. */
@@ -140,24 +102,17 @@ type Generation = Pick<ChatRequest, keyof ChatRequest & keyof CompletionRequest>
 
 function generation(body: Generation, head: JobHeaders) {
   const { model, temperature, top_p, top_k, min_p, seed, stop, stream } = body;
-  const [prefer, avoid] = [head["x-rbees-prefer"] ?? [], head["x-rbees-avoid"] ?? []];
   return {
-    openai: true,
+    ...fromHeaders(head),
     model,
     temperature: temperature ?? OPENAI_TEMPERATURE,
     top_p: top_p ?? undefined,
     top_k: top_k ?? undefined,
     min_p: min_p ?? undefined,
-    // The lowest 32 bits, of a negative number too.
-    seed: typeof seed === "number" ? Number(BigInt.asUintN(32, BigInt(seed))) : undefined,
-    stop: typeof stop === "string" ? [stop] : (stop ?? []),
+    seed: seed32(seed),
+    stop: stopStrings(stop),
     stream: stream ?? false,
-    priority: head["x-rbees-priority"],
-    deadline_ms: head["x-rbees-deadline-ms"],
-    placement: { pin: head["x-rbees-pin"], prefer, avoid, labels: {} },
-    on_disconnect: head["x-rbees-on-disconnect"],
-    on_worker_lost: "continue",
-  } as const;
+  };
 }
 
 /** The job's metadata, with who asked beside it. */

@@ -1,0 +1,220 @@
+/**
+ * The door for what was written for Ollama: its API, as its official client speaks it. Fields are in tables as those of the OpenAI
+ * door are; the page docs/ollama.md is made from them.
+ */
+import { z } from "zod";
+import { type FieldTable, may, refused } from "./field-table.ts";
+import { MessageContent, ModelName, Sampling, WIRE_LIMITS } from "./job.ts";
+
+/** What a client gets from options that it did not send: Ollama's own defaults. */
+export const OLLAMA_DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 } as const;
+
+const { temperature, top_p, top_k, min_p, stop } = Sampling.shape;
+const stop_string = stop.unwrap().element;
+
+const NO_PENALTIES = "tokens are drawn without penalties";
+const NO_SAMPLER = "there is no such sampler";
+const OF_WORKER = "How a model is loaded is said when its worker is started";
+const WITHOUT = "Says nothing without its sampler";
+const TEXT_ONLY = "text only";
+const NO_THINKING = "thinking is not told apart from the answer";
+const NO_SCHEMA = "answers are not held to a schema";
+const NO_LOGPROBS = "probabilities are not given out";
+
+const OPTION_FIELDS = {
+  supported: {
+    temperature: may(temperature.unwrap(), `0 is greedy; ${OLLAMA_DEFAULTS.temperature} when not given, as Ollama has it`),
+    top_k: may(top_k.unwrap(), `Draw from so many of the likeliest tokens; ${OLLAMA_DEFAULTS.top_k} when not given`),
+    top_p: may(
+      top_p.unwrap(),
+      `Draw from the likeliest tokens that together have this probability; ${OLLAMA_DEFAULTS.top_p} when not given`,
+    ),
+    min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest"),
+    seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
+    stop: may(
+      z.union([stop_string, z.array(stop_string).max(WIRE_LIMITS.stop_strings_max)], {
+        error: `must be a string or at most ${WIRE_LIMITS.stop_strings_max} strings, each of 1 to ${WIRE_LIMITS.stop_string_chars_max} characters`,
+      }),
+      `Up to ${WIRE_LIMITS.stop_strings_max} strings; they are not part of the answer`,
+    ),
+    num_predict: may(
+      z.int().min(-2).max(WIRE_LIMITS.max_tokens_max),
+      "Most tokens to generate. 0, -1, -2 and not given: `v1_max_tokens_default`, or fewer where the context has no room",
+    ),
+  },
+  hints: {
+    num_ctx: may(z.int(), "The context is that of the model's workers"),
+    num_keep: may(z.int(), "A prompt is never shortened"),
+    num_batch: may(z.int(), OF_WORKER),
+    num_gpu: may(z.int(), OF_WORKER),
+    main_gpu: may(z.int(), OF_WORKER),
+    num_thread: may(z.int(), OF_WORKER),
+    numa: may(z.boolean(), OF_WORKER),
+    low_vram: may(z.boolean(), OF_WORKER),
+    f16_kv: may(z.boolean(), OF_WORKER),
+    use_mmap: may(z.boolean(), OF_WORKER),
+    use_mlock: may(z.boolean(), OF_WORKER),
+    logits_all: may(z.boolean(), OF_WORKER),
+    vocab_only: may(z.boolean(), OF_WORKER),
+    embedding_only: may(z.boolean(), OF_WORKER),
+    repeat_last_n: may(z.int(), WITHOUT),
+    penalize_newline: may(z.boolean(), WITHOUT),
+    mirostat_tau: may(z.number(), WITHOUT),
+    mirostat_eta: may(z.number(), WITHOUT),
+  },
+  refused: {
+    repeat_penalty: refused(NO_PENALTIES, 1),
+    presence_penalty: refused(NO_PENALTIES, 0),
+    frequency_penalty: refused(NO_PENALTIES, 0),
+    mirostat: refused(NO_SAMPLER, 0),
+    tfs_z: refused(NO_SAMPLER, 1),
+    typical_p: refused(NO_SAMPLER, 1),
+  },
+} as const satisfies FieldTable;
+
+const MESSAGE_FIELDS = {
+  supported: {
+    role: z.enum(["system", "user", "assistant"]).describe("Through the model's own chat template"),
+    content: MessageContent.describe("Text"),
+  },
+  hints: { thinking: may(z.string(), "As in an answer that is sent back") },
+  refused: {
+    images: refused(TEXT_ONLY, []),
+    tool_calls: refused("the models are not given tools", []),
+    tool_name: refused("the models are not given tools"),
+  },
+} as const satisfies FieldTable;
+
+const asked = {
+  model: ModelName.describe("A name from `GET /api/tags`; `:latest` behind it may be left out or added"),
+  stream: may(z.boolean(), "True when not given: a line of JSON for each piece of the answer"),
+  options: may(
+    z.strictObject({ ...OPTION_FIELDS.supported, ...OPTION_FIELDS.hints, ...OPTION_FIELDS.refused }),
+    "How tokens are drawn, and how many",
+  ),
+};
+const unable = {
+  format: refused(NO_SCHEMA, ""),
+  think: refused(NO_THINKING, false),
+  logprobs: refused(NO_LOGPROBS, false),
+  top_logprobs: refused(NO_LOGPROBS, 0),
+};
+const hinted = {
+  keep_alive: may(z.union([z.string(), z.number()]), "How long an idle model stays is a setting of the orchestrator"),
+};
+
+const CHAT_FIELDS = {
+  supported: {
+    messages: z
+      .array(z.strictObject({ ...MESSAGE_FIELDS.supported, ...MESSAGE_FIELDS.hints, ...MESSAGE_FIELDS.refused }))
+      .max(WIRE_LIMITS.messages_max)
+      .default([])
+      .describe("None: only whether the model is there"),
+    ...asked,
+  },
+  hints: hinted,
+  refused: { ...unable, tools: refused("the models are not given tools", []) },
+} as const satisfies FieldTable;
+
+const GENERATE_FIELDS = {
+  supported: {
+    prompt: z.string().default("").describe("A user's turn when the model has a chat template. Empty: only whether the model is there"),
+    system: may(z.string(), "A system message before it"),
+    raw: may(z.boolean(), "The prompt is continued as it is, without the chat template"),
+    ...asked,
+  },
+  hints: hinted,
+  refused: {
+    ...unable,
+    suffix: refused("nothing is filled in before a given end", ""),
+    template: refused("the chat template is the model's own", ""),
+    context: refused("send the conversation to /api/chat", []),
+    images: refused(TEXT_ONLY, []),
+    width: refused(TEXT_ONLY),
+    height: refused(TEXT_ONLY),
+    steps: refused(TEXT_ONLY),
+  },
+} as const satisfies FieldTable;
+
+/** For the page: where a field is sent → what becomes of it. */
+export const OLLAMA_FIELDS = {
+  "POST /api/chat": CHAT_FIELDS,
+  "`messages[]` of a chat": MESSAGE_FIELDS,
+  "POST /api/generate": GENERATE_FIELDS,
+  "`options` of both": OPTION_FIELDS,
+} as const satisfies Record<string, FieldTable>;
+
+export const OllamaChatRequest = z
+  .strictObject({ ...CHAT_FIELDS.supported, ...CHAT_FIELDS.hints, ...CHAT_FIELDS.refused })
+  .meta({ id: "OllamaChatRequest" });
+export type OllamaChatRequest = z.infer<typeof OllamaChatRequest>;
+
+export const OllamaGenerateRequest = z
+  .strictObject({ ...GENERATE_FIELDS.supported, ...GENERATE_FIELDS.hints, ...GENERATE_FIELDS.refused })
+  .refine(({ raw, system }) => raw !== true || (system ?? "") === "", { path: ["system"], message: "has no place in a raw prompt" })
+  .meta({ id: "OllamaGenerateRequest" });
+export type OllamaGenerateRequest = z.infer<typeof OllamaGenerateRequest>;
+
+export const OllamaShowRequest = z
+  .object({ model: ModelName.optional(), name: ModelName.optional().describe("The older name of `model`") })
+  .refine(({ model, name }) => (model ?? name) !== undefined, { path: ["model"], message: "is required" })
+  .meta({ id: "OllamaShowRequest" });
+
+/** `load`: nothing was asked of the model. */
+const DoneReason = z.enum(["stop", "length", "load"]);
+
+const answer = {
+  model: z.string(),
+  created_at: z.iso.datetime(),
+  done: z.boolean(),
+  done_reason: DoneReason.optional(),
+  total_duration: z.number().optional().describe("Nanoseconds, like all durations here"),
+  load_duration: z.number().optional(),
+  prompt_eval_count: z.int().optional().describe("Tokens of the prompt"),
+  prompt_eval_duration: z.number().optional(),
+  eval_count: z.int().optional().describe("Tokens of the answer"),
+  eval_duration: z.number().optional(),
+};
+export const OllamaChatAnswer = z
+  .object({ ...answer, message: z.object({ role: z.literal("assistant"), content: z.string() }) })
+  .meta({ id: "OllamaChatAnswer" });
+export const OllamaGenerateAnswer = z.object({ ...answer, response: z.string() }).meta({ id: "OllamaGenerateAnswer" });
+
+/** What the orchestrator does not know of a model is empty. */
+const Details = z.object({
+  parent_model: z.string(),
+  format: z.literal("gguf"),
+  family: z.string(),
+  families: z.array(z.string()),
+  parameter_size: z.string(),
+  quantization_level: z.string(),
+});
+export const OllamaTags = z
+  .object({
+    models: z.array(
+      z.object({
+        name: z.string(),
+        model: z.string(),
+        modified_at: z.iso.datetime().describe("When the first of its present workers joined"),
+        size: z.int().describe("Bytes of the model's file; 0 when no worker says it"),
+        digest: z.string(),
+        details: Details,
+      }),
+    ),
+  })
+  .meta({ id: "OllamaTags" });
+
+export const OllamaShow = z
+  .object({
+    modelfile: z.string(),
+    parameters: z.string(),
+    template: z.string(),
+    details: Details,
+    model_info: z.record(z.string(), z.union([z.string(), z.number()])),
+    capabilities: z.array(z.string()),
+    modified_at: z.iso.datetime(),
+  })
+  .meta({ id: "OllamaShow" });
+
+export const OllamaVersion = z.object({ version: z.string() }).meta({ id: "OllamaVersion" });
+export const OllamaError = z.object({ error: z.string() }).meta({ id: "OllamaError" });

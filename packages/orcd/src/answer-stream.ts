@@ -1,0 +1,133 @@
+/**
+ * A job's events on their way to a client of another API: what is written here as events of ours goes on in that API's form. The
+ * text of a token is passed on as the JSON string that it is, without being decoded.
+ */
+import { knownCode, RbeesError } from "@rbees/contracts/errors";
+import type { EndEvent, FailedEvent, RestartedEvent, TokenEvent } from "@rbees/contracts/events";
+import type { EventSink, EventStream } from "@rbees/kit/event-stream";
+import { latin1Of, utf8Of } from "./latin1.ts";
+
+const TOKEN = '{"type":"token",';
+const TOKEN_TEXT = '{"type":"token","t":"';
+
+interface Said {
+  /** In the form of the API, as latin1. */
+  text: string;
+  over?: true;
+}
+
+export abstract class AnswerStream implements EventSink {
+  readonly #to: EventStream;
+  /** The data of the last token event. */
+  #last_token: string | undefined;
+
+  constructor(to: EventStream) {
+    this.#to = to;
+  }
+
+  /** The job has a worker; may come several times. As latin1, like all of these. */
+  protected abstract started(): string;
+  /** Some of the answer, as a JSON string that is not empty. */
+  protected abstract token(text: string): string;
+  protected abstract ended(event: EndEvent): string;
+  protected abstract failed(error: RbeesError): string;
+
+  get closed(): boolean {
+    return this.#to.closed;
+  }
+
+  get buffered_bytes(): number {
+    return this.#to.buffered_bytes;
+  }
+
+  /** Whole events, as latin1. */
+  write(events: string): boolean {
+    let text = "";
+    for (let at = 0; at < events.length && !this.closed; ) {
+      const end = events.indexOf("\n\n", at);
+      // Each event is `id: …` (mostly), `event: …` and `data: …`, in this order.
+      const data = events.slice(events.indexOf("\ndata: ", at) + 7, end);
+      at = end + 2;
+      const said = this.#said(data);
+      text += said.text;
+      if (said.over !== true) continue;
+      this.hold();
+      this.#to.write(text);
+      this.end();
+      return true;
+    }
+    return this.#to.write(text);
+  }
+
+  writeText(events: string): boolean {
+    return this.write(latin1Of(events));
+  }
+
+  hold(): void {
+    this.#to.hold();
+  }
+
+  onDrain(listener: () => void): void {
+    this.#to.onDrain(listener);
+  }
+
+  onClose(listener: () => void): void {
+    this.#to.onClose(listener);
+  }
+
+  end(): void {
+    this.#to.end();
+  }
+
+  cut(): void {
+    this.#to.cut();
+  }
+
+  #said(data: string): Said {
+    if (data.startsWith(TOKEN)) {
+      this.#last_token = data;
+      const text = textOf(data);
+      return { text: text === '""' ? "" : this.token(text) };
+    }
+    const event = JSON.parse(utf8Of(data)) as { type: string };
+    switch (event.type) {
+      case "started":
+        return { text: this.started() };
+      case "restarted":
+        return this.#takenBack(event as RestartedEvent);
+      case "end":
+        return { text: this.ended(event as EndEvent) };
+      case "error": {
+        const { code, message } = event as FailedEvent;
+        return { text: this.failed(new RbeesError(knownCode(code), message)) };
+      }
+      default:
+        return { text: "" };
+    }
+  }
+
+  /** What was sent can't be taken back in these protocols. */
+  #takenBack({ from, reason }: RestartedEvent): Said {
+    if (this.#last_token === undefined) return { text: "" };
+    const { i, ids } = JSON.parse(utf8Of(this.#last_token)) as TokenEvent;
+    if (from >= i + ids.length) return { text: "" };
+    const message = `The answer begins anew at token ${from} (${reason}), and what was sent of it can't be taken back in this protocol. Send the request again.`;
+    return { text: this.failed(new RbeesError("WORKER_LOST", message)), over: true };
+  }
+}
+
+/** The text of a token event as the JSON string in its data. */
+function textOf(data: string): string {
+  let end = data.startsWith(TOKEN_TEXT) ? data.indexOf('"', TOKEN_TEXT.length) : -1;
+  while (isEscaped(data, end)) end = data.indexOf('"', end + 1);
+  // Another order of the members, or another way to write them, is JSON too.
+  if (end < 0) return latin1Of(JSON.stringify(String((JSON.parse(utf8Of(data)) as TokenEvent).t)));
+  return data.slice(TOKEN_TEXT.length - 1, end + 1);
+}
+
+/** Whether an odd number of backslashes stands before it. */
+function isEscaped(text: string, at: number): boolean {
+  let backslashes = 0;
+  while (text.charCodeAt(at - 1 - backslashes) === 0x5c) backslashes += 1;
+  return backslashes % 2 === 1;
+}

@@ -1,0 +1,75 @@
+/** What the doors of other APIs share: their requests become jobs like any other, whose answer is waited for or streamed. */
+import { knownCode, RbeesError } from "@rbees/contracts/errors";
+import type { EndEvent, FailedEvent } from "@rbees/contracts/events";
+import type { JobHeaders } from "@rbees/contracts/openai";
+import type { EventStream, StreamForm } from "@rbees/kit/event-stream";
+import type { Request } from "@rbees/kit/http";
+import { type ActiveJob, type AskedJob, textSoFar } from "../active-job.ts";
+import type { AnswerStream } from "../answer-stream.ts";
+import { type AdmitPorts, type Admitted, admit, followOwn } from "./admit.ts";
+
+/**
+ * The headers of a stream wait so long for its first token: what ends before (a prompt that is too long, say) can still be told with
+ * a status. Costs nobody anything, for there is nothing to read before.
+ */
+const STATUS_HOLD_MS = 200;
+
+export interface Begun {
+  readonly job: ActiveJob;
+  readonly headers: Admitted["headers"] & { "x-request-id": string };
+}
+
+export type Asking = Pick<Request<never>, "correlation_id" | "who" | "onLeave">;
+
+export async function begin(ports: AdmitPorts, asked: AskedJob, asking: Asking): Promise<Begun> {
+  const { job, headers } = await admit(ports, asked, asking);
+  return { job, headers: { ...headers, "x-request-id": asking.correlation_id } };
+}
+
+/** The answer as it is made; a client that leaves ends its job, unless it said otherwise. */
+export async function streamed(ports: AdmitPorts, { job, headers }: Begun, into: (reader: EventStream) => AnswerStream, form?: StreamForm) {
+  const until = performance.now() + STATUS_HOLD_MS;
+  for (let left = STATUS_HOLD_MS; left > 0 && job.first_token_at_ms === null && job.stream.last === undefined; ) {
+    await job.stream.nextEvent(left);
+    left = until - performance.now();
+  }
+  if (job.stream.last?.type === "error" && job.first_token_at_ms === null) throw failure(job.stream.last, headers);
+  return {
+    events: (reader: EventStream) => followOwn(ports, job, into(reader)),
+    headers,
+    ...(form === undefined ? {} : { form }),
+  };
+}
+
+/** The answer once it is complete; a client that leaves before ends its job, unless it said otherwise. */
+export async function whole(ports: AdmitPorts, { job, headers }: Begun, { onLeave }: Asking): Promise<{ text: string; last: EndEvent }> {
+  if (job.request.on_disconnect === "cancel") onLeave(() => void ports.loop.send({ type: "job.cancelled", job_id: job.id }));
+  const last = await job.stream.lastEvent();
+  if (last.type === "error") throw failure(last, headers);
+  return { text: textSoFar(job), last };
+}
+
+function failure({ code, message }: FailedEvent, headers: Begun["headers"]): RbeesError {
+  return new RbeesError(knownCode(code), message, { headers });
+}
+
+/** What the headers say of a job, whose connection is all that its client has of it. */
+export function fromHeaders(head: JobHeaders) {
+  return {
+    openai: true,
+    priority: head["x-rbees-priority"],
+    deadline_ms: head["x-rbees-deadline-ms"],
+    placement: { pin: head["x-rbees-pin"], prefer: head["x-rbees-prefer"] ?? [], avoid: head["x-rbees-avoid"] ?? [], labels: {} },
+    on_disconnect: head["x-rbees-on-disconnect"],
+    on_worker_lost: "continue",
+  } as const;
+}
+
+/** The lowest 32 bits, of a negative number too; undefined when none was given. */
+export function seed32(seed: number | null | undefined): number | undefined {
+  return typeof seed === "number" ? Number(BigInt.asUintN(32, BigInt(seed))) : undefined;
+}
+
+export function stopStrings(stop: string | string[] | null | undefined): string[] {
+  return typeof stop === "string" ? [stop] : (stop ?? []);
+}

@@ -1,0 +1,138 @@
+/** Ollama's API: its requests become jobs like any other, their events its lines. */
+import { RbeesError } from "@rbees/contracts/errors";
+import { OLLAMA_DEFAULTS, type OllamaChatRequest, type OllamaGenerateRequest } from "@rbees/contracts/ollama";
+import type { JobHeaders } from "@rbees/contracts/openai";
+import type { orcdRoutes } from "@rbees/contracts/routes";
+import { LINES } from "@rbees/kit/event-stream";
+import type { Handlers } from "@rbees/kit/http";
+import { VERSION } from "@rbees/kit/version";
+import type { AskedJob } from "../active-job.ts";
+import { type OllamaShape, OllamaStream, ollamaEnd, ollamaText } from "../ollama-stream.ts";
+import type { WorkerDirectory } from "../worker-directory.ts";
+import type { AdmitPorts } from "./admit.ts";
+import { type Asking, begin, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
+
+type OllamaRoutes = Pick<typeof orcdRoutes, "ollamaVersion" | "ollamaTags" | "ollamaShow" | "ollamaChat" | "ollamaGenerate">;
+
+export interface OllamaApiPorts extends AdmitPorts {
+  readonly workers: WorkerDirectory;
+  readonly v1_max_tokens_default: number;
+}
+
+const DETAILS = {
+  parent_model: "",
+  format: "gguf",
+  family: "",
+  families: [] as string[],
+  parameter_size: "",
+  quantization_level: "",
+} as const;
+/** Ollama's clients put it behind names that have no tag. */
+const LATEST = ":latest";
+
+export function ollamaHandlers(ports: OllamaApiPorts): Handlers<OllamaRoutes> {
+  const { loop, workers } = ports;
+  const { state } = loop;
+  const named = (name: string): string => {
+    if (!state.models.has(name) && name.endsWith(LATEST) && state.models.has(name.slice(0, -LATEST.length)))
+      return name.slice(0, -LATEST.length);
+    return name;
+  };
+  const known = (name: string): string => {
+    if (state.models.has(named(name))) return named(name);
+    throw new RbeesError("MODEL_NOT_FOUND", `model "${name}" not found: no worker has ever served it. GET /api/tags lists the models.`);
+  };
+  const joined = (model: string) => new Date(workers.servedSince(state, model) ?? 0).toISOString();
+
+  async function answer<T extends object>(shape: OllamaShape, said: (text: string) => T, asked: AskedJob, request: Asking) {
+    const begun = await begin(ports, asked, request);
+    const { model } = asked;
+    const { submitted_at_ms } = begun.job;
+    if (asked.stream) return streamed(ports, begun, (reader) => new OllamaStream(reader, shape, model, submitted_at_ms), LINES);
+    const { text, last } = await whole(ports, begun, request);
+    const json = { model, created_at: new Date().toISOString(), ...said(text), ...ollamaEnd(last, submitted_at_ms) };
+    return { headers: begun.headers, json };
+  }
+  /** Nothing is asked of the model: clients do so to have it loaded. */
+  const present = (name: string) => ({
+    model: known(name),
+    created_at: new Date().toISOString(),
+    done: true,
+    done_reason: "load" as const,
+  });
+
+  return {
+    ollamaVersion: () => ({ json: { version: VERSION } }),
+    ollamaTags() {
+      const models = [...state.models].sort().map((name) => {
+        const serving = workers.serving(state, name);
+        const size = serving.find(({ model_bytes }) => model_bytes !== undefined)?.model_bytes ?? 0;
+        const digest = serving.find(({ model_digest }) => model_digest !== undefined)?.model_digest ?? "";
+        return { name, model: name, modified_at: joined(name), size, digest, details: DETAILS };
+      });
+      return { json: { models } };
+    },
+    ollamaShow({ body }) {
+      const model = known((body.model ?? body.name) as string);
+      const contexts = workers.serving(state, model).flatMap(({ context_size }) => context_size ?? []);
+      return {
+        json: {
+          modelfile: "",
+          parameters: "",
+          template: "",
+          details: DETAILS,
+          model_info: contexts.length === 0 ? {} : { "rbees.context_length": Math.max(...contexts) },
+          capabilities: ["completion"],
+          modified_at: joined(model),
+        },
+      };
+    },
+    ollamaChat(request) {
+      const { body, head } = request;
+      if (body.messages.length === 0) return { json: { ...present(body.model), ...ollamaText.chat("") } };
+      const messages = body.messages.map(({ role, content }) => ({ role, content }));
+      const asked = { ...generation(ports, named(body.model), body, head), messages, raw: false };
+      return answer("chat", ollamaText.chat, asked, request);
+    },
+    ollamaGenerate(request) {
+      const { body, head } = request;
+      if (body.prompt === "") return { json: { ...present(body.model), ...ollamaText.generate("") } };
+      const { prompt, system, raw } = body;
+      const said =
+        (system ?? "") === ""
+          ? { prompt }
+          : {
+              messages: [
+                { role: "system" as const, content: system as string },
+                { role: "user" as const, content: prompt },
+              ],
+            };
+      const asked = { ...generation(ports, named(body.model), body, head), ...said, raw: raw ?? false };
+      return answer("generate", ollamaText.generate, asked, request);
+    },
+  };
+}
+
+function generation(
+  ports: OllamaApiPorts,
+  model: string,
+  { options, stream }: Pick<OllamaChatRequest & OllamaGenerateRequest, "options" | "stream">,
+  head: JobHeaders,
+) {
+  const { temperature, top_k, top_p, min_p, seed, stop, num_predict } = options ?? {};
+  const max_tokens = (num_predict ?? 0) > 0 ? (num_predict as number) : undefined;
+  return {
+    ...fromHeaders(head),
+    model,
+    temperature: temperature ?? OLLAMA_DEFAULTS.temperature,
+    top_k: top_k ?? OLLAMA_DEFAULTS.top_k,
+    top_p: top_p ?? OLLAMA_DEFAULTS.top_p,
+    min_p: min_p ?? undefined,
+    seed: seed32(seed),
+    stop: stopStrings(stop),
+    stream: stream ?? true,
+    max_tokens: max_tokens ?? ports.v1_max_tokens_default,
+    fit_context: max_tokens === undefined,
+    metadata: {},
+  };
+}

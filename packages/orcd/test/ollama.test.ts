@@ -1,0 +1,172 @@
+/** Ollama's API, by its official client as it is: shapes, what a request becomes, what is refused. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { type TestContext, test } from "node:test";
+import { OLLAMA_FIELDS } from "@rbees/contracts/ollama";
+import { Ollama } from "ollama";
+import type { Json } from "./harness.ts";
+import { answers, startOpenai } from "./openai-harness.ts";
+
+const CHAT = { model: "fake", messages: [{ role: "user", content: "hi" }] };
+
+async function startOllama(t: TestContext) {
+  const harness = await startOpenai(t, {}, { model_digest: `gguf-sample:${"ab".repeat(32)}`, model_bytes: 1234, context_size: 4096 });
+  return { ...harness, client: new Ollama({ host: harness.orcd.url }) };
+}
+
+test("models are listed and shown; the version is told", async (t) => {
+  const { client } = await startOllama(t);
+  const { models } = await client.list();
+  assert.deepEqual(
+    models.map(({ name, model, size, details }) => [name, model, size, details.format]),
+    [["fake", "fake", 1234, "gguf"]],
+  );
+  assert.ok(Math.abs(new Date(models[0]?.modified_at ?? 0).getTime() - Date.now()) < 60_000);
+  const shown = (await client.show({ model: "fake:latest" })) as unknown as Json;
+  assert.deepEqual([shown.capabilities, shown.model_info["rbees.context_length"]], [["completion"], 4096]);
+  assert.match((await client.version()).version, /^\d+\.\d+\.\d+/);
+  await assert.rejects(client.show({ model: "gpt-99" }), { name: "ResponseError", status_code: 404, error: /model "gpt-99" not found/ });
+});
+
+test("a chat: what the worker is asked, and the answer's shape", async (t) => {
+  const { client, worker } = await startOllama(t);
+  const answer = client.chat({
+    model: "fake:latest",
+    messages: [{ role: "system", content: "Be brief." }, ...CHAT.messages],
+    keep_alive: "5m",
+    options: { temperature: 0.5, seed: -1, stop: ["END"], num_predict: 50, num_ctx: 2048, min_p: 0.05 },
+  });
+  const attempt = await answers(worker, ["Hé", "llo ", '"世界"\n', "\\🐝"], "MAX_TOKENS");
+  const { job_id: _job, attempt: _attempt, ...asked } = attempt.body;
+  assert.deepEqual(asked, {
+    messages: [
+      { role: "system", content: "Be brief." },
+      { role: "user", content: "hi" },
+    ],
+    raw: false,
+    max_tokens: 50,
+    fit_context: false,
+    temperature: 0.5,
+    top_p: 0.9,
+    top_k: 40,
+    min_p: 0.05,
+    seed: 4_294_967_295,
+    stop: ["END"],
+  });
+  const said = await answer;
+  assert.deepEqual([said.message, said.done, said.done_reason], [{ role: "assistant", content: 'Héllo "世界"\n\\🐝' }, true, "length"]);
+  assert.equal(said.eval_count, 4);
+  for (const figure of [said.total_duration, said.prompt_eval_count, said.prompt_eval_duration, said.eval_duration])
+    assert.ok(Number.isFinite(figure) && figure >= 0, String(figure));
+});
+
+test("a chat in lines: each piece when it is made, the counts in the last", async (t) => {
+  const { client, orcd, worker } = await startOllama(t);
+  const streaming = client.chat({ ...CHAT, stream: true });
+  const attempt = await worker.next();
+  attempt.started();
+  attempt.tokens("Hé");
+  const pieces: string[] = [];
+  for await (const line of await streaming) {
+    pieces.push(line.message.content);
+    if (pieces.length === 1) {
+      assert.deepEqual([line.model, line.done], ["fake", false]);
+      attempt.tokens('llo "世界"\n');
+      attempt.end();
+    }
+    if (line.done) assert.deepEqual([line.done_reason, line.eval_count], ["stop", 2]);
+  }
+  assert.deepEqual(pieces, ["Hé", 'llo "世界"\n', ""]);
+
+  const raw = fetch(`${orcd.url}/api/chat`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(CHAT),
+  });
+  await answers(worker, ["one"]);
+  const response = await raw;
+  assert.equal(response.headers.get("content-type"), "application/x-ndjson");
+  assert.match(response.headers.get("x-rbees-job-id") ?? "", /./);
+  assert.equal((await response.text()).trimEnd().split("\n").length, 2, "lines are the default");
+});
+
+test("a prompt: a user's turn, with a system message before it, or as it is", async (t) => {
+  const { client, worker } = await startOllama(t);
+  const turns = [
+    { request: { prompt: "hi" }, becomes: { prompt: "hi", raw: false } },
+    { request: { prompt: "hi", raw: true }, becomes: { prompt: "hi", raw: true } },
+    {
+      request: { prompt: "hi", system: "Be brief." },
+      becomes: {
+        messages: [
+          { role: "system", content: "Be brief." },
+          { role: "user", content: "hi" },
+        ],
+        raw: false,
+      },
+    },
+  ];
+  for (const { request, becomes } of turns) {
+    const answer = client.generate({ model: "fake", ...request });
+    const { body } = await answers(worker, ["yes"]);
+    const { prompt, messages, raw } = body;
+    assert.deepEqual({ ...(prompt === undefined ? {} : { prompt }), ...(messages === undefined ? {} : { messages }), raw }, becomes);
+    assert.equal((await answer).response, "yes");
+  }
+  const loaded = await client.generate({ model: "fake", prompt: "" });
+  assert.deepEqual([loaded.response, loaded.done, loaded.done_reason], ["", true, "load"]);
+  await assert.rejects(client.chat({ model: "gpt-99", messages: [] }), { status_code: 404 });
+});
+
+test("a client that leaves frees the slot; a job that fails in its stream ends it with the error", async (t) => {
+  const { client, worker } = await startOllama(t);
+  const leaving = client.chat({ ...CHAT, stream: true });
+  const left = await worker.next();
+  left.started();
+  left.tokens("one");
+  const stream = await leaving;
+  await assert.rejects(
+    async () => {
+      for await (const _ of stream) stream.abort();
+    },
+    { name: "AbortError" },
+  );
+  await left.closed;
+
+  const failing = client.chat({ ...CHAT, stream: true });
+  const attempt = await worker.next();
+  attempt.started();
+  attempt.tokens("one");
+  const read = (async () => {
+    for await (const _ of await failing);
+  })();
+  attempt.fail("ENGINE_FAILED", false);
+  await assert.rejects(read, /the fake worker says ENGINE_FAILED/);
+});
+
+test("what can't be honoured is refused by name, in Ollama's form", async (t) => {
+  const { client, post } = await startOllama(t);
+  await assert.rejects(client.chat({ ...CHAT, model: "gpt-99" }), { name: "ResponseError", status_code: 404 });
+  await assert.rejects(client.chat({ ...CHAT, format: "json" }), { status_code: 400, error: /format: is not supported/ });
+  for (const [place, table] of Object.entries(OLLAMA_FIELDS)) {
+    for (const name of Object.keys(table.refused)) {
+      const odd = { [name]: { odd: true } };
+      const body = place.includes("messages")
+        ? { ...CHAT, messages: [{ ...CHAT.messages[0], ...odd }] }
+        : place.includes("options")
+          ? { ...CHAT, options: odd }
+          : place.includes("chat")
+            ? { ...CHAT, ...odd }
+            : { model: "fake", prompt: "hi", ...odd };
+      const response = await post(place.includes("generate") ? "/api/generate" : "/api/chat", body);
+      const { error } = (await response.json()) as Json;
+      assert.equal(response.status, 400, `${place} ${name}`);
+      assert.match(error, new RegExp(`${name}: is not supported`));
+    }
+  }
+  const unknown = await post("/api/chat", { ...CHAT, nonsense: 1 });
+  assert.deepEqual([unknown.status, await unknown.json()], [400, { error: "The request is not valid: nonsense: unknown field" }]);
+  const page = readFileSync(new URL("../../../docs/ollama.md", import.meta.url), "utf8");
+  for (const table of Object.values(OLLAMA_FIELDS))
+    for (const fields of Object.values(table)) for (const name of Object.keys(fields)) assert.ok(page.includes(`| \`${name}\` |`), name);
+});
