@@ -194,7 +194,7 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   openaiModel: READ,
   openaiChat: SUBMIT,
   openaiCompletion: SUBMIT,
-  ollamaVersion: "everybody",
+  ollamaVersion: READ,
   ollamaTags: READ,
   ollamaShow: READ,
   ollamaChat: SUBMIT,

@@ -80,7 +80,9 @@ for (const [name, routes, document] of documents) {
         assert.ok(description.length > 0);
         assert.equal(Object.keys(content).length === 0, status === "204", `${path} ${status}`);
       }
-      assert.deepEqual(operation.responses["default"]?.content?.["application/json"]?.schema, { $ref: "#/components/schemas/Error" });
+      assert.deepEqual(operation.responses["default"]?.content?.["application/json"]?.schema, {
+        $ref: `#/components/schemas/${["/api/show", "/api/chat", "/api/generate"].includes(path) ? "OllamaError" : "Error"}`,
+      });
     }
   });
 
