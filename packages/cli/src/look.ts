@@ -96,6 +96,6 @@ export function percent(done: number, of: number): string {
   return of === 0 ? "100 %" : `${Math.floor((100 * done) / of)} %`;
 }
 
-export function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+export function plural(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
 }

@@ -1,10 +1,8 @@
 /** `rbees audit export` and `list`: writes entries as they are read, never further ahead than its reader. */
-
-import { RbeesError } from "@rbees/contracts/errors";
-import { type AuditRecord, type AuditValue, exportLine, recordOf, type SealedEntry } from "@rbees/kit/audit-chain";
+import { type AuditRecord, type AuditValue, exportLine, type SealedEntry } from "@rbees/kit/audit-chain";
 import type { Context } from "../context.ts";
 import type { Look } from "../look.ts";
-import type { Trail } from "./trail.ts";
+import { entryAt, type Trail } from "./trail.ts";
 
 export interface Selection {
   /** From the first entry of this time on. */
@@ -46,19 +44,12 @@ async function write({ io, signal }: Context, trail: Trail, { from, to, job }: S
     let text = "";
     let over = false;
     for (const item of items) {
-      const record = "entry" in item ? recordOf(item.entry) : undefined;
-      if (!("entry" in item) || record === undefined) {
-        throw new RbeesError(
-          "CONFLICT",
-          `${trail.file}, ${item.where}: there is no entry to be read. rbees audit verify says what happened to the trail.`,
-        );
-      }
+      const { entry, record } = entryAt(trail, item);
       const at = Date.parse(record.at);
       begun ||= from === undefined || at >= from.getTime();
       over = begun && to !== undefined && at >= to.getTime();
       if (over) break;
-      if (begun && (about === undefined || (item.entry.record.includes(about) && record["job_id"] === job)))
-        text += line(item.entry, record);
+      if (begun && (about === undefined || (entry.record.includes(about) && record["job_id"] === job))) text += line(entry, record);
     }
     io.out(text);
     await io.flushed();

@@ -3,10 +3,11 @@
  * It can be verified like any part; the entries of others in between belong to it, since each hash covers a whole record.
  */
 import { RbeesError } from "@rbees/contracts/errors";
-import { exportLine, recordOf } from "@rbees/kit/audit-chain";
+import { exportLine } from "@rbees/kit/audit-chain";
 import { HEAD } from "@rbees/kit/audit-head";
 import type { Context } from "../context.ts";
-import type { Item, Trail } from "./trail.ts";
+import { plural } from "../look.ts";
+import { entryAt, type Trail } from "./trail.ts";
 
 interface Range {
   readonly from: number;
@@ -23,7 +24,7 @@ export async function proveJob(context: Context, trail: Trail, job: string): Pro
     let text = "";
     let last = from;
     for (const item of items) {
-      const { entry, record } = read(trail, item);
+      const { entry, record } = entryAt(trail, item);
       last = record.seq;
       if (last >= from && last <= to) text += `${exportLine(entry)}\n`;
     }
@@ -32,7 +33,7 @@ export async function proveJob(context: Context, trail: Trail, job: string): Pro
     if (last >= to) break;
   }
   context.say(
-    `${count === 1 ? "1 entry" : `${count} entries`} about ${job}, proven by entries ${from} to ${to}: rbees audit verify FILE --part --public-key audit-key.pub.pem`,
+    `${plural(count, "entry", "entries")} about ${job}, proven by entries ${from} to ${to}: rbees audit verify FILE --part --public-key audit-key.pub.pem`,
   );
 }
 
@@ -45,7 +46,7 @@ async function rangeOf(context: Context, trail: Trail, job: string): Promise<Ran
     for (const item of items) {
       const looked_for = "unreadable" in item || item.entry.record.includes(about) || (head_due && item.entry.record.includes(HEAD));
       if (!looked_for) continue;
-      const { record } = read(trail, item);
+      const { record } = entryAt(trail, item);
       const { seq, at, kind } = record;
       if (record["job_id"] === job) {
         found = { from: seq, from_ms: Date.parse(at), ...found, to: seq, count: (found?.count ?? 0) + 1 };
@@ -62,14 +63,5 @@ async function rangeOf(context: Context, trail: Trail, job: string): Promise<Ran
   throw new RbeesError(
     "CONFLICT",
     `The last entry about ${job} is not signed yet: the orchestrator does that every audit_head_ms and when it stops. Try again then.`,
-  );
-}
-
-function read(trail: Trail, item: Item) {
-  const record = "entry" in item ? recordOf(item.entry) : undefined;
-  if ("entry" in item && record !== undefined) return { entry: item.entry, record };
-  throw new RbeesError(
-    "CONFLICT",
-    `${trail.file}, ${item.where}: there is no entry to be read. rbees audit verify says what happened to the trail.`,
   );
 }

@@ -5,9 +5,9 @@
 import { createReadStream } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync } from "node:sqlite";
 import { RbeesError } from "@rbees/contracts/errors";
-import { entryOfLine } from "@rbees/kit/audit-chain";
+import { type AuditRecord, entryOfLine, recordOf } from "@rbees/kit/audit-chain";
 import type { FoundEntry } from "@rbees/kit/audit-check";
 import type { Context } from "../context.ts";
 
@@ -19,6 +19,16 @@ export interface Trail {
   readonly kind: "database" | "export";
   /** `from_ms`: what lies before may be left out, since nobody asks for it. */
   items(from_ms?: number): AsyncIterable<readonly Item[]>;
+}
+
+/** The entry at a place of the trail, and what its record says. CONFLICT where there is none to be read. */
+export function entryAt(trail: Trail, item: Item): { entry: FoundEntry; record: AuditRecord } {
+  const record = "entry" in item ? recordOf(item.entry) : undefined;
+  if ("entry" in item && record !== undefined) return { entry: item.entry, record };
+  throw new RbeesError(
+    "CONFLICT",
+    `${trail.file}, ${item.where}: there is no entry to be read. rbees audit verify says what happened to the trail.`,
+  );
 }
 
 const BATCH_ENTRIES = 250;
@@ -43,7 +53,7 @@ async function isDatabase(file: string): Promise<boolean> {
 
 /** Each batch is a transaction of its own: a reader that takes its time must not keep the orchestrator from tidying its log. */
 async function* rowsOf(file: string, from_ms?: number): AsyncGenerator<Item[]> {
-  const db = opened(file);
+  const db = await opened(file);
   try {
     // As bytes: a string would have one look for all that is no UTF-8.
     const page = db.prepare(
@@ -72,7 +82,9 @@ async function* rowsOf(file: string, from_ms?: number): AsyncGenerator<Item[]> {
   }
 }
 
-function opened(file: string): DatabaseSync {
+/** The module is loaded when a database is read, not by each command: it takes its time, and Node.js 22 warns of it. */
+async function opened(file: string): Promise<DatabaseSync> {
+  const { DatabaseSync } = await import("node:sqlite");
   try {
     return new DatabaseSync(file, { readOnly: true, timeout: 5000 });
   } catch (error) {

@@ -1,15 +1,12 @@
 /** `rbees audit …`: the record, read without the orchestrator. */
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { EXIT, RbeesError } from "@rbees/contracts/errors";
-import type { Context } from "../context.ts";
 import { repeated, verb } from "../verb.ts";
 import { EXPORT_FORMATS, exportTrail, listTrail } from "./export.ts";
 import { keptHead, lastHead, publicKeys } from "./keep.ts";
 import { proveJob } from "./prove.ts";
+import { trailIn } from "./trail.ts";
 import { renderVerification, verifyTrail } from "./verify.ts";
-
-/** Loaded when it is called: `--help` need not wait for the database. */
-const trailIn = async (context: Context, file: string | undefined) => (await import("./trail.ts")).trailIn(context, file);
 
 const DB = ["--db <file>", "the database or an export (default: the database of this host's orchestrator)"] as const;
 const FROM = ["--from <time>", "from the first entry of this time on, such as 2026-11-26 or 2026-11-26T10:30Z", time] as const;

@@ -32,7 +32,7 @@ export function renderVerification(verification: Verification, look: Look): stri
   const { file, entries, first_seq, last_seq, problems, problem_count } = verification;
   const lines = problems.map(({ where, message }) => `${look.bad(where)}: ${look.safe(message)}`);
   if (problem_count > problems.length) lines.push(look.dim(`… and ${problem_count - problems.length} more`));
-  const count = entries === 1 ? "1 entry" : `${entries} entries`;
+  const count = plural(entries, "entry", "entries");
   const range = first_seq === null ? count : `${count}, ${first_seq} to ${last_seq}`;
   lines.push(
     problem_count === 0

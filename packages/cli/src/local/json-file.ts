@@ -13,15 +13,19 @@ export async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T
   return text === undefined ? undefined : parse(text, schema);
 }
 
+export function writeJson(path: string, value: unknown): Promise<void> {
+  return writeWhole(path, `${JSON.stringify(value, null, 2)}\n`, 0o600);
+}
+
 /** Replaces the file: readers see the old or the new content, also after a power cut. */
-export async function writeJson(path: string, value: unknown): Promise<void> {
+export async function writeWhole(path: string, text: string, mode: number): Promise<void> {
   const folder = dirname(path);
   await mkdir(folder, { recursive: true });
   const draft = `${path}.${randomUUID()}.tmp`;
   try {
-    const file = await open(draft, "wx", 0o600);
+    const file = await open(draft, "wx", mode);
     try {
-      await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
+      await file.writeFile(text);
       await file.sync();
     } finally {
       await file.close();

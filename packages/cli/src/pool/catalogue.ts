@@ -269,7 +269,7 @@ async function isHere({ path, files }: Pick<Registered, "path" | "files">): Prom
   return sizes.every((right) => right);
 }
 
-async function isFile(path: string): Promise<boolean> {
+export async function isFile(path: string): Promise<boolean> {
   return stat(path).then(
     (found) => found.isFile(),
     () => false,

@@ -25,8 +25,14 @@ function file(home: Home): SharedFile<Measured> {
   );
 }
 
-function keyOf({ model_digest, context_size, slots }: Pick<WorkerHealth, "model_digest" | "context_size" | "slots">): string {
-  return `${model_digest} ctx=${context_size} slots=${slots}`;
+type Setting = Pick<WorkerHealth, "context_size" | "slots">;
+
+function settingOf({ context_size, slots }: Setting): string {
+  return ` ctx=${context_size} slots=${slots}`;
+}
+
+function keyOf(worker: Setting & Pick<WorkerHealth, "model_digest">): string {
+  return `${worker.model_digest}${settingOf(worker)}`;
 }
 
 /** `loaded`: a new life, which may be of another version, counts from here; a worker that has worked can only add to that. */
@@ -43,8 +49,15 @@ export async function remember(home: Home, health: WorkerHealth, when: "loaded" 
 /** Whether a model that is on this host fits it, corrected by what was measured. */
 export async function fitHere(home: Home, path: string, gguf: Gguf, options: FitOptions): Promise<ModelFit> {
   const fit = fitOf(gguf, options);
-  const model_digest = await fingerprint(path, gguf).catch(() => "");
-  const measured_bytes = (await file(home).read())[keyOf({ model_digest, ...fit })]?.bytes ?? null;
+  const measured_bytes = await measuredBytes(home, path, gguf, fit);
   const needed_bytes = measured_bytes ?? fit.estimated_bytes;
   return { ...fit, measured_bytes, needed_bytes, fits: needed_bytes <= fit.available_bytes };
+}
+
+async function measuredBytes(home: Home, path: string, gguf: Gguf, setting: Setting): Promise<number | null> {
+  const measured = await file(home).read();
+  // The fingerprint reads megabytes of each model, and a pool is asked for its status again and again.
+  if (!Object.keys(measured).some((key) => key.endsWith(settingOf(setting)))) return null;
+  const model_digest = await fingerprint(path, gguf).catch(() => "");
+  return measured[keyOf({ model_digest, ...setting })]?.bytes ?? null;
 }

@@ -1,5 +1,4 @@
 /** Starting a worker again with what it was asked for: the same id, port and options. */
-import { stat } from "node:fs/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import type { Context } from "../context.ts";
@@ -7,6 +6,7 @@ import { withLock } from "../local/lock.ts";
 import type { ProcessIdentity } from "../local/process-identity.ts";
 import { isOfUp, readUp, upLock, writeUp } from "../local/up-record.ts";
 import { requireBackend } from "./backends.ts";
+import { isFile } from "./catalogue.ts";
 import { spawnWorker } from "./spawn.ts";
 import { endWorker, type StopOptions, type StopWay } from "./stop.ts";
 import { describeWorker, readWorkers, type WorkerRecord, writeWorker } from "./worker-record.ts";
@@ -58,11 +58,4 @@ async function replaceInUp({ home }: Context, { worker_id, process: before }: Wo
     const others = up.workers.filter((worker) => !isOfUp({ workers: [worker] }, { worker_id, process: before }));
     await writeUp(home, { ...up, workers: [...others, { worker_id, process }] });
   });
-}
-
-async function isFile(path: string): Promise<boolean> {
-  return stat(path).then(
-    (found) => found.isFile(),
-    () => false,
-  );
 }

@@ -2,11 +2,12 @@
  * `MODEL_SUPPORT.md`: a page for people, and in it the results that it is made from, so that a later run on another host adds to it.
  * It names no host, no folder and no address.
  */
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { BACKENDS } from "@rbees/contracts/worker";
 import { z } from "zod";
+import { writeWhole } from "../local/json-file.ts";
 import { duration, rate, size } from "../look.ts";
 import { type Host, type PoolResult, SupportResult } from "./result.ts";
 
@@ -14,6 +15,8 @@ const Results = z.object({ version: z.literal(1), results: z.array(SupportResult
 
 const BEGIN = "<!-- rbees-results";
 const END = "-->";
+/** As any file: the umask takes from it. */
+const PAGE_MODE = 0o666;
 
 /** The results that a page holds; none when there is no such file. Refuses a file that somebody else wrote. */
 export async function readPage(path: string): Promise<SupportResult[]> {
@@ -37,9 +40,7 @@ export async function readPage(path: string): Promise<SupportResult[]> {
 }
 
 export async function writePage(path: string, results: SupportResult[], models: readonly string[]): Promise<void> {
-  const draft = `${resolve(path)}.tmp`;
-  await writeFile(draft, pageOf(results, models));
-  await rename(draft, resolve(path));
+  await writeWhole(resolve(path), pageOf(results, models), PAGE_MODE);
 }
 
 function parsed(text: string): SupportResult[] | undefined {
