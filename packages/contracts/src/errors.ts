@@ -138,12 +138,14 @@ export class RbeesError extends Error {
   }
 }
 
-/** The forms that an error's body can have: our own, which OpenAI's clients read too, and Ollama's. */
-export type ErrorForm = "rbees" | "ollama";
+const OllamaError = z.object({ error: z.string() }).meta({ id: "OllamaError" });
 
-export function errorBody(error: RbeesError, form: ErrorForm, correlation_id: string): ErrorBody | { error: string } {
-  return form === "ollama" ? { error: error.message } : error.body(correlation_id);
-}
+/** The forms that an error's body can have: our own, which OpenAI's clients read too, and Ollama's. */
+export const ERROR_FORMS = {
+  rbees: { schema: ErrorBody, body: (error: RbeesError, correlation_id: string): unknown => error.body(correlation_id) },
+  ollama: { schema: OllamaError, body: ({ message }: RbeesError): unknown => ({ error: message }) },
+} as const;
+export type ErrorForm = keyof typeof ERROR_FORMS;
 
 /** Every problem of a failed parse at once, worded for the sender, in the order of the fields. */
 export function fieldProblems(error: z.ZodError): FieldProblem[] {

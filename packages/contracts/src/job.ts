@@ -47,6 +47,13 @@ export const MessageContent = z
   })
   .transform((content) => (typeof content === "string" ? content : content.map(({ text }) => text).join("\n")));
 
+const StopString = z.string().min(1).max(WIRE_LIMITS.stop_string_chars_max);
+
+/** As other APIs have it: one string, or some. */
+export const StopStrings = z.union([StopString, z.array(StopString).max(WIRE_LIMITS.stop_strings_max)], {
+  error: `must be a string or at most ${WIRE_LIMITS.stop_strings_max} strings, each of 1 to ${WIRE_LIMITS.stop_string_chars_max} characters`,
+});
+
 /** The sampling fields, the same from the client's request down to the engine. */
 export const Sampling = z.object({
   max_tokens: z.int().min(1).max(WIRE_LIMITS.max_tokens_max).default(100).describe("Most tokens to generate"),
@@ -55,11 +62,7 @@ export const Sampling = z.object({
   top_k: z.int().min(1).max(1000).optional(),
   min_p: z.number().min(0).max(1).optional(),
   seed: z.int().min(0).max(4_294_967_295).optional().describe("Same seed, same worker: the same text"),
-  stop: z
-    .array(z.string().min(1).max(WIRE_LIMITS.stop_string_chars_max))
-    .max(WIRE_LIMITS.stop_strings_max)
-    .default([])
-    .describe("Strings that end the answer; they are not part of it"),
+  stop: z.array(StopString).max(WIRE_LIMITS.stop_strings_max).default([]).describe("Strings that end the answer; they are not part of it"),
 });
 export type Sampling = z.infer<typeof Sampling>;
 

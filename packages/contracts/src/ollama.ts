@@ -4,13 +4,12 @@
  */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { MessageContent, ModelName, Sampling, WIRE_LIMITS } from "./job.ts";
+import { MessageContent, ModelName, Sampling, StopStrings, WIRE_LIMITS } from "./job.ts";
 
 /** What a client gets from options that it did not send: Ollama's own defaults. */
 export const OLLAMA_DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 } as const;
 
-const { temperature, top_p, top_k, min_p, stop } = Sampling.shape;
-const stop_string = stop.unwrap().element;
+const { temperature, top_p, top_k, min_p } = Sampling.shape;
 
 const NO_PENALTIES = "tokens are drawn without penalties";
 const NO_SAMPLER = "there is no such sampler";
@@ -31,12 +30,7 @@ const OPTION_FIELDS = {
     ),
     min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest"),
     seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
-    stop: may(
-      z.union([stop_string, z.array(stop_string).max(WIRE_LIMITS.stop_strings_max)], {
-        error: `must be a string or at most ${WIRE_LIMITS.stop_strings_max} strings, each of 1 to ${WIRE_LIMITS.stop_string_chars_max} characters`,
-      }),
-      `Up to ${WIRE_LIMITS.stop_strings_max} strings; they are not part of the answer`,
-    ),
+    stop: may(StopStrings, `Up to ${WIRE_LIMITS.stop_strings_max} strings; they are not part of the answer`),
     num_predict: may(
       z.int().min(-2).max(WIRE_LIMITS.max_tokens_max),
       "Most tokens to generate. 0, -1, -2 and not given: `v1_max_tokens_default`, or fewer where the context has no room",
@@ -217,4 +211,3 @@ export const OllamaShow = z
   .meta({ id: "OllamaShow" });
 
 export const OllamaVersion = z.object({ version: z.string() }).meta({ id: "OllamaVersion" });
-export const OllamaError = z.object({ error: z.string() }).meta({ id: "OllamaError" });

@@ -4,15 +4,14 @@
  */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { DISCONNECT_RULES, MessageContent, ModelName, Priority, Sampling, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { DISCONNECT_RULES, MessageContent, ModelName, Priority, Sampling, StopStrings, WIRE_LIMITS, WorkerId } from "./job.ts";
 
 /** What a client gets from `temperature` that it did not send: OpenAI's own default, not that of `/v2`. */
 export const OPENAI_TEMPERATURE = 1;
 /** What `max_tokens` is on `/v1/completions` when it was not sent: OpenAI's own default there. */
 export const COMPLETIONS_MAX_TOKENS = 16;
 
-const { temperature, top_p, top_k, min_p, stop, max_tokens } = Sampling.shape;
-const stop_string = stop.unwrap().element;
+const { temperature, top_p, top_k, min_p, max_tokens } = Sampling.shape;
 const Tokens = max_tokens.unwrap();
 
 const NO_TOOLS = "the models are not given tools";
@@ -28,12 +27,7 @@ const generation = {
   top_k: may(top_k.unwrap(), "Draw from so many of the likeliest tokens; not in OpenAI's API"),
   min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest; not in OpenAI's API"),
   seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
-  stop: may(
-    z.union([stop_string, z.array(stop_string).max(WIRE_LIMITS.stop_strings_max)], {
-      error: `must be a string or at most ${WIRE_LIMITS.stop_strings_max} strings, each of 1 to ${WIRE_LIMITS.stop_string_chars_max} characters`,
-    }),
-    `A string or up to ${WIRE_LIMITS.stop_strings_max}; they are not part of the answer`,
-  ),
+  stop: may(StopStrings, `A string or up to ${WIRE_LIMITS.stop_strings_max}; they are not part of the answer`),
   stream: may(z.boolean(), "Answer as server-sent events, ended by `[DONE]`"),
   stream_options: may(
     z.strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.literal(false, "must be false").nullish() }),

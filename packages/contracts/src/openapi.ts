@@ -1,7 +1,6 @@
 /** OpenAPI 3.1 made from a route table: the same rows that validate requests describe them. */
 import { z } from "zod";
-import { ErrorBody } from "./errors.ts";
-import { OllamaError } from "./ollama.ts";
+import { ERROR_FORMS } from "./errors.ts";
 import type { ReplyBody, Route, RouteTable } from "./route.ts";
 import type { Access } from "./routes.ts";
 
@@ -36,7 +35,7 @@ function operation(operationId: string, route: Route, components: Json): Json {
   for (const [status, bodies] of Object.entries(route.replies)) responses[status] = reply(bodies, components);
   responses["default"] = {
     description: "Refused: see docs/errors.md for the codes",
-    content: { "application/json": { schema: schema(route.error_form === "ollama" ? OllamaError : ErrorBody, "output", components) } },
+    content: { "application/json": { schema: schema(ERROR_FORMS[route.error_form ?? "rbees"].schema, "output", components) } },
   };
   const given = [
     ...pathParameters(route.path),

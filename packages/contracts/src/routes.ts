@@ -128,12 +128,14 @@ export const orcdRoutes = {
     path: "/api/version",
     summary: "Ollama: the version, which is rbees' own",
     replies: { 200: [OllamaVersion] },
+    error_form: "ollama",
   },
   ollamaTags: {
     method: "GET",
     path: "/api/tags",
     summary: "Ollama: the models that jobs are accepted for",
     replies: { 200: [OllamaTags] },
+    error_form: "ollama",
   },
   ollamaShow: {
     method: "POST",

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
-import { ERRORS, type ErrorForm, errorBody, type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import { ERROR_FORMS, ERRORS, type ErrorForm, type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
 import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import { EventStream, type StreamForm } from "./event-stream.ts";
@@ -212,7 +212,7 @@ function openStream(
 
 function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply, log: Log): FastifyReply {
   if (error.status >= 500 && error.cause !== undefined) log.error({ err: error.cause, correlation_id: request.id }, error.message);
-  const { error_form } = (request.routeOptions?.config ?? {}) as RouteConfig;
+  const { error_form = "rbees" } = (request.routeOptions?.config ?? {}) as RouteConfig;
   if (error.retry_after_ms !== undefined) {
     reply.header("retry-after", String(Math.max(1, Math.ceil(error.retry_after_ms / 1000))));
     reply.header("x-backoff-ms", String(Math.ceil(error.retry_after_ms)));
@@ -225,7 +225,7 @@ function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply,
       // OpenAI's clients go by this, else they would send again whatever ended with 5xx.
       .header("x-should-retry", String(ERRORS[error.code].retriable))
       .type("application/json; charset=utf-8")
-      .send(JSON.stringify(errorBody(error, error_form ?? "rbees", request.id)))
+      .send(JSON.stringify(ERROR_FORMS[error_form].body(error, request.id)))
   );
 }
 
