@@ -1,8 +1,9 @@
 /** The key that signs the heads of the audit trail: a file outside the database, made at the first start, its public half beside it. */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto";
-import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, parse } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
+import { readPrivateFile } from "@rbees/kit/private-file";
 
 /** The private key in `file`, as PEM. */
 export function auditKeyIn(file: string): string {
@@ -19,16 +20,10 @@ function publicFileOf(file: string): string {
 }
 
 function existing(file: string): string | undefined {
-  try {
-    const pem = readFileSync(file, "utf8");
-    if (process.platform !== "win32" && (statSync(file).mode & 0o077) !== 0) {
-      throw new RbeesError("CONFLICT", `Others may read or write ${file}, and so could sign the audit trail. If nobody has, chmod 600 it.`);
-    }
-    return pem;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
+  const found = readPrivateFile(file);
+  if (found?.open_to_others === true)
+    throw new RbeesError("CONFLICT", `Others may read or write ${file}, and so could sign the audit trail. If nobody has, chmod 600 it.`);
+  return found?.text;
 }
 
 function made(file: string): string {

@@ -9,6 +9,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { API_KEY, type CreateKey, type KeyView, type NewKey, type Role, type RotateKey } from "@rbees/contracts/key";
 import type { Access } from "@rbees/contracts/routes";
 import type { AuditValue } from "@rbees/kit/audit-chain";
+import { auditChange } from "./record.ts";
 import type { Change, Store } from "./store/port.ts";
 import type { KeyTable } from "./store/schema.ts";
 
@@ -195,5 +196,5 @@ function facts({ id, name, roles, expires_at_ms }: KeyTable): Record<string, Aud
 }
 
 function entry(kind: string, who: string | undefined, fields: Record<string, AuditValue>): Change {
-  return { table: "audit", append: { at_ms: Date.now(), kind, fields: who === undefined ? fields : { ...fields, who } } };
+  return auditChange(kind, fields, { now_ms: Date.now(), who });
 }

@@ -6,7 +6,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { CreateKey, type KeyView, type NewKey, ROLES, type Role } from "@rbees/contracts/key";
 import { number, text } from "@rbees/kit/config";
 import { Keyring } from "./keyring.ts";
-import { databaseIn, openStore } from "./store/open.ts";
+import { DatabaseHeld, databaseIn, openStore } from "./store/open.ts";
 
 export const keySettings = {
   role: text<string>({ default: "", help: `Of \`keys create\`: ${ROLES.join(", ")}, joined by commas` }),
@@ -33,7 +33,7 @@ export async function keysCommand([verb, subject, ...more]: readonly string[], a
   }
   const wish = verb === "create" ? wishOf(subject ?? "", asked) : undefined;
   const store = await openStore(databaseIn(asked.data_dir)).catch((error) => {
-    throw isHeld(error) ? runs(asked.data_dir, verb ?? "") : error;
+    throw error instanceof DatabaseHeld ? runs(asked.data_dir, verb ?? "") : error;
   });
   try {
     const keys = await Keyring.open(store);
@@ -51,10 +51,6 @@ function wishOf(name: string, { role, expires_days }: Asked): CreateKey {
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map(({ path, message }) => (path[0] === "roles" ? `--role takes ${ROLES.join(", ")}` : message));
   throw new RbeesError("INVALID_REQUEST", `No key was made: ${[...new Set(problems)].join("; ")}.`);
-}
-
-function isHeld(error: unknown): boolean {
-  return error instanceof RbeesError && /in use by another orchestrator/.test(error.message);
 }
 
 function runs(data_dir: string, verb: string): RbeesError {

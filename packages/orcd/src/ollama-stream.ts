@@ -1,5 +1,5 @@
 /** A job's events as the lines of Ollama's API. */
-import type { RbeesError } from "@rbees/contracts/errors";
+import { ERROR_FORMS, type RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { AnswerStream } from "./answer-stream.ts";
@@ -12,12 +12,16 @@ export class OllamaStream extends AnswerStream {
   readonly #shape: OllamaShape;
   readonly #model: string;
   readonly #submitted_at_ms: number;
+  /** What a line says before its time, between that and the text, and after it. */
+  readonly #frame: readonly [string, string, string];
 
   constructor(to: EventStream, shape: OllamaShape, model: string, submitted_at_ms: number) {
     super(to);
     this.#shape = shape;
     this.#model = model;
     this.#submitted_at_ms = submitted_at_ms;
+    const [before, after] = shape === "chat" ? ['"message":{"role":"assistant","content":', "}"] : ['"response":', ""];
+    this.#frame = [`{"model":${JSON.stringify(model)},"created_at":"`, `",${before}`, `${after},"done":false}\n`];
   }
 
   protected started(): string {
@@ -25,8 +29,8 @@ export class OllamaStream extends AnswerStream {
   }
 
   protected token(text: string): string {
-    const said = this.#shape === "chat" ? `"message":{"role":"assistant","content":${text}}` : `"response":${text}`;
-    return `{"model":${JSON.stringify(this.#model)},"created_at":"${new Date().toISOString()}",${said},"done":false}\n`;
+    const [before, between, after] = this.#frame;
+    return before + new Date().toISOString() + between + text + after;
   }
 
   protected ended(event: EndEvent): string {
@@ -40,7 +44,7 @@ export class OllamaStream extends AnswerStream {
   }
 
   protected failed(error: RbeesError): string {
-    return `${latin1Of(JSON.stringify({ error: error.message }))}\n`;
+    return `${latin1Of(JSON.stringify(ERROR_FORMS.ollama.body(error)))}\n`;
   }
 }
 

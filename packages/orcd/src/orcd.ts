@@ -22,6 +22,7 @@ import { OrcdMetrics } from "./metrics.ts";
 import { Pools } from "./pools.ts";
 import { keptEvents, ProgressFlush, restore } from "./progress.ts";
 import { tellNews, tellPosition } from "./queue-news.ts";
+import { auditChange } from "./record.ts";
 import { databaseIn, openStore } from "./store/open.ts";
 import type { Recovered, Store } from "./store/port.ts";
 import { WorkerDirectory } from "./worker-directory.ts";
@@ -103,8 +104,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     jobs.sweep();
     tell({ type: "tick" });
   }, config.tick_ms);
-  const sign = () => void store.commit([{ table: "audit", sign: { at_ms: Date.now() } }]).catch(fatal);
-  const heads = config.audit_head_ms === 0 ? undefined : setInterval(sign, config.audit_head_ms);
+  const sign = () => store.commit([{ table: "audit", sign: { at_ms: Date.now() } }]);
+  const heads = config.audit_head_ms === 0 ? undefined : setInterval(() => void sign().catch(fatal), config.audit_head_ms);
   const progress = new ProgressFlush({ active: () => jobs.active(), store });
   const flushes =
     config.progress_flush_ms === 0 ? undefined : setInterval(() => void progress.flush().catch(fatal), config.progress_flush_ms);
@@ -127,7 +128,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     // Nothing is sent any more: what is left over goes on exactly there at the next start.
     while (flushes !== undefined && (await progress.flush()));
     await note(store, "orchestrator.stopped", {});
-    await store.commit([{ table: "audit", sign: { at_ms: Date.now() } }]);
+    await sign();
     workers.close();
     await store.close();
   };
@@ -174,7 +175,7 @@ async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, de
 }
 
 function note(store: Store, kind: string, fields: Record<string, number | string>): Promise<void> {
-  return store.commit([{ table: "audit", append: { at_ms: Date.now(), kind, fields } }]);
+  return store.commit([auditChange(kind, fields, { now_ms: Date.now() })]);
 }
 
 /** Waits for a condition that events bring about, looking every `every_ms`, for at most `ms_max`. */

@@ -38,12 +38,14 @@ function folded(changes: Change[]): Change[] {
   return [{ table: "jobs", insert: row }, ...others];
 }
 
+/** An entry of the audit trail; says `who` where that is known. */
+export function auditChange(kind: string, fields: Fields, { now_ms, who }: Pick<RecordContext, "now_ms" | "who">): Change {
+  return { table: "audit", append: { at_ms: now_ms, kind, fields: who === undefined ? fields : { ...fields, who } } };
+}
+
 /** The changes for one decision about a job or worker. `job` is undefined for decisions that concern none. */
 function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, who, ended }: RecordContext): Change[] {
-  const audit = (kind: string, fields: Fields): Change => ({
-    table: "audit",
-    append: { at_ms: now_ms, kind, fields: who === undefined ? fields : { ...fields, who } },
-  });
+  const audit = (kind: string, fields: Fields): Change => auditChange(kind, fields, { now_ms, who });
   const attemptOver = (job_id: string, unless_reported: string): Change => {
     const outcome = ended?.job_id === job_id ? ended.outcome : unless_reported;
     return { table: "attempts", job_id, over: { ended_at_ms: now_ms, outcome } };

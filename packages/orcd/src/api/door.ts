@@ -2,11 +2,12 @@
 import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent, FailedEvent } from "@rbees/contracts/events";
 import type { JobHeaders } from "@rbees/contracts/openai";
-import type { EventStream, StreamForm } from "@rbees/kit/event-stream";
+import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stream";
 import type { Request } from "@rbees/kit/http";
 import { type ActiveJob, type AskedJob, textSoFar } from "../active-job.ts";
 import type { AnswerStream } from "../answer-stream.ts";
-import { type AdmitPorts, type Admitted, admit, followOwn } from "./admit.ts";
+import type { WorkerDirectory } from "../worker-directory.ts";
+import { type AdmitPorts, type Admitted, type Asker, admit, followOwn } from "./admit.ts";
 
 /**
  * The headers of a stream wait so long for its first token: what ends before (a prompt that is too long, say) can still be told with
@@ -14,31 +15,37 @@ import { type AdmitPorts, type Admitted, admit, followOwn } from "./admit.ts";
  */
 const STATUS_HOLD_MS = 200;
 
+export interface DoorPorts extends AdmitPorts {
+  readonly workers: WorkerDirectory;
+  readonly v1_max_tokens_default: number;
+}
+
 export interface Begun {
   readonly job: ActiveJob;
   readonly headers: Admitted["headers"] & { "x-request-id": string };
 }
 
-export type Asking = Pick<Request<never>, "correlation_id" | "who" | "onLeave">;
+export type Asking = Asker & Pick<Request<never>, "onLeave">;
 
-export async function begin(ports: AdmitPorts, asked: AskedJob, asking: Asking): Promise<Begun> {
-  const { job, headers } = await admit(ports, asked, asking);
-  return { job, headers: { ...headers, "x-request-id": asking.correlation_id } };
+export async function begin(ports: AdmitPorts, asked: AskedJob, asker: Asker): Promise<Begun> {
+  const { job, headers } = await admit(ports, asked, asker);
+  return { job, headers: { ...headers, "x-request-id": asker.correlation_id } };
 }
 
 /** The answer as it is made; a client that leaves ends its job, unless it said otherwise. */
-export async function streamed(ports: AdmitPorts, { job, headers }: Begun, into: (reader: EventStream) => AnswerStream, form?: StreamForm) {
+export async function streamed(
+  ports: AdmitPorts,
+  { job, headers }: Begun,
+  into: (reader: EventStream) => AnswerStream,
+  form: StreamForm = EVENTS,
+) {
   const until = performance.now() + STATUS_HOLD_MS;
   for (let left = STATUS_HOLD_MS; left > 0 && job.first_token_at_ms === null && job.stream.last === undefined; ) {
     await job.stream.nextEvent(left);
     left = until - performance.now();
   }
   if (job.stream.last?.type === "error" && job.first_token_at_ms === null) throw failure(job.stream.last, headers);
-  return {
-    events: (reader: EventStream) => followOwn(ports, job, into(reader)),
-    headers,
-    ...(form === undefined ? {} : { form }),
-  };
+  return { events: (reader: EventStream) => followOwn(ports, job, into(reader)), headers, form };
 }
 
 /** The answer once it is complete; a client that leaves before ends its job, unless it said otherwise. */

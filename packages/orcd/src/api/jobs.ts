@@ -3,7 +3,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { SubmitJob } from "@rbees/contracts/job";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { explain } from "@rbees/core/explain";
-import type { Handlers, Reply } from "@rbees/kit/http";
+import type { Handlers, Reply, Request } from "@rbees/kit/http";
 import { coreNow } from "../clock.ts";
 import { summary, view } from "../job-view.ts";
 import type { Store } from "../store/port.ts";
@@ -12,6 +12,7 @@ import { type AdmitPorts, type Asker, admit, followOwn } from "./admit.ts";
 
 type JobRoutes = Pick<typeof orcdRoutes, "submitJob" | "listJobs" | "showJob" | "followJob" | "explainJob" | "deleteJob" | "cancelJob">;
 type SubmitRoute = JobRoutes["submitJob"];
+type CancelRequest = Pick<Request<JobRoutes["cancelJob"]>, "params" | "who">;
 
 export interface JobApiPorts extends AdmitPorts {
   readonly store: Store;
@@ -22,13 +23,7 @@ export interface JobApiPorts extends AdmitPorts {
 
 export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
   const { loop, jobs, store } = ports;
-  const cancel = async ({
-    params,
-    who,
-  }: {
-    params: { id: string };
-    who: string | undefined;
-  }): Promise<Reply<(typeof orcdRoutes)["cancelJob"]>> => {
+  const cancel = async ({ params, who }: CancelRequest): Promise<Reply<JobRoutes["cancelJob"]>> => {
     const running = loop.state.jobs.has(params.id);
     await loop.send({ type: "job.cancelled", job_id: params.id }, who).done;
     const { job } = await find(store, params.id);

@@ -8,16 +8,9 @@ import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
 import { type OllamaShape, OllamaStream, ollamaEnd, ollamaText } from "../ollama-stream.ts";
-import type { WorkerDirectory } from "../worker-directory.ts";
-import type { AdmitPorts } from "./admit.ts";
-import { type Asking, begin, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { type Asking, begin, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
 
 type OllamaRoutes = Pick<typeof orcdRoutes, "ollamaVersion" | "ollamaTags" | "ollamaShow" | "ollamaChat" | "ollamaGenerate">;
-
-export interface OllamaApiPorts extends AdmitPorts {
-  readonly workers: WorkerDirectory;
-  readonly v1_max_tokens_default: number;
-}
 
 const DETAILS = {
   parent_model: "",
@@ -30,7 +23,7 @@ const DETAILS = {
 /** Ollama's clients put it behind names that have no tag. */
 const LATEST = ":latest";
 
-export function ollamaHandlers(ports: OllamaApiPorts): Handlers<OllamaRoutes> {
+export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   const { loop, workers } = ports;
   const { state } = loop;
   const named = (name: string): string => {
@@ -114,7 +107,7 @@ export function ollamaHandlers(ports: OllamaApiPorts): Handlers<OllamaRoutes> {
 }
 
 function generation(
-  ports: OllamaApiPorts,
+  ports: DoorPorts,
   model: string,
   { options, stream }: Pick<OllamaChatRequest & OllamaGenerateRequest, "options" | "stream">,
   head: JobHeaders,

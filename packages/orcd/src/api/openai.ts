@@ -12,18 +12,11 @@ import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob } from "../active-job.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
-import type { WorkerDirectory } from "../worker-directory.ts";
-import type { AdmitPorts } from "./admit.ts";
-import { type Begun, begin, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { type Begun, begin, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
 
 type OpenaiRoutes = Pick<typeof orcdRoutes, "openaiModels" | "openaiModel" | "openaiChat" | "openaiCompletion">;
 
-export interface OpenaiApiPorts extends AdmitPorts {
-  readonly workers: WorkerDirectory;
-  readonly v1_max_tokens_default: number;
-}
-
-export function openaiHandlers(ports: OpenaiApiPorts): Handlers<OpenaiRoutes> {
+export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
   const { state } = ports.loop;
   const model = (id: string): OpenaiModel => {
     const since_ms = ports.workers.servedSince(state, id);
@@ -58,7 +51,7 @@ export function openaiHandlers(ports: OpenaiApiPorts): Handlers<OpenaiRoutes> {
   };
 }
 
-function stream(ports: OpenaiApiPorts, begun: Begun, form: Pick<OpenaiAnswer, "object" | "usage">) {
+function stream(ports: DoorPorts, begun: Begun, form: Pick<OpenaiAnswer, "object" | "usage">) {
   const { job } = begun;
   const answer: OpenaiAnswer = { ...form, correlation_id: job.correlation_id, head: () => head(job) };
   return streamed(ports, begun, (reader) => new OpenaiStream(reader, answer));

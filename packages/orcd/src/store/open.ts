@@ -12,7 +12,7 @@ export function databaseIn(data_dir: string): string {
 }
 
 /**
- * Opens the database at `path`, making it if there is none. CONFLICT when another orchestrator holds it. `audit_key`, PEM, signs the
+ * Opens the database at `path`, making it if there is none. `DatabaseHeld` when another orchestrator has it. `audit_key`, PEM, signs the
  * heads of the audit trail.
  */
 export async function openStore(path: string, audit_key?: string): Promise<Store> {
@@ -90,12 +90,15 @@ export async function openStore(path: string, audit_key?: string): Promise<Store
   };
 }
 
+/** Another process has this database. */
+export class DatabaseHeld extends RbeesError {
+  constructor(path: string, cause: unknown) {
+    super("CONFLICT", `${path} is in use by another orchestrator. Stop that one, or give this one its own --data-dir.`, { cause });
+  }
+}
+
 function openError(error: unknown, path: string): unknown {
   const { message, code = "" } = error as Error & { code?: string };
-  if (code === "SQLITE_BUSY" || /locked/.test(message)) {
-    return new RbeesError("CONFLICT", `${path} is in use by another orchestrator. Stop that one, or give this one its own --data-dir.`, {
-      cause: error,
-    });
-  }
+  if (code === "SQLITE_BUSY" || /locked/.test(message)) return new DatabaseHeld(path, error);
   return new RbeesError("CONFLICT", `The database ${path} can't be opened: ${message}`, { cause: error });
 }

@@ -1,0 +1,18 @@
+/** Files that only their owner may read: keys. */
+import { readFileSync, statSync } from "node:fs";
+
+export interface PrivateFile {
+  readonly text: string;
+  /** Whether others may read or write it. Windows says that of every file; its rights are elsewhere. */
+  readonly open_to_others: boolean;
+}
+
+/** Undefined when there is no such file. */
+export function readPrivateFile(path: string): PrivateFile | undefined {
+  try {
+    return { text: readFileSync(path, "utf8"), open_to_others: process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0 };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
