@@ -1,21 +1,24 @@
 /**
- * `npm run build`: one bundle a program in `dist/` (or the folder named), with the demo model beside them. Native parts (the engine, the database)
- * stay packages; `dist/package.json` names them, pinned, so that `npm install` in that folder makes it whole.
+ * `npm run build`: one bundle a program in `dist/` (or the folder named), what command lines load later in `dist/cli`, the demo model beside
+ * them. Native parts (the engine, the database) stay packages; `dist/package.json` names them, pinned, so that `npm install` in that folder makes it whole.
  */
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { build, type Plugin } from "esbuild";
+import { type BuildOptions, build, type Plugin } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const out = process.argv[2] ?? join(root, "dist");
 const external = ["better-sqlite3", "node-llama-cpp"];
 /** Bundle → its entry. Threads and child processes are bundles of their own, found beside the program by name. */
-const bundles: Record<string, string> = {
+const daemons: Record<string, string> = {
   "rbees-orcd": "packages/orcd/src/main.ts",
   thread: "packages/orcd/src/store/thread.ts",
   "rbees-workerd": "packages/workerd/src/main.ts",
   "engine-child": "packages/workerd/src/engine-child.ts",
+};
+/** A command line is started again and again, and needs little of itself each time: what it loads later lies in files of its own. */
+const command_lines: Record<string, string> = {
   rbees: "packages/cli/src/rbees.ts",
   "rbees-pool": "packages/cli/src/rbees-pool.ts",
 };
@@ -29,7 +32,7 @@ const english_only: Plugin = {
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
-await build({
+const options = (bundles: Record<string, string>): BuildOptions => ({
   entryPoints: Object.entries(bundles).map(([name, entry]) => ({ in: join(root, entry), out: name })),
   outdir: out,
   outExtension: { ".js": ".mjs" },
@@ -47,6 +50,8 @@ await build({
   },
   logLevel: "warning",
 });
+await build(options(daemons));
+await build({ ...options(command_lines), splitting: true, chunkNames: "cli/[name]-[hash]" });
 mkdirSync(join(out, "models/demo"), { recursive: true });
 copyFileSync(join(root, "models/demo/demo.gguf"), join(out, "models/demo/demo.gguf"));
 copyFileSync(join(root, "LICENSE"), join(out, "LICENSE"));
@@ -73,4 +78,4 @@ const manifest = {
   dependencies: pinned,
 };
 writeFileSync(join(out, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-process.stdout.write(`Built ${Object.keys(bundles).length} bundles in ${out}\n`);
+process.stdout.write(`Built ${Object.keys({ ...daemons, ...command_lines }).length} programs in ${out}\n`);

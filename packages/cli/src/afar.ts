@@ -4,7 +4,7 @@
  * closed, so ends the command as Ctrl-C would.
  */
 import type { Readable } from "node:stream";
-import { z } from "zod";
+import type { Talk } from "./remote/talk.ts";
 
 /** In the environment of a program that is called from afar. */
 export const AFAR = "RBEES_AFAR";
@@ -14,13 +14,6 @@ export const BEAT_MS = 5000;
 const SILENCE_MS_MAX = 30_000;
 /** A line of progress at most this often. */
 const PROGRESS_MS = 100;
-
-export const Talk = z.union([
-  z.object({ rbees: z.literal("hello"), version: z.string() }),
-  z.object({ rbees: z.literal("say"), line: z.string() }),
-  z.object({ rbees: z.literal("progress"), step: z.string().optional(), detail: z.string().optional() }),
-]);
-export type Talk = z.infer<typeof Talk>;
 
 export function farTalk(write: (line: string) => void, version: string) {
   const send = (talk: Talk) => write(`${JSON.stringify(talk)}\n`);

@@ -1,6 +1,6 @@
 /** Completion scripts for shells, and the suggestions that they ask for while somebody types. */
 import tab from "@bomb.sh/tab/commander";
-import { BACKENDS } from "@rbees/contracts/worker";
+import { BACKENDS } from "@rbees/contracts/sets";
 import { POLICIES } from "@rbees/sim/policies";
 import type { Command } from "commander";
 import type { World } from "./context.ts";

@@ -51,7 +51,7 @@ function withAbsoluteHome(env: Environment): Environment {
 }
 
 /** The world of this process. The first signal asks to stop; `end` is called for the second. */
-export function processWorld(end: () => void): World {
+export function processWorld(entry: string, end: () => void): World {
   const { [AFAR]: afar, ...env } = withAbsoluteHome(environment());
   const io: Io = createIo(process, env);
   const stop = new AbortController();
@@ -69,5 +69,5 @@ export function processWorld(end: () => void): World {
     );
     holdOn(process.stdin, () => stop.abort(new DOMException("nobody is there", "AbortError")));
   }
-  return { io, env, home: homeOf(env), programs: findPrograms(import.meta.url), signal: stop.signal };
+  return { io, env, home: homeOf(env), programs: findPrograms(entry), signal: stop.signal };
 }

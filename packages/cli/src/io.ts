@@ -38,7 +38,9 @@ export interface Streams {
 
 const CLEAR_LINE = "\r\u001b[2K";
 
-export function createIo({ stdin, stdout, stderr }: Streams, env: Environment): Io {
+export function createIo(streams: Streams, env: Environment): Io {
+  // Stdin is opened when it is read: most commands never do.
+  const { stdout, stderr } = streams;
   const one_screen = stdout.isTTY === true && stderr.isTTY === true;
   let status = "";
   let step_said = "";
@@ -89,7 +91,7 @@ export function createIo({ stdin, stdout, stderr }: Streams, env: Environment): 
     err_look: createLook(stderr, env),
     async read() {
       const chunks: Buffer[] = [];
-      for await (const chunk of stdin) chunks.push(Buffer.from(chunk));
+      for await (const chunk of streams.stdin) chunks.push(Buffer.from(chunk));
       return Buffer.concat(chunks).toString("utf8");
     },
     onReaderGone(listener) {

@@ -1,10 +1,10 @@
 /** `rbees keys …`: who may ask the orchestrator, and for what. */
 import { Option } from "@commander-js/extra-typings";
 import { invalidRequest, RbeesError } from "@rbees/contracts/errors";
-import { type KeyList, type NewKey, ROLES, type Role } from "@rbees/contracts/key";
+import type { KeyList, NewKey, Role } from "@rbees/contracts/key";
+import { ROLES } from "@rbees/contracts/sets";
 import type { Context } from "./context.ts";
 import type { Look } from "./look.ts";
-import { table } from "./render/table.ts";
 import { decimal, verb } from "./verb.ts";
 
 const DAY_MS = 86_400_000;
@@ -106,7 +106,8 @@ function idOf(given: string): string {
   return id;
 }
 
-function renderKeys({ keys }: KeyList, look: Look): string {
+async function renderKeys({ keys }: KeyList, look: Look): Promise<string> {
+  const { table } = await import("./render/table.ts");
   return table(
     keys,
     [

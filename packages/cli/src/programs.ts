@@ -26,7 +26,7 @@ export interface Programs {
   readonly workerPackage: (name: string) => string | undefined;
 }
 
-/** `from` is the URL of this program's own file. */
+/** `from` is the URL of the file that was started. */
 export function findPrograms(from: string): Programs {
   const here = dirname(fileURLToPath(from));
   const source = from.endsWith(".ts");

@@ -3,6 +3,7 @@
 import { start } from "./start.ts";
 
 await start(
+  import.meta.url,
   process.argv,
   (code) => process.exit(code),
   async () => (await import("./pool-verbs.ts")).pool,

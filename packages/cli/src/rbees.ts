@@ -4,6 +4,7 @@ import { basename } from "node:path";
 import { start } from "./start.ts";
 
 await start(
+  import.meta.url,
   process.argv,
   (code) => process.exit(code),
   async () => {

@@ -1,11 +1,11 @@
 /** `rbees workers …`, `rbees models list` and `rbees infer`. */
 
 import type { Context } from "./context.ts";
-import { renderModels, renderWorkers } from "./render/jobs.ts";
 import { decimal, repeated, verb, whole } from "./verb.ts";
 
 /** Loaded when it is called: `--help` need not wait for it. */
 const orchestratorOf = async (context: Context) => (await import("./orchestrator.ts")).orchestratorOf(context);
+const rendering = () => import("./render/jobs.ts");
 
 export const registryVerbs = [
   verb(
@@ -17,7 +17,7 @@ export const registryVerbs = [
     (command) => command,
     {
       run: async (context) => (await orchestratorOf(context)).call("listWorkers", {}),
-      render: (list, look) => renderWorkers(list, look),
+      render: async (list, look) => (await rendering()).renderWorkers(list, look),
     },
   ),
   verb(
@@ -42,7 +42,7 @@ export const registryVerbs = [
     (command) => command,
     {
       run: async (context) => (await orchestratorOf(context)).call("listModels", {}),
-      render: (list, look) => renderModels(list, look),
+      render: async (list, look) => (await rendering()).renderModels(list, look),
     },
   ),
   verb(

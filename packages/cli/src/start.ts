@@ -5,10 +5,11 @@ import type { Program } from "./program.ts";
 const FAILED = 1;
 const INTERRUPTED = 130;
 
-export async function start(argv: readonly string[], exit: (code: number) => void, program: () => Promise<Program>): Promise<void> {
+/** `entry` is the URL of the file that was started: in a release the other programs lie beside it, and not beside what it loads. */
+export async function start(entry: string, argv: readonly string[], exit: (code: number) => void, program: () => Promise<Program>) {
   const old = nodeTooOld(process.versions.node);
   const { processWorld } = await import("./context.ts");
-  const world = processWorld(() => exit(INTERRUPTED));
+  const world = processWorld(entry, () => exit(INTERRUPTED));
   if (old !== undefined) {
     world.io.say(old);
     return exit(FAILED);

@@ -16,11 +16,16 @@ export interface VerbHead {
   readonly examples: readonly string[];
 }
 
+type Render<Result> = (result: Result, look: Look) => string | Promise<string>;
+
 export interface VerbBody<Args extends unknown[], Options extends OptionValues, Result> {
   /** Makes what `--json` prints. `render` must be able to show it after a journey as JSON: the verb may have run elsewhere. */
   readonly run: (context: Context, options: Options, ...args: Args) => Promise<Result>;
-  /** The result for people. A verb without it writes its own stdout, because its data come bit by bit. */
-  readonly render?: (result: Result, look: Look) => string;
+  /**
+   * The result for people; a promise, where what draws it is loaded when it is needed. A verb without it writes its own stdout,
+   * because its data come bit by bit.
+   */
+  readonly render?: Render<Result>;
   /** One line of such data for people, made from what `--json` prints. */
   readonly renderLine?: (line: string, look: Look) => string;
   /** The exit code, when a result can mean other than done. */
@@ -44,7 +49,7 @@ export interface Errand {
   /** Where it shall run, if that was said. */
   readonly host: string | undefined;
   /** Shows the result, which came back as JSON. Undefined: the data come line by line. */
-  readonly render: ((result: unknown, look: Look) => string) | undefined;
+  readonly render: Render<unknown> | undefined;
   readonly renderLine: ((line: string, look: Look) => string) | undefined;
 }
 
@@ -69,7 +74,7 @@ export function verb<Args extends unknown[], Options extends OptionValues, Resul
         const result = await run(context, command.opts(), ...(untyped.processedArgs as Args));
         context.progress(undefined);
         if (render !== undefined && result !== undefined) {
-          context.io.out(context.json ? `${JSON.stringify(result)}\n` : render(result, context.io.out_look));
+          context.io.out(context.json ? `${JSON.stringify(result)}\n` : await render(result, context.io.out_look));
         }
         ended(exit?.(result) ?? EXIT.done);
       });

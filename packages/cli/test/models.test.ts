@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, truncate, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { ErrorBody } from "@rbees/contracts/errors";
+import { ErrorBody } from "@rbees/contracts/error-body";
 import { PoolModel, PoolModels } from "@rbees/contracts/pool";
 import { z } from "zod";
 import { withLock } from "../src/local/lock.ts";

@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { ErrorBody } from "@rbees/contracts/errors";
+import { ErrorBody } from "@rbees/contracts/error-body";
 import { VERSION } from "@rbees/kit/version";
 import { age, count, duration, size } from "../src/look.ts";
 import { pool } from "../src/pool-verbs.ts";

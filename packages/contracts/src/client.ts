@@ -1,5 +1,6 @@
 /** A typed HTTP client over a route table, for people's programs and the command line. Not for the relay's hot path. */
-import { ErrorBody, knownCode, RbeesError } from "./errors.ts";
+import { ErrorBody } from "./error-body.ts";
+import { knownCode, RbeesError } from "./errors.ts";
 import type { ClientInput, JsonReply, Route, RouteTable } from "./route.ts";
 import { readEvents, type SseEvent } from "./sse.ts";
 

@@ -1,8 +1,9 @@
 /**
  * The one table of errors: code → HTTP status, exit code, whether a retry can help, title.
- * Everything that names an error (replies, events, exit codes, docs/errors.md) reads this table.
+ * Everything that names an error (replies, events, exit codes, docs/errors.md) reads this table. It loads nothing else, because
+ * every start of a program pays for it; the schemas of what is sent are in error-body.ts.
  */
-import { z } from "zod";
+import type { ErrorBody, FieldProblem } from "./error-body.ts";
 
 export const EXIT = {
   done: 0,
@@ -66,26 +67,6 @@ export function knownCode(code: string): ErrorCode {
   return Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : "INTERNAL";
 }
 
-/** One problem of a refused request: where (`stop.3`, `max_tokens`) and what to do about it. Never echoes a prompt. */
-export const FieldProblem = z.object({ field: z.string(), problem: z.string() });
-export type FieldProblem = z.infer<typeof FieldProblem>;
-
-export const ErrorBody = z
-  .object({
-    error: z.object({
-      code: z.string(),
-      message: z.string(),
-      type: z.string(),
-      param: z.string().nullable(),
-      retriable: z.boolean(),
-      correlation_id: z.string(),
-      retry_after_ms: z.number().int().nonnegative().optional(),
-      details: z.unknown().optional(),
-    }),
-  })
-  .meta({ id: "Error" });
-export type ErrorBody = z.infer<typeof ErrorBody>;
-
 interface RbeesErrorOptions {
   details?: unknown;
   retry_after_ms?: number;
@@ -136,26 +117,6 @@ export class RbeesError extends Error {
       },
     };
   }
-}
-
-const OllamaError = z.object({ error: z.string() }).meta({ id: "OllamaError" });
-
-/** The forms that an error's body can have: our own, which OpenAI's clients read too, and Ollama's. */
-export const ERROR_FORMS = {
-  rbees: { schema: ErrorBody, body: (error: RbeesError, correlation_id: string): unknown => error.body(correlation_id) },
-  ollama: { schema: OllamaError, body: ({ message }: RbeesError): unknown => ({ error: message }) },
-} as const;
-export type ErrorForm = keyof typeof ERROR_FORMS;
-
-/** Every problem of a failed parse at once, worded for the sender, in the order of the fields. */
-export function fieldProblems(error: z.ZodError): FieldProblem[] {
-  return error.issues.flatMap((issue) => {
-    const at = issue.path.map(String).join(".");
-    if (issue.code === "unrecognized_keys") {
-      return issue.keys.map((key) => ({ field: at === "" ? key : `${at}.${key}`, problem: "unknown field" }));
-    }
-    return [{ field: at === "" ? "(body)" : at, problem: issue.message }];
-  });
 }
 
 /** The refusal for a body, query or parameter that does not match its schema. */

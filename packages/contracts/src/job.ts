@@ -1,21 +1,13 @@
 /** What a client asks for and sees of a job. The noun is `job`; `task` lives only in the URL. */
 import { z } from "zod";
+import { DISCONNECT_RULES, JOB_STATUSES, PRIORITIES, STOP_REASONS, WORKER_LOST_RULES } from "./sets.ts";
 
-export const PRIORITIES = ["interactive", "batch"] as const;
 export const Priority = z.enum(PRIORITIES);
 export type Priority = z.infer<typeof Priority>;
 
-export const JOB_STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"] as const;
 export const JobStatus = z.enum(JOB_STATUSES);
 export type JobStatus = z.infer<typeof JobStatus>;
 
-/** What becomes of a job when its worker, or the orchestrator, is lost after the first token. */
-export const WORKER_LOST_RULES = ["continue", "restart", "fail"] as const;
-
-/** What becomes of a job when the connection that submitted it breaks. */
-export const DISCONNECT_RULES = ["continue", "cancel"] as const;
-
-export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE"] as const;
 export const StopReason = z.enum(STOP_REASONS);
 export type StopReason = z.infer<typeof StopReason>;
 

@@ -1,7 +1,7 @@
 /** API keys: the roles that a key can have, how it is written, and what `/v2/keys` takes and gives. */
 import { z } from "zod";
+import { KEY_STATUSES, ROLES } from "./sets.ts";
 
-export const ROLES = ["submit", "observe", "operate", "audit", "worker"] as const;
 export const Role = z.enum(ROLES);
 export type Role = z.infer<typeof Role>;
 
@@ -26,8 +26,6 @@ export const RotateKey = z
   })
   .meta({ id: "RotateKey" });
 export type RotateKey = z.infer<typeof RotateKey>;
-
-export const KEY_STATUSES = ["live", "expired", "revoked"] as const;
 
 export const KeyView = z
   .object({

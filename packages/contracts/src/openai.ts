@@ -4,7 +4,8 @@
  */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { DISCONNECT_RULES, MessageContent, ModelName, Priority, Sampling, StopStrings, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { MessageContent, ModelName, Priority, Sampling, StopStrings, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { DISCONNECT_RULES } from "./sets.ts";
 
 /** What a client gets from `temperature` that it did not send: OpenAI's own default, not that of `/v2`. */
 export const OPENAI_TEMPERATURE = 1;

@@ -1,6 +1,6 @@
 /** OpenAPI 3.1 made from a route table: the same rows that validate requests describe them. */
 import { z } from "zod";
-import { ERROR_FORMS } from "./errors.ts";
+import { ERROR_FORMS } from "./error-body.ts";
 import type { ReplyBody, Route, RouteTable } from "./route.ts";
 import type { Access } from "./routes.ts";
 

@@ -1,6 +1,7 @@
 /** What `rbees-pool` answers with `--json`: the same shapes travel over SSH to `rbees pool …`. */
 import { z } from "zod";
 import { StopReason } from "./job.ts";
+import { POOL_WORKER_STATUSES } from "./sets.ts";
 import { Backend } from "./worker.ts";
 
 const PoolModelFile = z.object({ path: z.string(), bytes: z.int().nonnegative(), sha256: z.string() });
@@ -70,7 +71,6 @@ export const ModelFit = z.object({
 });
 export type ModelFit = z.infer<typeof ModelFit>;
 
-export const POOL_WORKER_STATUSES = ["starting", "ready", "draining", "unresponsive", "dead"] as const;
 /** A worker started on this host. `started_ticks` is the process's start time: a reused pid is never mistaken for it. */
 export const PoolWorker = z.object({
   worker_id: z.string(),

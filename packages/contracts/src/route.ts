@@ -1,6 +1,6 @@
 /** What a route is: one row says method, path, schemas and replies; the server, the client and OpenAPI all read it. */
 import type { z } from "zod";
-import type { ErrorForm } from "./errors.ts";
+import type { ErrorForm } from "./error-body.ts";
 
 export type Method = "GET" | "POST" | "DELETE";
 /** What a reply's body is: JSON of a schema, plain text, an event stream, a stream of lines of JSON, or nothing. */

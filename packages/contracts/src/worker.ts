@@ -1,8 +1,8 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
 import { Message, ModelName, Sampling, WorkerId } from "./job.ts";
+import { BACKENDS, WORKER_STATUSES } from "./sets.ts";
 
-export const BACKENDS = ["cpu", "cuda", "metal"] as const;
 export const Backend = z.enum(BACKENDS);
 export type Backend = z.infer<typeof Backend>;
 
@@ -40,8 +40,6 @@ export const Beat = z
   })
   .meta({ id: "Heartbeat" });
 export type Beat = z.infer<typeof Beat>;
-
-export const WORKER_STATUSES = ["ready", "draining"] as const;
 
 export const WorkerView = z
   .object({

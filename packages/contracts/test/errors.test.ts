@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { z } from "zod";
-import { ERROR_CODES, ERRORS, ErrorBody, EXIT, fieldProblems, invalidRequest, RbeesError } from "../src/errors.ts";
+import { ErrorBody, fieldProblems } from "../src/error-body.ts";
+import { ERROR_CODES, ERRORS, EXIT, invalidRequest, RbeesError } from "../src/errors.ts";
 
 test("every code has a sane row: a status of an error, an exit code of the table, a type and a title", () => {
   const exits: number[] = Object.values(EXIT);

@@ -4,7 +4,8 @@
  */
 import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
-import { ERROR_FORMS, ERRORS, type ErrorForm, type FieldProblem, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import { ERROR_FORMS, type ErrorForm, type FieldProblem, fieldProblems } from "@rbees/contracts/error-body";
+import { ERRORS, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
 import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import { EventStream, type StreamForm } from "./event-stream.ts";

@@ -1,7 +1,8 @@
 /** Serving a route table: ids, refusals, forms of an answer, starting and stopping. */
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { ErrorBody, RbeesError } from "@rbees/contracts/errors";
+import { ErrorBody } from "@rbees/contracts/error-body";
+import { RbeesError } from "@rbees/contracts/errors";
 import type { RouteTable } from "@rbees/contracts/route";
 import { encodeEvent } from "@rbees/contracts/sse";
 import { z } from "zod";

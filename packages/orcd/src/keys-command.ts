@@ -3,7 +3,8 @@
  * for when no key that may make keys is left.
  */
 import { RbeesError } from "@rbees/contracts/errors";
-import { CreateKey, type KeyView, type NewKey, ROLES, type Role } from "@rbees/contracts/key";
+import { CreateKey, type KeyView, type NewKey, type Role } from "@rbees/contracts/key";
+import { ROLES } from "@rbees/contracts/sets";
 import { number, text } from "@rbees/kit/config";
 import { Keyring } from "./keyring.ts";
 import { DatabaseHeld, databaseIn, openStore } from "./store/open.ts";

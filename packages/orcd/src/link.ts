@@ -3,7 +3,7 @@
  * untouched; everything else is parsed and checked. The connection is the attempt: when it breaks, the attempt is lost.
  */
 
-import { ErrorBody } from "@rbees/contracts/errors";
+import { ErrorBody } from "@rbees/contracts/error-body";
 import type { WorkerEvent } from "@rbees/contracts/events";
 import { WorkerEvent as WorkerEventSchema } from "@rbees/contracts/events";
 import type { Execute } from "@rbees/contracts/worker";

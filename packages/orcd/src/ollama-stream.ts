@@ -1,5 +1,6 @@
 /** A job's events as the lines of Ollama's API. */
-import { ERROR_FORMS, type RbeesError } from "@rbees/contracts/errors";
+import { ERROR_FORMS } from "@rbees/contracts/error-body";
+import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { AnswerStream } from "./answer-stream.ts";

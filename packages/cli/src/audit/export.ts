@@ -2,6 +2,7 @@
 import { type AuditRecord, type AuditValue, exportLine, type SealedEntry } from "@rbees/kit/audit-chain";
 import type { Context } from "../context.ts";
 import type { Look } from "../look.ts";
+import type { ExportFormat } from "./export-formats.ts";
 import { entryAt, type Trail } from "./trail.ts";
 
 export interface Selection {
@@ -15,9 +16,7 @@ export interface Selection {
 
 type Writer = (entry: SealedEntry, record: AuditRecord) => string;
 
-export const EXPORT_FORMATS = ["ndjson", "csv"] as const;
-
-const WRITERS: Record<(typeof EXPORT_FORMATS)[number], { head: string; line: Writer }> = {
+const WRITERS: Record<ExportFormat, { head: string; line: Writer }> = {
   ndjson: { head: "", line: (entry) => `${exportLine(entry)}\n` },
   csv: {
     head: "seq,at,kind,job_id,hash,previous,record\r\n",
@@ -26,7 +25,7 @@ const WRITERS: Record<(typeof EXPORT_FORMATS)[number], { head: string; line: Wri
   },
 };
 
-export function exportTrail(context: Context, trail: Trail, selection: Selection, format: (typeof EXPORT_FORMATS)[number]): Promise<void> {
+export function exportTrail(context: Context, trail: Trail, selection: Selection, format: ExportFormat): Promise<void> {
   context.io.out(WRITERS[format].head);
   return write(context, trail, selection, WRITERS[format].line);
 }

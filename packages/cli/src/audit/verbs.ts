@@ -1,12 +1,15 @@
 /** `rbees audit …`: the record, read without the orchestrator. */
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { EXIT, RbeesError } from "@rbees/contracts/errors";
+import type { Context } from "../context.ts";
 import { repeated, verb } from "../verb.ts";
-import { EXPORT_FORMATS, exportTrail, listTrail } from "./export.ts";
-import { keptHead, lastHead, publicKeys } from "./keep.ts";
-import { proveJob } from "./prove.ts";
-import { trailIn } from "./trail.ts";
-import { renderVerification, verifyTrail } from "./verify.ts";
+import { EXPORT_FORMATS } from "./export-formats.ts";
+
+/** Loaded when they are called: `--help` need not wait for them. */
+const exporting = () => import("./export.ts");
+const keeping = () => import("./keep.ts");
+const verifying = () => import("./verify.ts");
+const trailIn = async (context: Context, file: string | undefined) => (await import("./trail.ts")).trailIn(context, file);
 
 const DB = ["--db <file>", "the database or an export (default: the database of this host's orchestrator)"] as const;
 const FROM = ["--from <time>", "from the first entry of this time on, such as 2026-11-26 or 2026-11-26T10:30Z", time] as const;
@@ -34,11 +37,12 @@ export const auditVerbs = [
     {
       async run(context, { db, publicKey, head, part = false }, file) {
         if (db !== undefined && file !== undefined) throw new RbeesError("INVALID_REQUEST", `Give ${file} or --db ${db}, not both.`);
+        const [{ keptHead, publicKeys }, { verifyTrail }] = await Promise.all([keeping(), verifying()]);
         const keys = await publicKeys(publicKey);
         const kept = head === undefined ? undefined : await keptHead(head, keys);
         return verifyTrail(context, await trailIn(context, file ?? db), { part, keys, kept });
       },
-      render: renderVerification,
+      render: async (verification, look) => (await verifying()).renderVerification(verification, look),
       exit: ({ whole }) => (whole ? EXIT.done : EXIT.failed),
     },
   ),
@@ -59,7 +63,7 @@ export const auditVerbs = [
         .option(...TO)
         .option(...JOB),
     {
-      run: async (context, { db, ...selection }) => listTrail(context, await trailIn(context, db), selection),
+      run: async (context, { db, ...selection }) => (await exporting()).listTrail(context, await trailIn(context, db), selection),
     },
   ),
   verb(
@@ -76,7 +80,8 @@ export const auditVerbs = [
         .option(...JOB)
         .addOption(new Option("--format <format>", "how entries are written").choices(EXPORT_FORMATS).default("ndjson" as const)),
     {
-      run: async (context, { db, format, ...selection }) => exportTrail(context, await trailIn(context, db), selection, format),
+      run: async (context, { db, format, ...selection }) =>
+        (await exporting()).exportTrail(context, await trailIn(context, db), selection, format),
     },
   ),
   verb(
@@ -87,7 +92,7 @@ export const auditVerbs = [
     },
     (command) => command.option(...DB),
     {
-      run: async (context, { db }) => context.io.out(`${await lastHead(context, await trailIn(context, db))}\n`),
+      run: async (context, { db }) => context.io.out(`${await (await keeping()).lastHead(context, await trailIn(context, db))}\n`),
     },
   ),
   verb(
@@ -98,7 +103,7 @@ export const auditVerbs = [
     },
     (command) => command.argument("<job>", "the job's id").option(...DB),
     {
-      run: async (context, { db }, job) => proveJob(context, await trailIn(context, db), job),
+      run: async (context, { db }, job) => (await import("./prove.ts")).proveJob(context, await trailIn(context, db), job),
     },
   ),
 ];

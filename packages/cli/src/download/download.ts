@@ -46,7 +46,6 @@ export interface DownloadRequest extends WebLimits {
   connections: number;
 }
 
-export const CONNECTIONS = 4;
 const LOOK_MS = 250;
 /** Left free beside the model: a disk that is full to the last byte stops more than us. */
 const DISK_SPARE_BYTES = 134_217_728;

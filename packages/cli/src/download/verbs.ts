@@ -1,79 +1,17 @@
 /** `rbees-pool models download`, `info`, `verify` and `delete`. */
 import { InvalidArgumentError } from "@commander-js/extra-typings";
-import { EXIT, RbeesError } from "@rbees/contracts/errors";
-import { readGgufFrom } from "@rbees/kit/gguf";
-import { mergeParts, readModel } from "@rbees/kit/gguf-split";
-import type { Context } from "../context.ts";
+import { EXIT } from "@rbees/contracts/errors";
 import { size } from "../look.ts";
-import { catalogue, knownReference, resolveModel } from "../pool/catalogue.ts";
-import { fitHere } from "../pool/measured.ts";
-import { factsOf } from "../pool/model-file.ts";
-import { diskOf } from "../pool/status.ts";
-import { renderModelFacts, renderVerified } from "../render/pool.ts";
 import { verb, whole } from "../verb.ts";
-import { deleteModel } from "./delete.ts";
-import { CONNECTIONS, download, referenceOf } from "./download.ts";
-import { type FitOptions, fitOf } from "./fit.ts";
-import { planDownload } from "./plan.ts";
-import { isReference } from "./reference.ts";
-import { RemoteFile } from "./remote-file.ts";
-import { verifyModels } from "./verify.ts";
-import { ATTEMPTS_MAX, STALL_MS_MAX, Web, type WebLimits } from "./web.ts";
+import { ATTEMPTS_MAX, CONNECTIONS, STALL_MS_MAX } from "./limits.ts";
+
+/** Loaded when they are called: `--help` need not wait for them. */
+const looking = () => import("./look-at.ts");
+const rendering = () => import("../render/pool.ts");
 
 function sha256(text: string): string {
   if (!/^[0-9a-f]{64}$/i.test(text)) throw new InvalidArgumentError("Give 64 hexadecimal digits.");
   return text.toLowerCase();
-}
-
-/** What a model's header says and whether it would fit, without the model. */
-async function lookAt(context: Context, given: string, options: FitOptions & Partial<WebLimits> & { sha256?: string | undefined }) {
-  const reference = referenceOf(given);
-  if (reference.kind === "file") return localFacts(context, reference.path, options);
-  const limits = { stall_ms_max: options.stall_ms_max ?? STALL_MS_MAX, attempts_max: options.attempts_max ?? ATTEMPTS_MAX };
-  const web = await Web.open(context.env, limits, context.signal);
-  try {
-    const plan = await planDownload(web, reference, options.sha256);
-    const headers = [];
-    for (const { name, url, sha256: hash } of plan.files) {
-      context.progress(`reading the header of ${name}`);
-      headers.push(await readGgufFrom(await new RemoteFile(web, url, hash !== null).header(), name));
-    }
-    const gguf = mergeParts(headers);
-    const disk = await diskOf(context.home.data);
-    return {
-      ...factsOf(gguf, plan.reference),
-      license: gguf.license ?? plan.license,
-      sha256: plan.files.length === 1 ? (plan.files[0]?.sha256 ?? null) : null,
-      reference: plan.reference,
-      fit: fitOf(gguf, options),
-      disk_available_bytes: disk.available_bytes as number | null,
-    };
-  } finally {
-    await web.close();
-  }
-}
-
-async function localFacts(context: Context, given: string, options: FitOptions) {
-  const { path } = await resolveModel(context, given);
-  const model = (await catalogue(context)).find((one) => one.path === path);
-  const gguf = await readModel(path);
-  return {
-    ...factsOf(gguf, path),
-    sha256: model?.sha256 ?? null,
-    reference: model?.reference ?? `file:${path}`,
-    fit: await fitHere(context.home, path, gguf, options),
-    disk_available_bytes: null,
-  };
-}
-
-/** On this host when it is here, else where it would be downloaded from. */
-async function infoOf(context: Context, given: string, options: FitOptions) {
-  const absent = async (error: unknown) => {
-    const elsewhere = (isReference(given) && !given.startsWith("file:")) || knownReference(given) !== undefined;
-    if (!elsewhere || !(error instanceof RbeesError && error.status === 404)) throw error;
-    return lookAt(context, given, options);
-  };
-  return localFacts(context, given, options).catch(absent);
 }
 
 export const downloadVerbs = [
@@ -103,14 +41,14 @@ export const downloadVerbs = [
       async run(context, options, given) {
         const limits = { stall_ms_max: options.stallMsMax, attempts_max: options.attemptsMax };
         if (options.dryRun) {
-          const facts = await lookAt(context, given, { ...limits, ctx: options.ctx, slots: options.slots, sha256: options.sha256 });
-          return facts;
+          const { lookAt } = await looking();
+          return lookAt(context, given, { ...limits, ctx: options.ctx, slots: options.slots, sha256: options.sha256 });
         }
         const { name, force, connections } = options;
-        return download(context, { given, name, force, connections, sha256: options.sha256, ...limits });
+        return (await import("./download.ts")).download(context, { given, name, force, connections, sha256: options.sha256, ...limits });
       },
-      render(result, look) {
-        if (!("how" in result)) return renderModelFacts(result, look);
+      async render(result, look) {
+        if (!("how" in result)) return (await rendering()).renderModelFacts(result, look);
         const { how, model } = result;
         const said =
           how === "already_here" ? "is here already" : how === "downloaded" ? "is here" : "is here: another process has downloaded it";
@@ -133,7 +71,10 @@ export const downloadVerbs = [
         .argument("<model>", "a name, a file, or a reference to what is not here yet")
         .option("--ctx <tokens>", "tokens that one slot shall hold", whole(1))
         .option("--slots <n>", "jobs at once", whole(1, 256)),
-    { run: (context, options, given) => infoOf(context, given, options), render: renderModelFacts },
+    {
+      run: async (context, options, given) => (await looking()).infoOf(context, given, options),
+      render: async (facts, look) => (await rendering()).renderModelFacts(facts, look),
+    },
   ),
   verb(
     {
@@ -143,8 +84,8 @@ export const downloadVerbs = [
     },
     (command) => command.argument("[names...]", "which models (default: all whose hash is known)"),
     {
-      run: async (context, _, names) => ({ models: await verifyModels(context, names) }),
-      render: ({ models }, look) => renderVerified(models, look),
+      run: async (context, _, names) => ({ models: await (await import("./verify.ts")).verifyModels(context, names) }),
+      render: async ({ models }, look) => (await rendering()).renderVerified(models, look),
       exit: ({ models }) => (models.every(({ ok }) => ok) ? EXIT.done : EXIT.failed),
     },
   ),
@@ -156,7 +97,7 @@ export const downloadVerbs = [
     },
     (command) => command.argument("<name>", "a downloaded model").option("--force", "also while a worker uses it"),
     {
-      run: (context, { force = false }, name) => deleteModel(context, name, force),
+      run: async (context, { force = false }, name) => (await import("./delete.ts")).deleteModel(context, name, force),
       render: ({ name, bytes, kept_for }) =>
         kept_for === null
           ? `${name} is deleted; ${size(bytes)} are free again.\n`

@@ -17,8 +17,6 @@ export interface WebLimits {
   attempts_max: number;
 }
 
-export const STALL_MS_MAX = 30_000;
-export const ATTEMPTS_MAX = 6;
 const CONNECT_MS_MAX = 15_000;
 const REDIRECTS_MAX = 5;
 const BACKOFF_MS = 250;

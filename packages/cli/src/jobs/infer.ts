@@ -1,7 +1,8 @@
 /** `rbees infer`: one attempt at a worker's own `/execute`. The connection is the attempt: Ctrl-C cuts it, and it ends. */
 import { randomUUID } from "node:crypto";
 import { createClient } from "@rbees/contracts/client";
-import { EXIT, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import { fieldProblems } from "@rbees/contracts/error-body";
+import { EXIT, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import { WorkerEvent } from "@rbees/contracts/events";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import { Execute } from "@rbees/contracts/worker";

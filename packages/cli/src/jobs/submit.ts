@@ -1,6 +1,7 @@
 /** `jobs submit` and `jobs follow`: from flags to a job, and from a job's events to text and an exit code. */
 import { readFile } from "node:fs/promises";
-import { EXIT, fieldProblems, invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import { fieldProblems } from "@rbees/contracts/error-body";
+import { EXIT, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import { type Accepted, SubmitJob } from "@rbees/contracts/job";
 import type { Context } from "../context.ts";
 import { apiKey, type Orchestrator, orchestratorAt, orchestratorOf } from "../orchestrator.ts";

@@ -1,14 +1,15 @@
 /** `rbees jobs …` */
 
 import { Option } from "@commander-js/extra-typings";
-import { JOB_STATUSES, type JobStatus, PRIORITIES, WORKER_LOST_RULES } from "@rbees/contracts/job";
+import type { JobStatus } from "@rbees/contracts/job";
+import { JOB_STATUSES, PRIORITIES, WORKER_LOST_RULES } from "@rbees/contracts/sets";
 import type { Context } from "../context.ts";
-import { cancelSentence, renderExplanation, renderJob, renderJobs } from "../render/jobs.ts";
 import { decimal, pairs, repeated, verb, whole } from "../verb.ts";
 
 /** Loaded when they are called: `--help` need not wait for them. */
 const orchestratorOf = async (context: Context) => (await import("../orchestrator.ts")).orchestratorOf(context);
 const submitting = () => import("./submit.ts");
+const rendering = () => import("../render/jobs.ts");
 
 export const jobVerbs = [
   verb(
@@ -69,7 +70,7 @@ export const jobVerbs = [
         if (list.next_cursor !== undefined) context.say(context.io.err_look.dim(`There are more: --cursor ${list.next_cursor}`));
         return list;
       },
-      render: (list, look) => renderJobs(list, look),
+      render: async (list, look) => (await rendering()).renderJobs(list, look),
     },
   ),
   verb(
@@ -81,7 +82,7 @@ export const jobVerbs = [
     (command) => command.argument("<id>", "the job's id"),
     {
       run: async (context, _, id) => (await orchestratorOf(context)).call("showJob", { params: { id } }),
-      render: (job, look) => renderJob(job, look),
+      render: async (job, look) => (await rendering()).renderJob(job, look),
     },
   ),
   verb(
@@ -105,7 +106,7 @@ export const jobVerbs = [
     (command) => command.argument("<id>", "the job's id"),
     {
       run: async (context, _, id) => (await orchestratorOf(context)).call("deleteJob", { params: { id } }),
-      render: (job) => `${cancelSentence(job)}\n`,
+      render: async (job) => `${(await rendering()).cancelSentence(job)}\n`,
     },
   ),
   verb(
@@ -117,7 +118,7 @@ export const jobVerbs = [
     (command) => command.argument("<id>", "the job's id"),
     {
       run: async (context, _, id) => (await orchestratorOf(context)).call("explainJob", { params: { id } }),
-      render: (why, look) => renderExplanation(why, look),
+      render: async (why, look) => (await rendering()).renderExplanation(why, look),
     },
   ),
 ];

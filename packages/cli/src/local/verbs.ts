@@ -2,7 +2,6 @@
 import { EXIT } from "@rbees/contracts/errors";
 import { type Look, plural } from "../look.ts";
 import { READY_MS_MAX } from "../pool/worker-address.ts";
-import { renderDiagnosis } from "../render/doctor.ts";
 import { port, verb, whole } from "../verb.ts";
 import type { DownReport } from "./down.ts";
 import type { UpReport } from "./up.ts";
@@ -64,7 +63,7 @@ export const localVerbs = [
     (command) => command,
     {
       run: async (context) => (await import("./doctor.ts")).diagnose(context),
-      render: renderDiagnosis,
+      render: async (diagnosis, look) => (await import("../render/doctor.ts")).renderDiagnosis(diagnosis, look),
       exit: ({ ok }) => (ok ? EXIT.done : EXIT.failed),
     },
   ),

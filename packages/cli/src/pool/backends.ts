@@ -3,7 +3,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolBackend } from "@rbees/contracts/pool";
-import { BACKENDS, type Backend } from "@rbees/contracts/worker";
+import { BACKENDS } from "@rbees/contracts/sets";
+import type { Backend } from "@rbees/contracts/worker";
 import type { World } from "../context.ts";
 
 const PROBE_MS_MAX = 5000;

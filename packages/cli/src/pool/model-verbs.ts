@@ -1,10 +1,11 @@
 /** `rbees-pool models …` */
 import type { PoolModel } from "@rbees/contracts/pool";
 import { downloadVerbs } from "../download/verbs.ts";
-import { renderCatalogue, renderModels, renderUnfinished } from "../render/pool.ts";
 import { verb } from "../verb.ts";
-import { catalogue, unregister } from "./catalogue.ts";
-import { registerFile } from "./register.ts";
+
+/** Loaded when they are called: `--help` need not wait for them. */
+const catalogued = () => import("./catalogue.ts");
+const rendering = () => import("../render/pool.ts");
 
 export const modelVerbs = [
   verb(
@@ -16,11 +17,14 @@ export const modelVerbs = [
     (command) => command,
     {
       run: async (context) => ({
-        models: (await catalogue(context)).filter(({ present }) => present),
+        models: (await (await catalogued()).catalogue(context)).filter(({ present }) => present),
         unfinished: await (await import("../download/unfinished.ts")).unfinishedDownloads(context.home),
       }),
       // A host with an earlier rbees says nothing of these.
-      render: ({ models, unfinished = [] }, look) => `${renderModels(models, look)}${renderUnfinished(unfinished, look)}`,
+      async render({ models, unfinished = [] }, look) {
+        const { renderModels, renderUnfinished } = await rendering();
+        return `${renderModels(models, look)}${renderUnfinished(unfinished, look)}`;
+      },
     },
   ),
   verb(
@@ -31,8 +35,8 @@ export const modelVerbs = [
     },
     (command) => command,
     {
-      run: async (context) => ({ models: await catalogue(context) }),
-      render: ({ models }, look) => renderCatalogue(models, look),
+      run: async (context) => ({ models: await (await catalogued()).catalogue(context) }),
+      render: async ({ models }, look) => (await rendering()).renderCatalogue(models, look),
     },
   ),
   verb(
@@ -50,7 +54,8 @@ export const modelVerbs = [
         .argument("<file>", "the file; it stays where it is")
         .option("--replace", "also when the name stands for another file"),
     {
-      run: (context, { replace = false }, name, file): Promise<PoolModel> => registerFile(context, name, file, replace),
+      run: async (context, { replace = false }, name, file): Promise<PoolModel> =>
+        (await import("./register.ts")).registerFile(context, name, file, replace),
       render: ({ name, path }) => `${name} is ${path}\n`,
     },
   ),
@@ -62,7 +67,7 @@ export const modelVerbs = [
     },
     (command) => command.argument("<name>", "a registered model"),
     {
-      run: async (context, _, name) => ({ name, path: await unregister(context, name) }),
+      run: async (context, _, name) => ({ name, path: await (await catalogued()).unregister(context, name) }),
       render: ({ name, path }) => `${name} is forgotten; ${path} stays.\n`,
     },
   ),

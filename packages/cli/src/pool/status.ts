@@ -1,7 +1,8 @@
 /** Facts about this host, and the same as metrics for a collector that reads text files. */
 import { mkdir, statfs } from "node:fs/promises";
 import { cpus, hostname, platform, release, totalmem } from "node:os";
-import { POOL_WORKER_STATUSES, type PoolModel, type PoolStatus } from "@rbees/contracts/pool";
+import type { PoolModel, PoolStatus } from "@rbees/contracts/pool";
+import { POOL_WORKER_STATUSES } from "@rbees/contracts/sets";
 import type { Home } from "@rbees/kit/home";
 import type { World } from "../context.ts";
 import { backends } from "./backends.ts";

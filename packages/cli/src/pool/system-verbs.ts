@@ -2,11 +2,10 @@
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 import type { PoolStatus } from "@rbees/contracts/pool";
 import { VERSION } from "@rbees/kit/version";
-import { renderBackends, renderStatus } from "../render/pool.ts";
-import { facts } from "../render/table.ts";
 import { verb } from "../verb.ts";
-import { backends } from "./backends.ts";
-import { poolStatus, prometheus } from "./status.ts";
+
+/** Loaded when it is called: `--help` need not wait for it. */
+const rendering = () => import("../render/pool.ts");
 
 const FORMATS = ["text", "prometheus"] as const;
 
@@ -30,12 +29,13 @@ export const systemVerbs = [
     (command) => command.option("--format <format>", "text, or prometheus for a textfile collector", format),
     {
       async run(context, options): Promise<PoolStatus | undefined> {
+        const { poolStatus, prometheus } = await import("./status.ts");
         const status = await poolStatus(context);
         if (options.format !== "prometheus") return status;
         context.io.out(await prometheus(context, status));
         return undefined;
       },
-      render: (status, look) => (status === undefined ? "" : renderStatus(status, look)),
+      render: async (status, look) => (status === undefined ? "" : (await rendering()).renderStatus(status, look)),
     },
   ),
   verb(
@@ -54,8 +54,8 @@ export const systemVerbs = [
         programs: { workerd: programs.workerd.join(" "), orcd: programs.orcd.join(" ") },
         demo_model: programs.demo_model,
       }),
-      render: ({ version, node, platform, folders, programs, demo_model }, look) =>
-        facts(
+      render: async ({ version, node, platform, folders, programs, demo_model }, look) =>
+        (await import("../render/table.ts")).facts(
           [
             ["rbees", version],
             ["Node.js", node],
@@ -79,8 +79,8 @@ export const systemVerbs = [
     },
     (command) => command,
     {
-      run: async (context) => ({ backends: await backends(context) }),
-      render: (list, look) => renderBackends(list.backends, look),
+      run: async (context) => ({ backends: await (await import("./backends.ts")).backends(context) }),
+      render: async (list, look) => (await rendering()).renderBackends(list.backends, look),
     },
   ),
 ];

@@ -4,12 +4,12 @@ import { EXIT } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import { readableLine } from "../local/log-file.ts";
 import { plural } from "../look.ts";
-import { renderCheck, renderPoolWorkers } from "../render/pool.ts";
 import { pairs, port, verb, whole } from "../verb.ts";
 import { addressOf, READY_MS_MAX } from "./worker-address.ts";
 
 /** What they do, loaded when it is done: `--help` need not wait for it. */
 const commands = () => import("./worker-commands.ts");
+const rendering = () => import("../render/pool.ts");
 
 function layers(text: string): number | "auto" {
   if (text === "auto") return text;
@@ -62,7 +62,7 @@ export const workerVerbs = [
     (command) => command,
     {
       run: async ({ home }) => ({ workers: await (await commands()).listWorkers(home) }),
-      render: ({ workers }, look) => renderPoolWorkers(workers, look),
+      render: async ({ workers }, look) => (await rendering()).renderPoolWorkers(workers, look),
     },
   ),
   verb(
@@ -74,7 +74,7 @@ export const workerVerbs = [
     (command) => command.argument("<id>", "the worker's id"),
     {
       run: async (context, _, worker_id) => (await import("./check.ts")).checkWorker(context, worker_id),
-      render: renderCheck,
+      render: async (check, look) => (await rendering()).renderCheck(check, look),
       exit: ({ answers }) => (answers.every(({ problems }) => problems.length === 0) ? EXIT.done : EXIT.failed),
     },
   ),

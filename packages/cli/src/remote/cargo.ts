@@ -11,8 +11,8 @@ import type { FarNode } from "./probe.ts";
 import type { TarEntry } from "./tar.ts";
 
 const ENGINE = "node-llama-cpp";
-/** Of a pool's machine. The orchestrator and its database stay away. */
-const BUNDLES = ["rbees-pool.mjs", "rbees-workerd.mjs", "engine-child.mjs", "models/demo/demo.gguf", "package.json", "LICENSE"];
+/** Of a pool's machine; a folder stands for all that is in it. The orchestrator and its database stay away. */
+const BUNDLES = ["rbees-pool.mjs", "cli", "rbees-workerd.mjs", "engine-child.mjs", "models/demo/demo.gguf", "package.json", "LICENSE"];
 /** The engine's source code, for those who compile it: 35 MB that a prebuilt engine does not need. */
 const LEFT_OUT = new Set(["gitRelease.bundle", "node_modules"]);
 const BUILD_MS_MAX = 120_000;
@@ -34,7 +34,7 @@ export interface CargoOptions {
 export async function cargoFor(context: Context, node: FarNode, { cuda, scratch }: CargoOptions): Promise<Cargo> {
   const release = await releaseFolder(context, scratch);
   const entries: TarEntry[] = [];
-  for (const path of BUNDLES) entries.push(await fileEntry(join(release, path), path));
+  for (const path of BUNDLES) entries.push(...(await entriesAt(join(release, path), path)));
   const names = createHash("sha256");
   for (const { from } of entries) if ("file" in from) names.update(await readFile(from.file));
   for (const { folder, path, id } of await enginePackages(context, node, { cuda, scratch })) {
@@ -171,6 +171,10 @@ function suits({ os, cpu, libc }: Manifest, node: FarNode): boolean {
 async function fileEntry(file: string, path: string): Promise<TarEntry> {
   const { size, mode } = await stat(file);
   return { path, bytes: size, mode: mode & 0o111 ? 0o755 : 0o644, from: { file } };
+}
+
+async function entriesAt(from: string, path: string): Promise<TarEntry[]> {
+  return (await stat(from)).isDirectory() ? folderEntries(from, path) : [await fileEntry(from, path)];
 }
 
 async function folderEntries(folder: string, path: string): Promise<TarEntry[]> {

@@ -1,13 +1,15 @@
 /** A verb of `rbees-pool`, run on another machine: its words go there, its talk and its result come back and are shown here. */
 import { createInterface } from "node:readline";
-import { ERROR_CODES, ErrorBody, type ErrorCode, EXIT, RbeesError } from "@rbees/contracts/errors";
+import { ErrorBody } from "@rbees/contracts/error-body";
+import { ERROR_CODES, type ErrorCode, EXIT, RbeesError } from "@rbees/contracts/errors";
 import { VERSION } from "@rbees/kit/version";
-import { AFAR, BEAT_MS, Talk } from "../afar.ts";
+import { AFAR, BEAT_MS } from "../afar.ts";
 import type { Context } from "../context.ts";
 import type { Errand } from "../verb.ts";
 import { commandLine } from "./quote.ts";
 import { type Child, type ConnectOptions, sshMissing, startHere, startThere } from "./ssh.ts";
 import { connectionError } from "./ssh-errors.ts";
+import { Talk } from "./talk.ts";
 import { type Target, targetOf } from "./target.ts";
 
 /** What the far side needs to end in good order, such as to stop a worker that was not ready yet. */
@@ -52,7 +54,7 @@ export async function carry(context: Context, errand: Errand): Promise<number> {
   // A format that was asked for by name is no JSON, and is passed on as it is.
   if (result === undefined) context.io.out(out);
   else if (context.json) context.io.out(`${lastLine(out)}\n`);
-  else context.io.out(seenFromHere(errand.render(result, context.io.out_look), target));
+  else context.io.out(seenFromHere(await errand.render(result, context.io.out_look), target));
   return exit;
 }
 

@@ -2,8 +2,10 @@
 import { EXIT } from "@rbees/contracts/errors";
 import type { Context } from "../context.ts";
 import { pool } from "../pool-verbs.ts";
-import { renderInstalled, renderOverview, renderPools, renderRegistered } from "../render/remote.ts";
 import { type Verb, verb } from "../verb.ts";
+
+/** Loaded when it is called: `--help` need not wait for it. */
+const rendering = () => import("../render/remote.ts");
 
 /** How long a machine may take when all are asked. */
 const STATUS_MS_MAX = 5000;
@@ -28,7 +30,7 @@ const carried: Verb[] = pool.verbs.map((local) =>
 async function allPools(context: Context): Promise<number> {
   const { overview } = await import("./overview.ts");
   const found = await overview(context, STATUS_MS_MAX);
-  context.io.out(context.json ? `${JSON.stringify(found)}\n` : renderOverview(found, context.io.out_look));
+  context.io.out(context.json ? `${JSON.stringify(found)}\n` : (await rendering()).renderOverview(found, context.io.out_look));
   return found.pools.every(({ status }) => status !== null) ? EXIT.done : EXIT.unreachable;
 }
 
@@ -46,7 +48,7 @@ function installer(path: string, summary: string, upgrade: boolean): Verb {
         const [{ install }, { targetOf }] = await Promise.all([import("./install.ts"), import("./target.ts")]);
         return install(context, await targetOf(context, host), { cuda, upgrade });
       },
-      render: renderInstalled,
+      render: async (installed) => (await rendering()).renderInstalled(installed),
     },
   );
 }
@@ -67,7 +69,7 @@ const ownVerbs: Verb[] = [
       async run(context, { host, user }, name) {
         return (await import("./register.ts")).registerPool(context, name, host, user);
       },
-      render: renderRegistered,
+      render: async (registered, look) => (await rendering()).renderRegistered(registered, look),
     },
   ),
   verb(
@@ -95,7 +97,7 @@ const ownVerbs: Verb[] = [
       async run(context) {
         return (await import("./register.ts")).listPools(context);
       },
-      render: renderPools,
+      render: async (pools, look) => (await rendering()).renderPools(pools, look),
     },
   ),
   installer("pool install", "bring rbees to a machine that has Node.js", false),

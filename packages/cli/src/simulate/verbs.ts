@@ -2,7 +2,6 @@
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 import { POLICIES, type PolicyName } from "@rbees/sim/policies";
 import { decimal, verb, whole } from "../verb.ts";
-import { renderSimulation } from "./render.ts";
 
 export const simulateVerbs = [
   verb(
@@ -41,7 +40,7 @@ export const simulateVerbs = [
           slo: { ttft_ms: ttftSloMs, tpot_ms: tpotSloMs },
         });
       },
-      render: renderSimulation,
+      render: async (simulation, look) => (await import("./render.ts")).renderSimulation(simulation, look),
     },
   ),
 ];

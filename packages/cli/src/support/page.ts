@@ -5,7 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
-import { BACKENDS } from "@rbees/contracts/worker";
+import { BACKENDS } from "@rbees/contracts/sets";
 import { z } from "zod";
 import { writeWhole } from "../local/json-file.ts";
 import { duration, rate, size } from "../look.ts";

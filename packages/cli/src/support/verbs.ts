@@ -1,9 +1,9 @@
 /** `rbees test models` */
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 import { EXIT } from "@rbees/contracts/errors";
-import { BACKENDS, type Backend } from "@rbees/contracts/worker";
+import { BACKENDS } from "@rbees/contracts/sets";
+import type { Backend } from "@rbees/contracts/worker";
 import { verb } from "../verb.ts";
-import { renderSupport } from "./render.ts";
 
 const PAGE = "MODEL_SUPPORT.md";
 
@@ -34,7 +34,7 @@ export const supportVerbs = [
           write: typeof write === "string" ? write : undefined,
         });
       },
-      render: ({ results }, look) => renderSupport(results, look),
+      render: async ({ results }, look) => (await import("./render.ts")).renderSupport(results, look),
       exit: ({ results }) => (results.some(({ outcome }) => outcome === "failed") ? EXIT.failed : EXIT.done),
     },
   ),

@@ -1,0 +1,25 @@
+/**
+ * The closed sets of words that the schemas know. They stand apart so that a flag can name its choices without loading a schema:
+ * `--help` does not wait for zod.
+ */
+export const PRIORITIES = ["interactive", "batch"] as const;
+
+export const JOB_STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"] as const;
+
+/** What becomes of a job when its worker, or the orchestrator, is lost after the first token. */
+export const WORKER_LOST_RULES = ["continue", "restart", "fail"] as const;
+
+/** What becomes of a job when the connection that submitted it breaks. */
+export const DISCONNECT_RULES = ["continue", "cancel"] as const;
+
+export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE"] as const;
+
+export const BACKENDS = ["cpu", "cuda", "metal"] as const;
+
+export const WORKER_STATUSES = ["ready", "draining"] as const;
+
+export const ROLES = ["submit", "observe", "operate", "audit", "worker"] as const;
+
+export const KEY_STATUSES = ["live", "expired", "revoked"] as const;
+
+export const POOL_WORKER_STATUSES = ["starting", "ready", "draining", "unresponsive", "dead"] as const;
