@@ -1,6 +1,7 @@
-/** `npm run docs`: writes `docs/openapi.json`, `docs/errors.md` and the tables in `docs/openai.md` and `docs/ollama.md` from those that the programs themselves use. */
+/** `npm run docs`: writes `docs/openapi.json`, `docs/errors.md` and the tables in `docs/openai.md`, `docs/ollama.md` and `docs/anthropic.md` from those that the programs themselves use. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { ANTHROPIC_FIELDS } from "@rbees/contracts/anthropic";
 import { ERRORS } from "@rbees/contracts/errors";
 import type { FieldTable } from "@rbees/contracts/field-table";
 import { OLLAMA_FIELDS } from "@rbees/contracts/ollama";
@@ -16,6 +17,7 @@ export function generatedDocs(): Record<string, string> {
     "errors.md": errorsPage(),
     "openai.md": withTables("openai.md", OPENAI_FIELDS),
     "ollama.md": withTables("ollama.md", OLLAMA_FIELDS),
+    "anthropic.md": withTables("anthropic.md", ANTHROPIC_FIELDS),
   };
 }
 
@@ -34,7 +36,7 @@ function withTables(name: string, tables: Readonly<Record<string, FieldTable>>):
   if (after === undefined) throw new Error(`docs/${name} has lost its marks: ${BEGIN} … ${END}`);
   const fields = Object.entries(tables).map(([place, table]) => fieldsTable(place, table));
   const headers = Object.entries(JobHeaders.shape).map(([name, type]) => `| \`${name}\` | ${type.description} |`);
-  const headers_table = `### Headers of both\n\n| header | says |\n|---|---|\n${headers.join("\n")}\n`;
+  const headers_table = `### Headers\n\n| header | says |\n|---|---|\n${headers.join("\n")}\n`;
   return `${before}${BEGIN}\n\n${fields.join("\n")}\n${headers_table}\n${END}${after}`;
 }
 
@@ -62,7 +64,7 @@ Made by \`npm run docs\` from \`packages/contracts/src/errors.ts\`. Every refusa
 \`\`\`
 
 \`retriable\` says whether the same request can go better later; 429 and 503 carry \`Retry-After\` and \`X-Backoff-Ms\`,
-and every refusal \`X-Should-Retry\`, by which OpenAI's clients go.
+and every refusal \`X-Should-Retry\`, by which the clients of OpenAI and Anthropic go.
 The exit code is that of the command lines.
 
 | code | HTTP | exit | retriable | meaning |

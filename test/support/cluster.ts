@@ -4,7 +4,6 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { readEvents } from "@rbees/contracts/sse";
 
@@ -23,22 +22,27 @@ export interface Program {
   readonly exited: Promise<number | null>;
 }
 
+/** A test, or a file of them: `{ after }` of `node:test`. */
+export interface Lifetime {
+  after(done: () => unknown): void;
+}
+
 /** A folder that is removed with the test. */
-export function temporaryFolder(t: TestContext, name: string): string {
+export function temporaryFolder(t: Lifetime, name: string): string {
   const path = mkdtempSync(join(tmpdir(), `rbees-${name}-`));
   t.after(() => rmSync(path, { recursive: true, force: true }));
   return path;
 }
 
-export function startOrcd(t: TestContext, data_dir: string, flags: readonly string[] = []): Promise<Program> {
+export function startOrcd(t: Lifetime, data_dir: string, flags: readonly string[] = []): Promise<Program> {
   return start(t, "orcd", ["--data-dir", data_dir, "--tick-ms", "20", "--retry-backoff-ms", "20", ...flags]);
 }
 
-export function startWorkerd(t: TestContext, model: string, orchestrator: string, flags: readonly string[] = []): Promise<Program> {
+export function startWorkerd(t: Lifetime, model: string, orchestrator: string, flags: readonly string[] = []): Promise<Program> {
   return start(t, "workerd", ["--model", model, "--orchestrator", orchestrator, "--threads", "1", ...flags]);
 }
 
-async function start(t: TestContext, room: "orcd" | "workerd", flags: readonly string[]): Promise<Program> {
+async function start(t: Lifetime, room: "orcd" | "workerd", flags: readonly string[]): Promise<Program> {
   const port = flags.includes("--port") ? [] : ["--port", "0"];
   const args = [join(packages, room, "src/main.ts"), ...port, "--log-format", "json", ...flags];
   const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "pipe"] });

@@ -16,7 +16,7 @@ export interface FakeAttempt {
   started(): void;
   /** Sends tokens with the given texts; ids count up from the index. */
   tokens(...texts: string[]): void;
-  end(stop_reason?: "EOS" | "MAX_TOKENS" | "STOP_SEQUENCE"): void;
+  end(stop_reason?: "EOS" | "MAX_TOKENS" | "STOP_SEQUENCE", more?: Record<string, unknown>): void;
   fail(code: string, retriable: boolean): void;
   /** Breaks the connection in mid-stream. */
   drop(): void;
@@ -96,9 +96,10 @@ function fakeAttempt(worker_id: string, model: string, body: Execute, response: 
         index += 1;
       }
     },
-    end(stop_reason = "EOS") {
+    end(stop_reason = "EOS", more = {}) {
       const timings = { prefill_ms: 1, decode_ms: 2 };
-      response.end(encodeEvent({ type: "end", stop_reason, tokens_in: 3, tokens_out: index, tokens_cached: 0, timings } as never));
+      const usage = { tokens_in: 3, tokens_out: index, tokens_cached: 0 };
+      response.end(encodeEvent({ type: "end", stop_reason, ...usage, timings, ...more } as never));
     },
     fail: (code, retriable) =>
       response.end(encodeEvent({ type: "error", code, message: `the fake worker says ${code}`, retriable } as never)),

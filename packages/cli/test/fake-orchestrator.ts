@@ -132,6 +132,7 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     openaiModel: neverAsked,
     openaiChat: neverAsked,
     openaiCompletion: neverAsked,
+    anthropicMessages: neverAsked,
     ollamaVersion: neverAsked,
     ollamaTags: neverAsked,
     ollamaShow: neverAsked,

@@ -1,6 +1,6 @@
 /** How an error is written on a wire: its schemas, and the wording of what a schema refuses. */
 import { z } from "zod";
-import type { RbeesError } from "./errors.ts";
+import { ERRORS, type ErrorCode, type RbeesError } from "./errors.ts";
 
 /** One problem of a refused request: where (`stop.3`, `max_tokens`) and what to do about it. Never echoes a prompt. */
 export const FieldProblem = z.object({ field: z.string(), problem: z.string() });
@@ -24,11 +24,42 @@ export type ErrorBody = z.infer<typeof ErrorBody>;
 
 const OllamaError = z.object({ error: z.string() }).meta({ id: "OllamaError" });
 
-/** The forms that an error's body can have: our own, which OpenAI's clients read too, and Ollama's. */
+const AnthropicError = z
+  .object({
+    type: z.literal("error"),
+    error: z.object({
+      type: z.string(),
+      message: z.string(),
+      details: z.object({ error_code: z.string().describe("The code of docs/errors.md") }),
+    }),
+    request_id: z.string(),
+  })
+  .meta({ id: "AnthropicError" });
+
+function anthropicBody({ code, message }: RbeesError, request_id: string): z.infer<typeof AnthropicError> {
+  return { type: "error", error: { type: anthropicType(code), message, details: { error_code: code } }, request_id };
+}
+
+/** Mostly the types that we have; these are the others. */
+function anthropicType(code: ErrorCode): string {
+  if (code === "PAYLOAD_TOO_LARGE") return "request_too_large";
+  const { type } = ERRORS[code];
+  return type === "server_error" || type === "cancelled" ? "api_error" : type;
+}
+
+export interface FormOfError {
+  readonly schema: z.ZodType;
+  readonly body: (error: RbeesError, correlation_id: string) => unknown;
+  /** The header in which its clients look for the correlation id. */
+  readonly id_header?: string;
+}
+
+/** The forms that an error's body can have: our own, which OpenAI's clients read too, and those of other APIs. */
 export const ERROR_FORMS = {
-  rbees: { schema: ErrorBody, body: (error: RbeesError, correlation_id: string): unknown => error.body(correlation_id) },
-  ollama: { schema: OllamaError, body: ({ message }: RbeesError): unknown => ({ error: message }) },
-} as const;
+  rbees: { schema: ErrorBody, body: (error, correlation_id) => error.body(correlation_id), id_header: "x-request-id" },
+  ollama: { schema: OllamaError, body: ({ message }) => ({ error: message }) },
+  anthropic: { schema: AnthropicError, body: anthropicBody, id_header: "request-id" },
+} as const satisfies Record<string, FormOfError>;
 export type ErrorForm = keyof typeof ERROR_FORMS;
 
 /** Every problem of a failed parse at once, worded for the sender, in the order of the fields. */

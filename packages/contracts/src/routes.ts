@@ -1,5 +1,6 @@
 /** The two route tables, everything the orchestrator and the worker answer to; and who may call which of the orchestrator's. */
 import { z } from "zod";
+import { AnthropicMessage, MessagesRequest } from "./anthropic.ts";
 import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
 import { CreateKey, KeyList, KeyView, NewKey, type Role, RotateKey } from "./key.ts";
 import {
@@ -107,6 +108,15 @@ export const orcdRoutes = {
     body: CompletionRequest,
     replies: { 200: [TextCompletion, "events"] },
   },
+  anthropicMessages: {
+    method: "POST",
+    path: "/v1/messages",
+    summary: "Anthropic: the next message of a conversation; with stream:true in events",
+    headers: JobHeaders,
+    body: MessagesRequest,
+    replies: { 200: [AnthropicMessage, "events"] },
+    error_form: "anthropic",
+  },
   listKeys: { method: "GET", path: "/v2/keys", summary: "API keys, newest first; never their secrets", replies: { 200: [KeyList] } },
   createKey: {
     method: "POST",
@@ -196,6 +206,7 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   openaiModel: READ,
   openaiChat: SUBMIT,
   openaiCompletion: SUBMIT,
+  anthropicMessages: SUBMIT,
   ollamaVersion: READ,
   ollamaTags: READ,
   ollamaShow: READ,

@@ -81,7 +81,7 @@ for (const [name, routes, document] of documents) {
         assert.equal(Object.keys(content).length === 0, status === "204", `${path} ${status}`);
       }
       assert.deepEqual(operation.responses["default"]?.content?.["application/json"]?.schema, {
-        $ref: `#/components/schemas/${["/api/version", "/api/tags", "/api/show", "/api/chat", "/api/generate"].includes(path) ? "OllamaError" : "Error"}`,
+        $ref: `#/components/schemas/${path.startsWith("/api/") ? "OllamaError" : path === "/v1/messages" ? "AnthropicError" : "Error"}`,
       });
     }
   });

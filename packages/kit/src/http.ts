@@ -4,7 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
-import { ERROR_FORMS, type ErrorForm, type FieldProblem, fieldProblems } from "@rbees/contracts/error-body";
+import { ERROR_FORMS, type ErrorForm, type FieldProblem, type FormOfError, fieldProblems } from "@rbees/contracts/error-body";
 import { ERRORS, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
 import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
@@ -115,7 +115,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
       handler: async (request, reply) => {
         const answer = await handler(parseRequest(route, request, reply.raw, callers.get(request)));
         if ("events" in answer) return openStream(answer, request, reply, streams);
-        reply.header("x-correlation-id", request.id);
+        reply.headers(idHeaders(request));
         if ("json" in answer)
           return reply
             .code(answer.status ?? 200)
@@ -205,7 +205,7 @@ function openStream(
   streams: LiveSet<EventStream>,
 ): FastifyReply {
   reply.hijack();
-  const stream = new EventStream(request.raw, reply.raw, { "x-correlation-id": request.id, ...answer.headers }, answer.form);
+  const stream = new EventStream(request.raw, reply.raw, { ...idHeaders(request), ...answer.headers }, answer.form);
   stream.onClose(streams.add(stream));
   answer.events(stream);
   return reply;
@@ -213,7 +213,6 @@ function openStream(
 
 function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply, log: Log): FastifyReply {
   if (error.status >= 500 && error.cause !== undefined) log.error({ err: error.cause, correlation_id: request.id }, error.message);
-  const { error_form = "rbees" } = (request.routeOptions?.config ?? {}) as RouteConfig;
   if (error.retry_after_ms !== undefined) {
     reply.header("retry-after", String(Math.max(1, Math.ceil(error.retry_after_ms / 1000))));
     reply.header("x-backoff-ms", String(Math.ceil(error.retry_after_ms)));
@@ -222,12 +221,23 @@ function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply,
     reply
       .code(error.status)
       .headers(error.headers ?? {})
-      .header("x-correlation-id", request.id)
-      // OpenAI's clients go by this, else they would send again whatever ended with 5xx.
+      .headers(idHeaders(request))
+      // The clients of OpenAI and Anthropic go by this, else they would send again whatever ended with 5xx.
       .header("x-should-retry", String(ERRORS[error.code].retriable))
       .type("application/json; charset=utf-8")
-      .send(JSON.stringify(ERROR_FORMS[error_form].body(error, request.id)))
+      .send(JSON.stringify(errorForm(request).body(error, request.id)))
   );
+}
+
+function errorForm(request: FastifyRequest): FormOfError {
+  const { error_form = "rbees" } = (request.routeOptions?.config ?? {}) as RouteConfig;
+  return ERROR_FORMS[error_form];
+}
+
+/** The correlation id: in our header, and in the one where the clients of the route's API look for it. */
+function idHeaders(request: FastifyRequest): Record<string, string> {
+  const { id_header } = errorForm(request);
+  return { "x-correlation-id": request.id, ...(id_header === undefined ? {} : { [id_header]: request.id }) };
 }
 
 function toRbeesError(error: unknown, options: ServeOptions): RbeesError {

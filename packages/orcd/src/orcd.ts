@@ -5,6 +5,7 @@ import { serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
 import { type JobRequest, sentTokens } from "./active-job.ts";
 import { jobSpec } from "./api/admit.ts";
+import { anthropicHandlers } from "./api/anthropic.ts";
 import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
 import { ollamaHandlers } from "./api/ollama.ts";
@@ -93,6 +94,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
       ...jobHandlers({ ...config, ...admitting, store }),
       ...openaiHandlers({ ...config, ...admitting, workers }),
       ...ollamaHandlers({ ...config, ...admitting, workers }),
+      ...anthropicHandlers({ ...config, ...admitting, workers }),
       ...workerHandlers(loop, workers, config.heartbeat_ms),
       ...keyHandlers(keys),
       ...systemHandlers(loop, metrics),

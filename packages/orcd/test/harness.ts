@@ -2,10 +2,10 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { TestContext } from "node:test";
 import { readEvents } from "@rbees/contracts/sse";
 import { loadConfig } from "@rbees/kit/config";
 import { silentLog } from "@rbees/kit/log";
+import type { Lifetime } from "../../../test/support/cluster.ts";
 import { type FakeWorker, startFakeWorker } from "../../../test/support/fake-worker.ts";
 import { type OrcdConfig, settings } from "../src/config.ts";
 import { createOrcd, type Orcd } from "../src/orcd.ts";
@@ -24,7 +24,7 @@ export interface Harness {
 // biome-ignore lint/suspicious/noExplicitAny: a test looks at answers field by field
 export type Json = any;
 
-export async function startHarness(context: TestContext, overrides: Partial<OrcdConfig> = {}, data_dir?: string): Promise<Harness> {
+export async function startHarness(context: Lifetime, overrides: Partial<OrcdConfig> = {}, data_dir?: string): Promise<Harness> {
   const folder = data_dir ?? mkdtempSync(join(tmpdir(), "rbees-orcd-"));
   let stop = async () => {};
   context.after(async () => {

@@ -1,6 +1,6 @@
 /** An orchestrator with a fake worker, asked by the official OpenAI client as it is. */
-import type { TestContext } from "node:test";
 import OpenAI from "openai";
+import type { Lifetime } from "../../../test/support/cluster.ts";
 import type { FakeAttempt, FakeWorker } from "../../../test/support/fake-worker.ts";
 import type { OrcdConfig } from "../src/config.ts";
 import { type Harness, startHarness } from "./harness.ts";
@@ -15,7 +15,7 @@ export interface OpenaiHarness {
 }
 
 export async function startOpenai(
-  t: TestContext,
+  t: Lifetime,
   overrides: Partial<OrcdConfig> = {},
   more: Record<string, unknown> = {},
 ): Promise<OpenaiHarness> {
@@ -39,11 +39,12 @@ export async function answers(
   worker: FakeWorker,
   texts: string[],
   stop_reason: "EOS" | "MAX_TOKENS" | "STOP_SEQUENCE" = "EOS",
+  more: Record<string, unknown> = {},
 ): Promise<FakeAttempt> {
   const attempt = await worker.next();
   attempt.started();
   attempt.tokens(...texts);
-  attempt.end(stop_reason);
+  attempt.end(stop_reason, more);
   return attempt;
 }
 

@@ -4,10 +4,10 @@ import type { EndEvent, FailedEvent } from "@rbees/contracts/events";
 import type { JobHeaders } from "@rbees/contracts/openai";
 import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stream";
 import type { Request } from "@rbees/kit/http";
-import { type ActiveJob, type AskedJob, textSoFar } from "../active-job.ts";
+import { textSoFar } from "../active-job.ts";
 import type { AnswerStream } from "../answer-stream.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
-import { type AdmitPorts, type Admitted, type Asker, admit, followOwn } from "./admit.ts";
+import { type AdmitPorts, type Admitted, type Asker, followOwn } from "./admit.ts";
 
 /**
  * The headers of a stream wait so long for its first token: what ends before (a prompt that is too long, say) can still be told with
@@ -20,17 +20,9 @@ export interface DoorPorts extends AdmitPorts {
   readonly v1_max_tokens_default: number;
 }
 
-export interface Begun {
-  readonly job: ActiveJob;
-  readonly headers: Admitted["headers"] & { "x-request-id": string };
-}
+export type Begun = Pick<Admitted, "job" | "headers">;
 
 export type Asking = Asker & Pick<Request<never>, "onLeave">;
-
-export async function begin(ports: AdmitPorts, asked: AskedJob, asker: Asker): Promise<Begun> {
-  const { job, headers } = await admit(ports, asked, asker);
-  return { job, headers: { ...headers, "x-request-id": asker.correlation_id } };
-}
 
 /** The answer as it is made; a client that leaves ends its job, unless it said otherwise. */
 export async function streamed(

@@ -8,7 +8,8 @@ import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
 import { type OllamaShape, OllamaStream, ollamaEnd, ollamaText } from "../ollama-stream.ts";
-import { type Asking, begin, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { admit } from "./admit.ts";
+import { type Asking, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
 
 type OllamaRoutes = Pick<typeof orcdRoutes, "ollamaVersion" | "ollamaTags" | "ollamaShow" | "ollamaChat" | "ollamaGenerate">;
 
@@ -38,7 +39,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   const joined = (model: string) => new Date(workers.servedSince(state, model) ?? 0).toISOString();
 
   async function answer<T extends object>(shape: OllamaShape, said: (text: string) => T, asked: AskedJob, request: Asking) {
-    const begun = await begin(ports, asked, request);
+    const begun = await admit(ports, asked, request);
     const { model } = asked;
     const { submitted_at_ms } = begun.job;
     if (asked.stream) return streamed(ports, begun, (reader) => new OllamaStream(reader, shape, model, submitted_at_ms), LINES);

@@ -12,7 +12,8 @@ import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob } from "../active-job.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
-import { type Begun, begin, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { admit } from "./admit.ts";
+import { type Begun, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
 
 type OpenaiRoutes = Pick<typeof orcdRoutes, "openaiModels" | "openaiModel" | "openaiChat" | "openaiCompletion">;
 
@@ -32,7 +33,7 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
     async openaiChat(request) {
       const asked = chatJob(request.body, request.head, ports.v1_max_tokens_default);
       const { body } = request;
-      const begun = await begin(ports, asked, request);
+      const begun = await admit(ports, asked, request);
       if (asked.stream) return stream(ports, begun, { object: "chat.completion.chunk", usage: usageWanted(body) });
       const { text, last } = await whole(ports, begun, request);
       const message = { role: "assistant", content: text, refusal: null } as const;
@@ -42,7 +43,7 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
     async openaiCompletion(request) {
       const asked = completionJob(request.body, request.head);
       const { body } = request;
-      const begun = await begin(ports, asked, request);
+      const begun = await admit(ports, asked, request);
       if (asked.stream) return stream(ports, begun, { object: "text_completion", usage: usageWanted(body) });
       const { text, last } = await whole(ports, begun, request);
       const choice = { index: 0, text, logprobs: null, finish_reason: finishReason(last) } as const;

@@ -1,0 +1,42 @@
+/** Anthropic's Messages API: its requests become jobs like any other, their events its answers. */
+import { ANTHROPIC_TEMPERATURE, type MessagesRequest } from "@rbees/contracts/anthropic";
+import type { JobHeaders } from "@rbees/contracts/openai";
+import type { orcdRoutes } from "@rbees/contracts/routes";
+import type { Handlers } from "@rbees/kit/http";
+import type { AskedJob } from "../active-job.ts";
+import { ANTHROPIC_EVENTS, AnthropicStream, message, textBlock } from "../anthropic-stream.ts";
+import { admit } from "./admit.ts";
+import { type DoorPorts, fromHeaders, stopStrings, streamed, whole } from "./door.ts";
+
+export function anthropicHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "anthropicMessages">> {
+  return {
+    async anthropicMessages(request) {
+      const { max_tokens } = request.body;
+      const begun = await admit(ports, messagesJob(request.body, request.head), request);
+      const answer = { job: begun.job, max_tokens };
+      if (request.body.stream === true) return streamed(ports, begun, (reader) => new AnthropicStream(reader, answer), ANTHROPIC_EVENTS);
+      const { text, last } = await whole(ports, begun, request);
+      return { headers: begun.headers, json: message(answer, text === "" ? [] : [textBlock(text)], last) };
+    },
+  };
+}
+
+function messagesJob(body: MessagesRequest, head: JobHeaders): AskedJob {
+  const { model, max_tokens, messages, system, temperature, top_p, top_k, stop_sequences, stream, metadata } = body;
+  const before = (system ?? "") === "" ? [] : [{ role: "system" as const, content: system as string }];
+  const user_id = metadata?.user_id ?? undefined;
+  return {
+    ...fromHeaders(head),
+    model,
+    messages: [...before, ...messages],
+    raw: false,
+    max_tokens,
+    fit_context: true,
+    temperature: temperature ?? ANTHROPIC_TEMPERATURE,
+    top_p: top_p ?? undefined,
+    top_k: top_k ?? undefined,
+    stop: stopStrings(stop_sequences),
+    stream: stream ?? false,
+    metadata: user_id === undefined ? {} : { user_id },
+  };
+}
