@@ -4,6 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { globSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -17,6 +18,8 @@ if (files.length === 0) {
   process.stderr.write(`No test file has ${wanted.join(" or ")} in its path.\n`);
   process.exit(2);
 }
+/** Every program that a test starts comes from source: with what V8 made of it the last time it starts in half the time. */
+const compiled = join(root, "node_modules/.cache/compiled");
 const reporter = new URL("./test-reporter.ts", import.meta.url).href;
 const child = spawn(
   process.execPath,
@@ -24,6 +27,7 @@ const child = spawn(
   {
     cwd: root,
     stdio: "inherit",
+    env: { ...process.env, NODE_COMPILE_CACHE: compiled },
   },
 );
 child.on("exit", (code) => process.exit(code ?? 1));

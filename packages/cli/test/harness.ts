@@ -58,8 +58,8 @@ interface Started {
 /** A folder of its own for everything that rbees keeps; `after` ends what runs and removes it. */
 export async function bench(after: (clean: () => Promise<void>) => void, real?: Programs): Promise<Bench> {
   const root = await mkdtemp(join(tmpdir(), "rbees-cli-"));
-  const { PATH, HOME } = environment();
-  const env = { PATH, HOME, RBEES_HOME: root };
+  const { PATH, HOME, NODE_COMPILE_CACHE } = environment();
+  const env = { PATH, HOME, NODE_COMPILE_CACHE, RBEES_HOME: root };
   const programs: Programs = real ?? {
     ...REAL,
     workerd: [process.execPath, join(TEST, "fake-workerd.ts")],

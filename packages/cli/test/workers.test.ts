@@ -177,7 +177,8 @@ test("restart drains a worker and starts it again with its id, port and options,
 test("restart stops nothing that could not start again, and a start that fails can be tried again", async (t) => {
   const { spawn, worker, list, pool } = await setUp(t);
   const path = await model(pool, "good");
-  await spawn(path, "--name", "w1");
+  // A port of its own: between its two lives others may take the first free one.
+  await spawn(path, "--name", "w1", "--port", String(await freePort()));
   for (const [argv, exit, says] of [
     [["restart"], 2, /Say which worker: its id, or --port/],
     [["restart", "nobody"], 6, /There is no worker "nobody" on this host; there are: w1/],
@@ -230,11 +231,12 @@ test("stop-all ends every worker, and says so when there is none", async (t) => 
 test("--gpu-layers reaches the worker, and again after a restart", async (t) => {
   const { spawn, worker } = await setUp(t);
   const asked = async () => (await worker("logs", "w1")).out;
-  assert.equal((await spawn("demo", "--name", "w1")).exit, 0);
+  const again = ["demo", "--name", "w1", "--port", String(await freePort())];
+  assert.equal((await spawn(...again)).exit, 0);
   assert.doesNotMatch(await asked(), /gpu_layers/, "the worker's own default holds");
   await worker("stop", "w1");
   for (const given of ["auto", "0"]) {
-    assert.equal((await spawn("demo", "--name", "w1", "--gpu-layers", given)).exit, 0);
+    assert.equal((await spawn(...again, "--gpu-layers", given)).exit, 0);
     assert.match(await asked(), new RegExp(`gpu_layers=${given}`));
     assert.equal((await worker("restart", "w1")).exit, 0);
     assert.match(await asked(), new RegExp(`gpu_layers=${given}`));
@@ -248,7 +250,7 @@ test("what a worker takes is kept beside the estimate, and counts for the next o
     ModelFit.parse(JSON.parse((await pool.run(["rbees-pool", "models", "info", "demo", ...flags, "--json"])).out).fit);
   const before = await fit("--slots", "2");
   assert.deepEqual([before.measured_bytes, before.needed_bytes], [null, before.estimated_bytes]);
-  await spawn("demo", "--name", "w1", "--slots", "2");
+  await spawn("demo", "--name", "w1", "--slots", "2", "--port", String(await freePort()));
   const [listed] = await list();
   assert.deepEqual([listed?.memory_bytes, listed?.estimated_bytes], [5_000_000, before.estimated_bytes]);
   assert.doesNotMatch((await worker("logs", "w1")).out, /measured_bytes/);

@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { environment } from "@rbees/kit/config";
 import { VERSION } from "@rbees/kit/version";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
 import { BINDING_VERSION } from "../src/llama/load.ts";
@@ -27,7 +28,7 @@ interface Program {
 
 function start(args: readonly string[], env: Record<string, string> = {}): Program {
   const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { RBEES_HOME: join(folder, "home"), ...env },
+    env: { NODE_COMPILE_CACHE: environment()["NODE_COMPILE_CACHE"], RBEES_HOME: join(folder, "home"), ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   children.push(child);
