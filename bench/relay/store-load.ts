@@ -33,6 +33,8 @@ function changes(n: number): Change[] {
       table: "jobs",
       insert: {
         id,
+        tenant: "default",
+        key_id: null,
         status: "queued",
         model: "bench",
         priority: "interactive",

@@ -20,6 +20,7 @@ export const keyVerbs = [
       summary: "make an API key; it is shown this once",
       examples: [
         "rbees keys create alice --role submit",
+        "rbees keys create acme-app --role submit --tenant acme",
         "rbees keys create grafana --role observe --expires-days 90",
         "(umask 077; rbees keys create attic --role worker > worker.key)",
       ],
@@ -28,12 +29,14 @@ export const keyVerbs = [
       command
         .argument("<name>", "who or what uses it")
         .addOption(new Option("--role <role…>", `what it may: ${ROLES.join(", ")}; several joined by commas`).makeOptionMandatory())
+        .option("--tenant <tenant>", "whose it is: it sees this tenant's jobs and no others (default: nobody's)")
         .option("--expires-days <n>", "how long it lasts (default: until it is revoked)", decimal),
     {
-      run: async (context, { role, expiresDays }, name) => {
+      run: async (context, { role, tenant, expiresDays }, name) => {
         const body = {
           name,
           roles: rolesIn(String(role)),
+          ...(tenant === undefined ? {} : { tenant }),
           ...(expiresDays === undefined ? {} : { expires_in_ms: Math.round(expiresDays * DAY_MS) }),
         };
         return shown(context, await (await orchestratorOf(context)).call("createKey", { body }));
@@ -114,6 +117,7 @@ async function renderKeys({ keys }: KeyList, look: Look): Promise<string> {
       { title: "ID", of: ({ key_id }) => key_id, name: true },
       { title: "NAME", of: ({ name }) => name },
       { title: "ROLES", of: ({ roles }) => roles.join(",") },
+      { title: "TENANT", of: ({ tenant }) => tenant ?? "-" },
       { title: "STATUS", of: ({ status }) => status },
       { title: "CREATED", of: ({ created_at }) => created_at },
       { title: "EXPIRES", of: ({ expires_at }) => expires_at ?? "never" },

@@ -8,6 +8,7 @@ import { registryVerbs } from "./registry-verbs.ts";
 import { remoteGroups, remoteVerbs } from "./remote/verbs.ts";
 import { simulateVerbs } from "./simulate/verbs.ts";
 import { supportVerbs } from "./support/verbs.ts";
+import { tenantVerbs } from "./tenant-verbs.ts";
 
 export const rbees: Program = {
   name: "rbees",
@@ -19,9 +20,20 @@ export const rbees: Program = {
     models: "models that can be asked for",
     audit: "the record of what was done",
     keys: "who may ask the orchestrator, and for what",
+    tenants: "those who share the workers, and what each may use",
     test: "what works on your machines",
     ...remoteGroups,
   },
   examples: ["rbees up", 'rbees jobs submit --model demo --prompt "Write a haiku about Rust"', "rbees jobs list", "rbees down"],
-  verbs: [...jobVerbs, ...registryVerbs, ...keyVerbs, ...localVerbs, ...remoteVerbs, ...simulateVerbs, ...auditVerbs, ...supportVerbs],
+  verbs: [
+    ...jobVerbs,
+    ...registryVerbs,
+    ...keyVerbs,
+    ...tenantVerbs,
+    ...localVerbs,
+    ...remoteVerbs,
+    ...simulateVerbs,
+    ...auditVerbs,
+    ...supportVerbs,
+  ],
 };

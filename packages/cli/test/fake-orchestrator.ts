@@ -4,6 +4,7 @@ import type { JobEvent } from "@rbees/contracts/events";
 import type { JobSummary, JobView, SubmitJob } from "@rbees/contracts/job";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import { encodeEvent } from "@rbees/contracts/sse";
+import type { TenantView } from "@rbees/contracts/tenant";
 import type { RegisterWorker, WorkerView } from "@rbees/contracts/worker";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { type Handlers, type Served, serve } from "@rbees/kit/http";
@@ -42,6 +43,12 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
   const resumed: (string | undefined)[] = [];
   const workers = new Map<string, WorkerView>();
   const drained: string[] = [];
+  const tenants = new Map<string, TenantView>();
+  const tenantOf = (name: string): TenantView => {
+    const tenant = tenants.get(name);
+    if (tenant === undefined) throw new RbeesError("NOT_FOUND", `There is no tenant ${name}.`);
+    return tenant;
+  };
   const hanging = new Set<EventStream>();
   let cuts = 0;
   const known = (id: string) => {
@@ -142,6 +149,21 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     createKey: neverAsked,
     rotateKey: neverAsked,
     revokeKey: neverAsked,
+    listTenants: () => ({ json: { tenants: [...tenants.values()] } }),
+    createTenant({ body: { name, weight = 1 } }) {
+      tenants.set(name, { name, weight, keys: 0, created_at: "2026-01-01T00:00:00.000Z" });
+      return { status: 201, json: tenantOf(name) };
+    },
+    showTenant: ({ params }) => ({ json: tenantOf(params.id) }),
+    setTenant({ params, body }) {
+      const { weight = tenantOf(params.id).weight } = body;
+      tenants.set(params.id, { ...tenantOf(params.id), weight });
+      return { json: tenantOf(params.id) };
+    },
+    deleteTenant({ params }) {
+      tenants.delete(tenantOf(params.id).name);
+      return { none: true };
+    },
     metrics: () => ({ text: "" }),
     openapi: () => ({ json: {} }),
   };
@@ -162,6 +184,7 @@ function summary({ events }: Script): JobSummary {
   const { tokens_in = 3, tokens_out = 2, tokens_cached = 0 } = ended ?? {};
   return {
     job_id: JOB,
+    tenant: "default",
     status: failed !== undefined ? "failed" : ended !== undefined ? "succeeded" : "running",
     model: "demo",
     priority: "interactive",

@@ -155,6 +155,7 @@ export type AttemptView = z.infer<typeof AttemptView>;
 export const JobSummary = z
   .object({
     job_id: z.string(),
+    tenant: z.string(),
     status: JobStatus,
     model: z.string(),
     priority: Priority,
@@ -184,6 +185,7 @@ export type JobView = z.infer<typeof JobView>;
 export const ListJobs = z.strictObject({
   status: JobStatus.optional(),
   model: z.string().optional(),
+  tenant: z.string().optional().describe("Only this tenant's, of those that the key may see"),
   limit: z.coerce.number().int().min(1).max(200).default(50),
   cursor: z.string().optional(),
 });

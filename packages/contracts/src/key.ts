@@ -1,9 +1,13 @@
 /** API keys: the roles that a key can have, how it is written, and what `/v2/keys` takes and gives. */
 import { z } from "zod";
 import { KEY_STATUSES, ROLES } from "./sets.ts";
+import { TenantName } from "./tenant.ts";
 
 export const Role = z.enum(ROLES);
 export type Role = z.infer<typeof Role>;
+
+/** Roles over all tenants: a key that has one can't be of a tenant, for with it the bounds of that could be changed. */
+export const ROLES_OVER_ALL = ["operate", "worker"] as const satisfies readonly Role[];
 
 /** `rbk_<public id>_<secret>`: the id may be shown anywhere, the secret is shown once. */
 export const API_KEY = /^rbk_([0-9a-z]{12})_([A-Za-z0-9_-]{43})$/;
@@ -15,7 +19,12 @@ export const CreateKey = z
       .regex(/^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$/, "up to 64 letters, digits, blanks and . _ @ -, beginning with a letter or digit")
       .describe("Who or what uses it"),
     roles: z.array(Role).min(1).max(ROLES.length),
+    tenant: TenantName.optional().describe("Whose it is: it sees this tenant's jobs and no others. Default: nobody's"),
     expires_in_ms: z.int().min(1).max(315_360_000_000).optional().describe("Default: never"),
+  })
+  .refine(({ tenant, roles }) => tenant === undefined || !roles.some((role) => (ROLES_OVER_ALL as readonly Role[]).includes(role)), {
+    path: ["tenant"],
+    message: `must be left out: ${ROLES_OVER_ALL.join(" and ")} are over all tenants`,
   })
   .meta({ id: "CreateKey" });
 export type CreateKey = z.infer<typeof CreateKey>;
@@ -32,6 +41,7 @@ export const KeyView = z
     key_id: z.string().describe("Public: what the audit trail says for `who`"),
     name: z.string(),
     roles: z.array(z.string()),
+    tenant: z.string().nullable().describe("Whose it is; null: of no tenant"),
     status: z.enum(KEY_STATUSES),
     created_at: z.string(),
     expires_at: z.string().nullable(),

@@ -15,6 +15,7 @@ import {
 } from "./ollama.ts";
 import { ChatCompletion, ChatRequest, CompletionRequest, JobHeaders, OpenaiModel, OpenaiModelList, TextCompletion } from "./openai.ts";
 import type { RouteTable } from "./route.ts";
+import { CreateTenant, SetTenant, TenantList, TenantView } from "./tenant.ts";
 import { Beat, CancelAttempt, Execute, ModelList, Registered, RegisterWorker, WorkerHealth, WorkerList, WorkerView } from "./worker.ts";
 
 export const OrcdHealth = z
@@ -133,6 +134,28 @@ export const orcdRoutes = {
     replies: { 201: [NewKey] },
   },
   revokeKey: { method: "DELETE", path: "/v2/keys/{id}", summary: "End a key at once; idempotent", replies: { 200: [KeyView] } },
+  listTenants: { method: "GET", path: "/v2/tenants", summary: "Tenants, by name", replies: { 200: [TenantList] } },
+  createTenant: {
+    method: "POST",
+    path: "/v2/tenants",
+    summary: "Make a tenant; keys are made for it with POST /v2/keys",
+    body: CreateTenant,
+    replies: { 201: [TenantView] },
+  },
+  showTenant: { method: "GET", path: "/v2/tenants/{id}", summary: "One tenant, by its name", replies: { 200: [TenantView] } },
+  setTenant: {
+    method: "POST",
+    path: "/v2/tenants/{id}",
+    summary: "Change what the body names; the rest stays as it is",
+    body: SetTenant,
+    replies: { 200: [TenantView] },
+  },
+  deleteTenant: {
+    method: "DELETE",
+    path: "/v2/tenants/{id}",
+    summary: "End a tenant that has no key that works; its jobs stay in the record, and its name is not given again",
+    replies: { 204: ["none"] },
+  },
   ollamaVersion: {
     method: "GET",
     path: "/api/version",
@@ -216,6 +239,11 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   createKey: OPERATE,
   rotateKey: OPERATE,
   revokeKey: OPERATE,
+  listTenants: OPERATE,
+  createTenant: OPERATE,
+  showTenant: OPERATE,
+  setTenant: OPERATE,
+  deleteTenant: OPERATE,
   metrics: OBSERVE,
   openapi: ["submit", "observe", "operate", "audit", "worker"],
 };

@@ -111,6 +111,7 @@ test("the list's query is described field by field", () => {
     [
       ["status", "query", false],
       ["model", "query", false],
+      ["tenant", "query", false],
       ["limit", "query", false],
       ["cursor", "query", false],
     ],

@@ -28,6 +28,8 @@ export type Event = { readonly now_ms: number } & (
   /** Its first token has come: the prompt is computed. */
   | { type: "attempt.prefilled"; job_id: string; attempt: number; worker_id: string }
   | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
+  /** How a tenant's share is weighed from now on. */
+  | { type: "tenant.set"; tenant: string; weight: number }
   | { type: "pool.reported"; pool: Pool }
   /** It can't be reached: nothing is started there. */
   | { type: "pool.lost"; pool_id: string }

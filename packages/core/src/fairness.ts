@@ -11,7 +11,7 @@ export const OUTPUT_TOKEN = 2;
 
 interface Account {
   readonly tenant: string;
-  readonly weight: number;
+  weight: number;
   /** Charges so far, divided by the weight; only ever grows. */
   service: number;
   /** Its jobs that wait. */
@@ -25,11 +25,10 @@ export class Shares {
   readonly #waiting = new Heap<Account>();
   /** Service of the one that waited last, when nobody waits. */
   #floor = 0;
-  readonly #weight_of: (tenant: string) => number;
 
-  /** `weight_of`: a tenant of weight 2 gets twice what one of weight 1 does. */
-  constructor(weight_of: (tenant: string) => number = () => 1) {
-    this.#weight_of = weight_of;
+  /** A tenant of weight 2 gets twice what one of weight 1, which all have at first, does; from now on. */
+  weigh(tenant: string, weight: number): void {
+    this.#account(tenant).weight = weight;
   }
 
   serviceOf(tenant: string): number {
@@ -59,7 +58,7 @@ export class Shares {
   #account(tenant: string): Account {
     let account = this.#accounts.get(tenant);
     if (account === undefined) {
-      account = { tenant, weight: this.#weight_of(tenant), service: 0, waiting: 0, listed: false };
+      account = { tenant, weight: 1, service: 0, waiting: 0, listed: false };
       this.#accounts.set(tenant, account);
     }
     return account;

@@ -77,6 +77,9 @@ export function step(state: State, event: Event): Decision[] {
       attemptEnded(state, event, out);
       leaveIfSilent(state, event.worker_id, event.now_ms, out);
       break;
+    case "tenant.set":
+      state.shares.weigh(event.tenant, event.weight);
+      break;
     case "pool.reported":
       state.pools.set(event.pool.id, event.pool);
       if (state.limits.auto_spawn) for (const model of event.pool.models.keys()) state.models.add(model);

@@ -33,7 +33,8 @@ test("a tenant that comes back after a pause has no claim on what it did not use
 });
 
 test("a tenant of twice the weight gets twice as much", () => {
-  const shares = new Shares((tenant) => (tenant === "double" ? 2 : 1));
+  const shares = new Shares();
+  shares.weigh("double", 2);
   const got = { double: 0, single: 0 };
   shares.joins("double");
   shares.joins("single");

@@ -16,6 +16,9 @@ export type JobRequest = AskedJob & { readonly seed: number };
 export interface ActiveJob {
   readonly id: string;
   readonly request: JobRequest;
+  readonly tenant: string;
+  /** The key with which it was submitted; null when nobody was asked. */
+  readonly key_id: string | null;
   readonly correlation_id: string;
   readonly submitted_at_ms: number;
   readonly stream: JobStream;

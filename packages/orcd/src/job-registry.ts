@@ -14,7 +14,10 @@ export interface RegistryLimits extends StreamLimits {
   replay_after_end_ms: number;
 }
 
-type NewJob = Pick<ActiveJob, "id" | "request" | "correlation_id" | "submitted_at_ms" | "attempt" | "first_token_at_ms">;
+type NewJob = Pick<
+  ActiveJob,
+  "id" | "request" | "tenant" | "key_id" | "correlation_id" | "submitted_at_ms" | "attempt" | "first_token_at_ms"
+>;
 
 const NO_LIVES: readonly number[] = [];
 

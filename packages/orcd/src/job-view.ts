@@ -9,6 +9,7 @@ export function summary(row: JobTable, state: State, active: ActiveJob | undefin
   const waiting = row.status === "queued" ? state.jobs.get(row.id) : undefined;
   return {
     job_id: row.id,
+    tenant: row.tenant,
     status: row.status as JobStatus,
     model: row.model,
     priority: row.priority as JobSummary["priority"],

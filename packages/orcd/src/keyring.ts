@@ -8,6 +8,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import { RbeesError } from "@rbees/contracts/errors";
 import { API_KEY, type CreateKey, type KeyView, type NewKey, type Role, type RotateKey } from "@rbees/contracts/key";
 import type { Access } from "@rbees/contracts/routes";
+import { DEFAULT_TENANT } from "@rbees/contracts/tenant";
 import type { AuditValue } from "@rbees/kit/audit-chain";
 import { auditChange } from "./record.ts";
 import type { Change, Store } from "./store/port.ts";
@@ -18,6 +19,18 @@ interface HeldKey {
   readonly secret_sha256: Buffer;
   readonly roles: ReadonlySet<string>;
 }
+
+/** Whose request it is, and whose jobs it may see. */
+export interface Caller {
+  readonly key_id: string | null;
+  readonly tenant: string;
+  /** It may see the jobs of all tenants, else of its own. */
+  readonly everywhere: boolean;
+}
+
+/** Nobody was asked. */
+const LOCAL: Caller = { key_id: null, tenant: DEFAULT_TENANT, everywhere: true };
+const SEE_ALL = ["operate", "audit"] as const satisfies readonly Role[];
 
 /** Sent with each 401, as HTTP asks. */
 const CHALLENGE = { "www-authenticate": 'Bearer realm="rbees"' };
@@ -73,14 +86,30 @@ export class Keyring {
     return id;
   }
 
+  /** Whose request it is, by the id that `authorize` gave; without one whoever is on this machine. */
+  callerOf(id: string | undefined): Caller {
+    const key = id === undefined ? undefined : this.#keys.get(id);
+    if (key === undefined) return LOCAL;
+    const everywhere = key.row.tenant === null && SEE_ALL.some((role) => key.roles.has(role));
+    return { key_id: key.row.id, tenant: key.row.tenant ?? DEFAULT_TENANT, everywhere };
+  }
+
+  /** The ids of a tenant's keys that could be used now. */
+  liveOf(tenant: string): string[] {
+    const now_ms = Date.now();
+    return [...this.#keys.values()]
+      .filter(({ row }) => (row.tenant ?? DEFAULT_TENANT) === tenant && statusOf(row, now_ms) === "live")
+      .map(({ row }) => row.id);
+  }
+
   list(): KeyView[] {
     return [...this.#keys.values()].reverse().map(({ row }) => view(row));
   }
 
   /** `who` makes it: a key's id; undefined when nobody was asked. */
-  async create({ name, roles, expires_in_ms }: CreateKey, who: string | undefined): Promise<NewKey> {
+  async create({ name, roles, tenant, expires_in_ms }: CreateKey, who: string | undefined): Promise<NewKey> {
     const expires_at_ms = expires_in_ms === undefined ? null : Date.now() + expires_in_ms;
-    const { row, key } = minted({ name, roles: [...new Set(roles)].join(","), expires_at_ms });
+    const { row, key } = minted({ name, roles: [...new Set(roles)].join(","), tenant: tenant ?? null, expires_at_ms });
     await this.#store.commit([{ table: "keys", insert: row }, entry("key.created", who, { ...facts(row) })]);
     this.#hold(row);
     return { ...view(row), key };
@@ -138,14 +167,15 @@ function held(row: KeyTable): HeldKey {
   return { row, secret_sha256: Buffer.from(row.secret_sha256, "hex"), roles: new Set(row.roles.split(",")) };
 }
 
-function minted(like: Pick<KeyTable, "name" | "roles" | "expires_at_ms">): { row: KeyTable; key: string } {
+function minted(like: Pick<KeyTable, "name" | "roles" | "tenant" | "expires_at_ms">): { row: KeyTable; key: string } {
   const id = Array.from(randomBytes(12), (byte) => ID_DIGITS[byte & 31]).join("");
   const secret = randomBytes(32).toString("base64url");
-  const { name, roles, expires_at_ms } = like;
+  const { name, roles, tenant, expires_at_ms } = like;
   const row = {
     id,
     name,
     roles,
+    tenant,
     secret_sha256: hash("sha256", secret, "hex"),
     created_at_ms: Date.now(),
     expires_at_ms,
@@ -175,11 +205,12 @@ function statusOf({ revoked_at_ms, expires_at_ms }: KeyTable, now_ms: number): K
 }
 
 function view(row: KeyTable): KeyView {
-  const { id, name, created_at_ms, expires_at_ms, revoked_at_ms } = row;
+  const { id, name, tenant, created_at_ms, expires_at_ms, revoked_at_ms } = row;
   return {
     key_id: id,
     name,
     roles: row.roles.split(",") as Role[],
+    tenant,
     status: statusOf(row, Date.now()),
     created_at: new Date(created_at_ms).toISOString(),
     expires_at: iso(expires_at_ms),
@@ -191,8 +222,8 @@ function iso(at_ms: number | null): string | null {
   return at_ms === null ? null : new Date(at_ms).toISOString();
 }
 
-function facts({ id, name, roles, expires_at_ms }: KeyTable): Record<string, AuditValue> {
-  return { key_id: id, name, roles: roles.split(","), expires_at: iso(expires_at_ms) };
+function facts({ id, name, roles, tenant, expires_at_ms }: KeyTable): Record<string, AuditValue> {
+  return { key_id: id, name, roles: roles.split(","), tenant, expires_at: iso(expires_at_ms) };
 }
 
 function entry(kind: string, who: string | undefined, fields: Record<string, AuditValue>): Change {

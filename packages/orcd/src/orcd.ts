@@ -11,6 +11,7 @@ import { keyHandlers } from "./api/keys.ts";
 import { ollamaHandlers } from "./api/ollama.ts";
 import { openaiHandlers } from "./api/openai.ts";
 import { systemHandlers } from "./api/system.ts";
+import { tenantHandlers } from "./api/tenants.ts";
 import { workerHandlers } from "./api/workers.ts";
 import { auditKeyIn } from "./audit-key.ts";
 import { asksForKeys, noKeys } from "./auth.ts";
@@ -26,6 +27,7 @@ import { tellNews, tellPosition } from "./queue-news.ts";
 import { auditChange } from "./record.ts";
 import { databaseIn, openStore } from "./store/open.ts";
 import type { Recovered, Store } from "./store/port.ts";
+import { Tenants } from "./tenants.ts";
 import { WorkerDirectory } from "./worker-directory.ts";
 
 export interface Orcd {
@@ -82,12 +84,13 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     audit: (kind, fields) => void note(store, kind, fields).catch(fatal),
     attemptEnded: (job_id, attempt, worker_id, outcome) => tell({ type: "attempt.ended", job_id, attempt, worker_id, outcome }),
   });
+  const tenants = await Tenants.open({ store, keys, tell });
   metrics.watchQueue(loop.state);
   await note(store, "orchestrator.started", { recovered_jobs: recovered.jobs.length });
   await recoverJobs(recovered, { jobs, loop, deeds });
 
   let stopping = false;
-  const admitting = { loop, jobs, metrics, stopping: () => stopping };
+  const admitting = { loop, jobs, metrics, stopping: () => stopping, callerOf: (who?: string) => keys.callerOf(who) };
   const served = await serve(
     orcdRoutes,
     {
@@ -96,7 +99,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
       ...ollamaHandlers({ ...config, ...admitting, workers }),
       ...anthropicHandlers({ ...config, ...admitting, workers }),
       ...workerHandlers(loop, workers, config.heartbeat_ms),
-      ...keyHandlers(keys),
+      ...keyHandlers(keys, tenants),
+      ...tenantHandlers(tenants),
       ...systemHandlers(loop, metrics),
     },
     { ...config, log, authorize: asks_keys ? (route, headers) => keys.authorize(accessOf(route), headers) : undefined },
@@ -157,13 +161,16 @@ async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, de
   for (const row of rows) {
     // A request from before there was the choice.
     const request: JobRequest = { on_worker_lost: "continue", ...JSON.parse(row.request) };
-    const { id, correlation_id, submitted_at_ms, first_token_at_ms, attempt, spent } = row;
+    const { id, tenant, key_id, correlation_id, submitted_at_ms, first_token_at_ms, attempt, spent } = row;
     const kept = progressOf.get(id) ?? [];
-    const job = jobs.add({ id, request, correlation_id, submitted_at_ms, attempt, first_token_at_ms }, keptEvents(kept, row.lives));
+    const job = jobs.add(
+      { id, request, tenant, key_id, correlation_id, submitted_at_ms, attempt, first_token_at_ms },
+      keptEvents(kept, row.lives),
+    );
     job.moved_because = RESTARTED;
     tellPosition(job, 0, undefined);
     restore(job, kept);
-    const spec = jobSpec(id, request, submitted_at_ms, loop.state.limits);
+    const spec = jobSpec(job, loop.state.limits);
     const { decisions, done } = loop.send({ type: "job.recovered", spec, attempt, spent, ran: row.status === "running" });
     if (attempt > 0 && decisions.every(({ type }) => type !== "settle")) {
       const from = sentTokens(job)?.length ?? 0;

@@ -99,9 +99,9 @@ function ids(job: ActiveJob): Fields {
   return { job_id: job.id, correlation_id: job.correlation_id };
 }
 
-function request({ request: asked }: ActiveJob): Fields {
+function request({ tenant, request: asked }: ActiveJob): Fields {
   const { model, priority, max_tokens, seed, temperature } = asked;
-  return { model, priority, max_tokens, seed, temperature: String(temperature), ...digest("prompt", exactText(asked)) };
+  return { tenant, model, priority, max_tokens, seed, temperature: String(temperature), ...digest("prompt", exactText(asked)) };
 }
 
 function digest(name: string, text: string): Fields {
@@ -114,6 +114,8 @@ function jobRow(job: ActiveJob): Change {
     table: "jobs",
     insert: {
       id: job.id,
+      tenant: job.tenant,
+      key_id: job.key_id,
       status: "queued",
       model: asked.model,
       priority: asked.priority,

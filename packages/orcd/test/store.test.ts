@@ -32,6 +32,8 @@ function job(id: string, status = "queued", more: Partial<JobTable> = {}): Chang
   return {
     table: "jobs",
     insert: {
+      tenant: "default",
+      key_id: null,
       ...more,
       id,
       status,

@@ -60,11 +60,16 @@ export const jobVerbs = [
       command
         .addOption(new Option("--status <status>", "only these").choices(JOB_STATUSES))
         .option("--model <model>", "only jobs for this model")
+        .option("--tenant <tenant>", "only this tenant's jobs")
         .option("-n, --limit <n>", "how many", whole(1, 200), 20)
         .option("--cursor <cursor>", "where the page before ended"),
     {
-      async run(context, { status, model, limit, cursor }) {
-        const query = { limit, ...(status === undefined ? {} : { status: status as JobStatus }) };
+      async run(context, { status, model, tenant, limit, cursor }) {
+        const query = {
+          limit,
+          ...(status === undefined ? {} : { status: status as JobStatus }),
+          ...(tenant === undefined ? {} : { tenant }),
+        };
         const more = { ...(model === undefined ? {} : { model }), ...(cursor === undefined ? {} : { cursor }) };
         const list = await (await orchestratorOf(context)).call("listJobs", { query: { ...query, ...more } });
         if (list.next_cursor !== undefined) context.say(context.io.err_look.dim(`There are more: --cursor ${list.next_cursor}`));

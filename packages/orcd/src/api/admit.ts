@@ -1,7 +1,6 @@
 /** Letting a job in: the same for every door. */
 import { randomInt } from "node:crypto";
 import { RbeesError } from "@rbees/contracts/errors";
-import type { SubmitJob } from "@rbees/contracts/job";
 import { largestContext } from "@rbees/core/admission";
 import type { Decision } from "@rbees/core/events";
 import type { Job, JobSpec, Limits, State } from "@rbees/core/state";
@@ -10,18 +9,17 @@ import type { ActiveJob, AskedJob } from "../active-job.ts";
 import { coreTime } from "../clock.ts";
 import { mintJobId } from "../job-id.ts";
 import type { JobRegistry } from "../job-registry.ts";
+import type { Caller } from "../keyring.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
 import { contentText, exactText, promptBlocks, tokensOf } from "../prompt.ts";
-
-/** Whoever calls: callers are not told apart yet. */
-const TENANT = "default";
 
 export interface AdmitPorts {
   readonly loop: Loop;
   readonly jobs: JobRegistry;
   readonly metrics: OrcdMetrics;
   readonly stopping: () => boolean;
+  readonly callerOf: (who: string | undefined) => Caller;
 }
 
 export interface Admitted {
@@ -46,9 +44,10 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
   const request = { ...asked, max_tokens: tokensThatFit(loop.state, asked), seed: asked.seed ?? randomInt(0, 2 ** 32) };
-  const job = jobs.add({ id, request, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });
+  const { tenant, key_id } = ports.callerOf(who);
+  const job = jobs.add({ id, request, tenant, key_id, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });
   const began = performance.now();
-  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(id, request, now_ms, loop.state.limits) }, who);
+  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(job, loop.state.limits) }, who);
   metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
   await done;
   const verdict = decisions.find(
@@ -82,12 +81,15 @@ function tokensThatFit(state: State, asked: AskedJob): number {
   return Math.max(1, Math.min(asked.max_tokens, room));
 }
 
-export function jobSpec(id: string, request: SubmitJob, submitted_at_ms: number, { prefix_block_tokens }: Limits): JobSpec {
+export function jobSpec(
+  { id, tenant, request, submitted_at_ms }: Pick<ActiveJob, "id" | "tenant" | "request" | "submitted_at_ms">,
+  { prefix_block_tokens }: Limits,
+): JobSpec {
   const { model, priority, max_tokens, deadline_ms, placement } = request;
   const content = contentText(request);
   return {
     id,
-    tenant: TENANT,
+    tenant,
     model,
     priority,
     submitted_at_ms: coreTime(submitted_at_ms),

@@ -22,18 +22,35 @@ export interface JobApiPorts extends AdmitPorts {
 }
 
 export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
-  const { loop, jobs, store } = ports;
+  const { loop, jobs, store, callerOf } = ports;
+  /** The job, if there is one that the caller may see; else the same refusal whether there is one or not. */
+  const find = async (id: string, who: string | undefined) => {
+    const { tenant, everywhere } = callerOf(who);
+    const found = await store.showJob(id);
+    if (found === undefined || !(everywhere || found.job.tenant === tenant))
+      throw new RbeesError("NOT_FOUND", `There is no job ${id.slice(0, 64)}. GET /v2/tasks lists the jobs.`);
+    return found;
+  };
+  /** Refuses what is another's, before anything is done. */
+  const check = async (id: string, who: string | undefined): Promise<void> => {
+    const { tenant, everywhere } = callerOf(who);
+    if (!everywhere && jobs.get(id)?.tenant !== tenant) await find(id, who);
+  };
   const cancel = async ({ params, who }: CancelRequest): Promise<Reply<JobRoutes["cancelJob"]>> => {
+    await check(params.id, who);
     const running = loop.state.jobs.has(params.id);
     await loop.send({ type: "job.cancelled", job_id: params.id }, who).done;
-    const { job } = await find(store, params.id);
+    const { job } = await find(params.id, who);
     return { status: running ? 202 : 200, json: summary(job, loop.state, jobs.get(params.id)) };
   };
   return {
     submitJob: (request) => submit(ports, request.body, request, request.wants.events),
-    async listJobs({ query }) {
+    async listJobs({ query, who }) {
+      const { tenant, everywhere } = callerOf(who);
+      if (!everywhere && (query.tenant ?? tenant) !== tenant) return { json: { tasks: [] } };
       const rows = await store.listJobs({
         ...query,
+        tenant: everywhere ? query.tenant : tenant,
         limit: query.limit + 1,
         before_seq: query.cursor === undefined ? undefined : cursorSeq(query.cursor),
       });
@@ -46,15 +63,16 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
         },
       };
     },
-    async showJob({ params }) {
-      const { job, attempts } = await find(store, params.id);
+    async showJob({ params, who }) {
+      const { job, attempts } = await find(params.id, who);
       return { json: view(job, attempts, loop.state, jobs.get(params.id)) };
     },
-    async followJob({ params, headers }) {
+    async followJob({ params, headers, who }) {
+      await check(params.id, who);
       const after = lastEventId(headers["last-event-id"]);
       const stream = jobs.stream(params.id);
       if (stream === undefined) {
-        await find(store, params.id);
+        await find(params.id, who);
         throw gone(params.id);
       }
       const seen = after === undefined ? undefined : stream.seen(after);
@@ -68,9 +86,9 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
       }
       return { events: (reader) => stream.attach(reader, from ?? stream.first_id - 1) };
     },
-    async explainJob({ params }) {
+    async explainJob({ params, who }) {
       const found = explain(loop.state, params.id, coreNow());
-      const { job } = await find(store, params.id);
+      const { job } = await find(params.id, who);
       const { answer, policy, workers } = found ?? { answer: ended(job), policy: null, workers: [] };
       return { json: { job_id: job.id, status: summary(job, loop.state, undefined).status, answer, policy, workers } };
     },
@@ -102,12 +120,6 @@ async function submit(ports: JobApiPorts, body: SubmitJob, asker: Asker, wants_e
 function ended({ status, attempt, worker_id, error_message }: JobTable): string {
   const where = worker_id === null ? "" : ` Attempt ${attempt} ran on ${worker_id}.`;
   return `It has ended: ${status}.${where}${error_message === null ? "" : ` ${error_message}`}`;
-}
-
-async function find(store: Store, id: string) {
-  const found = await store.showJob(id);
-  if (found === undefined) throw new RbeesError("NOT_FOUND", `There is no job ${id.slice(0, 64)}. GET /v2/tasks lists the jobs.`);
-  return found;
 }
 
 function gone(id: string): RbeesError {

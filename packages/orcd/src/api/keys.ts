@@ -2,16 +2,20 @@
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
 import type { Keyring } from "../keyring.ts";
+import type { Tenants } from "../tenants.ts";
 
 type KeyRoutes = Pick<typeof orcdRoutes, "listKeys" | "createKey" | "rotateKey" | "revokeKey">;
 
 /** Nobody in between may keep a key. */
 const ONCE = { "cache-control": "no-store" };
 
-export function keyHandlers(keys: Keyring): Handlers<KeyRoutes> {
+export function keyHandlers(keys: Keyring, tenants: Tenants): Handlers<KeyRoutes> {
   return {
     listKeys: () => ({ json: { keys: keys.list() } }),
-    createKey: async ({ body, who }) => ({ status: 201, json: await keys.create(body, who), headers: ONCE }),
+    async createKey({ body, who }) {
+      if (body.tenant !== undefined) tenants.check(body.tenant);
+      return { status: 201, json: await keys.create(body, who), headers: ONCE };
+    },
     rotateKey: async ({ params, body, who }) => ({ status: 201, json: await keys.rotate(params.id, body, who), headers: ONCE }),
     revokeKey: async ({ params, who }) => ({ json: await keys.revoke(params.id, who) }),
   };

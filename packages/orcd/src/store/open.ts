@@ -85,6 +85,7 @@ export async function openStore(path: string, audit_key?: string): Promise<Store
     listJobs: (query) => read({ method: "listJobs", argument: query }),
     showJob: (id) => read({ method: "showJob", argument: id }),
     listKeys: () => read({ method: "listKeys", argument: undefined }),
+    listTenants: () => read({ method: "listTenants", argument: undefined }),
     recover: (now_ms) => read({ method: "recover", argument: now_ms }),
     close: () => read({ method: "close" }),
   };

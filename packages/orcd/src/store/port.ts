@@ -1,6 +1,6 @@
 /** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
 import type { AuditEntry } from "@rbees/kit/audit-chain";
-import type { AttemptTable, JobTable, KeyTable, NewJob, ProgressTable } from "./schema.ts";
+import type { AttemptTable, JobTable, KeyTable, NewJob, ProgressTable, TenantTable } from "./schema.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */
 export type Change =
@@ -14,6 +14,8 @@ export type Change =
   | { table: "models"; insert: { model: string; first_seen_at_ms: number } }
   | { table: "keys"; insert: KeyTable }
   | { table: "keys"; id: string; update: Pick<KeyTable, "expires_at_ms"> | Pick<KeyTable, "revoked_at_ms"> }
+  | { table: "tenants"; insert: TenantTable }
+  | { table: "tenants"; id: string; update: Pick<TenantTable, "settings"> | Pick<TenantTable, "deleted_at_ms"> }
   | { table: "audit"; append: AuditEntry }
   /** Signs the trail as it is here, unless nothing was added since that was last done. */
   | { table: "audit"; sign: { at_ms: number } };
@@ -21,6 +23,7 @@ export type Change =
 export interface JobQuery {
   status?: string | undefined;
   model?: string | undefined;
+  tenant?: string | undefined;
   limit: number;
   before_seq?: number | undefined;
 }
@@ -42,6 +45,8 @@ export interface Store {
   showJob(id: string): Promise<{ job: JobTable; attempts: AttemptTable[] } | undefined>;
   /** All that were ever made, oldest first. */
   listKeys(): Promise<KeyTable[]>;
+  /** All that were ever made. */
+  listTenants(): Promise<TenantTable[]>;
   /** Called once at start: the attempts that ran are over (their connections died with the last process). */
   recover(now_ms: number): Promise<Recovered>;
   close(): Promise<void>;

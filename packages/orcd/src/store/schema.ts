@@ -9,6 +9,9 @@ export interface JobTable {
   /** Order of acceptance; the cursor of lists. */
   seq: number;
   id: string;
+  tenant: string;
+  /** The key with which it was submitted; null when nobody was asked. */
+  key_id: string | null;
   status: string;
   model: string;
   priority: string;
@@ -37,7 +40,10 @@ export interface JobTable {
 }
 
 /** What a new row has to say; the rest is as in a job that has not begun. */
-export type NewJob = Pick<JobTable, "id" | "status" | "model" | "priority" | "request" | "correlation_id" | "lives" | "submitted_at_ms"> &
+export type NewJob = Pick<
+  JobTable,
+  "id" | "tenant" | "key_id" | "status" | "model" | "priority" | "request" | "correlation_id" | "lives" | "submitted_at_ms"
+> &
   Partial<Omit<JobTable, "seq">>;
 
 /**
@@ -89,10 +95,22 @@ export interface KeyTable {
   name: string;
   /** Joined by commas. */
   roles: string;
+  /** Whose it is; null: of no tenant. */
+  tenant: string | null;
   secret_sha256: string;
   created_at_ms: number;
   expires_at_ms: number | null;
   revoked_at_ms: number | null;
+}
+
+/** A tenant, live or not. */
+export interface TenantTable {
+  /** Its name. */
+  id: string;
+  /** JSON of what was said of it. */
+  settings: string;
+  created_at_ms: number;
+  deleted_at_ms: number | null;
 }
 
 export interface Database {
@@ -102,6 +120,7 @@ export interface Database {
   progress: ProgressTable;
   audit: AuditTable;
   keys: KeyTable;
+  tenants: TenantTable;
 }
 
 const first: Migration = {
@@ -224,8 +243,35 @@ const keys: Migration = {
   },
 };
 
+/** Whose keys and jobs are. The index is for those who see one tenant's jobs, and costs nothing where there is only the one. */
+const tenants: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema
+      .createTable("tenants")
+      .addColumn("id", "text", (column) => column.primaryKey())
+      .addColumn("settings", "text", (column) => column.notNull())
+      .addColumn("created_at_ms", "bigint", (column) => column.notNull())
+      .addColumn("deleted_at_ms", "bigint")
+      .execute();
+    await db.schema.alterTable("keys").addColumn("tenant", "text").execute();
+    await db.schema
+      .alterTable("jobs")
+      .addColumn("tenant", "text", (column) => column.notNull().defaultTo("default"))
+      .execute();
+    await db.schema.alterTable("jobs").addColumn("key_id", "text").execute();
+    // `listJobs` names the same condition.
+    await sql`create index jobs_of_tenant on jobs (tenant, seq) where tenant <> 'default'`.execute(db);
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
-    return { "0001-first": first, "0002-fewer-pages": fewerPages, "0003-progress": progress, "0004-keys": keys };
+    return {
+      "0001-first": first,
+      "0002-fewer-pages": fewerPages,
+      "0003-progress": progress,
+      "0004-keys": keys,
+      "0005-tenants": tenants,
+    };
   },
 };

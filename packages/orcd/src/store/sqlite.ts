@@ -8,10 +8,10 @@ import { dirname } from "node:path";
 import { type AuditEntry, type ChainedEntry, chain, GENESIS } from "@rbees/kit/audit-chain";
 import { HEAD, headEntry } from "@rbees/kit/audit-head";
 import Sqlite from "better-sqlite3";
-import { Kysely, SqliteDialect } from "kysely";
+import { Kysely, SqliteDialect, sql } from "kysely";
 import { Migrator } from "kysely/migration";
 import type { JobQuery, Recovered } from "./port.ts";
-import { type AttemptTable, type Database, type JobTable, type KeyTable, migrations } from "./schema.ts";
+import { type AttemptTable, type Database, type JobTable, type KeyTable, migrations, type TenantTable } from "./schema.ts";
 import { type Order, sqlOf } from "./statement.ts";
 
 export class SqliteStore {
@@ -109,13 +109,15 @@ export class SqliteStore {
     this.#next_job_seq += 1;
   }
 
-  async listJobs({ status, model, limit, before_seq }: JobQuery): Promise<JobTable[]> {
+  async listJobs({ status, model, tenant, limit, before_seq }: JobQuery): Promise<JobTable[]> {
     let query = this.#db.selectFrom("jobs").selectAll().orderBy("seq", "desc").limit(limit);
     if (status !== undefined) query = query.where("status", "=", status);
     // The conditions of the partial indexes, word for word: only so are they used. Of `succeeded` there is enough anywhere.
     if (status === "queued" || status === "running") query = query.where("ended_at_ms", "is", null);
     if (status === "failed" || status === "cancelled") query = query.where("error_code", "is not", null);
     if (model !== undefined) query = query.where("model", "=", model);
+    if (tenant !== undefined) query = query.where("tenant", "=", tenant);
+    if (tenant !== undefined && tenant !== "default") query = query.where(sql<boolean>`tenant <> 'default'`);
     if (before_seq !== undefined) query = query.where("seq", "<", before_seq);
     return query.execute();
   }
@@ -134,6 +136,10 @@ export class SqliteStore {
 
   async listKeys(): Promise<KeyTable[]> {
     return this.#db.selectFrom("keys").selectAll().orderBy("created_at_ms").orderBy("id").execute();
+  }
+
+  async listTenants(): Promise<TenantTable[]> {
+    return this.#db.selectFrom("tenants").selectAll().execute();
   }
 
   async recover(now_ms: number): Promise<Recovered> {

@@ -1,0 +1,106 @@
+/** `rbees tenants …`: those who share the workers. */
+import type { TenantList, TenantView } from "@rbees/contracts/tenant";
+import type { Context } from "./context.ts";
+import type { Look } from "./look.ts";
+import { decimal, verb } from "./verb.ts";
+
+/** Loaded when it is called: `--help` need not wait for it. */
+const orchestratorOf = async (context: Context) => (await import("./orchestrator.ts")).orchestratorOf(context);
+
+const WEIGHT = ["--weight <n>", "of its share while others wait too: 2 gets twice what 1 does (default 1)", decimal] as const;
+
+export const tenantVerbs = [
+  verb(
+    {
+      path: "tenants create",
+      summary: "make a tenant; its keys are made with `rbees keys create NAME --tenant TENANT`",
+      examples: ["rbees tenants create acme", "rbees tenants create lab --weight 2"],
+    },
+    (command) => command.argument("<name>", "lower-case letters, digits and . _ -").option(...WEIGHT),
+    {
+      run: async (context, { weight }, name) =>
+        (await orchestratorOf(context)).call("createTenant", { body: { name, ...(weight === undefined ? {} : { weight }) } }),
+      render: ({ name }) => `${name} is a tenant now. \`rbees keys create NAME --role submit --tenant ${name}\` makes it a key.\n`,
+    },
+  ),
+  verb(
+    {
+      path: "tenants list",
+      summary: "tenants, by name",
+      examples: ["rbees tenants list", "rbees tenants list --json"],
+    },
+    (command) => command,
+    {
+      run: async (context) => (await orchestratorOf(context)).call("listTenants", {}),
+      render: renderTenants,
+    },
+  ),
+  verb(
+    {
+      path: "tenants show",
+      summary: "one tenant",
+      examples: ["rbees tenants show acme"],
+    },
+    (command) => command.argument("<name>", "the tenant"),
+    {
+      run: async (context, _, name) => (await orchestratorOf(context)).call("showTenant", { params: { id: name } }),
+      render: renderTenant,
+    },
+  ),
+  verb(
+    {
+      path: "tenants set",
+      summary: "change what the flags name; the rest stays as it is",
+      examples: ["rbees tenants set acme --weight 0.5"],
+    },
+    (command) => command.argument("<name>", "the tenant").option(...WEIGHT),
+    {
+      run: async (context, { weight }, name) =>
+        (await orchestratorOf(context)).call("setTenant", { params: { id: name }, body: weight === undefined ? {} : { weight } }),
+      render: renderTenant,
+    },
+  ),
+  verb(
+    {
+      path: "tenants delete",
+      summary: "end a tenant whose keys are all revoked; its jobs stay in the record",
+      examples: ["rbees tenants delete acme"],
+    },
+    (command) => command.argument("<name>", "the tenant"),
+    {
+      async run(context, _, name) {
+        await (await orchestratorOf(context)).call("deleteTenant", { params: { id: name } });
+        return { name };
+      },
+      render: ({ name }) => `${name} is no tenant any more.\n`,
+    },
+  ),
+];
+
+async function renderTenant({ name, weight, keys, created_at }: TenantView, look: Look): Promise<string> {
+  const { facts } = await import("./render/table.ts");
+  return facts(
+    [
+      ["tenant", name],
+      ["weight", String(weight)],
+      ["keys", String(keys)],
+      ["created", created_at ?? "always there"],
+    ],
+    look,
+  );
+}
+
+async function renderTenants({ tenants }: TenantList, look: Look): Promise<string> {
+  const { table } = await import("./render/table.ts");
+  return table(
+    tenants,
+    [
+      { title: "TENANT", of: ({ name }) => name, name: true },
+      { title: "WEIGHT", of: ({ weight }) => String(weight), right: true },
+      { title: "KEYS", of: ({ keys }) => String(keys), right: true },
+      { title: "CREATED", of: ({ created_at }) => created_at ?? "always there" },
+    ],
+    look,
+    "No tenants.",
+  );
+}

@@ -1,0 +1,20 @@
+/** `rbees tenants`: what the verbs send and show. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { fakeOrchestrator } from "./fake-orchestrator.ts";
+import { bench } from "./harness.ts";
+
+test("tenants are made, listed, shown, changed and deleted", async (t) => {
+  const orchestrator = await fakeOrchestrator({ events: [] });
+  t.after(() => orchestrator.close());
+  const { run } = await bench((clean) => t.after(clean));
+  const rbees = (...words: string[]) => run(["rbees", "tenants", ...words, "--orchestrator", orchestrator.url]);
+  assert.match((await rbees("create", "acme", "--weight", "2")).out, /keys create NAME --role submit --tenant acme/);
+  assert.match((await rbees("list")).out, /TENANT +WEIGHT +KEYS.*\n *acme +2 +0/);
+  assert.match((await rbees("set", "acme", "--weight", "0.5")).out, /weight +0\.5/);
+  assert.equal(JSON.parse((await rbees("show", "acme", "--json")).out).weight, 0.5);
+  assert.equal((await rbees("delete", "acme")).out, "acme is no tenant any more.\n");
+  const gone = await rbees("show", "acme");
+  assert.equal(gone.exit, 6);
+  assert.match(gone.err, /There is no tenant acme/);
+});

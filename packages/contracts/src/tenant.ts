@@ -1,0 +1,39 @@
+/** Tenants: whose a key and its jobs are, and what `/v2/tenants` takes and gives. */
+import { z } from "zod";
+
+/** Whose a job is when its key is of no tenant, or nobody was asked for one. It is always there. */
+export const DEFAULT_TENANT = "default";
+
+export const TenantName = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, "up to 63 lower-case letters, digits and . _ -, beginning with a letter or digit");
+
+/** What can be said of a tenant; the same when it is made and when it is changed. */
+const settings = {
+  weight: z
+    .number()
+    .min(0.01)
+    .max(100)
+    .optional()
+    .describe("Of its share of the workers while others wait too; a tenant of weight 2 gets twice what one of weight 1 does (default 1)"),
+};
+
+export const CreateTenant = z.strictObject({ name: TenantName, ...settings }).meta({ id: "CreateTenant" });
+export type CreateTenant = z.infer<typeof CreateTenant>;
+
+export const SetTenant = z.strictObject(settings).meta({ id: "SetTenant" });
+/** What is left out stays as it is. */
+export type SetTenant = z.infer<typeof SetTenant>;
+
+export const TenantView = z
+  .object({
+    name: z.string(),
+    weight: z.number(),
+    keys: z.int().nonnegative().describe("Its keys that still work"),
+    created_at: z.string().nullable().describe("null for the tenant that is always there"),
+  })
+  .meta({ id: "Tenant" });
+export type TenantView = z.infer<typeof TenantView>;
+
+export const TenantList = z.object({ tenants: z.array(TenantView) }).meta({ id: "TenantList" });
+export type TenantList = z.infer<typeof TenantList>;
