@@ -7,6 +7,7 @@ import type { FieldTable } from "@rbees/contracts/field-table";
 import { OLLAMA_FIELDS } from "@rbees/contracts/ollama";
 import { JobHeaders, OPENAI_FIELDS } from "@rbees/contracts/openai";
 import { openApi } from "@rbees/contracts/openapi";
+import { RESPONSES_FIELDS } from "@rbees/contracts/responses";
 import { orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import { VERSION } from "@rbees/kit/version";
 
@@ -15,7 +16,7 @@ export function generatedDocs(): Record<string, string> {
   return {
     "openapi.json": `${JSON.stringify(openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess), null, 2)}\n`,
     "errors.md": errorsPage(),
-    "openai.md": withTables("openai.md", OPENAI_FIELDS),
+    "openai.md": withTables("openai.md", { ...OPENAI_FIELDS, ...RESPONSES_FIELDS }),
     "ollama.md": withTables("ollama.md", OLLAMA_FIELDS),
     "anthropic.md": withTables("anthropic.md", ANTHROPIC_FIELDS),
   };

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import Anthropic from "@anthropic-ai/sdk";
+import OpenAI from "openai";
 import { eventually, getJson, type Json, startOrcd, startWorkerd, temporaryFolder } from "../support/cluster.ts";
 
 const DEMO = fileURLToPath(new URL("../../models/demo/demo.gguf", import.meta.url));
@@ -51,4 +52,17 @@ test("the Anthropic client: a message, a stream, a stop string, an abort", async
   });
   for await (const event of leaving) if (event.type === "content_block_delta") break;
   await eventually(async () => (await getJson(`${worker.url}/health`)).slots_busy === 0);
+});
+
+test("the OpenAI client: a response, a stream, a conversation that goes on", async () => {
+  const client = new OpenAI({ baseURL: `${orcd.url}/v1`, apiKey: "none", maxRetries: 0 });
+  const asked = { model: "demo", input: messages, temperature: 0 };
+  const text = await expected();
+  const whole = await client.responses.create(asked);
+  assert.deepEqual([whole.output_text, whole.status], [text, "completed"]);
+  const streamed = await client.responses.stream(asked).finalResponse();
+  assert.deepEqual([streamed.output_text, streamed.usage?.output_tokens], [text, whole.usage?.output_tokens]);
+  const said = whole.output as OpenAI.Responses.ResponseInputItem[];
+  const next = await client.responses.create({ ...asked, input: [...messages, ...said, ...messages], max_output_tokens: 3 });
+  assert.deepEqual([next.status, next.incomplete_details?.reason, next.usage?.output_tokens], ["incomplete", "max_output_tokens", 3]);
 });

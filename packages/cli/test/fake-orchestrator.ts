@@ -139,6 +139,7 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     openaiModel: neverAsked,
     openaiChat: neverAsked,
     openaiCompletion: neverAsked,
+    openaiResponse: neverAsked,
     anthropicMessages: neverAsked,
     ollamaVersion: neverAsked,
     ollamaTags: neverAsked,

@@ -15,16 +15,49 @@ export const COMPLETIONS_MAX_TOKENS = 16;
 const { temperature, top_p, top_k, min_p, max_tokens } = Sampling.shape;
 const Tokens = max_tokens.unwrap();
 
-const NO_TOOLS = "the models are not given tools";
+/** Why fields of several bodies are refused. */
+export const WHY_NOT = {
+  tools: "the models are not given tools",
+  logprobs: "probabilities are not given out",
+  hosted: "a service of OpenAI's own",
+  reasoning: "the models are not told how long to think",
+  verbosity: "the models are not told how much to say",
+  cache: "workers keep what they have room for",
+} as const;
 const NO_PENALTIES = "tokens are drawn without penalties or biases";
-const NO_LOGPROBS = "probabilities are not given out";
-const NO_HOSTED = "a service of OpenAI's own";
 const ONE_ANSWER = "one answer a request; send several requests";
 
-const generation = {
+/** What every body has. */
+export const OPENAI_COMMON = {
   model: ModelName.describe("A name from `GET /v1/models`"),
   temperature: may(temperature.unwrap(), `0 is greedy; ${OPENAI_TEMPERATURE} when not given, as OpenAI has it (\`/v2/tasks\` has 0.7)`),
   top_p: may(top_p.unwrap(), "Draw from the likeliest tokens that together have this probability"),
+  user: may(z.string().max(512), "Kept in the job's metadata as `user`"),
+} as const;
+
+/** What the two bodies for conversations have. */
+export const OPENAI_TALK = {
+  metadata: may(
+    z
+      .record(z.string().max(64), z.string().max(512))
+      .refine(
+        (metadata) => Object.keys(metadata).length <= WIRE_LIMITS.metadata_keys_max,
+        `must have at most ${WIRE_LIMITS.metadata_keys_max} keys`,
+      ),
+    "Kept with the job",
+  ),
+} as const;
+export const OPENAI_TALK_HINTS = {
+  safety_identifier: may(z.string().max(512), "Kept in the job's metadata"),
+  store: refused("nothing is kept but the job itself", false),
+  service_tier: refused("priority is asked for with `x-rbees-priority`", "auto", "default"),
+  parallel_tool_calls: may(z.boolean(), "There are no tool calls"),
+  prompt_cache_key: may(z.string(), "Beginnings that prompts share are found without it"),
+  prompt_cache_retention: refused(WHY_NOT.cache, "in_memory"),
+} as const;
+
+const generation = {
+  ...OPENAI_COMMON,
   top_k: may(top_k.unwrap(), "Draw from so many of the likeliest tokens; not in OpenAI's API"),
   min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest; not in OpenAI's API"),
   seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
@@ -35,7 +68,6 @@ const generation = {
     "`include_usage`: a last chunk with the usage. Only with `stream`; `include_obfuscation` only false",
   ),
   n: may(z.literal(1, `must be 1: ${ONE_ANSWER}`), "Only 1"),
-  user: may(z.string().max(512), "Kept in the job's metadata as `user`"),
 };
 
 const unable = {
@@ -55,9 +87,9 @@ const MESSAGE_FIELDS = {
   },
   refused: {
     name: refused("chat templates have no place for it"),
-    tool_calls: refused(NO_TOOLS, []),
-    tool_call_id: refused(NO_TOOLS),
-    function_call: refused(NO_TOOLS),
+    tool_calls: refused(WHY_NOT.tools, []),
+    tool_call_id: refused(WHY_NOT.tools),
+    function_call: refused(WHY_NOT.tools),
     audio: refused("text only"),
   },
 } as const satisfies FieldTable;
@@ -79,33 +111,26 @@ const CHAT_FIELDS = {
       "Most tokens to generate. Not given: `v1_max_tokens_default`, or fewer where the context has no room",
     ),
     max_tokens: may(Tokens, "The older name of `max_completion_tokens`"),
-    metadata: may(z.record(z.string().max(64), z.string().max(512)), "Kept with the job"),
+    ...OPENAI_TALK,
   },
-  hints: {
-    safety_identifier: may(z.string().max(512), "Kept in the job's metadata"),
-    store: refused("nothing is kept but the job itself", false),
-    service_tier: refused("priority is asked for with `x-rbees-priority`", "auto", "default"),
-    parallel_tool_calls: may(z.boolean(), "There are no tool calls"),
-    prompt_cache_key: may(z.string(), "Beginnings that prompts share are found without it"),
-    prompt_cache_retention: refused("workers keep what they have room for", "in_memory"),
-  },
+  hints: OPENAI_TALK_HINTS,
   refused: {
     ...unable,
-    tools: refused(NO_TOOLS, []),
-    tool_choice: refused(NO_TOOLS, "none", "auto"),
-    functions: refused(NO_TOOLS, []),
-    function_call: refused(NO_TOOLS, "none", "auto"),
+    tools: refused(WHY_NOT.tools, []),
+    tool_choice: refused(WHY_NOT.tools, "none", "auto"),
+    functions: refused(WHY_NOT.tools, []),
+    function_call: refused(WHY_NOT.tools, "none", "auto"),
     response_format: refused("answers are not held to a schema", { type: "text" }),
-    logprobs: refused(NO_LOGPROBS, false),
-    top_logprobs: refused(NO_LOGPROBS, 0),
+    logprobs: refused(WHY_NOT.logprobs, false),
+    top_logprobs: refused(WHY_NOT.logprobs, 0),
     modalities: refused("text only", ["text"]),
     audio: refused("text only"),
     prediction: refused("answers are not predicted"),
-    reasoning_effort: refused("the models are not told how long to think"),
-    verbosity: refused("the models are not told how much to say"),
-    web_search_options: refused(NO_HOSTED),
-    moderation: refused(NO_HOSTED),
-    prompt_cache_options: refused("workers keep what they have room for"),
+    reasoning_effort: refused(WHY_NOT.reasoning),
+    verbosity: refused(WHY_NOT.verbosity),
+    web_search_options: refused(WHY_NOT.hosted),
+    moderation: refused(WHY_NOT.hosted),
+    prompt_cache_options: refused(WHY_NOT.cache),
   },
 } as const satisfies FieldTable;
 
@@ -123,7 +148,7 @@ const COMPLETION_FIELDS = {
     best_of: refused(ONE_ANSWER, 1),
     echo: refused("the answer is what was generated", false),
     suffix: refused("nothing is filled in before a given end", ""),
-    logprobs: refused(NO_LOGPROBS),
+    logprobs: refused(WHY_NOT.logprobs),
   },
 } as const satisfies FieldTable;
 
@@ -145,10 +170,6 @@ export const ChatRequest = z
   .refine(({ max_tokens, max_completion_tokens }) => (max_tokens ?? max_completion_tokens) === (max_completion_tokens ?? max_tokens), {
     path: ["max_tokens"],
     message: "differs from max_completion_tokens; give one of them",
-  })
-  .refine(({ metadata }) => Object.keys(metadata ?? {}).length <= WIRE_LIMITS.metadata_keys_max, {
-    path: ["metadata"],
-    message: `must have at most ${WIRE_LIMITS.metadata_keys_max} keys`,
   })
   .meta({ id: "ChatCompletionRequest" });
 export type ChatRequest = z.infer<typeof ChatRequest>;

@@ -14,6 +14,7 @@ import {
   OllamaVersion,
 } from "./ollama.ts";
 import { ChatCompletion, ChatRequest, CompletionRequest, JobHeaders, OpenaiModel, OpenaiModelList, TextCompletion } from "./openai.ts";
+import { OpenaiResponse, ResponsesRequest } from "./responses.ts";
 import type { RouteTable } from "./route.ts";
 import { CreateTenant, SetTenant, TenantList, TenantView } from "./tenant.ts";
 import { Beat, CancelAttempt, Execute, ModelList, Registered, RegisterWorker, WorkerHealth, WorkerList, WorkerView } from "./worker.ts";
@@ -108,6 +109,14 @@ export const orcdRoutes = {
     headers: JobHeaders,
     body: CompletionRequest,
     replies: { 200: [TextCompletion, "events"] },
+  },
+  openaiResponse: {
+    method: "POST",
+    path: "/v1/responses",
+    summary: "OpenAI: an answer to an input, of which nothing is kept; with stream:true in events",
+    headers: JobHeaders,
+    body: ResponsesRequest,
+    replies: { 200: [OpenaiResponse, "events"] },
   },
   anthropicMessages: {
     method: "POST",
@@ -229,6 +238,7 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   openaiModel: READ,
   openaiChat: SUBMIT,
   openaiCompletion: SUBMIT,
+  openaiResponse: SUBMIT,
   anthropicMessages: SUBMIT,
   ollamaVersion: READ,
   ollamaTags: READ,

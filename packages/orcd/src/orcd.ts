@@ -10,6 +10,7 @@ import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
 import { ollamaHandlers } from "./api/ollama.ts";
 import { openaiHandlers } from "./api/openai.ts";
+import { responsesHandlers } from "./api/responses.ts";
 import { systemHandlers } from "./api/system.ts";
 import { tenantHandlers } from "./api/tenants.ts";
 import { workerHandlers } from "./api/workers.ts";
@@ -96,6 +97,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     {
       ...jobHandlers({ ...config, ...admitting, store }),
       ...openaiHandlers({ ...config, ...admitting, workers }),
+      ...responsesHandlers({ ...config, ...admitting, workers }),
       ...ollamaHandlers({ ...config, ...admitting, workers }),
       ...anthropicHandlers({ ...config, ...admitting, workers }),
       ...workerHandlers(loop, workers, config.heartbeat_ms),

@@ -110,7 +110,7 @@ function generation(body: Generation, head: JobHeaders) {
 }
 
 /** The job's metadata, with who asked beside it. */
-function metadata(given: Record<string, string>, who: Record<string, string | null | undefined>): Record<string, string> {
+export function metadata(given: Record<string, string>, who: Record<string, string | null | undefined>): Record<string, string> {
   for (const [name, value] of Object.entries(who)) {
     if (value === undefined || value === null) continue;
     if ((given[name] ?? value) !== value) throw invalidRequest([{ field: name, problem: `differs from metadata.${name}` }]);

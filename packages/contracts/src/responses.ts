@@ -1,0 +1,177 @@
+/** OpenAI's Responses API, as far as it needs no state at the server. Fields are in tables as those of its other bodies are. */
+import { z } from "zod";
+import { type FieldTable, may, refused } from "./field-table.ts";
+import { Sampling, WIRE_LIMITS } from "./job.ts";
+import { OPENAI_COMMON, OPENAI_TALK, OPENAI_TALK_HINTS, WHY_NOT } from "./openai.ts";
+
+const NO_STATE = "nothing is kept from one request to the next: send the whole conversation as `input`";
+const AS_SENT_BACK = "As in an answer that is sent back";
+
+const PART_FIELDS = {
+  supported: {
+    type: z.enum(["input_text", "output_text"], "must be input_text or output_text: no other type is supported").describe("Only text"),
+    text: z.string().describe("Parts of one message are joined with line breaks"),
+  },
+  hints: {
+    annotations: may(z.array(z.unknown()), AS_SENT_BACK),
+    logprobs: may(z.array(z.unknown()), AS_SENT_BACK),
+    prompt_cache_breakpoint: may(z.looseObject({}), "Beginnings that prompts share are found without it"),
+  },
+  refused: {},
+} as const satisfies FieldTable;
+
+const Content = z
+  .union([z.string(), z.array(z.strictObject({ ...PART_FIELDS.supported, ...PART_FIELDS.hints }))], {
+    error: "must be a string, or an array of parts of type input_text or output_text (no other type is supported)",
+  })
+  .transform((content) => (typeof content === "string" ? content : content.map(({ text }) => text).join("\n")));
+
+const ITEM_FIELDS = {
+  supported: {
+    role: z.enum(["user", "assistant", "system", "developer"]).describe("`developer` is taken as `system`"),
+    content: Content.describe("A string, or an array of parts"),
+    type: z.literal("message", "must be message: no other type of item is supported").optional().describe("Only `message`"),
+  },
+  hints: {
+    id: may(z.string(), AS_SENT_BACK),
+    status: may(z.string(), AS_SENT_BACK),
+    phase: may(z.string(), AS_SENT_BACK),
+  },
+  refused: {},
+} as const satisfies FieldTable;
+
+const Item = z
+  .strictObject({ ...ITEM_FIELDS.supported, ...ITEM_FIELDS.hints })
+  .transform(({ role, content }) => ({ role: role === "developer" ? ("system" as const) : role, content }));
+
+const TEXT_FIELDS = {
+  supported: {},
+  hints: {},
+  refused: {
+    format: refused("answers are not held to a schema", { type: "text" }),
+    verbosity: refused(WHY_NOT.verbosity, "medium"),
+  },
+} as const satisfies FieldTable;
+
+const REQUEST_FIELDS = {
+  supported: {
+    input: z
+      .union([z.string().min(1), z.array(Item).min(1).max(WIRE_LIMITS.messages_max)], {
+        error: "must be a string that is not empty, or an array of items",
+      })
+      .describe("A user's turn, or a conversation; through the model's own chat template"),
+    instructions: may(z.string(), "A system message before the others"),
+    ...OPENAI_COMMON,
+    ...OPENAI_TALK,
+    max_output_tokens: may(
+      Sampling.shape.max_tokens.unwrap(),
+      "Most tokens to generate. Not given: `v1_max_tokens_default`, or fewer where the context has no room",
+    ),
+    stream: may(z.boolean(), "Answer as server-sent events, from `response.created` to `response.completed` or `response.incomplete`"),
+    stream_options: may(
+      z.strictObject({ include_obfuscation: z.literal(false, "must be false").nullish() }),
+      "`include_obfuscation` only false; only with `stream`",
+    ),
+    text: may(z.strictObject(TEXT_FIELDS.refused), "Only what asks for nothing but text"),
+  },
+  hints: {
+    ...OPENAI_TALK_HINTS,
+    include: refused("answers have no such parts", [], ["reasoning.encrypted_content"]),
+    truncation: refused("an input is never shortened", "disabled"),
+  },
+  refused: {
+    previous_response_id: refused(NO_STATE),
+    conversation: refused(NO_STATE),
+    background: refused("`POST /v2/tasks` takes jobs whose answer is fetched later", false),
+    prompt: refused("no prompts are kept here"),
+    tools: refused(WHY_NOT.tools, []),
+    tool_choice: refused(WHY_NOT.tools, "none", "auto"),
+    max_tool_calls: refused(WHY_NOT.tools),
+    reasoning: refused(WHY_NOT.reasoning, {}),
+    top_logprobs: refused(WHY_NOT.logprobs, 0),
+    context_management: refused("an input is never shortened", []),
+    prompt_cache_options: refused(WHY_NOT.cache),
+    access_programs: refused(WHY_NOT.hosted),
+    image: refused("text only"),
+    moderation: refused(WHY_NOT.hosted),
+  },
+} as const satisfies FieldTable;
+
+/** For the page: where a field is sent → what becomes of it. */
+export const RESPONSES_FIELDS = {
+  "POST /v1/responses": REQUEST_FIELDS,
+  "`input[]`": ITEM_FIELDS,
+  "`input[].content[]`": PART_FIELDS,
+  "`text`": TEXT_FIELDS,
+} as const satisfies Record<string, FieldTable>;
+
+export const ResponsesRequest = z
+  .strictObject({ ...REQUEST_FIELDS.supported, ...REQUEST_FIELDS.hints, ...REQUEST_FIELDS.refused })
+  .refine(({ stream, stream_options }) => stream === true || (stream_options ?? undefined) === undefined, {
+    path: ["stream_options"],
+    message: "is only allowed with stream: true",
+  })
+  .meta({ id: "ResponsesRequest" });
+export type ResponsesRequest = z.infer<typeof ResponsesRequest>;
+
+const Count = z.int().nonnegative();
+const ResponsesUsage = z.object({
+  input_tokens: Count,
+  input_tokens_details: z.object({
+    cached_tokens: Count.describe("Prompt tokens that were not computed again"),
+    cache_write_tokens: z.literal(0),
+  }),
+  output_tokens: Count,
+  output_tokens_details: z.object({ reasoning_tokens: z.literal(0) }),
+  total_tokens: Count,
+});
+
+const ItemStatus = z.enum(["in_progress", "completed", "incomplete"]);
+const OutputText = z.object({
+  type: z.literal("output_text"),
+  text: z.string(),
+  annotations: z.array(z.never()),
+  logprobs: z.array(z.never()),
+});
+export const OutputMessage = z.object({
+  id: z.string().describe("`msg_`, and the job's id"),
+  type: z.literal("message"),
+  role: z.literal("assistant"),
+  status: ItemStatus,
+  content: z.array(OutputText),
+});
+export type OutputMessage = z.infer<typeof OutputMessage>;
+
+/** What was asked for comes back beside the answer, as OpenAI has it. */
+export const OpenaiResponse = z
+  .object({
+    id: z.string().describe("`resp_`, and the job's id"),
+    object: z.literal("response"),
+    created_at: z.int().describe("Seconds since 1970"),
+    completed_at: z.int().nullable(),
+    status: ItemStatus.describe("`incomplete`: max_output_tokens"),
+    error: z.null(),
+    incomplete_details: z.object({ reason: z.literal("max_output_tokens") }).nullable(),
+    output: z.array(OutputMessage),
+    usage: ResponsesUsage.nullable().describe("Null until the answer is complete"),
+    model: z.string(),
+    instructions: z.string().nullable(),
+    max_output_tokens: z.int().nullable(),
+    metadata: z.record(z.string(), z.string()),
+    temperature: z.number(),
+    top_p: z.number(),
+    text: z.object({ format: z.object({ type: z.literal("text") }) }),
+    background: z.literal(false),
+    store: z.literal(false),
+    previous_response_id: z.null(),
+    parallel_tool_calls: z.boolean(),
+    tool_choice: z.literal("auto"),
+    tools: z.array(z.never()),
+    reasoning: z.null(),
+    truncation: z.literal("disabled"),
+    service_tier: z.literal("default"),
+    user: z.string().optional(),
+    safety_identifier: z.string().optional(),
+  })
+  .meta({ id: "Response" });
+export type OpenaiResponse = z.infer<typeof OpenaiResponse>;

@@ -1,0 +1,43 @@
+/** OpenAI's Responses API, without state: its requests become jobs like any other, their events its answers. */
+import { type JobHeaders, OPENAI_TEMPERATURE } from "@rbees/contracts/openai";
+import type { ResponsesRequest } from "@rbees/contracts/responses";
+import type { orcdRoutes } from "@rbees/contracts/routes";
+import type { Handlers } from "@rbees/kit/http";
+import type { AskedJob } from "../active-job.ts";
+import { messageOf, ResponsesStream, responseOf, statusOf } from "../responses-stream.ts";
+import { admit } from "./admit.ts";
+import { type DoorPorts, fromHeaders, streamed, whole } from "./door.ts";
+import { metadata } from "./openai.ts";
+
+export function responsesHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "openaiResponse">> {
+  return {
+    async openaiResponse(request) {
+      const { input, ...asked } = request.body;
+      const begun = await admit(ports, responseJob(request.body, request.head, ports.v1_max_tokens_default), request);
+      const answer = { job: begun.job, asked };
+      if (asked.stream === true) return streamed(ports, begun, (reader) => new ResponsesStream(reader, answer));
+      const { text, last } = await whole(ports, begun, request);
+      const status = statusOf(last);
+      return { headers: begun.headers, json: responseOf(answer, status, [messageOf(answer, text, status)], last) };
+    },
+  };
+}
+
+function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_default: number): AskedJob {
+  const { model, input, instructions, temperature, top_p, stream, user, safety_identifier } = body;
+  const max_tokens = body.max_output_tokens ?? undefined;
+  const before = (instructions ?? "") === "" ? [] : [{ role: "system" as const, content: instructions as string }];
+  return {
+    ...fromHeaders(head),
+    model,
+    messages: [...before, ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : input)],
+    raw: false,
+    max_tokens: max_tokens ?? max_tokens_default,
+    fit_context: max_tokens === undefined,
+    temperature: temperature ?? OPENAI_TEMPERATURE,
+    top_p: top_p ?? undefined,
+    stop: [],
+    stream: stream ?? false,
+    metadata: metadata({ ...body.metadata }, { user, safety_identifier }),
+  };
+}
