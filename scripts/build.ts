@@ -9,7 +9,7 @@ import { type BuildOptions, build, type Plugin } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const out = process.argv[2] ?? join(root, "dist");
-const external = ["better-sqlite3", "node-llama-cpp"];
+const external = ["better-sqlite3", "koffi", "node-llama-cpp"];
 /** Bundle → its entry. Threads and child processes are bundles of their own, found beside the program by name. */
 const daemons: Record<string, string> = {
   "rbees-orcd": "packages/orcd/src/main.ts",

@@ -99,8 +99,8 @@ bites(
   /behind the engine port/,
 );
 lets(
-  "the llama adapter uses the binding",
-  "packages/workerd/src/llama/x.ts",
+  "its adapter uses the binding",
+  "packages/workerd/src/node-llama-cpp/x.ts",
   'import { getLlama } from "node-llama-cpp";\nexport const x = getLlama;\n',
   /noRestrictedImports/,
 );

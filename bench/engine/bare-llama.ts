@@ -2,13 +2,12 @@
  * Bare llama.cpp, a process of its own: the loop that a C program would run on libllama. Each step is one batch with the next
  * token of every sequence, in ascending order, then one draw per sequence through a sampler chain. The yardstick of the bench.
  */
-import koffi from "koffi";
-import { type Batch, type LlamaLibrary, NoLibrary, openLibrary, type Pointer } from "./llama-library.ts";
+import { type Batch, FLASH_ATTENTION, HEADER_RELEASE, type Pointer } from "../../packages/workerd/src/libllama/c-api.ts";
+import { type LlamaLibrary, NoLibrary, openLibrary } from "../../packages/workerd/src/libllama/library.ts";
 import type { BareAnswer, BareOrder, DecodeResult, EngineSetting } from "./messages.ts";
 import { SAMPLING } from "./workload.ts";
 
-/** llama.h: LLAMA_FLASH_ATTN_TYPE_AUTO, LLAMA_LOAD_MODE_MMAP, LLAMA_LAZY_MODE_OFF. */
-const FLASH_ATTENTION_AUTO = -1;
+/** llama.h: LLAMA_LOAD_MODE_MMAP, LLAMA_LAZY_MODE_OFF. */
 const LOAD_MMAP = 1;
 const LAZY_OFF = 0;
 
@@ -23,14 +22,12 @@ class WritableBatch {
 
   constructor(library: LlamaLibrary, tokens_max: number) {
     const batch = library.batch_init(tokens_max, 0, 1);
-    const ints = (pointer: Pointer) => new Int32Array(koffi.view(pointer, 4 * tokens_max));
     this.#batch = batch;
-    this.#token = ints(batch.token);
-    this.#position = ints(batch.pos);
-    this.#sequence_count = ints(batch.n_seq_id);
-    const lists = koffi.decode(batch.seq_id, "void *", tokens_max) as Pointer[];
-    this.#sequence = lists.map((list) => new Int32Array(koffi.view(list, 4)));
-    this.#output = new Int8Array(koffi.view(batch.logits, tokens_max));
+    this.#token = library.ints(batch.token, tokens_max);
+    this.#position = library.ints(batch.pos, tokens_max);
+    this.#sequence_count = library.ints(batch.n_seq_id, tokens_max);
+    this.#sequence = library.pointers(batch.seq_id, tokens_max).map((list) => library.ints(list, 1));
+    this.#output = library.bytes(batch.logits, tokens_max);
   }
 
   clear(): void {
@@ -77,7 +74,7 @@ class BareEngine {
       n_seq_max: slots,
       n_threads: threads,
       n_threads_batch: threads,
-      flash_attn_type: FLASH_ATTENTION_AUTO,
+      flash_attn_type: FLASH_ATTENTION.auto,
       no_perf: true,
       swa_full: false,
       kv_unified: false,
@@ -149,21 +146,22 @@ function expectEqual(what: string, found: number, expected: number): void {
 
 let engine: BareEngine | undefined;
 
-function answer(order: BareOrder): BareAnswer {
+async function answer(order: BareOrder): Promise<BareAnswer> {
   try {
     if (order.kind === "decode") {
       if (engine === undefined) throw new Error("nothing is loaded");
       return { decoded: engine.decode(order) };
     }
-    const library = openLibrary();
+    const library = await openLibrary();
+    library.hearErrors(() => {});
     engine = new BareEngine(library, order.setting);
-    return { loaded: { path: library.path, release: library.release } };
+    return { loaded: { release: HEADER_RELEASE } };
   } catch (error) {
     return error instanceof NoLibrary ? { skipped: error.message } : { failed: String((error as Error).stack ?? error) };
   }
 }
 
-process.on("message", (order: BareOrder) => {
-  process.send?.(answer(order));
+process.on("message", async (order: BareOrder) => {
+  process.send?.(await answer(order));
 });
 process.on("disconnect", () => process.exit(0));

@@ -8,6 +8,7 @@ import { median, paired, spread, table } from "../report.ts";
 import type { Bench } from "./bench.ts";
 import { Bare, Worker } from "./engines.ts";
 import type { DecodeResult, EngineSetting } from "./messages.ts";
+import type { MeasuredEngine } from "./options.ts";
 import { prompt, VOCABULARY } from "./workload.ts";
 
 const CONTEXT_TOKENS = 512;
@@ -24,15 +25,24 @@ interface OursResult extends DecodeResult {
   outside_us: number;
 }
 
+/** What each contender brought in one round at one number of streams. */
 interface Cell {
-  ours: OursResult;
-  bare?: DecodeResult;
+  ours: ReadonlyMap<MeasuredEngine, OursResult>;
+  bare: DecodeResult | undefined;
 }
 
 type Round = Map<number, Cell>;
 
+interface Contenders {
+  workers: ReadonlyMap<MeasuredEngine, Worker>;
+  bare: Bare | undefined;
+}
+
 /** Least CPU per token of bare llama.cpp over ours. */
-const CPU_RATIO_MIN = { alone: 0.86, together: 0.88 } as const;
+const CPU_RATIO_MIN = {
+  libllama: { alone: 0.97, together: 0.95 },
+  "node-llama-cpp": { alone: 0.86, together: 0.88 },
+} as const;
 const SCALING_MIN = 2.2;
 const OUTSIDE_US_MAX = 60;
 const MANY = 16;
@@ -48,45 +58,57 @@ export async function measureDecode(bench: Bench): Promise<void> {
     chunk_tokens: CHUNK_TOKENS,
   };
   bench.progress("decode: loading");
-  const worker = await Worker.start(processes, setting);
-  const started = bench.wants("decode") ? await Bare.start(processes, setting) : undefined;
-  const bare = started !== undefined && "bare" in started ? started.bare : undefined;
-  if (started !== undefined && "skipped" in started) bench.say(`Bare llama.cpp is left out: ${started.skipped}.`);
-  if (started !== undefined && "release" in started) bench.say(`Bare llama.cpp: the worker's own libllama, ${started.release}.`);
+  const workers = new Map<MeasuredEngine, Worker>();
+  let bare: Bare | undefined;
   const rounds: Round[] = [];
   const foreign: number[] = [];
   try {
-    // The first round warms both up and is thrown away.
+    for (const engine of options.engines) workers.set(engine, await Worker.start(processes, engine, setting));
+    if (bench.wants("decode")) bare = await startBare(bench, setting);
+    // The first round warms them up and is thrown away.
     for (let round = 0; round <= options.rounds; round += 1) {
       const busy = { machine_us: machineCpuUs(), own_us: 0, began_ms: performance.now() };
       const cells: Round = new Map();
       for (const streams of options.streams) {
         bench.progress(round === 0 ? "decode: warming up" : `decode: round ${round}, ${streams} streams`);
-        cells.set(streams, await measureCell(worker, bare, streams, options.tokens, round));
+        cells.set(streams, await measureCell({ workers, bare }, streams, options.tokens, round));
       }
       if (round === 0) continue;
       rounds.push(cells);
-      for (const { ours, bare } of cells.values()) busy.own_us += ours.cpu_us + ours.outside_us + (bare?.cpu_us ?? 0);
+      for (const { ours, bare } of cells.values()) {
+        for (const { cpu_us, outside_us } of ours.values()) busy.own_us += cpu_us + outside_us;
+        busy.own_us += bare?.cpu_us ?? 0;
+      }
       foreign.push((machineCpuUs() - busy.machine_us - busy.own_us) / 1000 / (performance.now() - busy.began_ms));
     }
   } finally {
     bench.progress("");
-    await worker.stop();
+    for (const worker of workers.values()) await worker.stop();
     await bare?.stop();
   }
   report(bench, rounds, foreign);
 }
 
-async function measureCell(worker: Worker, bare: Bare | undefined, streams: number, tokens: number, round: number): Promise<Cell> {
-  const measureBare = async () => {
+async function startBare(bench: Bench, setting: EngineSetting): Promise<Bare | undefined> {
+  const started = await Bare.start(bench.processes, setting);
+  if ("skipped" in started) bench.say(`Bare llama.cpp is left out: ${started.skipped}.`);
+  else bench.say(`Bare llama.cpp: the worker's own libllama, ${started.release}.`);
+  return "bare" in started ? started.bare : undefined;
+}
+
+async function measureCell({ workers, bare }: Contenders, streams: number, tokens: number, round: number): Promise<Cell> {
+  const ours = new Map<MeasuredEngine, OursResult>();
+  let beside: DecodeResult | undefined;
+  const turns = [...workers].map(([engine, worker]) => async () => {
+    ours.set(engine, await measureOurs(worker, streams, tokens, round));
+  });
+  turns.push(async () => {
     const prompts = Array.from({ length: streams }, (_, stream) => prompt(PROMPT_TOKENS, stream).tokens);
-    return bare?.decode({ prompts, settle: SETTLE_TOKENS, tokens });
-  };
+    beside = await bare?.decode({ prompts, settle: SETTLE_TOKENS, tokens });
+  });
   // Another one goes first each time, so that none profits from its place.
-  const before = round % 2 === 0 ? await measureBare() : undefined;
-  const ours = await measureOurs(worker, streams, tokens, round);
-  const beside = before ?? (await measureBare());
-  return beside === undefined ? { ours } : { ours, bare: beside };
+  for (let turn = 0; turn < turns.length; turn += 1) await turns[(turn + round) % turns.length]?.();
+  return { ours, bare: beside };
 }
 
 async function measureOurs(worker: Worker, streams: number, tokens: number, round: number): Promise<OursResult> {
@@ -129,56 +151,101 @@ async function decodeWindow(worker: Worker, count: number, tokens: number, seed:
 }
 
 function report(bench: Bench, rounds: readonly Round[], foreign: readonly number[]): void {
-  const { options, verdicts } = bench;
-  const of = (streams: number, value: (cell: Cell) => number) =>
-    rounds.map((round) => {
-      const cell = round.get(streams);
-      return cell === undefined ? Number.NaN : value(cell);
-    });
-  const engineUs = ({ ours }: Cell) => ours.cpu_us / ours.tokens;
-  const outsideUs = ({ ours }: Cell) => ours.outside_us / ours.tokens;
-  const oursPerSecond = ({ ours }: Cell) => ours.tokens / ours.seconds;
-  const bareUs = ({ bare }: Cell) => (bare === undefined ? Number.NaN : bare.cpu_us / bare.tokens);
-  const barePerSecond = ({ bare }: Cell) => (bare === undefined ? Number.NaN : bare.tokens / bare.seconds);
-  const wholeUs = (cell: Cell) => engineUs(cell) + outsideUs(cell);
-  const engineRatio = (streams: number) => paired(of(streams, bareUs), of(streams, engineUs));
-  const wholeRatio = (streams: number) => paired(of(streams, bareUs), of(streams, wholeUs));
-  const speedRatio = (streams: number) => paired(of(streams, oursPerSecond), of(streams, barePerSecond));
+  const { options } = bench;
   bench.say(
     `\nDecoding: ${options.tokens} tokens of each stream, ${options.threads} ${options.threads === 1 ? "thread" : "threads"}, ${rounds.length} rounds, median [min–max]; ratios are paired within a round. Others used ${spread(foreign, 2)} cores meanwhile, the bench's client among them.`,
   );
-  const rows = options.streams.map((streams) => [
-    String(streams),
-    spread(of(streams, bareUs), 0),
-    spread(of(streams, engineUs), 0),
-    spread(of(streams, outsideUs), 0),
-    spread(engineRatio(streams), 2),
-    spread(wholeRatio(streams), 2),
-    spread(of(streams, barePerSecond), 0),
-    spread(of(streams, oursPerSecond), 0),
-    spread(speedRatio(streams), 2),
-  ]);
+  const figures = options.engines.map((engine) => new Figures(engine, rounds));
+  const rows = options.streams.flatMap((streams) =>
+    figures.map((of, i) => [
+      i === 0 ? String(streams) : "",
+      of.engine,
+      spread(of.bareUs(streams), 0),
+      spread(of.engineUs(streams), 0),
+      spread(of.outsideUs(streams), 0),
+      spread(of.engineRatio(streams), 2),
+      spread(of.wholeRatio(streams), 2),
+      spread(of.barePerSecond(streams), 0),
+      spread(of.perSecond(streams), 0),
+      spread(of.speedRatio(streams), 2),
+    ]),
+  );
   bench.say(
     table(
-      ["streams", "CPU µs/token: bare", "our engine", "our HTTP", "bare ÷ engine", "bare ÷ both", "tokens/s: bare", "ours", "ours ÷ bare"],
+      [
+        "streams",
+        "engine",
+        "CPU µs/token: bare",
+        "engine",
+        "HTTP",
+        "bare ÷ engine",
+        "bare ÷ both",
+        "tokens/s: bare",
+        "ours",
+        "ours ÷ bare",
+      ],
       rows,
     ),
   );
+  for (const of of figures) judge(bench, of);
+}
+
+function judge(bench: Bench, of: Figures): void {
+  const { options, verdicts } = bench;
+  const { engine } = of;
   if (bench.wants("decode")) {
     for (const streams of options.streams) {
-      const value = median(engineRatio(streams));
-      const at_least = streams === 1 ? CPU_RATIO_MIN.alone : CPU_RATIO_MIN.together;
-      if (!Number.isNaN(value)) verdicts.push({ what: `CPU per token, bare ÷ our engine, ${streams} at once`, value, at_least });
+      const value = median(of.engineRatio(streams));
+      const at_least = CPU_RATIO_MIN[engine][streams === 1 ? "alone" : "together"];
+      if (!Number.isNaN(value)) verdicts.push({ what: `${engine}: CPU per token, bare ÷ engine, ${streams} at once`, value, at_least });
     }
   }
   if (bench.wants("outside") && options.streams.includes(MANY)) {
-    const value = median(of(MANY, outsideUs));
-    verdicts.push({ what: `CPU outside the engine per token, ${MANY} at once`, value, at_most: OUTSIDE_US_MAX, unit: "µs" });
+    const value = median(of.outsideUs(MANY));
+    verdicts.push({ what: `${engine}: CPU outside the engine per token, ${MANY} at once`, value, at_most: OUTSIDE_US_MAX, unit: "µs" });
   }
   if (bench.wants("scaling") && options.streams.includes(1) && options.streams.includes(MANY)) {
-    const gain = paired(of(MANY, oursPerSecond), of(1, oursPerSecond));
-    const bare_gain = paired(of(MANY, barePerSecond), of(1, barePerSecond));
-    bench.say(`Scaling, tokens/s of ${MANY} streams together ÷ of 1: ours ${spread(gain, 2)}, bare ${spread(bare_gain, 2)}.`);
-    verdicts.push({ what: `tokens/s, ${MANY} at once ÷ 1`, value: median(gain), at_least: SCALING_MIN });
+    const gain = paired(of.perSecond(MANY), of.perSecond(1));
+    const bare_gain = paired(of.barePerSecond(MANY), of.barePerSecond(1));
+    bench.say(`Scaling, tokens/s of ${MANY} streams together ÷ of 1: ${engine} ${spread(gain, 2)}, bare ${spread(bare_gain, 2)}.`);
+    verdicts.push({ what: `${engine}: tokens/s, ${MANY} at once ÷ 1`, value: median(gain), at_least: SCALING_MIN });
+  }
+}
+
+/** The figures of one engine beside those of the bare loop, by round, at a number of streams; NaN where there are none. */
+class Figures {
+  readonly engine: MeasuredEngine;
+  readonly #rounds: readonly Round[];
+
+  constructor(engine: MeasuredEngine, rounds: readonly Round[]) {
+    this.engine = engine;
+    this.#rounds = rounds;
+  }
+
+  readonly engineUs = (streams: number) => this.#ours(streams, ({ cpu_us, tokens }) => cpu_us / tokens);
+  readonly outsideUs = (streams: number) => this.#ours(streams, ({ outside_us, tokens }) => outside_us / tokens);
+  readonly perSecond = (streams: number) => this.#ours(streams, ({ tokens, seconds }) => tokens / seconds);
+  readonly bareUs = (streams: number) => this.#bare(streams, ({ cpu_us, tokens }) => cpu_us / tokens);
+  readonly barePerSecond = (streams: number) => this.#bare(streams, ({ tokens, seconds }) => tokens / seconds);
+  readonly engineRatio = (streams: number) => paired(this.bareUs(streams), this.engineUs(streams));
+  readonly wholeRatio = (streams: number) =>
+    paired(
+      this.bareUs(streams),
+      this.#ours(streams, ({ cpu_us, outside_us, tokens }) => (cpu_us + outside_us) / tokens),
+    );
+  readonly speedRatio = (streams: number) => paired(this.perSecond(streams), this.barePerSecond(streams));
+
+  #ours(streams: number, value: (result: OursResult) => number): number[] {
+    return this.#rounds.map((round) => {
+      const result = round.get(streams)?.ours.get(this.engine);
+      return result === undefined ? Number.NaN : value(result);
+    });
+  }
+
+  #bare(streams: number, value: (result: DecodeResult) => number): number[] {
+    return this.#rounds.map((round) => {
+      const result = round.get(streams)?.bare;
+      return result === undefined ? Number.NaN : value(result);
+    });
   }
 }

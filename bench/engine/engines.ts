@@ -6,6 +6,7 @@ import { childrenOf, cpuUs } from "../proc-stat.ts";
 import type { Processes } from "../processes.ts";
 import { AnswerStream, type Ask, call } from "./answer-stream.ts";
 import type { BareAnswer, BareOrder, DecodeResult, EngineSetting } from "./messages.ts";
+import type { MeasuredEngine } from "./options.ts";
 
 const START_MS_MAX = 120_000;
 
@@ -26,9 +27,10 @@ export class Worker {
     this.#engine_pid = engine;
   }
 
-  static async start(processes: Processes, setting: EngineSetting): Promise<Worker> {
+  static async start(processes: Processes, engine: MeasuredEngine, setting: EngineSetting): Promise<Worker> {
     const file = fileURLToPath(new URL("../../packages/workerd/src/main.ts", import.meta.url));
     const flags = {
+      engine,
       model: setting.model_path,
       orchestrator: "none",
       port: 0,

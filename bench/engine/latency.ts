@@ -7,6 +7,7 @@ import { median, spread } from "../report.ts";
 import type { AnswerStream, Ended } from "./answer-stream.ts";
 import type { Bench } from "./bench.ts";
 import { Worker } from "./engines.ts";
+import { MEASURED_ENGINES } from "./options.ts";
 import { prompt, VOCABULARY } from "./workload.ts";
 
 const SLOTS = 4;
@@ -228,7 +229,8 @@ class Latencies {
 
 export async function measureLatencies(bench: Bench): Promise<void> {
   bench.progress("latencies: loading");
-  const worker = await Worker.start(bench.processes, {
+  const engine = bench.options.engines[0] ?? MEASURED_ENGINES[0];
+  const worker = await Worker.start(bench.processes, engine, {
     model_path: bench.model_path,
     vocabulary: VOCABULARY,
     slots: SLOTS,

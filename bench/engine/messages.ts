@@ -24,8 +24,4 @@ export type BareOrder =
   /** One stream for each prompt; `settle` and `tokens` are tokens of each stream before and within the measured window. */
   | { kind: "decode"; prompts: readonly (readonly number[])[]; settle: number; tokens: number };
 
-export type BareAnswer =
-  | { loaded: { path: string; release: string } }
-  | { decoded: DecodeResult }
-  | { skipped: string }
-  | { failed: string };
+export type BareAnswer = { loaded: { release: string } } | { decoded: DecodeResult } | { skipped: string } | { failed: string };

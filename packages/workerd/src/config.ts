@@ -9,6 +9,7 @@ import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "@rbees/kit/log";
 import { PREFILL_CHUNK_TOKENS_DEFAULT, SLOTS_DEFAULT } from "@rbees/kit/model-memory";
 import { isLoopback } from "@rbees/kit/network";
+import { ENGINES, type EngineName } from "./engine.ts";
 import { CONTEXT_MIN } from "./model-check.ts";
 
 /** `--orchestrator none`: a worker that nobody schedules, for tests by hand. */
@@ -19,6 +20,11 @@ export const workerdSettings = {
   model_name: text<string>({ default: "", help: "what the model is called; default: its file's name" }),
   worker_id: text<string>({ default: "", help: "default: host name and port" }),
   backend: text<Backend>({ default: "cpu", one_of: BACKENDS, help: BACKENDS.join(" | ") }),
+  engine: text<EngineName>({
+    default: "auto",
+    one_of: ENGINES,
+    help: "what computes: libllama (called directly, on a CPU only) | node-llama-cpp | auto (the first that works)",
+  }),
   gpu: number({ default: 0, max: 255, help: "which GPU" }),
   gpu_layers: text<string>({
     default: "auto",
@@ -91,6 +97,8 @@ export function checkConfig(config: WorkerdConfig): void {
     problems.push(
       `gpu-layers: ${config.gpu_layers} layers need a GPU, and --backend cpu has none; leave it out, or choose --backend cuda or metal`,
     );
+  if (config.engine === "libllama" && config.backend !== "cpu")
+    problems.push(`engine: libllama computes on a CPU only; leave --engine out, and --backend ${config.backend} gets the one that can`);
   if (config.ctx !== 0 && config.ctx < CONTEXT_MIN) problems.push(`ctx: must be 0 or at least ${CONTEXT_MIN}`);
   if (problems.length > 0) {
     throw new RbeesError("INVALID_REQUEST", `The configuration is not valid:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);

@@ -3,13 +3,14 @@
  * It lives exactly as long as its parent: when the IPC channel closes it ends.
  */
 import { RbeesError } from "@rbees/contracts/errors";
+import type { Engine, EngineOptions, RunAccepted, RunRequest } from "./engine.ts";
 import type { FromEngine, ToEngine, WireError } from "./engine-messages.ts";
-import { LlamaEngine } from "./llama/engine.ts";
+import { chooseEngine } from "./engines.ts";
 
 /** How often the parent hears how much memory this process holds. */
 const MEMORY_REPORT_MS = 1_000;
 
-const engine = new LlamaEngine();
+let engine: Engine | undefined;
 
 function send(message: FromEngine): void {
   if (process.connected) process.send?.(message);
@@ -23,27 +24,35 @@ function wireError(error: unknown): WireError {
 function receive(message: ToEngine): void {
   switch (message.type) {
     case "load":
-      engine
-        .load(message.options, {
-          progress: (fraction) => send({ type: "progress", fraction }),
-          step: (reports) => send({ type: "step", reports }),
-        })
-        .then((facts) => {
-          reportMemory();
-          setInterval(reportMemory, MEMORY_REPORT_MS).unref();
-          send({ type: "loaded", facts });
-        })
-        .catch((error: unknown) => end(wireError(error)));
+      load(message.options).catch((error: unknown) => end(wireError(error)));
       return;
     case "start":
-      engine.start(message.run, message.request).then(
+      start(message.run, message.request).then(
         (accepted) => send({ type: "accepted", run: message.run, accepted }),
         (error: unknown) => send({ type: "refused", run: message.run, error: wireError(error) }),
       );
       return;
     case "abort":
-      engine.abort(message.run);
+      engine?.abort(message.run);
   }
+}
+
+async function load(options: EngineOptions): Promise<void> {
+  const chosen = await chooseEngine(options);
+  engine = chosen.engine;
+  if (chosen.instead_of !== undefined) send({ type: "fallback", reason: chosen.instead_of });
+  const facts = await engine.load(options, {
+    progress: (fraction) => send({ type: "progress", fraction }),
+    step: (reports) => send({ type: "step", reports }),
+  });
+  reportMemory();
+  setInterval(reportMemory, MEMORY_REPORT_MS).unref();
+  send({ type: "loaded", facts });
+}
+
+async function start(run: number, request: RunRequest): Promise<RunAccepted> {
+  if (engine === undefined) throw new RbeesError("ENGINE_FAILED", "No model is loaded.");
+  return await engine.start(run, request);
 }
 
 function reportMemory(): void {

@@ -9,6 +9,8 @@ export type ToEngine =
 
 export type FromEngine =
   | { type: "progress"; fraction: number }
+  /** Another engine computes than is usually taken. */
+  | { type: "fallback"; reason: string }
   | { type: "loaded"; facts: ModelFacts }
   | { type: "failed"; error: WireError }
   | { type: "accepted"; run: number; accepted: RunAccepted }

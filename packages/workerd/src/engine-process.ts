@@ -102,6 +102,8 @@ export class EngineProcess implements Engine {
     switch (message.type) {
       case "progress":
         return this.#events?.progress(message.fraction);
+      case "fallback":
+        return this.#events?.fallback?.(message.reason);
       case "loaded":
         this.#load?.resolve(message.facts);
         this.#load = undefined;

@@ -53,7 +53,8 @@ export class EngineSupervisor {
     const engine = new EngineProcess(this.#env);
     this.#process = engine;
     engine.onLost((error) => this.#lost(error));
-    const facts = await engine.load(this.#options, this.#events);
+    const fallback = (reason: string) => this.#log.warn({ reason }, "another engine is used");
+    const facts = await engine.load(this.#options, { ...this.#events, fallback });
     this.#ready = true;
     return facts;
   }

@@ -1,16 +1,22 @@
 /**
- * The engine port: what the worker asks of whatever generates tokens, and what it hears back. Types only.
+ * The engine port: what the worker asks of whatever generates tokens, and what it hears back.
  *
  * An engine holds one model and a fixed number of slots. It is told to start runs and to abort them; after each step of the
  * engine (one batch through the model) it reports, in one go, what that step brought for every run. The port is spoken twice:
- * by an adapter (`llama/engine.ts` on node-llama-cpp) and by `EngineProcess`, which has an adapter in a child process.
+ * by the step loop (`llama/engine.ts`, on one of the libraries in `engines.ts`) and by `EngineProcess`, which has it in a child
+ * process.
  * Unloading a model is ending the process: native memory comes back no other way.
  */
 import type { ErrorCode } from "@rbees/contracts/errors";
 import type { Message, StopReason } from "@rbees/contracts/job";
 import type { Backend } from "@rbees/contracts/worker";
 
+/** What computes: libllama called directly, or through node-llama-cpp; auto: the first that works. */
+export const ENGINES = ["auto", "libllama", "node-llama-cpp"] as const;
+export type EngineName = (typeof ENGINES)[number];
+
 export interface EngineOptions {
+  engine: EngineName;
   model_path: string;
   backend: Backend;
   /** Which GPU; no meaning on the CPU. */
@@ -105,6 +111,8 @@ export interface EngineEvents {
   /** 0…1 while the model loads. */
   progress: (fraction: number) => void;
   step: (reports: readonly StepReport[]) => void;
+  /** Another engine computes than is usually taken, and why. */
+  fallback?: (reason: string) => void;
 }
 
 export interface Engine {

@@ -222,10 +222,10 @@ class Life implements Workerd {
 }
 
 function engineOptions(config: WorkerdConfig, context_size: number): EngineOptions {
-  const { model, backend, gpu, slots, deterministic, prefill_chunk_tokens } = config;
+  const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens } = config;
   return {
     model_path: model,
-    ...{ backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens },
+    ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens },
     gpu_layers: gpuLayers(config),
     threads: threadCount(config),
   };

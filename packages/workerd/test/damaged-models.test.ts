@@ -9,8 +9,10 @@ import { environment } from "@rbees/kit/config";
 import { readGguf } from "@rbees/kit/gguf";
 import { type Broken, namedDamage, nanWeights, randomDamage } from "../../../models/fixtures/broken.ts";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
+import type { EngineName } from "../src/engine.ts";
 import { EngineProcess } from "../src/engine-process.ts";
 import { checkModel } from "../src/model-check.ts";
+import { engineOptions, LIBRARIES } from "./engine-options.ts";
 import { folder, scripted } from "./support.ts";
 
 const path = scripted("whole", { edges: chain(ANSWER, [" a", " b"]) });
@@ -28,17 +30,16 @@ async function check(file: string): Promise<RbeesError | undefined> {
 }
 
 /** Loads in the engine's process: the refusal, or undefined when it loads after all. */
-async function load(file: string): Promise<RbeesError | undefined> {
-  const engine = new EngineProcess(environment());
-  const settings = { ...options, model_path: file, gpu: 0, gpu_layers: "auto" as const, threads: 1, deterministic: false };
+async function load(file: string, engine: EngineName): Promise<RbeesError | undefined> {
+  const child = new EngineProcess(environment());
   try {
-    await engine.load(settings, { progress() {}, step() {} });
+    await child.load(engineOptions(file, { engine, slots: 1 }), { progress() {}, step() {} });
     return undefined;
   } catch (error) {
     assert.ok(error instanceof RbeesError, String(error));
     return error;
   } finally {
-    await engine.end();
+    await child.end();
   }
 }
 
@@ -65,17 +66,19 @@ test("named damage is named: by the check, or by the engine", async () => {
     let error = await check(file);
     if (error === undefined) {
       only_engine.push(damage.name);
-      error = await load(file);
-    }
-    assert.ok(error !== undefined, `${damage.name}: loaded`);
-    assertSentence(error, damage.name);
+      for (const engine of LIBRARIES) {
+        error = await load(file, engine);
+        assert.ok(error !== undefined, `${damage.name}: ${engine} loaded it`);
+        assertSentence(error, `${damage.name}, ${engine}`);
+      }
+    } else assertSentence(error, damage.name);
   }
   assert.ok(only_engine.length <= 4, `left to the engine: ${only_engine.join(", ")}`);
 });
 
 test("weights that are no numbers are refused, wherever it shows", async () => {
-  const error = await load(written(nanWeights(model), 900));
-  assert.match(error?.message ?? "", /invalid data|no numbers|nan/i);
+  const file = written(nanWeights(model), 900);
+  for (const engine of LIBRARIES) assert.match((await load(file, engine))?.message ?? "", /invalid data|no numbers|nan/i, engine);
 });
 
 test("200 random damages: a sentence or a model that loads, never a crash", async () => {
@@ -89,25 +92,33 @@ test("200 random damages: a sentence or a model that loads, never a crash", asyn
     else assertSentence(error, damage.name);
   }
   // What passes is either harmless (a letter of a token's text) or something only the engine can tell.
-  let left = to_load;
-  while (left.length > 0) {
-    const { refused, loaded } = await loadMany(left.map(({ file }) => file));
-    for (const { file, message } of refused) assertSentence(new RbeesError("ENGINE_FAILED", message), file);
-    const died_at = refused.length + loaded;
-    if (died_at === left.length) break;
-    // The library went down with this one: in the worker that is a sentence too.
-    const fatal = left[died_at];
-    const error = await load(fatal?.file ?? "");
-    assert.ok(error !== undefined, fatal?.name);
-    assertSentence(error, fatal?.name ?? "");
-    left = left.slice(died_at + 1);
+  for (const engine of LIBRARIES) {
+    let left = to_load;
+    while (left.length > 0) {
+      const { refused, loaded } = await loadMany(
+        engine,
+        left.map(({ file }) => file),
+      );
+      for (const { file, message } of refused) assertSentence(new RbeesError("ENGINE_FAILED", message), file);
+      const died_at = refused.length + loaded;
+      if (died_at === left.length) break;
+      // The library went down with this one: in the worker that is a sentence too.
+      const fatal = left[died_at];
+      const error = await load(fatal?.file ?? "", engine);
+      assert.ok(error !== undefined, `${fatal?.name}, ${engine}`);
+      assertSentence(error, `${fatal?.name}, ${engine}`);
+      left = left.slice(died_at + 1);
+    }
   }
   assert.ok(to_load.length < damages.length / 2);
 });
 
 /** Loads files one after another in one process; as far as it comes. */
-async function loadMany(files: readonly string[]): Promise<{ refused: { file: string; message: string }[]; loaded: number }> {
-  const child = fork(new URL("./load-many.ts", import.meta.url), [...files], { stdio: ["ignore", "ignore", "ignore", "ipc"] });
+async function loadMany(
+  engine: EngineName,
+  files: readonly string[],
+): Promise<{ refused: { file: string; message: string }[]; loaded: number }> {
+  const child = fork(new URL("./load-many.ts", import.meta.url), [engine, ...files], { stdio: ["ignore", "ignore", "ignore", "ipc"] });
   const refused: { file: string; message: string }[] = [];
   let loaded = 0;
   child.on("message", ({ file, message }: { file: string; message?: string }) => {

@@ -4,36 +4,42 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { writeRandomModel } from "../../../models/fixtures/random.ts";
 import type { TensorType } from "../../../models/fixtures/write-gguf.ts";
+import { LIBRARIES } from "./engine-options.ts";
 import { ask, folder, startWorker } from "./support.ts";
 
 const requests = [
   { prompt: "the first of them", temperature: 0 },
   { prompt: `a long prompt: ${"lorem ipsum dolor ".repeat(12)}`, temperature: 0.8 },
-  { prompt: "third, and at temperature one", temperature: 1 },
+  { prompt: "third, and at temperature one", temperature: 1, top_k: 500, min_p: 0.02 },
   { prompt: `another long one ${"sit amet ".repeat(20)}`, temperature: 0 },
 ].map((request, seed) => ({ ...request, seed, max_tokens: 32 }));
 
 for (const type of ["q8_0", "f32"] satisfies TensorType[]) {
-  test(`the same tokens alone, in a full batch, and with a kept prefix (${type})`, async () => {
+  test(`the same tokens alone, in a full batch, with a kept prefix, and on the other engine (${type})`, async () => {
     const model = join(folder, `random-${type}.gguf`);
     writeRandomModel(model, { type });
-    const worker = await startWorker({ model, slots: requests.length, ctx: 1024, deterministic: true });
-    const alone: number[][] = [];
-    for (const request of requests) alone.push((await ask(worker, request)).ids);
-    const together = await Promise.all(requests.map((request) => ask(worker, request)));
-    assert.deepEqual(
-      together.map(({ ids }) => ids),
-      alone,
-    );
-    const again = await Promise.all([...requests].reverse().map((request) => ask(worker, request)));
-    assert.deepEqual(
-      again.map(({ ids }) => ids),
-      [...alone].reverse(),
-    );
-    assert.ok(
-      [...together, ...again].some(({ end }) => (end?.tokens_cached ?? 0) > 0),
-      "a prefix was used again",
-    );
-    await worker.stop();
+    const first: number[][] = [];
+    for (const engine of LIBRARIES) {
+      const worker = await startWorker({ engine, model, slots: requests.length, ctx: 1024, deterministic: true });
+      const alone: number[][] = [];
+      for (const request of requests) alone.push((await ask(worker, request)).ids);
+      if (first.length === 0) first.push(...alone);
+      assert.deepEqual(alone, first, engine);
+      const together = await Promise.all(requests.map((request) => ask(worker, request)));
+      assert.deepEqual(
+        together.map(({ ids }) => ids),
+        alone,
+      );
+      const again = await Promise.all([...requests].reverse().map((request) => ask(worker, request)));
+      assert.deepEqual(
+        again.map(({ ids }) => ids),
+        [...alone].reverse(),
+      );
+      assert.ok(
+        [...together, ...again].some(({ end }) => (end?.tokens_cached ?? 0) > 0),
+        "a prefix was used again",
+      );
+      await worker.stop();
+    }
   });
 }

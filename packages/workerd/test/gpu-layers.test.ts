@@ -2,19 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { EngineOptions } from "../src/engine.ts";
-import { loadModel, type startLlama } from "../src/llama/load.ts";
+import { loadModel, type startLlama } from "../src/node-llama-cpp/load.ts";
+import { engineOptions } from "./engine-options.ts";
 
-const options: EngineOptions = {
-  model_path: "model.gguf",
-  backend: "cuda",
-  gpu: 0,
-  gpu_layers: "auto",
-  threads: 1,
-  slots: 1,
-  context_size: 256,
-  prefill_chunk_tokens: 64,
-  deterministic: false,
-};
+const options = engineOptions("model.gguf", { engine: "node-llama-cpp", backend: "cuda" });
 
 /** What the binding is asked for. */
 async function asked(changed: Partial<EngineOptions>): Promise<unknown> {

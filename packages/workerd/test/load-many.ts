@@ -1,23 +1,23 @@
-/** A child of `damaged-models.test.ts`: loads the files it is given, one after another, and says of each how it went. */
-import type { EngineOptions } from "../src/engine.ts";
+/**
+ * A child of `damaged-models.test.ts`: loads the files it is given with the engine it is given, one after another, and says of each
+ * how it went.
+ */
 import { LlamaEngine } from "../src/llama/engine.ts";
-import { startLlama } from "../src/llama/load.ts";
+import type { LoadModel } from "../src/llama/model.ts";
+import { engineOptions } from "./engine-options.ts";
 
-const options = {
-  backend: "cpu",
-  gpu: 0,
-  gpu_layers: "auto",
-  slots: 1,
-  context_size: 256,
-  threads: 1,
-  deterministic: false,
-  prefill_chunk_tokens: 64,
-} as const;
-const library = startLlama({ ...options, model_path: "" }, () => {});
+const [engine, ...files] = process.argv.slice(2);
+const load = engine === "libllama" ? (await import("../src/libllama/load.ts")).loadModel : await binding();
 
-for (const file of process.argv.slice(2)) {
-  const settings: EngineOptions = { ...options, model_path: file };
-  const message = await new LlamaEngine(() => library).load(settings, { progress() {}, step() {} }).then(
+/** node-llama-cpp, started once for all files. */
+async function binding(): Promise<LoadModel> {
+  const { loadModel, startLlama } = await import("../src/node-llama-cpp/load.ts");
+  const library = startLlama(engineOptions(""), () => {});
+  return (options, progress) => loadModel(options, progress, () => library);
+}
+
+for (const file of files) {
+  const message = await new LlamaEngine(load).load(engineOptions(file, { slots: 1 }), { progress() {}, step() {} }).then(
     () => undefined,
     (error: Error) => error.message,
   );

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { environment } from "@rbees/kit/config";
 import { VERSION } from "@rbees/kit/version";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
-import { BINDING_VERSION } from "../src/llama/load.ts";
+import { BINDING_VERSION } from "../src/node-llama-cpp/load.ts";
 import { FakeOrchestrator } from "./orchestrator.ts";
 import { folder, scripted, until } from "./support.ts";
 
@@ -71,6 +71,9 @@ test("wrong flags exit 2 with every problem, and a model that is none exits 1 wi
     assert.equal(await refused.exit, 2);
     assert.match(refused.stderr(), says);
   }
+  const gpu = start(["--model", "x.gguf", "--engine", "libllama", "--backend", "cuda"]);
+  assert.equal(await gpu.exit, 2);
+  assert.match(gpu.stderr(), /engine: libllama computes on a CPU only; leave --engine out/);
   const page = join(folder, "page.gguf");
   writeFileSync(page, `<!DOCTYPE html>${" ".repeat(100)}`);
   for (const path of [page, join(folder, "missing.gguf"), folder]) {

@@ -10,7 +10,10 @@ import { enginePackage } from "../pool/backends.ts";
 import type { FarNode } from "./probe.ts";
 import type { TarEntry } from "./tar.ts";
 
-const ENGINE = "node-llama-cpp";
+/** The engine's library with its binding, and what calls C functions: it lets the worker go to the library directly. */
+const [ENGINE, FFI] = ["node-llama-cpp", "koffi"];
+/** Native parts come as packages of their own, one for each platform. */
+const NATIVE = /^@(node-llama-cpp|koromix)\//;
 /** Of a pool's machine; a folder stands for all that is in it. The orchestrator and its database stay away. */
 const BUNDLES = ["rbees-pool.mjs", "cli", "rbees-workerd.mjs", "engine-child.mjs", "models/demo/demo.gguf", "package.json", "LICENSE"];
 /** The engine's source code, for those who compile it: 35 MB that a prebuilt engine does not need. */
@@ -77,9 +80,8 @@ interface Manifest {
 
 /** All that the engine needs at run time: what is JavaScript from here, what is native for the platform over there. */
 async function enginePackages(context: Context, node: FarNode, options: CargoOptions): Promise<Package[]> {
-  const engine = context.programs.workerPackage(ENGINE);
-  if (engine === undefined)
-    throw new RbeesError("NOT_FOUND", `The engine (${ENGINE}) is not installed here, so it can't be brought there: \`npm install\` first.`);
+  const engine = programPackage(context, ENGINE);
+  const ffi = programPackage(context, FFI);
   const top = dirname(engine);
   const found = new Map<string, Package>();
   const visit = async (folder: string): Promise<void> => {
@@ -92,7 +94,7 @@ async function enginePackages(context: Context, node: FarNode, options: CargoOpt
     found.set(folder, { folder, path: path.replaceAll("\\", "/"), id: `${manifest.name}@${manifest.version}` });
     const optional = manifest.optionalDependencies ?? {};
     for (const name of Object.keys({ ...manifest.dependencies, ...optional })) {
-      if (name.startsWith("@node-llama-cpp/")) continue;
+      if (NATIVE.test(name)) continue;
       const needed = packageFolder(folder, name);
       if (needed !== undefined) await visit(needed);
       else if (optional[name] === undefined)
@@ -100,16 +102,32 @@ async function enginePackages(context: Context, node: FarNode, options: CargoOpt
     }
   };
   await visit(engine);
-  for (const name of nativePackages(node, options.cuda)) {
-    const version = (await manifestOf(engine)).optionalDependencies?.[name];
-    if (version === undefined) throw noEngine(node);
-    const folder = packageFolder(engine, name);
+  await visit(ffi);
+  const native = async (parent: string, name: string): Promise<boolean> => {
+    const version = (await manifestOf(parent)).optionalDependencies?.[name];
+    if (version === undefined) return false;
+    const folder = packageFolder(parent, name);
     // npm may have put something empty in its place, to save space here.
-    const usable = folder !== undefined && existsSync(join(folder, "bins"));
+    const usable = folder !== undefined && (await manifestOf(folder)).name === name;
     const from = usable ? folder : await fetched(context, `${name}@${version}`, options.scratch);
     found.set(from, { folder: from, path: `node_modules/${name}`, id: `${name}@${version}` });
+    return true;
+  };
+  for (const name of nativePackages(node, options.cuda)) if (!(await native(engine, name))) throw noEngine(node);
+  try {
+    await native(ffi, `@koromix/koffi-${node.platform}-${node.arch}`);
+  } catch (error) {
+    if (!(error instanceof RbeesError && error.code === "UNREACHABLE")) throw error;
+    // Without it, or where there is none for the platform, the worker goes through the engine's own binding.
+    context.progress("koffi for that machine can't be fetched: its workers will use node-llama-cpp, which is slower");
   }
   return [...found.values()];
+}
+
+function programPackage({ programs }: Context, name: string): string {
+  const folder = programs.workerPackage(name);
+  if (folder !== undefined) return folder;
+  throw new RbeesError("NOT_FOUND", `The engine (${name}) is not installed here, so it can't be brought there: \`npm install\` first.`);
 }
 
 function nativePackages(node: FarNode, cuda: boolean): string[] {
@@ -144,7 +162,7 @@ async function fetched({ signal, progress, env }: Context, spec: string, scratch
     const said = /npm (?:error|ERR!) (?!code|A complete)(.+)/.exec(stderr)?.[1] ?? message.split("\n")[0];
     throw new RbeesError(
       "UNREACHABLE",
-      `The engine for that machine, ${spec}, is not on this one and npm could not fetch it (${said}): try again when the network is there, or run \`npm install\` and rbees on that machine itself.`,
+      `A part of the engine for that machine, ${spec}, is not on this one and npm could not fetch it (${said}): try again when the network is there, or run \`npm install\` and rbees on that machine itself.`,
       { cause: error },
     );
   }

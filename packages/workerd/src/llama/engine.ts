@@ -1,19 +1,16 @@
 /**
- * The engine port on node-llama-cpp. It owns the slots and the step loop: each step queues the next token of every answer and
- * one chunk of a waiting prompt, and all of it is one batch. The binding's own scheduling is left out of the game: it leaves
- * streams out of batches and can't abort a prompt.
+ * The engine port on llama.cpp, through whichever library computes. It owns the slots and the step loop: each step takes the next
+ * token of every answer and one chunk of a waiting prompt, and all of it is one batch.
  */
 import { RbeesError } from "@rbees/contracts/errors";
-import type { LlamaContextSequence, Token } from "node-llama-cpp";
 import type { Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
 import { chooseSlot } from "../slots.ts";
-import { Batch } from "./batch.ts";
-import { type LoadedModel, loadModel, startLlama } from "./load.ts";
+import type { LoadedModel, LoadModel, Sequence } from "./model.ts";
 import { promptTokens } from "./prompt.ts";
 import { Run } from "./run.ts";
 
 interface Slot {
-  sequence: LlamaContextSequence;
+  sequence: Sequence;
   run: Run | undefined;
   /** Tokens at the beginning whose state was computed as a prompt: in deterministic mode only these are used again. */
   prompt_tokens: number;
@@ -28,35 +25,24 @@ interface Work {
 }
 
 export class LlamaEngine implements Engine {
-  readonly #start_llama: typeof startLlama;
+  readonly #load_model: LoadModel;
   #model: LoadedModel | undefined;
   #options: EngineOptions | undefined;
   #events: EngineEvents | undefined;
   #slots: Slot[] = [];
-  /** The quick way to compute a step; undefined where the binding does not offer it. */
-  #batch: Batch | undefined;
   #working = false;
   #last_was_prefill = false;
 
-  /** `start` may give a library that runs already. */
-  constructor(start = startLlama) {
-    this.#start_llama = start;
+  constructor(load_model: LoadModel) {
+    this.#load_model = load_model;
   }
 
   async load(options: EngineOptions, events: EngineEvents): Promise<ModelFacts> {
-    const model = await loadModel(options, events.progress, this.#start_llama);
+    const model = await this.#load_model(options, events.progress);
     this.#model = model;
     this.#options = options;
     this.#events = events;
-    this.#slots = Array.from({ length: options.slots }, () => ({
-      sequence: model.context.getSequence(),
-      run: undefined,
-      prompt_tokens: 0,
-    }));
-    this.#batch = Batch.on(
-      model.context,
-      this.#slots.map(({ sequence }) => sequence),
-    );
+    this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, prompt_tokens: 0 }));
     await this.#checkNumbers();
     return model.facts;
   }
@@ -79,7 +65,7 @@ export class LlamaEngine implements Engine {
     const choice = chooseSlot(
       this.#slots.map(({ sequence, run, prompt_tokens }) => ({
         busy: run !== undefined,
-        kept: run === undefined ? sequence.contextTokens : [],
+        kept: run === undefined ? sequence.tokens : [],
         reusable: options.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER,
       })),
       prompt,
@@ -88,7 +74,7 @@ export class LlamaEngine implements Engine {
     const slot = choice === undefined ? undefined : this.#slots[choice.slot];
     if (choice === undefined || slot === undefined) throw new RbeesError("ALL_SLOTS_BUSY", "Every slot of the engine is busy.");
     // A model whose state can't be cut back goes on from all of it or from nothing.
-    if (slot.sequence.needsCheckpoints && choice.cached < slot.sequence.nextTokenIndex) choice.cached = 0;
+    if (slot.sequence.all_or_nothing && choice.cached < slot.sequence.tokens.length) choice.cached = 0;
     const run = new Run(id, request, model, tokens, choice);
     slot.run = run;
     slot.prompt_tokens = Math.min(slot.prompt_tokens, choice.cached);
@@ -108,12 +94,8 @@ export class LlamaEngine implements Engine {
   /** Damaged weights load without a word and then say one token for ever: so one token is computed and its numbers looked at. */
   async #checkNumbers(): Promise<void> {
     const { model, options } = this.#loaded();
-    const sequence = this.#slots[0]?.sequence;
-    const token = (model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0) as Token;
-    const draw = { generateNext: { token: true, confidence: true, options: { temperature: 0 } } } as const;
-    const [result] = (await sequence?.controlledEvaluate([[token, draw]])) ?? [];
-    await sequence?.clearHistory();
-    if (!Number.isFinite(result?.next.confidence)) {
+    const token = model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0;
+    if (!(await model.computesNumbers(token))) {
       throw new RbeesError("ENGINE_FAILED", `${options.model_path} computes no numbers (NaN): its weights are damaged, download it again`);
     }
   }
@@ -148,7 +130,9 @@ export class LlamaEngine implements Engine {
     // A slot that is free is said to be so at once, not after the step that goes on without it.
     if (reports.length > 0) this.#loaded().events.step(reports.splice(0));
     const work = this.#plan();
-    const results = await this.#computeAll(work);
+    const results = await model.compute(
+      work.map(({ run, tokens, draw }) => ({ slot: run.slot, tokens, sampling: draw ? run.sampling : undefined })),
+    );
     for (const [index, { run, tokens, draw }] of work.entries()) {
       const slot = this.#slots[run.slot];
       if (run.prefilling) {
@@ -168,9 +152,7 @@ export class LlamaEngine implements Engine {
   async #prepare({ sequence }: Slot, run: Run): Promise<void> {
     if (run.prepared) return;
     run.prepared = true;
-    if (run.done === 0) await sequence.clearHistory();
-    // `false`: never shift cells, which changes positions silently.
-    else await sequence.adaptStateToTokens(run.prompt.slice(0, run.done) as Token[], false);
+    await sequence.keep(run.done);
   }
 
   /**
@@ -205,35 +187,6 @@ export class LlamaEngine implements Engine {
     if (answers.length === 0) return [];
     this.#turn = (this.#turn + 1) % answers.length;
     return answers.slice(this.#turn, this.#turn + 1);
-  }
-
-  async #computeAll(work: readonly Work[]): Promise<(number | undefined)[]> {
-    if (this.#batch === undefined) {
-      // Together the binding would draw for all of them at once, each in a thread of its own: see `Batch.compute` for what comes of it.
-      const results: (number | undefined)[] = [];
-      for (const item of work) results.push(await this.#compute(item));
-      return results;
-    }
-    return await this.#batch.compute(
-      work.flatMap(({ run, tokens, draw }) => {
-        const sequence = this.#slots[run.slot]?.sequence;
-        return sequence === undefined ? [] : [{ sequence, tokens, sampling: draw ? run.sampling : undefined }];
-      }),
-    );
-  }
-
-  /** The public way: computes tokens in the run's slot; the drawn token, if one was asked for. */
-  async #compute({ run, tokens, draw }: Work): Promise<number | undefined> {
-    const sequence = this.#slots[run.slot]?.sequence;
-    const generate = { generateNext: { token: true, options: run.sampling } };
-    const input = tokens.map((token, i): Token | [Token, typeof generate] =>
-      draw && i === tokens.length - 1 ? [token as Token, generate] : (token as Token),
-    );
-    // The binding types this as 1 to 5 and passes it on untouched: it is the place in the batch.
-    const results = await sequence?.controlledEvaluate(input, { evaluationPriority: (run.slot + 1) as 1 });
-    const token = results?.at(-1)?.next.token ?? undefined;
-    if (draw && token === undefined) throw new Error("the engine drew no token");
-    return token;
   }
 }
 

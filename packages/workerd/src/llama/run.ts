@@ -1,8 +1,8 @@
-/** One run in the llama adapter: where it stands between two steps, and what a sampled token makes of it. */
+/** One run on llama.cpp: where it stands between two steps, and what a sampled token makes of it. */
 
 import { Answer } from "../answer.ts";
 import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
-import type { LoadedModel } from "./load.ts";
+import type { LoadedModel, Sampling } from "./model.ts";
 
 /** What a request leaves open; llama.cpp's own defaults. */
 const DEFAULTS = { top_k: 40, top_p: 0.95, min_p: 0 } as const;
@@ -50,7 +50,7 @@ export class Run {
    * How the next token is drawn. The seed depends on the position, not on what was drawn before: so an answer that another
    * worker continues is the one that this worker would have given.
    */
-  get sampling(): { temperature: number; topK: number; topP: number; minP: number; seed: number } {
+  get sampling(): Sampling {
     const { temperature, top_k, top_p, min_p, seed } = this.#request;
     return {
       temperature,

@@ -1,52 +1,39 @@
 /**
- * Loads a model with node-llama-cpp and makes its context. The only file that imports the binding. What the binding does not
- * offer publicly (the template renderer) is reached for with care and does without when it is gone.
+ * Loads a model with node-llama-cpp and makes its context. The only file that loads the binding. What the binding does not offer
+ * publicly (the template renderer) is reached for with care and does without when it is gone.
  */
 import { RbeesError } from "@rbees/contracts/errors";
-import { getLlama, InsufficientMemoryError, type Llama, type LlamaContext, LlamaLogLevel, type LlamaModel } from "node-llama-cpp";
-import type { EngineOptions, ModelFacts } from "../engine.ts";
-import type { PromptModel } from "./prompt.ts";
+import { readGguf } from "@rbees/kit/gguf";
+import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp";
+import type { EngineOptions } from "../engine.ts";
+import { batchTokens, Complaints, type LoadedModel, quantised } from "../llama/model.ts";
+import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
+import { Sequences } from "./sequences.ts";
 import { TokenBytes } from "./vocabulary.ts";
 
 /** The package's version is pinned; a test holds this equal to it. */
 export const BINDING_VERSION = "3.21.1";
 
-export interface LoadedModel {
-  facts: ModelFacts;
-  context: LlamaContext;
-  prompt: PromptModel;
-  bytes: TokenBytes;
-  /** Whether a token ends the answer. */
-  ends(id: number): boolean;
-  /** Whether batches of any size give the same numbers: true of quantised weights without flash attention. */
-  batch_invariant: boolean;
-}
-
-/** How many of the engine's last complaints go into an error. */
-const COMPLAINTS_MAX = 3;
-
 /** Starts the native library; `complain` hears its errors, of whatever model it is loading. */
 export async function startLlama({ backend, threads }: EngineOptions, complain: (message: string) => void): Promise<Llama> {
-  const llama = await getLlama({
+  // Loaded here and not above: the other engine does without it.
+  const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
+  return await getLlama({
     build: "never",
     gpu: backend === "cpu" ? false : backend,
     maxThreads: threads,
     logLevel: LlamaLogLevel.error,
     logger: (level, message) => {
-      if (level === LlamaLogLevel.error || level === LlamaLogLevel.fatal) complain(message.trim());
+      if (level === LlamaLogLevel.error || level === LlamaLogLevel.fatal) complain(message);
     },
   });
-  return llama;
 }
 
+/** `start` may give a library that runs already. */
 export async function loadModel(options: EngineOptions, progress: (fraction: number) => void, start = startLlama): Promise<LoadedModel> {
-  const complaints: string[] = [];
-  const complain = (message: string) => {
-    complaints.push(message);
-    if (complaints.length > COMPLAINTS_MAX) complaints.shift();
-  };
+  const complaints = new Complaints();
   try {
-    const llama = await start(options, complain);
+    const llama = await start(options, (message) => complaints.add(message));
     const model = await llama.loadModel({
       modelPath: options.model_path,
       gpuLayers: options.backend === "cpu" ? 0 : options.gpu_layers,
@@ -64,8 +51,7 @@ async function createContext(model: LlamaModel, options: EngineOptions): Promise
   return await model.createContext({
     sequences: options.slots,
     contextSize: options.context_size,
-    // One step is at most one token of every slot and one chunk of a prompt (and one, see the step's plan).
-    batchSize: options.slots + options.prefill_chunk_tokens + 1,
+    batchSize: batchTokens(options),
     threads: options.threads,
     // On, the result depends on what else is in the batch.
     flashAttention: options.deterministic ? false : "auto",
@@ -83,12 +69,13 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
   const { tokenizer } = model.fileInfo.metadata;
   const vocabulary = tokenizer?.ggml;
   const tokens = vocabulary?.tokens as readonly string[] | undefined;
-  if (tokens === undefined) throw new RbeesError("INVALID_REQUEST", "the model has no vocabulary");
+  if (tokens === undefined) throw new RbeesError("INVALID_REQUEST", `${options.model_path} has no vocabulary`);
   const kinds = (vocabulary?.token_type ?? []) as unknown as readonly number[];
   const template = tokenizer?.chat_template;
   const bos = model.tokens.shouldPrependBosToken && model.tokens.bos !== null ? model.tokens.bos : undefined;
-  const render_native = nativeRenderer(llama);
+  const render_native = nativeRenderer((llama as unknown as { _bindings?: NativeRenderers })._bindings ?? {});
   const { release } = llama.llamaCppRelease;
+  const sequences = new Sequences(context, options.slots);
   return {
     facts: {
       vocab_size: tokens.length,
@@ -98,7 +85,6 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
       vram_bytes: options.backend === "cpu" ? 0 : (await llama.getVramState()).used,
       engine: { name: "node-llama-cpp", version: `${BINDING_VERSION} (llama.cpp ${release})` },
     },
-    context,
     prompt: {
       tokenize: (text, special, continues) => model.tokenize(text, special, continues ? "trimLeadingSpace" : undefined) as number[],
       bos,
@@ -109,46 +95,22 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
     },
     bytes: new TokenBytes({ model: String(vocabulary?.model ?? ""), tokens, kinds }, (id) => model.detokenize([id as never])),
     ends: (id) => model.isEogToken(id as never),
-    batch_invariant: options.backend === "cpu" && quantised(model),
-  };
-}
-
-/** ggml's numbers of the types that are no quantisation: floats and integers. */
-const UNQUANTISED: ReadonlySet<number> = new Set([0, 1, 24, 25, 26, 27, 28, 30]);
-
-/** Whether most of the weights are quantised. */
-function quantised(model: LlamaModel): boolean {
-  let balance = 0;
-  for (const { ggmlType, dimensions } of model.fileInfo.fullTensorInfo ?? []) {
-    const values = dimensions.reduce<number>((product, length) => product * Number(length), 1);
-    balance += UNQUANTISED.has(ggmlType) ? -values : values;
-  }
-  return balance > 0;
-}
-
-interface NativeBindings {
-  AddonJinjaRenderer?: new (template: string) => { render(values: Record<string, unknown>): string };
-}
-
-function nativeRenderer(llama: Llama): PromptModel["render_native"] {
-  const { AddonJinjaRenderer: Renderer } = (llama as unknown as { _bindings?: NativeBindings })._bindings ?? {};
-  if (Renderer === undefined) return undefined;
-  const cache = new Map<string, InstanceType<NonNullable<NativeBindings["AddonJinjaRenderer"]>>>();
-  return (template, values) => {
-    const renderer = cache.get(template) ?? new Renderer(template);
-    cache.set(template, renderer);
-    return renderer.render(values);
+    batch_invariant: options.backend === "cpu" && quantised(await readGguf(options.model_path)),
+    sequences: sequences.all,
+    compute: (items) => sequences.compute(items),
+    computesNumbers: (token) => sequences.computesNumbers(token),
   };
 }
 
 /** The engine's log comes by a queue of its own: this many turns of the event loop are given to it. */
 const COMPLAINT_TURNS_MAX = 10;
 
-async function loadError(error: unknown, options: EngineOptions, complaints: readonly string[]): Promise<RbeesError> {
+async function loadError(error: unknown, options: EngineOptions, complaints: Complaints): Promise<RbeesError> {
   if (error instanceof RbeesError) return error;
-  for (let turn = 0; turn < COMPLAINT_TURNS_MAX && complaints.length === 0; turn++) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (let turn = 0; turn < COMPLAINT_TURNS_MAX && complaints.lines.length === 0; turn++)
+    await new Promise((resolve) => setTimeout(resolve, 1));
   const message = error instanceof Error ? (error.message.split("\n", 1)[0] ?? "") : String(error);
-  const reason = complaints.map((line) => /error loading model: (.*)/.exec(line)?.[1]).find((found) => found !== undefined);
+  const { InsufficientMemoryError } = await import("node-llama-cpp");
   if (error instanceof InsufficientMemoryError) {
     const layers = typeof options.gpu_layers === "number" && options.gpu_layers > 0 ? "fewer --gpu-layers, " : "";
     return new RbeesError("INSUFFICIENT_MEMORY", `${options.model_path}: ${message}. Use ${layers}fewer --slots or a smaller --ctx.`, {
@@ -159,6 +121,5 @@ async function loadError(error: unknown, options: EngineOptions, complaints: rea
     const why = `This installation has no engine for --backend ${options.backend} on this machine.`;
     return new RbeesError("ENGINE_FAILED", `${why} "rbees-pool backends list" says what works here.`, { cause: error });
   }
-  const said = reason ?? [message, ...complaints].join("; ");
-  return new RbeesError("ENGINE_FAILED", `The engine can't load ${options.model_path}: ${said}.`, { cause: error });
+  return complaints.refusal(options.model_path, message, error);
 }

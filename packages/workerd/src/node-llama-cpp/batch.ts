@@ -4,21 +4,7 @@
  * version has is used, and where it is not there (`undefined`), the caller goes the public way.
  */
 import type { LlamaContext, LlamaContextSequence } from "node-llama-cpp";
-
-export interface Sampling {
-  temperature: number;
-  topK: number;
-  topP: number;
-  minP: number;
-  seed: number;
-}
-
-/** Tokens of one sequence; `sampling` is there when a token is to be drawn after them. */
-export interface BatchItem {
-  sequence: LlamaContextSequence;
-  tokens: readonly number[];
-  sampling: Sampling | undefined;
-}
+import type { BatchItem, Sampling } from "../llama/model.ts";
 
 interface InnerContext {
   initBatch(tokens: number): void;
@@ -49,12 +35,15 @@ const UNUSED_SEED = 0x8000_0000;
 
 export class Batch {
   readonly #context: InnerContext;
+  /** By slot. */
+  readonly #sequences: readonly InnerSequence[];
   readonly #newSampler: () => InnerSampler;
-  /** By sequence: its sampler, and the seed of its last draw. */
+  /** By slot: its sampler, and the seed of its last draw. */
   readonly #samplers = new Map<number, { sampler: InnerSampler; seed: number }>();
 
-  private constructor(context: InnerContext, newSampler: () => InnerSampler) {
+  private constructor(context: InnerContext, sequences: readonly InnerSequence[], newSampler: () => InnerSampler) {
     this.#context = context;
+    this.#sequences = sequences;
     this.#newSampler = newSampler;
   }
 
@@ -71,7 +60,7 @@ export class Batch {
     const methods = ["initBatch", "addToBatch", "decodeBatch", "sampleToken"] as const;
     if (!known || Sampler === undefined || inner === undefined || methods.some((name) => typeof inner[name] !== "function"))
       return undefined;
-    return new Batch(inner, () => new Sampler(model?._model));
+    return new Batch(inner, sequences as unknown as readonly InnerSequence[], () => new Sampler(model?._model));
   }
 
   /** The drawn tokens, in the order of the items; undefined where none was asked for. */
@@ -80,9 +69,10 @@ export class Batch {
     this.#context.initBatch(items.reduce((sum, { tokens }) => sum + tokens.length, 0));
     const places: number[] = [];
     // llama.cpp computes each run of neighbouring sequences in one pass.
-    const ordered = items.map((item, at) => ({ ...item, at, books: item.sequence as unknown as InnerSequence }));
-    ordered.sort((a, b) => a.books._sequenceId - b.books._sequenceId);
-    for (const { at, books, tokens, sampling } of ordered) {
+    const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
+    for (const { at, slot, tokens, sampling } of ordered) {
+      const books = this.#sequences[slot];
+      if (books === undefined) throw new Error(`there is no slot ${slot}`);
       const outputs = sampling === undefined ? NO_OUTPUT : Uint32Array.of(tokens.length - 1);
       const [place] = this.#context.addToBatch(books._sequenceId, books._nextTokenIndex, Uint32Array.from(tokens), outputs);
       if (place !== undefined) places[at] = place;
@@ -98,14 +88,13 @@ export class Batch {
     return await Promise.all(items.map((item, at) => (at === first ? drawn[at] : this.#draw(item, places[at]))));
   }
 
-  async #draw({ sequence, sampling }: BatchItem, place: number | undefined): Promise<number | undefined> {
+  async #draw({ slot, sampling }: BatchItem, place: number | undefined): Promise<number | undefined> {
     if (sampling === undefined || place === undefined) return undefined;
-    const id = (sequence as unknown as InnerSequence)._sequenceId;
-    const kept = this.#samplers.get(id);
+    const kept = this.#samplers.get(slot);
     const sampler = kept?.sampler ?? this.#newSampler();
     if (kept?.seed === sampling.seed) sampler.applyConfig({ ...sampling, seed: UNUSED_SEED });
     sampler.applyConfig(sampling);
-    this.#samplers.set(id, { sampler, seed: sampling.seed });
+    this.#samplers.set(slot, { sampler, seed: sampling.seed });
     const token = await this.#context.sampleToken(place, sampler);
     if (token < 0) throw new Error("the engine drew no token");
     return token;

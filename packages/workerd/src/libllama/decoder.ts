@@ -1,0 +1,133 @@
+/**
+ * Computes steps on one llama.cpp context. It owns the context's memory and batch, and knows what each sequence holds. A step blocks
+ * this thread while it computes, so that no thread more than asked for is ever runnable; between two steps whoever else waits for
+ * this thread gets a turn.
+ */
+import type { BatchItem, Sequence } from "../llama/model.ts";
+import type { Batch, Pointer } from "./c-api.ts";
+import type { LlamaLibrary } from "./library.ts";
+import { Samplers } from "./sampler.ts";
+
+export interface DecoderOptions {
+  slots: number;
+  /** Tokens that a step can have. */
+  batch_tokens: number;
+  vocabulary: number;
+  all_or_nothing: boolean;
+}
+
+export class Decoder {
+  readonly #llama: LlamaLibrary;
+  readonly #context: Pointer;
+  readonly #memory: Pointer;
+  readonly #samplers: Samplers;
+  readonly #batch: WritableBatch;
+  readonly #vocabulary: number;
+  /** By slot. */
+  readonly sequences: readonly HeldSequence[];
+
+  constructor(llama: LlamaLibrary, context: Pointer, { slots, batch_tokens, vocabulary, all_or_nothing }: DecoderOptions) {
+    this.#llama = llama;
+    this.#context = context;
+    this.#memory = llama.get_memory(context);
+    this.#samplers = new Samplers(llama, context, vocabulary);
+    this.#batch = new WritableBatch(llama, batch_tokens);
+    this.#vocabulary = vocabulary;
+    const cut = (id: number, from: number) => llama.memory_seq_rm(this.#memory, id, from, -1);
+    this.sequences = Array.from({ length: slots }, (_, id) => new HeldSequence(all_or_nothing, (from) => cut(id, from)));
+  }
+
+  async compute(items: readonly BatchItem[]): Promise<(number | undefined)[]> {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (items.length === 0) return [];
+    // llama.cpp computes each run of neighbouring sequences in one pass.
+    const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
+    const places = this.#decode(ordered);
+    const drawn: (number | undefined)[] = items.map(() => undefined);
+    for (const [i, { at, slot, sampling }] of ordered.entries()) {
+      if (sampling !== undefined) drawn[at] = this.#samplers.draw(slot, sampling, places[i] ?? 0);
+    }
+    return drawn;
+  }
+
+  async computesNumbers(token: number): Promise<boolean> {
+    this.#decode([{ slot: 0, tokens: [token], sampling: undefined }], true);
+    const at = this.#llama.get_logits_ith(this.#context, 0);
+    const logits = at === null ? [] : this.#llama.floats(at, this.#vocabulary);
+    const numbers = logits.length > 0 && logits.every((logit) => !Number.isNaN(logit)) && logits.some(Number.isFinite);
+    for (const sequence of this.sequences) sequence.keep(0);
+    return numbers;
+  }
+
+  /** The place of each item's last token in the batch. */
+  #decode(items: readonly BatchItem[], output = false): number[] {
+    this.#batch.clear();
+    const places: number[] = [];
+    for (const { slot, tokens, sampling } of items) {
+      const from = this.sequences[slot]?.tokens.length ?? 0;
+      for (const [i, token] of tokens.entries()) {
+        this.#batch.add(token, from + i, slot, i === tokens.length - 1 && (output || sampling !== undefined));
+      }
+      places.push(this.#batch.length - 1);
+    }
+    const failed = this.#llama.decode(this.#context, this.#batch.raw);
+    if (failed !== 0) throw new Error(`llama.cpp could not compute a step of ${this.#batch.length} tokens (llama_decode gave ${failed})`);
+    for (const { slot, tokens } of items) this.sequences[slot]?.tokens.push(...tokens);
+    return places;
+  }
+}
+
+class HeldSequence implements Sequence {
+  readonly tokens: number[] = [];
+  readonly all_or_nothing: boolean;
+  readonly #cut: (from: number) => boolean;
+
+  constructor(all_or_nothing: boolean, cut: (from: number) => boolean) {
+    this.all_or_nothing = all_or_nothing;
+    this.#cut = cut;
+  }
+
+  keep(count: number): void {
+    if (count >= this.tokens.length) return;
+    // All of it can always be forgotten.
+    if (!this.#cut(count === 0 ? -1 : count)) throw new Error(`llama.cpp could not cut a sequence back to ${count} tokens`);
+    this.tokens.length = count;
+  }
+}
+
+/** A batch whose arrays can be written from here. */
+class WritableBatch {
+  readonly raw: Batch;
+  readonly #token: Int32Array;
+  readonly #position: Int32Array;
+  readonly #sequence: readonly Int32Array[];
+  readonly #output: Int8Array;
+
+  constructor(llama: LlamaLibrary, tokens_max: number) {
+    this.raw = llama.batch_init(tokens_max, 0, 1);
+    this.#token = llama.ints(this.raw.token, tokens_max);
+    this.#position = llama.ints(this.raw.pos, tokens_max);
+    this.#sequence = llama.pointers(this.raw.seq_id, tokens_max).map((list) => llama.ints(list, 1));
+    this.#output = llama.bytes(this.raw.logits, tokens_max);
+    // Every token belongs to one sequence.
+    llama.ints(this.raw.n_seq_id, tokens_max).fill(1);
+  }
+
+  get length(): number {
+    return this.raw.n_tokens;
+  }
+
+  clear(): void {
+    this.raw.n_tokens = 0;
+  }
+
+  add(token: number, position: number, sequence: number, output: boolean): void {
+    const at = this.raw.n_tokens++;
+    const list = this.#sequence[at];
+    if (list === undefined) throw new Error("a step has more tokens than the batch has room for");
+    list[0] = sequence;
+    this.#token[at] = token;
+    this.#position[at] = position;
+    this.#output[at] = output ? 1 : 0;
+  }
+}

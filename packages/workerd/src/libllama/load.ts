@@ -1,0 +1,131 @@
+/** Loads a model with libllama and makes its context. */
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { RbeesError } from "@rbees/contracts/errors";
+import { readGguf } from "@rbees/kit/gguf";
+import type { EngineOptions } from "../engine.ts";
+import { batchTokens, Complaints, type LoadedModel, quantised } from "../llama/model.ts";
+import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
+import { FLASH_ATTENTION, HEADER_RELEASE, type Pointer, VOCABULARY_NONE } from "./c-api.ts";
+import { Decoder } from "./decoder.ts";
+import { KOFFI_VERSION, type LlamaLibrary, openLibrary } from "./library.ts";
+import { Tokenizer } from "./tokenizer.ts";
+
+export async function loadModel(options: EngineOptions, progress: (fraction: number) => void): Promise<LoadedModel> {
+  const llama = await openLibrary();
+  const complaints = new Complaints();
+  llama.hearErrors((line) => complaints.add(line));
+  try {
+    const model = loadWeights(llama, options, progress, complaints);
+    const context = createContext(llama, model, options, complaints);
+    return await describe(llama, model, context, options);
+  } finally {
+    // From here on llama.cpp may complain from threads of its own, which can't wait for this one: to stderr then.
+    llama.hearErrors(undefined);
+  }
+}
+
+function loadWeights(llama: LlamaLibrary, options: EngineOptions, progress: (fraction: number) => void, complaints: Complaints): Pointer {
+  const { callback, release } = llama.progressCallback(progress);
+  const model = llama.model_load_from_file(options.model_path, {
+    ...llama.model_default_params(),
+    devices: llama.no_devices,
+    n_gpu_layers: 0,
+    check_tensors: true,
+    progress_callback: callback,
+  });
+  release();
+  if (model === null) throw complaints.refusal(options.model_path, "");
+  if (llama.vocab_type(llama.model_get_vocab(model)) === VOCABULARY_NONE)
+    throw new RbeesError("INVALID_REQUEST", `${options.model_path} has no vocabulary`);
+  if (llama.model_has_encoder(model))
+    throw complaints.refusal(options.model_path, "it is an encoder-decoder model, and this engine runs decoders only");
+  return model;
+}
+
+function createContext(llama: LlamaLibrary, model: Pointer, options: EngineOptions, complaints: Complaints): Pointer {
+  const { slots, context_size, threads, deterministic, model_path } = options;
+  const batch_tokens = batchTokens(options);
+  const context = llama.init_from_model(model, {
+    ...llama.context_default_params(),
+    n_ctx: context_size * slots,
+    n_batch: batch_tokens,
+    n_ubatch: batch_tokens,
+    n_seq_max: slots,
+    // A step draws one token for each slot at most; room for more would cost memory for each token of a large vocabulary.
+    n_outputs_max: slots,
+    n_threads: threads,
+    n_threads_batch: threads,
+    // On, the result depends on what else is in the batch.
+    flash_attn_type: deterministic ? FLASH_ATTENTION.off : FLASH_ATTENTION.auto,
+    no_perf: true,
+    swa_full: false,
+    // Each slot has cells of its own: on a CPU that measured faster than cells that all slots share.
+    kv_unified: false,
+  });
+  if (context === null) {
+    const why = [`no context of ${slots} × ${context_size} tokens can be made`, ...complaints.lines].join("; ");
+    if (!complaints.lines.some((line) => /alloc|memory/i.test(line))) throw new RbeesError("ENGINE_FAILED", `${model_path}: ${why}.`);
+    throw new RbeesError("INSUFFICIENT_MEMORY", `${model_path}: ${why}. Use fewer --slots or a smaller --ctx.`);
+  }
+  // What was set must read back the same: else a layout is off.
+  const wrong = [
+    ["n_ctx_seq", llama.n_ctx_seq(context) >= context_size],
+    ["n_batch", llama.n_batch(context) === batch_tokens],
+    ["n_seq_max", llama.n_seq_max(context) === slots],
+    ["n_threads", llama.n_threads(context) === threads],
+  ].find(([, right]) => !right);
+  if (wrong !== undefined)
+    throw new RbeesError("ENGINE_FAILED", `libllama took another ${wrong[0]} than it was given: use another --engine.`);
+  return context;
+}
+
+async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, options: EngineOptions): Promise<LoadedModel> {
+  const vocab = llama.model_get_vocab(model);
+  const vocab_size = llama.vocab_n_tokens(vocab);
+  const tokenizer = new Tokenizer(llama, vocab);
+  const text = (token: number) => (token < 0 ? "" : (llama.vocab_get_text(vocab, token) ?? ""));
+  const bos = llama.vocab_bos(vocab);
+  const chat_template = llama.model_chat_template(model, null) ?? undefined;
+  const render_native = nativeRenderer(addon(llama));
+  const decoder = new Decoder(llama, context, {
+    slots: options.slots,
+    batch_tokens: batchTokens(options),
+    vocabulary: vocab_size,
+    // A sliding window forgets what came before it.
+    all_or_nothing: llama.model_is_recurrent(model) || llama.model_is_hybrid(model) || llama.model_n_swa(model) > 0,
+  });
+  return {
+    facts: {
+      vocab_size,
+      context_size: options.context_size,
+      has_chat_template: chat_template !== undefined,
+      device: "",
+      vram_bytes: 0,
+      engine: { name: "libllama", version: `${HEADER_RELEASE} (koffi ${KOFFI_VERSION})` },
+    },
+    prompt: {
+      tokenize: tokenizer.tokenize,
+      bos: llama.vocab_get_add_bos(vocab) && bos >= 0 ? bos : undefined,
+      bos_text: text(bos),
+      eos_text: text(llama.vocab_eos(vocab)),
+      chat_template,
+      ...(render_native === undefined ? {} : { render_native }),
+    },
+    bytes: tokenizer,
+    ends: (token) => llama.vocab_is_eog(vocab, token),
+    batch_invariant: quantised(await readGguf(options.model_path)),
+    sequences: decoder.sequences,
+    compute: (items) => decoder.compute(items),
+    computesNumbers: (token) => decoder.computesNumbers(token),
+  };
+}
+
+/** node-llama-cpp's addon, on the same library: for its renderer of templates alone. */
+function addon({ folder }: LlamaLibrary): NativeRenderers {
+  try {
+    return createRequire(import.meta.url)(join(folder, "llama-addon.node")) as NativeRenderers;
+  } catch {
+    return {};
+  }
+}

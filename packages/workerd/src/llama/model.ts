@@ -1,0 +1,95 @@
+/**
+ * What the step loop asks of a library that computes: one loaded model with a fixed number of sequences, one for each slot. Both
+ * adapters give it: `libllama/` calls llama.cpp itself, `node-llama-cpp/` goes through that binding.
+ */
+import { RbeesError } from "@rbees/contracts/errors";
+import type { Gguf } from "@rbees/kit/gguf";
+import type { EngineOptions, ModelFacts } from "../engine.ts";
+import type { PromptModel } from "./prompt.ts";
+
+/** How a token is drawn. */
+export interface Sampling {
+  /** 0: the likeliest token. */
+  temperature: number;
+  /** 0: all tokens. */
+  topK: number;
+  topP: number;
+  minP: number;
+  seed: number;
+}
+
+/** The tokens whose state the library holds for one slot. */
+export interface Sequence {
+  readonly tokens: readonly number[];
+  /** The state can't be cut back: it goes on from all of it or from nothing. */
+  readonly all_or_nothing: boolean;
+  /** Forgets all but the first `count` tokens. */
+  keep(count: number): Promise<void> | void;
+}
+
+/** Tokens that one step computes for one slot; `sampling` is there when a token is to be drawn after them. */
+export interface BatchItem {
+  slot: number;
+  tokens: readonly number[];
+  sampling: Sampling | undefined;
+}
+
+export interface LoadedModel {
+  facts: ModelFacts;
+  prompt: PromptModel;
+  /** The bytes each token stands for; none for a special token. */
+  bytes: { of(id: number): Uint8Array };
+  /** Whether a token ends the answer. */
+  ends(id: number): boolean;
+  /** Whether batches of any size give the same numbers: true of quantised weights without flash attention. */
+  batch_invariant: boolean;
+  /** By slot. */
+  sequences: readonly Sequence[];
+  /**
+   * Computes the items together, each after what its sequence holds: the drawn tokens, in the order of the items; undefined where
+   * none was asked for. Whoever waits for the event loop gets a turn meanwhile.
+   */
+  compute(items: readonly BatchItem[]): Promise<(number | undefined)[]>;
+  /** Computes one token after nothing: whether numbers came out. Afterwards every sequence is empty. */
+  computesNumbers(token: number): Promise<boolean>;
+}
+
+/** Loads the model named in the options; refuses with an `RbeesError`: ENGINE_FAILED, INSUFFICIENT_MEMORY, INVALID_REQUEST. */
+export type LoadModel = (options: EngineOptions, progress: (fraction: number) => void) => Promise<LoadedModel>;
+
+/** One step is at most one token of every slot and one chunk of a prompt (and one, see the step's plan). */
+export function batchTokens({ slots, prefill_chunk_tokens }: Pick<EngineOptions, "slots" | "prefill_chunk_tokens">): number {
+  return slots + prefill_chunk_tokens + 1;
+}
+
+const UNQUANTISED: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"]);
+
+/** Whether most of the weights are quantised. */
+export function quantised({ tensors }: Gguf): boolean {
+  let balance = 0;
+  for (const { type, shape } of tensors) {
+    const values = shape.reduce((product, length) => product * length, 1);
+    balance += UNQUANTISED.has(type) ? -values : values;
+  }
+  return balance > 0;
+}
+
+/** How many of the engine's last complaints go into an error. */
+const COMPLAINTS_MAX = 3;
+
+/** The last errors of llama.cpp's log: the only place where it says why it can't load a model. */
+export class Complaints {
+  readonly lines: string[] = [];
+
+  add(line: string): void {
+    this.lines.push(line.trim());
+    if (this.lines.length > COMPLAINTS_MAX) this.lines.shift();
+  }
+
+  /** The refusal of a model; `said` is what else there is to say. */
+  refusal(model_path: string, said: string, cause?: unknown): RbeesError {
+    const reason = this.lines.map((line) => /error loading model: (.*)/.exec(line)?.[1]).find((found) => found !== undefined);
+    const why = reason ?? [said, ...this.lines].filter((text) => text !== "").join("; ");
+    return new RbeesError("ENGINE_FAILED", `The engine can't load ${model_path}: ${why}.`, { cause });
+  }
+}

@@ -1,0 +1,13 @@
+/** The engines, and what a test asks of one. */
+import { ENGINES, type EngineOptions } from "../src/engine.ts";
+
+export const LIBRARIES = ENGINES.filter((name) => name !== "auto");
+
+/** What an engine is asked for where a test cares for little of it. */
+export function engineOptions(model_path: string, more: Partial<EngineOptions> = {}): EngineOptions {
+  return {
+    ...{ engine: "auto", model_path, backend: "cpu", gpu: 0, gpu_layers: "auto", threads: 1, slots: 2, context_size: 256 },
+    ...{ deterministic: false, prefill_chunk_tokens: 64 },
+    ...more,
+  };
+}

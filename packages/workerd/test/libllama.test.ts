@@ -1,0 +1,60 @@
+/** The library is called only where it is the one that was meant; else the other engine is used, and says why. */
+import assert from "node:assert/strict";
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { RbeesError } from "@rbees/contracts/errors";
+import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
+import { chooseEngine } from "../src/engines.ts";
+import { HEADER_RELEASE } from "../src/libllama/c-api.ts";
+import { KOFFI_VERSION, libraryFolder, NoLibrary, openLibrary } from "../src/libllama/library.ts";
+import { folder, health, scripted, startWorker } from "./support.ts";
+
+const METADATA = "_nlcBuildMetadata.json";
+
+/** A folder like the library's, whose metadata say another release. */
+function otherRelease(): string {
+  const other = join(folder, "other-release");
+  mkdirSync(other, { recursive: true });
+  for (const name of readdirSync(libraryFolder()))
+    if (name.startsWith("libllama.")) copyFileSync(join(libraryFolder(), name), join(other, name));
+  const metadata = readFileSync(join(libraryFolder(), METADATA), "utf8");
+  writeFileSync(join(other, METADATA), metadata.replace(HEADER_RELEASE, "v0.5.0"));
+  return other;
+}
+
+test("the pinned versions are those that the code was written for", () => {
+  const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
+    dependencies: Record<string, string>;
+  };
+  assert.equal(manifest.dependencies["koffi"], KOFFI_VERSION);
+  assert.match(readFileSync(join(libraryFolder(), METADATA), "utf8"), new RegExp(`"release":"${HEADER_RELEASE}"`));
+});
+
+test("a library of another release is not called: the other engine is used, unless this one was asked for by name", async () => {
+  const other = otherRelease();
+  await assert.rejects(openLibrary(other), (error: Error) => error instanceof NoLibrary && /v0\.5\.0.*v0\.4\.0/.test(error.message));
+  const { engine, instead_of } = await chooseEngine({ engine: "auto", backend: "cpu" }, other);
+  assert.ok(engine !== undefined);
+  assert.match(instead_of ?? "", /libllama can't be called here: .*v0\.5\.0/);
+  await assert.rejects(
+    chooseEngine({ engine: "libllama", backend: "cpu" }, other),
+    (error: Error) => error instanceof RbeesError && /--engine libllama does not work here.*node-llama-cpp/.test(error.message),
+  );
+  const empty = join(folder, "empty");
+  mkdirSync(empty, { recursive: true });
+  await assert.rejects(openLibrary(empty), /of release unknown/);
+});
+
+test("a library that is not the one its metadata say is refused before anything is computed", async () => {
+  const false_name = join(folder, "false-name");
+  mkdirSync(false_name, { recursive: true });
+  copyFileSync(join(libraryFolder(), METADATA), join(false_name, METADATA));
+  await assert.rejects(openLibrary(false_name), NoLibrary);
+});
+
+test("on a CPU the library is used without being asked for, on a GPU the binding is", async () => {
+  assert.equal((await chooseEngine({ engine: "auto", backend: "cpu" })).instead_of, undefined);
+  const worker = await startWorker({ model: scripted("named", { edges: chain(ANSWER, [" a"]) }), ctx: 256 });
+  assert.equal((await health(worker)).engine.name, "libllama");
+});
