@@ -1,6 +1,6 @@
 /** `npm run test:cluster`: an operator and three machines, each with its own address, name, sshd and home. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
@@ -12,6 +12,11 @@ import { machines, noNamespaces } from "../support/netns.ts";
 const RBEES = fileURLToPath(new URL("../../packages/cli/src/rbees.ts", import.meta.url));
 const HOSTS = ["h1", "h2", "h3"] as const;
 const skip = noSshd() || noNamespaces();
+
+function nodeOn(prefix: readonly string[], code: string): [string, string[]] {
+  const [program = "", ...args] = [...prefix, process.execPath, "-e", code];
+  return [program, args];
+}
 
 interface Ran {
   exit: number;
@@ -93,17 +98,31 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
   assert.match(loopback.err, /only this machine can.*`rbees up --listen 10\.77\.0\.1`/);
   await good("down");
 
-  await good("up", "--listen", op.address, "--insecure-no-auth", "--threads", "1", "--slots", "1");
+  assert.match((await good("up", "--listen", op.address, "--threads", "1", "--slots", "1")).err, /Made a key for rbees here/);
   await onAll("install");
   assert.match((await good("pool", "register", "h1", "--host", hosts[0]?.address ?? "", "--user", "root")).out, /ok +rbees-pool +0\.1\.0/);
   const spawned = await onAll("worker", "spawn", "cpu", "--model", "demo", "--threads", "1", "--slots", "2");
-  for (const { err } of spawned) assert.match(err, /The worker listens on 10\.77\.0\.\d: others on that network can reach it too/);
+  for (const { err } of spawned)
+    assert.match(err, /The worker listens on 10\.77\.0\.\d: others on that network can reach it too; it answers its orchestrator alone/);
   const addresses = (await workers()).map(({ worker_id, address }) => [worker_id, address]);
   for (const { name, address } of hosts)
     assert.ok(
       addresses.some(([id, at]) => id === `${name}-8001` && at === `http://${address}:8001`),
       JSON.stringify(addresses),
     );
+
+  // Whoever is on the network, on another of the machines too, gets nothing of a worker but its health.
+  const knock = (method: string, path: string) =>
+    execFileSync(
+      ...nodeOn(
+        hosts[0]?.prefix ?? [],
+        `fetch("http://${hosts[1]?.address}:8001${path}", { method: "${method}" }).then(({ status }) => console.log(status))`,
+      ),
+    ).toString();
+  assert.deepEqual(
+    [knock("GET", "/health"), knock("POST", "/execute"), knock("POST", "/shutdown")].map((line) => line.trim()),
+    ["200", "401", "401"],
+  );
 
   const job = (worker: string) => good("jobs", "submit", "--model", "demo", "--prompt", "What is a bee?", "--pin", worker);
   assert.match((await job("h2-8001")).err, /worker h2-8001/);

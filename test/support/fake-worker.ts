@@ -34,13 +34,28 @@ export interface FakeWorker {
   close(): Promise<void>;
 }
 
-export async function startFakeWorker(id: string, model = "fake"): Promise<FakeWorker> {
+/** `door`: what callers must show, if anything. `at`: its port. */
+export async function startFakeWorker(id: string, model = "fake", door?: string, at = 0): Promise<FakeWorker> {
   const arrived: FakeAttempt[] = [];
   const waiting: ((attempt: FakeAttempt) => void)[] = [];
   const refusals: { status: number; body: unknown }[] = [];
   const server: Server = createServer(async (request, response) => {
+    const { authorization } = request.headers;
+    const shows_nothing = request.url === "/health" && authorization === undefined;
+    if (door !== undefined && !shows_nothing && authorization !== `Bearer ${door}`) {
+      const error = {
+        code: "UNAUTHORIZED",
+        message: "who are you?",
+        retriable: false,
+        correlation_id: "",
+        type: "authentication_error",
+        param: null,
+      };
+      response.writeHead(401, { "content-type": "application/json" }).end(JSON.stringify({ error }));
+      return;
+    }
     if (request.url === "/health") {
-      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ worker_id: id }));
+      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ worker_id: id, closed: door !== undefined }));
       return;
     }
     const body = JSON.parse(await text(request)) as Execute;
@@ -54,7 +69,7 @@ export async function startFakeWorker(id: string, model = "fake"): Promise<FakeW
     if (waiter === undefined) arrived.push(attempt);
     else waiter(attempt);
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(at, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   return {
     id,

@@ -32,11 +32,35 @@ export function farTalk(write: (line: string) => void, version: string) {
   };
 }
 
-/** Calls `lost` when nobody holds the other end of stdin any more. */
-export function holdOn(stdin: Readable, lost: () => void): void {
+/** Longer is no handover. */
+const LINE_CHARS_MAX = 65_536;
+
+/** Calls `lost` when nobody holds the other end of stdin any more. Gives the first line that comes there; the beats are empty ones. */
+export function holdOn(stdin: Readable, lost: () => void): Promise<string> {
   const timer = setTimeout(lost, SILENCE_MS_MAX);
   timer.unref();
-  stdin.on("data", () => timer.refresh());
-  for (const end of ["end", "close", "error"] as const) stdin.on(end, lost);
-  stdin.resume();
+  return new Promise((resolve) => {
+    let text = "";
+    let whole = false;
+    const end = () => {
+      whole = true;
+      resolve(text);
+    };
+    stdin.setEncoding("utf8").on("data", (chunk: string) => {
+      timer.refresh();
+      if (whole) return;
+      text = (text + chunk).trimStart();
+      const at = text.indexOf("\n");
+      if (at < 0 && text.length < LINE_CHARS_MAX) return;
+      text = text.slice(0, at < 0 ? LINE_CHARS_MAX : at);
+      end();
+    });
+    for (const over of ["end", "close", "error"] as const) {
+      stdin.on(over, () => {
+        end();
+        lost();
+      });
+    }
+    stdin.resume();
+  });
 }

@@ -15,6 +15,8 @@ export interface World {
   readonly programs: Programs;
   /** Aborts with the first Ctrl-C, and when nobody reads stdout any more. */
   readonly signal: AbortSignal;
+  /** Of a program that is called from afar: the first line on its stdin, whose rest only says that somebody is there. */
+  readonly first_line?: Promise<string> | undefined;
 }
 
 export interface Context extends World {
@@ -62,12 +64,13 @@ export function processWorld(entry: string, end: () => void): World {
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
   io.onReaderGone(() => stop.abort(new DOMException("nobody reads", "AbortError")));
+  let first_line: Promise<string> | undefined;
   if (afar !== undefined && afar !== "") {
     Object.assign(
       io,
       farTalk((line) => io.talk(line), VERSION),
     );
-    holdOn(process.stdin, () => stop.abort(new DOMException("nobody is there", "AbortError")));
+    first_line = holdOn(process.stdin, () => stop.abort(new DOMException("nobody is there", "AbortError")));
   }
-  return { io, env, home: homeOf(env), programs: findPrograms(entry), signal: stop.signal };
+  return { io, env, home: homeOf(env), programs: findPrograms(entry), signal: stop.signal, first_line };
 }

@@ -22,7 +22,6 @@ export const keyVerbs = [
         "rbees keys create alice --role submit",
         "rbees keys create acme-app --role submit --tenant acme",
         "rbees keys create grafana --role observe --expires-days 90",
-        "(umask 077; rbees keys create attic --role worker > worker.key)",
       ],
     },
     (command) =>

@@ -5,7 +5,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { API_KEY } from "@rbees/contracts/key";
 import type { Route } from "@rbees/contracts/route";
 import { orcdRoutes } from "@rbees/contracts/routes";
-import { OPERATOR_KEY_FILE, readKeyFile } from "@rbees/kit/key-file";
+import { KEY, OPERATOR_KEY_FILE, readSecretFile } from "@rbees/kit/key-file";
 import type { World } from "./context.ts";
 import { readUp } from "./local/up-record.ts";
 
@@ -44,7 +44,7 @@ export async function orchestratorOf(world: World & { orchestrator?: string | un
 /** The key to show: of the environment, else of the file in the config folder. */
 export function apiKey({ env, home }: Pick<World, "env" | "home">): string | undefined {
   const given = env[KEY_VARIABLE]?.trim() ?? "";
-  if (given === "") return readKeyFile(join(home.config, OPERATOR_KEY_FILE), false);
+  if (given === "") return readSecretFile(join(home.config, OPERATOR_KEY_FILE), false, KEY);
   if (!API_KEY.test(given)) throw new RbeesError("INVALID_REQUEST", `${KEY_VARIABLE} is no API key: those begin with rbk_.`);
   return given;
 }

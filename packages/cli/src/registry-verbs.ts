@@ -1,5 +1,6 @@
 /** `rbees workers …`, `rbees models list` and `rbees infer`. */
 
+import { RbeesError } from "@rbees/contracts/errors";
 import type { Context } from "./context.ts";
 import { decimal, repeated, verb, whole } from "./verb.ts";
 
@@ -35,6 +36,47 @@ export const registryVerbs = [
   ),
   verb(
     {
+      path: "workers invite",
+      summary: "a token with which one worker may join, once and soon; it is shown this once",
+      examples: [
+        "rbees workers invite --pool attic",
+        "rbees workers invite --worker atlas-8001 --address gateway.lan --expires-minutes 60",
+        "rbees workers invite --pool attic | ssh attic.lan 'umask 077; cat > join.token'",
+      ],
+    },
+    (command) =>
+      command
+        .option("--pool <pool>", "the pool that it will be of")
+        .option("--worker <id>", "the only name that it may have")
+        .option("--address <host>", "what it may announce although it calls from elsewhere, such as the outside of a port forwarding")
+        .option("--expires-minutes <n>", "how long it may take to join (default 10)", decimal),
+    {
+      async run(context, { pool, worker: worker_id, address, expiresMinutes }) {
+        if (pool === undefined && worker_id === undefined)
+          throw new RbeesError("INVALID_REQUEST", "Say for whom: --pool, --worker, or both. A token is no good for anybody else.");
+        const expires = expiresMinutes === undefined ? {} : { expires_in_ms: Math.round(expiresMinutes * 60_000) };
+        const made = await (await orchestratorOf(context)).call("inviteWorker", { body: { pool, worker_id, address, ...expires } });
+        context.say(`This is the only time the token is shown; it opens the registry once, until ${made.expires_at}.`);
+        return made;
+      },
+      render: ({ token }) => `${token}\n`,
+    },
+  ),
+  verb(
+    {
+      path: "workers expel",
+      summary: "send a worker away for good: it can't register again without a new token",
+      examples: ["rbees workers expel atlas-8001"],
+    },
+    (command) => command.argument("<id>", "the worker's id"),
+    {
+      run: async (context, _, id) => (await orchestratorOf(context)).call("expelWorker", { params: { id } }),
+      render: ({ worker_id, expelled }) =>
+        expelled ? `${worker_id} is expelled.\n` : `${worker_id} had no credential; if it was registered, it is not any more.\n`,
+    },
+  ),
+  verb(
+    {
       path: "models list",
       summary: "models that a worker serves now or has served",
       examples: ["rbees models list", "rbees models list --json"],
@@ -54,6 +96,7 @@ export const registryVerbs = [
     (command) =>
       command
         .requiredOption("--worker <host:port>", "the worker's address")
+        .option("--door-file <file>", "file with the secret that the worker asks for (default: that of a worker of this host)")
         .option("--prompt <text>", "the prompt")
         .option("--prompt-file <file>", "read the prompt from a file; - is stdin")
         .option("--max-tokens <n>", "most tokens to generate", whole(1), 100)

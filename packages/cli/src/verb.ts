@@ -48,6 +48,8 @@ export interface Errand {
   readonly args: readonly string[];
   /** Where it shall run, if that was said. */
   readonly host: string | undefined;
+  /** What it is told on its stdin, one line. */
+  readonly handover?: string | undefined;
   /** Shows the result, which came back as JSON. Undefined: the data come line by line. */
   readonly render: Render<unknown> | undefined;
   readonly renderLine: ((line: string, look: Look) => string) | undefined;

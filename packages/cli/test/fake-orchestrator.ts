@@ -68,7 +68,9 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
   };
   const handlers: Handlers<typeof orcdRoutes> = {
     health: ({ wants }) =>
-      wants.json ? { json: { status: "OK", version: "0.1.0", uptime_seconds: 1, workers: workers.size, queue_depth: 0 } } : { text: "OK" },
+      wants.json
+        ? { json: { status: "OK", version: "0.1.0", uptime_seconds: 1, workers: workers.size, queue_depth: 0, keys_required: false } }
+        : { text: "OK" },
     submitJob({ body }) {
       if (script.refuse !== undefined) throw script.refuse;
       submitted.push(body);
@@ -134,6 +136,8 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
       drained.push(params.id);
       return { status: 202, json: { ...worker, status: "draining" } };
     },
+    inviteWorker: neverAsked,
+    expelWorker: ({ params }) => ({ json: { worker_id: params.id, expelled: workers.delete(params.id) } }),
     listModels: () => ({ json: { models: [{ model: "demo", workers: ["w1"], digest: "sha256:0123456789abcdef", context_size: 512 }] } }),
     openaiModels: neverAsked,
     openaiModel: neverAsked,

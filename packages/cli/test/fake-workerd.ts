@@ -30,10 +30,10 @@ const names = [
   "threads",
   "measured-bytes",
 ] as const;
-const more = ["orchestrator", "advertise-host", "region", "labels", "log-format"] as const;
+const more = ["join-token-file", "orchestrator", "advertise-host", "region", "labels", "log-format"] as const;
 const options = Object.fromEntries([...names, ...more].map((name) => [name, text]));
 const { values } = parseArgs({
-  options: { ...options, deterministic: { type: "boolean" }, version: { type: "boolean" } },
+  options: { ...options, deterministic: { type: "boolean" }, "insecure-no-auth": { type: "boolean" }, version: { type: "boolean" } },
 });
 const flag = (name: string) => String(values[name as keyof typeof values] ?? "");
 
@@ -84,6 +84,7 @@ async function main(): Promise<void> {
           pid: process.pid,
           uptime_seconds: Math.round(process.uptime()),
           registered: true,
+          closed: false,
           engine: { name: "fake", version: "1" },
         },
       }),

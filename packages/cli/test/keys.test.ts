@@ -1,11 +1,11 @@
 /** `rbees keys`, and an orchestrator of `rbees up` that others can reach: real programs, keys made by themselves. */
 import assert from "node:assert/strict";
-import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { bench, freePort, REAL } from "./harness.ts";
 
-test("up beyond loopback makes the keys of this host; without one nobody gets in, and is told what to do", {
+test("up beyond loopback makes the key of this host, and its worker joins with a token; without one nobody gets in, and is told what to do", {
   timeout: 110_000,
 }, async (t) => {
   const { run, root } = await bench((clean) => t.after(clean), REAL);
@@ -25,8 +25,18 @@ test("up beyond loopback makes the keys of this host; without one nobody gets in
     "1",
   ]);
   assert.equal(up.exit, 0, up.err);
-  const [mine, worker] = ["api.key", "worker.key"].map((name) => join(root, "config", name)) as [string, string];
-  for (const path of [mine, worker]) assert.equal(statSync(path).mode & 0o777, 0o600);
+  const mine = join(root, "config", "api.key");
+  const secrets = readdirSync(join(root, "state", "workers")).filter((name) => !name.endsWith(".json"));
+  assert.deepEqual(secrets.map((name) => name.split(".").at(-1)).sort(), ["credential", "door"], "the token is gone, it is used");
+  for (const path of [mine, ...secrets.map((name) => join(root, "state", "workers", name))])
+    assert.equal(statSync(path).mode & 0o777, 0o600);
+  const bare = await fetch(`http://127.0.0.1:${worker_port}/execute`, { method: "POST", body: "{}" });
+  assert.equal(bare.status, 401, "the worker answers its orchestrator alone");
+  assert.equal(
+    (await run(["rbees", "infer", "--worker", `localhost:${worker_port}`, "--prompt", "Hello"])).exit,
+    0,
+    "and the tools of its host",
+  );
   const key = readFileSync(mine, "utf8").trim();
   const url = `http://127.0.0.1:${port}`;
   const here = (words: string[], env: Record<string, string> = {}) => run(["rbees", ...words, "--orchestrator", url], { env });
@@ -53,7 +63,7 @@ test("up beyond loopback makes the keys of this host; without one nobody gets in
   assert.match((await here(["keys", "list"], { RBEES_API_KEY: "sk-1" })).err, /RBEES_API_KEY is no API key/);
   chmodSync(mine, 0o644);
   const open = await here(["keys", "list"]);
-  assert.match(open.err, /Others can read the key file .*chmod 600/);
+  assert.match(open.err, /Others can read .*api\.key.*chmod 600/);
   writeFileSync(mine, "rbk_no\n");
   chmodSync(mine, 0o600);
   assert.match((await here(["keys", "list"])).err, /holds no API key/);

@@ -7,7 +7,7 @@ export const Role = z.enum(ROLES);
 export type Role = z.infer<typeof Role>;
 
 /** Roles over all tenants: a key that has one can't be of a tenant, for with it the bounds of that could be changed. */
-export const ROLES_OVER_ALL = ["operate", "worker"] as const satisfies readonly Role[];
+export const ROLES_OVER_ALL = ["operate"] as const satisfies readonly Role[];
 
 /** `rbk_<public id>_<secret>`: the id may be shown anywhere, the secret is shown once. */
 export const API_KEY = /^rbk_([0-9a-z]{12})_([A-Za-z0-9_-]{43})$/;
@@ -24,7 +24,7 @@ export const CreateKey = z
   })
   .refine(({ tenant, roles }) => tenant === undefined || !roles.some((role) => (ROLES_OVER_ALL as readonly Role[]).includes(role)), {
     path: ["tenant"],
-    message: `must be left out: ${ROLES_OVER_ALL.join(" and ")} are over all tenants`,
+    message: `must be left out: ${ROLES_OVER_ALL.join(" and ")} is over all tenants`,
   })
   .meta({ id: "CreateKey" });
 export type CreateKey = z.infer<typeof CreateKey>;

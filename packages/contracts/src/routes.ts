@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { AnthropicMessage, MessagesRequest } from "./anthropic.ts";
 import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
+import { Expelled, InviteWorker, JoinToken } from "./join.ts";
 import { CreateKey, KeyList, KeyView, NewKey, type Role, RotateKey } from "./key.ts";
 import {
   OllamaChatAnswer,
@@ -26,6 +27,7 @@ export const OrcdHealth = z
     uptime_seconds: z.number(),
     workers: z.int(),
     queue_depth: z.int(),
+    keys_required: z.boolean().default(false).describe("Whether every other request needs a key"),
   })
   .meta({ id: "Health" });
 
@@ -85,6 +87,19 @@ export const orcdRoutes = {
     summary: "No new work for this worker; what runs there finishes, or with move=true goes on elsewhere where it can",
     query: z.strictObject({ move: z.enum(["true", "false"]).optional() }),
     replies: { 202: [WorkerView] },
+  },
+  inviteWorker: {
+    method: "POST",
+    path: "/v2/join-tokens",
+    summary: "A token with which one worker may register, once and soon; this answer is the only one that shows it",
+    body: InviteWorker,
+    replies: { 201: [JoinToken] },
+  },
+  expelWorker: {
+    method: "DELETE",
+    path: "/v2/workers/{id}",
+    summary: "The worker leaves at once, and its credential ends: it can't register again without a new join token",
+    replies: { 200: [Expelled] },
   },
   listModels: { method: "GET", path: "/v2/models", summary: "Every model some worker serves or has served", replies: { 200: [ModelList] } },
   openaiModels: {
@@ -209,8 +224,10 @@ export const orcdRoutes = {
   openapi: { method: "GET", path: "/openapi.json", summary: "This description", replies: { 200: [z.unknown()] } },
 } as const satisfies RouteTable;
 
-/** Whom a route answers: everybody, or a key with at least one of these roles. */
-export type Access = "everybody" | readonly Role[];
+/** What a worker shows is no key and has no roles: a join token, or the credential of one that has joined. */
+export type Caller = Role | "worker";
+/** Whom a route answers: everybody, or a key with at least one of these roles, or a worker. */
+export type Access = "everybody" | readonly Caller[];
 
 const SUBMIT = ["submit", "operate"] as const;
 const READ = ["submit", "observe", "operate"] as const;
@@ -233,6 +250,8 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   removeWorker: ["worker", "operate"],
   listWorkers: OBSERVE,
   drainWorker: OPERATE,
+  inviteWorker: OPERATE,
+  expelWorker: OPERATE,
   listModels: READ,
   openaiModels: READ,
   openaiModel: READ,
@@ -255,7 +274,7 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   setTenant: OPERATE,
   deleteTenant: OPERATE,
   metrics: OBSERVE,
-  openapi: ["submit", "observe", "operate", "audit", "worker"],
+  openapi: ["submit", "observe", "operate", "audit"],
 };
 
 export const workerdRoutes = {

@@ -18,7 +18,7 @@ export const BACKENDS = ["cpu", "cuda", "metal"] as const;
 
 export const WORKER_STATUSES = ["ready", "draining"] as const;
 
-export const ROLES = ["submit", "observe", "operate", "audit", "worker"] as const;
+export const ROLES = ["submit", "observe", "operate", "audit"] as const;
 
 export const KEY_STATUSES = ["live", "expired", "revoked"] as const;
 

@@ -1,6 +1,7 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
 import { Message, ModelName, Sampling, WorkerId } from "./job.ts";
+import { DOOR_SECRET } from "./join.ts";
 import { BACKENDS, WORKER_STATUSES } from "./sets.ts";
 
 export const Backend = z.enum(BACKENDS);
@@ -23,6 +24,12 @@ export const RegisterWorker = z
     labels: z.record(z.string(), z.string()).default({}),
     version: z.string().default(""),
     epoch: z.int().nonnegative().default(0).describe("Rises with each life of the worker: an older life is fenced off"),
+    door: z.string().regex(DOOR_SECRET).optional().describe("What the orchestrator shows the worker, which answers nobody else"),
+    credential_sha256: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/)
+      .optional()
+      .describe("With a join token: of the credential that the worker will show from now on"),
   })
   .meta({ id: "RegisterWorker" });
 export type RegisterWorker = z.infer<typeof RegisterWorker>;
@@ -32,6 +39,7 @@ export const Registered = z.object({ status: z.literal("OK"), heartbeat_ms: z.in
 export const Beat = z
   .object({
     epoch: z.int().nonnegative().default(0),
+    seq: z.int().nonnegative().optional().describe("Rises with each heartbeat of a life: one that was sent before is refused"),
     slots_busy: z.int().nonnegative(),
     memory_bytes: z.int().nonnegative(),
     memory_free_bytes: z.int().nonnegative().optional().describe("Free on its device"),
@@ -117,6 +125,7 @@ export const WorkerHealth = z
     pid: z.int().positive().describe("On its own host: tells it from another worker that took the same port"),
     uptime_seconds: z.number(),
     registered: z.boolean().describe("Whether the orchestrator knows this worker"),
+    closed: z.boolean().default(false).describe("Whether it answers only those who show its secret"),
     engine: z.object({ name: z.string(), version: z.string() }),
   })
   .meta({ id: "WorkerHealth" });

@@ -11,7 +11,7 @@ import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import { EventStream, type StreamForm } from "./event-stream.ts";
 import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
-import { authority } from "./network.ts";
+import { authority, plainAddress } from "./network.ts";
 
 export type Request<R extends Route> = Input<R> & {
   correlation_id: string;
@@ -20,6 +20,8 @@ export type Request<R extends Route> = Input<R> & {
   headers: IncomingHttpHeaders;
   /** The public id of the key that came with it; undefined when nobody is asked for one. */
   who: string | undefined;
+  /** The address that the caller has; of a proxy, if one stands between. */
+  peer: string;
   /** Called when the caller's connection breaks before the answer has left. */
   onLeave(listener: () => void): void;
 };
@@ -191,6 +193,7 @@ function parseRequest(route: Route, request: FastifyRequest, response: ServerRes
     wants: { json: accept.includes("application/json"), events: accept.includes("text/event-stream") },
     headers: request.headers,
     who,
+    peer: plainAddress(request.socket.remoteAddress ?? ""),
     onLeave(listener) {
       if (response.destroyed) listener();
       else response.on("close", () => response.writableFinished || listener());

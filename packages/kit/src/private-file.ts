@@ -1,5 +1,6 @@
-/** Files that only their owner may read: keys. */
-import { readFileSync, statSync } from "node:fs";
+/** Files that only their owner may read: keys and other secrets. */
+import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 
 export interface PrivateFile {
   readonly text: string;
@@ -15,4 +16,12 @@ export function readPrivateFile(path: string): PrivateFile | undefined {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
+}
+
+/** Replaces the file: readers see the old or the new text, and others than its owner neither. */
+export function writePrivateFile(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  const draft = `${path}.${process.pid}.tmp`;
+  writeFileSync(draft, text, { mode: 0o600, flush: true });
+  renameSync(draft, path);
 }

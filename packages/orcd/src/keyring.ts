@@ -77,10 +77,14 @@ export class Keyring {
       const what = status === "expired" ? "has expired" : "was revoked";
       throw unauthorized(`The key ${id} ${what}. Whoever operates this orchestrator makes another with \`rbees keys create\`.`);
     }
-    if (!access.some((role) => key.roles.has(role))) {
+    // A worker shows no key: what is for workers only is for none.
+    const roles = access.filter((role) => role !== "worker");
+    if (!roles.some((role) => key.roles.has(role))) {
+      if (roles.length === 0)
+        throw new RbeesError("FORBIDDEN", "No key opens this: it is for workers, which join with a token (`rbees workers invite`).");
       throw new RbeesError(
         "FORBIDDEN",
-        `The key ${id} has ${rolesSentence(key.row)}, and this needs ${access.join(" or ")}. \`rbees keys create NAME --role ${access[0]}\` makes one that may.`,
+        `The key ${id} has ${rolesSentence(key.row)}, and this needs ${roles.join(" or ")}. \`rbees keys create NAME --role ${roles[0]}\` makes one that may.`,
       );
     }
     return id;
@@ -168,8 +172,7 @@ function held(row: KeyTable): HeldKey {
 }
 
 function minted(like: Pick<KeyTable, "name" | "roles" | "tenant" | "expires_at_ms">): { row: KeyTable; key: string } {
-  const id = Array.from(randomBytes(12), (byte) => ID_DIGITS[byte & 31]).join("");
-  const secret = randomBytes(32).toString("base64url");
+  const { id, secret } = publicIdAndSecret();
   const { name, roles, tenant, expires_at_ms } = like;
   const row = {
     id,
@@ -184,14 +187,22 @@ function minted(like: Pick<KeyTable, "name" | "roles" | "tenant" | "expires_at_m
   return { row, key: `rbk_${id}_${secret}` };
 }
 
+/** What keys and join tokens are made of: 60 random bits to call it by, 256 to keep. */
+export function publicIdAndSecret(): { id: string; secret: string } {
+  return {
+    id: Array.from(randomBytes(12), (byte) => ID_DIGITS[byte & 31]).join(""),
+    secret: randomBytes(32).toString("base64url"),
+  };
+}
+
 /** `Authorization: Bearer` first, since that is what clients of every API send. */
-function keyIn(headers: IncomingHttpHeaders): string | undefined {
+export function keyIn(headers: IncomingHttpHeaders): string | undefined {
   const { authorization, "x-api-key": plain } = headers;
   const bearer = /^Bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
   return bearer ?? (typeof plain === "string" && plain !== "" ? plain : undefined);
 }
 
-function unauthorized(message: string): RbeesError {
+export function unauthorized(message: string): RbeesError {
   return new RbeesError("UNAUTHORIZED", message, { headers: CHALLENGE });
 }
 

@@ -9,6 +9,7 @@ import { WorkerEvent as WorkerEventSchema } from "@rbees/contracts/events";
 import type { Execute } from "@rbees/contracts/worker";
 import type { z } from "zod";
 import { type ConnectionLimits, Connections, type RequestListener } from "./worker-http/connections.ts";
+import type { Place } from "./worker-place.ts";
 
 const TOKEN_HEAD = 'event: token\ndata: {"type":"token",';
 const STARTED_HEAD = "event: started\n";
@@ -41,15 +42,22 @@ type Loose<T> = { [K in keyof T]: T[K] | undefined };
 
 export class Link {
   readonly #connections: Connections;
+  readonly #headers: Readonly<Record<string, string>>;
 
-  constructor(host: string, port: number, limits: ConnectionLimits) {
-    this.#connections = new Connections(host, port, limits);
+  /** `door`: what the worker asks for; undefined when it asks for nothing. */
+  constructor(place: Pick<Place, "host" | "port" | "address">, door: string | undefined, limits: ConnectionLimits) {
+    this.#connections = new Connections(place, limits);
+    this.#headers = {
+      "content-type": "application/json",
+      accept: "text/event-stream",
+      ...(door === undefined ? {} : { authorization: `Bearer ${door}` }),
+    };
   }
 
   /** Starts an attempt; the returned function ends it by breaking the connection. */
   execute(body: Loose<z.input<typeof Execute>>, correlation_id: string, listener: AttemptListener): () => void {
     const attempt = new Attempt(listener);
-    const headers = { "content-type": "application/json", accept: "text/event-stream", "x-correlation-id": correlation_id };
+    const headers = { ...this.#headers, "x-correlation-id": correlation_id };
     attempt.breakOff = this.#connections.post("/execute", headers, JSON.stringify(body), attempt);
     return () => attempt.abort();
   }
@@ -158,7 +166,8 @@ function refusal(status: number, latin1: string): LinkOutcome {
   const body = ErrorBody.safeParse(parseJson(Buffer.from(latin1, "latin1").toString("utf8")));
   if (!body.success) return { kind: "lost", reason: `it answered ${status}, not as a worker would`, reached: false };
   const { code, message, retriable } = body.data.error;
-  if (code === "ALL_SLOTS_BUSY" || code === "SHUTTING_DOWN") return { kind: "refused", reason: message };
+  // Another life of the worker may be at its address by now, with another secret: it will register.
+  if (["ALL_SLOTS_BUSY", "SHUTTING_DOWN", "UNAUTHORIZED"].includes(code)) return { kind: "refused", reason: message };
   return { kind: "failed", code, message, retriable };
 }
 

@@ -19,7 +19,7 @@ import { asksForKeys, noKeys } from "./auth.ts";
 import type { OrcdConfig } from "./config.ts";
 import { Deeds } from "./deeds.ts";
 import { JobRegistry } from "./job-registry.ts";
-import { Keyring } from "./keyring.ts";
+import { Keyring, keyIn } from "./keyring.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
 import { Pools } from "./pools.ts";
@@ -29,6 +29,7 @@ import { auditChange } from "./record.ts";
 import { databaseIn, openStore } from "./store/open.ts";
 import type { Recovered, Store } from "./store/port.ts";
 import { Tenants } from "./tenants.ts";
+import { WorkerCredentials } from "./worker-credentials.ts";
 import { WorkerDirectory } from "./worker-directory.ts";
 
 export interface Orcd {
@@ -56,6 +57,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     await store.close();
     throw noKeys(config);
   }
+  const credentials = await WorkerCredentials.open(store, fatal);
   const recovered = await store.recover(Date.now());
   const metrics = new OrcdMetrics();
   const jobs = new JobRegistry(config);
@@ -74,6 +76,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     reported: (pool) => tell({ type: "pool.reported", pool }),
     lost: (pool_id) => tell({ type: "pool.lost", pool_id }),
     loadEnded: (model, error) => tell({ type: "load.ended", model, error }),
+    joinToken: async (pool) =>
+      asks_keys ? (await credentials.invite({ pool, expires_in_ms: config.spawn_ms_max }, undefined)).token : undefined,
   });
   const deeds = new Deeds({
     pools,
@@ -100,12 +104,19 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
       ...responsesHandlers({ ...config, ...admitting, workers }),
       ...ollamaHandlers({ ...config, ...admitting, workers }),
       ...anthropicHandlers({ ...config, ...admitting, workers }),
-      ...workerHandlers(loop, workers, config.heartbeat_ms),
+      ...workerHandlers({ ...config, loop, workers, credentials }),
       ...keyHandlers(keys, tenants),
       ...tenantHandlers(tenants),
-      ...systemHandlers(loop, metrics),
+      ...systemHandlers(loop, metrics, asks_keys),
     },
-    { ...config, log, authorize: asks_keys ? (route, headers) => keys.authorize(accessOf(route), headers) : undefined },
+    {
+      ...config,
+      log,
+      authorize: asks_keys
+        ? (route, headers) =>
+            credentials.authorize(accessOf(route), route === "registerWorker", keyIn(headers)) ?? keys.authorize(accessOf(route), headers)
+        : undefined,
+    },
   );
   const telling = setInterval(() => tellNews(loop.state, jobs), config.queue_news_ms);
   const ticks = setInterval(() => {

@@ -28,6 +28,8 @@ export interface PoolPorts {
   readonly reported: (pool: Pool) => void;
   readonly lost: (pool_id: string) => void;
   readonly loadEnded: (model: string, error: string | null) => void;
+  /** With which the worker may register; undefined where nobody is asked. */
+  readonly joinToken: (pool_id: string) => Promise<string | undefined>;
 }
 
 /** The most that a command may print. */
@@ -64,13 +66,16 @@ export class Pools {
   }
 
   async spawn({ model, pool_id, device_id, backend }: Extract<Decision, { type: "spawn" }>): Promise<void> {
-    const { log, url, loadEnded } = this.#ports;
+    const { log, url, loadEnded, joinToken } = this.#ports;
     const gpu = /^\D+(\d+)$/.exec(device_id)?.[1];
     const labels = `${POOL_LABEL}=${pool_id},${DEVICE_LABEL}=${device_id}`;
     const flags = ["--model", model, "--labels", labels, "--orchestrator", url(), ...(gpu === undefined ? [] : ["--gpu", gpu])];
     log.info({ model, pool: pool_id, device: device_id }, "starting a worker");
     try {
-      await this.#call(pool_id, ["worker", "spawn", backend, ...flags], this.#limits.spawn_ms_max);
+      const join_token = await joinToken(pool_id);
+      const handover = join_token === undefined ? undefined : JSON.stringify({ join_token });
+      const words = ["worker", "spawn", backend, ...flags, ...(handover === undefined ? [] : ["--handover"])];
+      await this.#call(pool_id, words, this.#limits.spawn_ms_max, handover);
       loadEnded(model, null);
     } catch (error) {
       log.warn({ model, pool: pool_id, reason: messageOf(error) }, "the worker did not start");
@@ -114,7 +119,8 @@ export class Pools {
     }
   }
 
-  #call(pool_id: string, words: readonly string[], ms_max: number): Promise<string> {
+  /** `handover` goes to its stdin: a secret has no place among words that everybody on the machine can read. */
+  #call(pool_id: string, words: readonly string[], ms_max: number, handover?: string): Promise<string> {
     const [node = "", ...program] = this.#program;
     const host = this.#limits.pools[pool_id];
     if (host === undefined) return Promise.reject(new Error(`there is no pool ${pool_id} in the settings`));
@@ -125,7 +131,7 @@ export class Pools {
         if (error === null) resolve(stdout);
         else reject(new Error(child.killed ? `it took more than ${ms_max} ms` : lastLine(stderr) || lastLine(stdout) || error.message));
       });
-      child.stdin?.end();
+      child.stdin?.on("error", () => {}).end(handover);
     });
   }
 }

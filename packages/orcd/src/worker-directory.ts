@@ -1,21 +1,19 @@
 /** Where each registered worker is and what it said of itself; the link to it lives and ends with its registration. */
 import type { Beat, RegisterWorker, WorkerView } from "@rbees/contracts/worker";
 import type { State } from "@rbees/core/state";
-import { authority } from "@rbees/kit/network";
 import { wallTime } from "./clock.ts";
 import { Link } from "./link.ts";
 import type { ConnectionLimits } from "./worker-http/connections.ts";
+import type { Place } from "./worker-place.ts";
 
 interface Entry {
   registration: RegisterWorker;
   beat: Beat | undefined;
-  origin: string;
+  place: Place;
+  /** Of its last heartbeat that said one. */
+  beat_seq: number;
   link: Link;
   registered_at_ms: number;
-}
-
-export function originOf({ host, port }: Pick<RegisterWorker, "host" | "port">): string {
-  return `http://${authority(host, port)}`;
 }
 
 export class WorkerDirectory {
@@ -27,13 +25,14 @@ export class WorkerDirectory {
   }
 
   /** Once the core has admitted it, before any dispatch is carried out. A newer life gets a link of its own. */
-  put(registration: RegisterWorker, now_ms: number): void {
-    const { id, host, port } = registration;
-    const origin = originOf({ host, port });
+  put(registration: RegisterWorker, place: Place, now_ms: number): void {
+    const { id, door } = registration;
     const known = this.#entries.get(id);
     if (
       known !== undefined &&
-      known.origin === origin &&
+      known.place.origin === place.origin &&
+      known.place.address === place.address &&
+      known.registration.door === door &&
       known.registration.epoch === registration.epoch &&
       known.registration.model === registration.model
     ) {
@@ -41,12 +40,21 @@ export class WorkerDirectory {
       return;
     }
     if (known !== undefined) known.link.close();
-    this.#entries.set(id, { registration, beat: undefined, origin, link: new Link(host, port, this.#limits), registered_at_ms: now_ms });
+    const link = new Link(place, door, this.#limits);
+    this.#entries.set(id, { registration, beat: undefined, beat_seq: -1, place, link, registered_at_ms: now_ms });
+  }
+
+  /** Whether that heartbeat was heard before, of the life that is registered. */
+  isOldBeat(worker_id: string, { epoch, seq }: Beat): boolean {
+    const entry = this.#entries.get(worker_id);
+    return entry?.registration.epoch === epoch && entry.beat_seq >= (seq ?? -1) && entry.beat_seq >= 0;
   }
 
   beat(worker_id: string, beat: Beat): void {
     const entry = this.#entries.get(worker_id);
-    if (entry !== undefined) entry.beat = beat;
+    if (entry === undefined) return;
+    entry.beat = beat;
+    entry.beat_seq = beat.seq ?? entry.beat_seq;
   }
 
   link(worker_id: string): Link | undefined {
@@ -54,8 +62,8 @@ export class WorkerDirectory {
   }
 
   /** Where the worker is; undefined when it is not registered. */
-  origin(worker_id: string): string | undefined {
-    return this.#entries.get(worker_id)?.origin;
+  place(worker_id: string): Place | undefined {
+    return this.#entries.get(worker_id)?.place;
   }
 
   /** Of the model that it serves; undefined when it does not say. */
@@ -79,11 +87,11 @@ export class WorkerDirectory {
     const worker = state.workers.get(worker_id);
     const entry = this.#entries.get(worker_id);
     if (worker === undefined || entry === undefined) return undefined;
-    const { registration, beat, origin, registered_at_ms } = entry;
+    const { registration, beat, place, registered_at_ms } = entry;
     return {
       worker_id,
       status: worker.draining ? "draining" : "ready",
-      address: origin,
+      address: place.origin,
       model: registration.model,
       backend: registration.backend,
       device: registration.device,

@@ -139,10 +139,12 @@ test("the record says who: for keys, and for jobs that were submitted and cancel
   const { orcd, client, key, data_dir } = await asking(t);
   const me = key.split("_")[1];
   const app = await client.call("createKey", { body: { name: "app", roles: ["submit"] } });
-  const joining = await client.call("createKey", { body: { name: "attic", roles: ["worker"] } });
-  const worker = await startFakeWorker("w1", "fake");
+  const joining = await client.call("inviteWorker", { body: { worker_id: "w1" } });
+  const door = "d".repeat(43);
+  const worker = await startFakeWorker("w1", "fake", door);
   t.after(() => worker.close());
-  const registration = { id: "w1", model: "fake", host: "127.0.0.1", port: worker.port, backend: "cpu", slots: 1 };
+  const credential_sha256 = "c".repeat(64);
+  const registration = { id: "w1", model: "fake", host: "127.0.0.1", port: worker.port, backend: "cpu", slots: 1, door, credential_sha256 };
   const register = (headers: Record<string, string>) =>
     fetch(`${orcd.url}/workers/register`, {
       method: "POST",
@@ -151,7 +153,8 @@ test("the record says who: for keys, and for jobs that were submitted and cancel
     });
   assert.equal((await register({})).status, 401);
   assert.equal((await register(bearer(app.key))).status, 403);
-  assert.equal((await register(bearer(joining.key))).status, 200);
+  assert.equal((await register(bearer(key))).status, 403, "no key opens the registry");
+  assert.equal((await register(bearer(joining.token))).status, 200);
   const { job_id } = (await (await orcd.submit({}, bearer(app.key))).json()) as Json;
   await worker.next();
   await client.call("deleteJob", { params: { id: job_id } });
@@ -165,7 +168,6 @@ test("the record says who: for keys, and for jobs that were submitted and cancel
     [
       [me, "first", ["operate"], undefined],
       [app.key_id, "app", ["submit"], me],
-      [joining.key_id, "attic", ["worker"], me],
     ],
   );
   assert.deepEqual(
@@ -174,9 +176,14 @@ test("the record says who: for keys, and for jobs that were submitted and cancel
   );
   assert.equal(found("job.accepted")[0]?.who, app.key_id);
   assert.equal(found("job.cancelled")[0]?.who, me);
-  assert.equal(found("worker.joined")[0]?.who, joining.key_id);
+  assert.deepEqual(
+    found("worker.invited").map(({ token_id, worker_id, who }) => [token_id, worker_id, who]),
+    [[joining.token_id, "w1", me]],
+  );
+  assert.equal(found("worker.admitted")[0]?.token_id, joining.token_id);
+  assert.equal(found("worker.joined")[0]?.who, `join:${joining.token_id}`);
   const kept = readdirSync(data_dir).map((name) => readFileSync(join(data_dir, name), "latin1"));
-  for (const secret of [key, app.key, joining.key].map((one) => one.slice(17))) assert.ok(!kept.some((file) => file.includes(secret)));
+  for (const secret of [key, app.key, joining.token].map((one) => one.slice(17))) assert.ok(!kept.some((file) => file.includes(secret)));
 });
 
 test("on loopback nobody is asked, and the record names nobody", async (t) => {
@@ -218,7 +225,7 @@ test("the program: beyond loopback it refuses to start without keys and says wha
   assert.equal(refused.code, 2);
   assert.match(refused.err, /every request needs a key.*`rbees-orcd keys create NAME --role operate`.*--insecure-no-auth/);
 
-  assert.match((await run(t, ["keys", "create", "me", ...data]).ended).err, /--role takes submit, observe, operate, audit, worker/);
+  assert.match((await run(t, ["keys", "create", "me", ...data]).ended).err, /--role takes submit, observe, operate, audit\./);
   const made = await run(t, ["keys", "create", "me", "--role", "operate,submit", ...data]).ended;
   assert.equal(made.code, 0, made.err);
   assert.match(made.out, /^rbk_[0-9a-z]{12}_[\w-]{43}\n$/);

@@ -37,14 +37,16 @@ export async function startTenants(t: TestContext, overrides: Partial<OrcdConfig
   const store = await openStore(databaseIn(data_dir));
   const keys = await Keyring.open(store);
   const { key } = await keys.create({ name: "first", roles: ["operate"] }, undefined);
-  const joining = await keys.create({ name: "worker", roles: ["worker"] }, undefined);
   await store.close();
   const start = async () => {
     const orcd = await startHarness(t, { auth_required: true, ...overrides }, data_dir);
-    const worker = await startFakeWorker("w1", "fake");
+    const door = "d".repeat(43);
+    const worker = await startFakeWorker("w1", "fake", door);
     t.after(() => worker.close());
-    const registration = { id: "w1", model: "fake", host: "127.0.0.1", port: worker.port, backend: "cpu", slots };
-    const registered = await person(orcd, joining.key).send("POST", "/workers/register", registration);
+    const { token } = await person(orcd, key).client.call("inviteWorker", { body: { worker_id: "w1" } });
+    const secrets = { door, credential_sha256: "c".repeat(64) };
+    const registration = { id: "w1", model: "fake", host: "127.0.0.1", port: worker.port, backend: "cpu", slots, ...secrets };
+    const registered = await person(orcd, token).send("POST", "/workers/register", registration);
     if (!registered.ok) throw new Error(await registered.text());
     return { orcd, worker };
   };

@@ -190,7 +190,7 @@ function post(connections: Connections, json = "{}"): { answer: Promise<string>;
 }
 
 function connectionsTo(context: TestContext, port: number, limits = LIMITS): Connections {
-  const connections = new Connections("127.0.0.1", port, limits);
+  const connections = new Connections({ host: "127.0.0.1", address: "127.0.0.1", port }, limits);
   context.after(() => connections.close());
   return connections;
 }

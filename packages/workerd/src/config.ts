@@ -31,7 +31,7 @@ export const workerdSettings = {
     help: "layers of the model that the GPU computes; auto: as many as its memory holds",
   }),
   host: text<string>({ default: "127.0.0.1", help: "address to listen on" }),
-  open_network: flag({ default: false, help: "allow an address beyond loopback although callers are not authenticated yet" }),
+  insecure_no_auth: flag({ default: false, help: "answer everybody who can reach the address" }),
   port: number({ default: 8001, max: 65_535, help: "port to listen on; 0: any free one" }),
   slots: number({ default: SLOTS_DEFAULT, min: 1, max: 256, help: "answers at the same time" }),
   ctx: number({
@@ -51,9 +51,13 @@ export const workerdSettings = {
     env: ["LLORCH_ORCHESTRATOR_URL"],
     help: "where to register; none: nowhere",
   }),
-  token_file: text<string>({
+  join_token_file: text<string>({
     default: "",
-    help: "file with the key (role worker) that the orchestrator asks for; default: worker.key in the config folder, if it is there",
+    help: "file with the token with which it may register, once (`rbees workers invite`); from then on it has a credential of its own",
+  }),
+  secrets_dir: text<string>({
+    default: "",
+    help: "folder of the files <worker id>.credential (shown to the orchestrator) and .door (asked of callers); default: in the state folder",
   }),
   advertise_host: text<string>({ default: "", help: "the address that the orchestrator shall use; default: --host" }),
   advertise_port: number({ default: 0, max: 65_535, help: "the port that the orchestrator shall use; 0: --port" }),
@@ -87,10 +91,6 @@ export function checkConfig(config: WorkerdConfig): void {
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
-  if (!isLoopback(config.host) && !config.open_network)
-    problems.push(
-      `host: ${config.host} can be reached by others, and nobody is asked who they are yet; add --open-network if that is meant`,
-    );
   if (!/^(auto|\d{1,4})$/.test(config.gpu_layers))
     problems.push(`gpu-layers: must be auto or a whole number up to 9999, not "${config.gpu_layers}"`);
   if (config.backend === "cpu" && Number(config.gpu_layers) > 0)
@@ -103,6 +103,11 @@ export function checkConfig(config: WorkerdConfig): void {
   if (problems.length > 0) {
     throw new RbeesError("INVALID_REQUEST", `The configuration is not valid:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
   }
+}
+
+/** Whether callers must show its secret: on loopback only if it knows its orchestrator by one too. */
+export function isClosed({ insecure_no_auth, host, join_token_file }: WorkerdConfig, has_credential: boolean): boolean {
+  return !insecure_no_auth && (!isLoopback(host) || join_token_file !== "" || has_credential);
 }
 
 export function modelName({ model, model_name }: Pick<WorkerdConfig, "model" | "model_name">): string {

@@ -8,6 +8,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import type { Beat, RegisterWorker } from "@rbees/contracts/worker";
 import type { Log } from "@rbees/kit/log";
+import type { Pass } from "./worker-secrets.ts";
 
 export interface EnlistLimits {
   /** First wait after a failure; doubles with each, up to the most, each ± half of it by chance. */
@@ -20,14 +21,14 @@ export interface EnlistLimits {
 }
 export const ENLIST_LIMITS: EnlistLimits = { backoff_ms: 500, backoff_max_ms: 15_000, call_ms: 5_000, leave_ms: 2_000 };
 
-const HOW_KEY = "`rbees keys create NAME --role worker`, then --token-file or worker.key in the config folder";
+const HOW_JOIN = "`rbees workers invite` makes one on the operator's machine, --join-token-file names the file with it here";
 
 export interface EnlistOptions {
   url: string;
   registration: RegisterWorker;
-  /** The key that the orchestrator asks for; read anew with each call, so that it can be replaced while the worker runs. */
-  key?: (() => string | undefined) | undefined;
-  beat: () => Omit<Beat, "epoch">;
+  /** What it shows the orchestrator; undefined: nothing. */
+  pass?: Pass | undefined;
+  beat: () => Omit<Beat, "epoch" | "seq">;
   log: Log;
   /** A newer life of this worker is registered: this one must end. */
   on_fenced: (error: RbeesError) => void;
@@ -43,6 +44,7 @@ export class Enlist {
   #loop: Promise<void> | undefined;
   #registered = false;
   #failures = 0;
+  #beats = 0;
 
   constructor(options: EnlistOptions) {
     this.#options = options;
@@ -101,14 +103,20 @@ export class Enlist {
           this.#options.log.info("the orchestrator does not know this worker any more: registering again");
           continue;
         }
+        if (code === "UNAUTHORIZED") {
+          this.#registered = false;
+          this.#options.pass?.refused();
+        }
         await this.#backOff(error);
       }
     }
   }
 
   async #register(): Promise<number> {
-    const { registration, url, log } = this.#options;
-    const { heartbeat_ms } = await this.#client.call("registerWorker", { body: registration }, this.#call());
+    const { registration, url, log, pass } = this.#options;
+    const body = { ...registration, credential_sha256: pass?.credential_sha256 };
+    const { heartbeat_ms } = await this.#client.call("registerWorker", { body }, this.#call());
+    pass?.registered();
     this.#registered = true;
     log.info({ orchestrator: url, heartbeat_ms }, "registered");
     return heartbeat_ms;
@@ -116,7 +124,8 @@ export class Enlist {
 
   async #beat(): Promise<void> {
     const { registration, beat } = this.#options;
-    const body = { ...beat(), epoch: registration.epoch };
+    this.#beats += 1;
+    const body = { ...beat(), epoch: registration.epoch, seq: this.#beats };
     await this.#client.call("beat", { params: { id: registration.id }, body }, this.#call());
   }
 
@@ -124,10 +133,8 @@ export class Enlist {
     const { backoff_ms, backoff_max_ms } = this.#limits;
     const wait_ms = Math.min(backoff_max_ms, backoff_ms * 2 ** Math.min(this.#failures, 16)) * (0.5 + Math.random());
     if (this.#failures === 0) {
-      const refused = error instanceof RbeesError && ["UNAUTHORIZED", "FORBIDDEN"].includes(error.code);
-      const what = refused
-        ? `the orchestrator wants a key with the role worker (${HOW_KEY}); trying on`
-        : "can't reach the orchestrator; trying on";
+      const refused = error instanceof RbeesError && error.code === "UNAUTHORIZED";
+      const what = refused ? `the orchestrator wants a join token (${HOW_JOIN}); trying on` : "can't reach the orchestrator; trying on";
       this.#options.log.warn({ orchestrator: this.#options.url, reason: messageOf(error) }, what);
     }
     this.#failures++;
@@ -144,8 +151,8 @@ export class Enlist {
   }
 
   #headers(): Record<string, string> {
-    const key = this.#options.key?.();
-    return key === undefined ? {} : { authorization: `Bearer ${key}` };
+    const { pass } = this.#options;
+    return pass === undefined ? {} : { authorization: `Bearer ${pass.bearer}` };
   }
 
   /** Waits, unless woken; a wake-up from before the wait counts. */

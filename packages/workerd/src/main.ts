@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { EXIT, RbeesError } from "@rbees/contracts/errors";
 import { describeFlags, environment, loadConfig } from "@rbees/kit/config";
 import { homeOf } from "@rbees/kit/home";
-import { readKeyFile, WORKER_KEY_FILE } from "@rbees/kit/key-file";
 import { createLog } from "@rbees/kit/log";
 import { stopOnSignal } from "@rbees/kit/shutdown";
 import { nodeTooOld, VERSION } from "@rbees/kit/version";
@@ -47,20 +46,12 @@ async function main(argv: readonly string[]): Promise<void> {
   );
   try {
     worker = await createWorkerd(config, log, env, {
-      key: keyFile(config.token_file, env),
       on_shutdown: stop,
       on_fatal: (error) => fail(error, EXIT.failed),
     });
   } catch (error) {
     fail(error, EXIT.failed);
   }
-}
-
-/** A file that was named must be there; the one in the config folder may be. */
-function keyFile(named: string, env: ReturnType<typeof environment>): () => string | undefined {
-  const read = () => readKeyFile(named === "" ? join(homeOf(env).config, WORKER_KEY_FILE) : named, named !== "");
-  read();
-  return read;
 }
 
 function readConfig(argv: readonly string[], env: ReturnType<typeof environment>) {

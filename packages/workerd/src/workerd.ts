@@ -1,21 +1,36 @@
 /** The wiring of a worker: checks and loads the model, listens, registers. The only place where the parts meet. */
+import type { IncomingHttpHeaders } from "node:http";
 import { freemem } from "node:os";
 import type { RbeesError } from "@rbees/contracts/errors";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import type { RegisterWorker, WorkerHealth } from "@rbees/contracts/worker";
 import type { Environment } from "@rbees/kit/config";
 import { fingerprint } from "@rbees/kit/fingerprint";
+import { homeOf } from "@rbees/kit/home";
 import { type Served, serve } from "@rbees/kit/http";
+import { JOIN, readSecretFile } from "@rbees/kit/key-file";
 import type { Log } from "@rbees/kit/log";
 import { VERSION } from "@rbees/kit/version";
+import { workerFolder } from "@rbees/kit/worker-files";
 import { workerdHandlers } from "./api.ts";
 import { Attempts } from "./attempts.ts";
-import { advertisedHost, checkConfig, gpuLayers, modelName, NO_ORCHESTRATOR, threadCount, type WorkerdConfig, workerId } from "./config.ts";
+import {
+  advertisedHost,
+  checkConfig,
+  gpuLayers,
+  isClosed,
+  modelName,
+  NO_ORCHESTRATOR,
+  threadCount,
+  type WorkerdConfig,
+  workerId,
+} from "./config.ts";
 import type { EngineOptions, ModelFacts } from "./engine.ts";
 import { EngineSupervisor } from "./engine-supervisor.ts";
 import { Enlist, type EnlistLimits } from "./enlist.ts";
 import { createMetrics } from "./metrics.ts";
 import { checkModel } from "./model-check.ts";
+import { Door, Pass } from "./worker-secrets.ts";
 
 export interface WorkerdHooks {
   /** `POST /shutdown` came: whoever owns the process calls `stop` and ends it. */
@@ -23,8 +38,6 @@ export interface WorkerdHooks {
   /** The worker can't go on: the engine is gone for good, or a newer life of this worker runs. */
   on_fatal: (error: RbeesError) => void;
   enlist_limits?: EnlistLimits;
-  /** What it shows the orchestrator; undefined where nobody gave it one. */
-  key?: (() => string | undefined) | undefined;
 }
 
 export interface Workerd {
@@ -43,6 +56,7 @@ const CLOSE_GRACE_MS = 1_000;
 
 export async function createWorkerd(config: WorkerdConfig, log: Log, env: Environment, hooks: WorkerdHooks): Promise<Workerd> {
   checkConfig(config);
+  const secrets = secretsOf(config, env);
   const epoch = Date.now();
   const model = await modelFile(config);
   let attempts: Attempts | undefined;
@@ -54,7 +68,7 @@ export async function createWorkerd(config: WorkerdConfig, log: Log, env: Enviro
   });
   try {
     const facts = await engine.load();
-    const life = new Life(config, model, facts, engine, epoch, log);
+    const life = new Life(config, model, facts, engine, epoch, secrets, log);
     attempts = life.attempts;
     await life.listen(log, hooks.on_shutdown);
     life.enlist(log, hooks);
@@ -63,6 +77,22 @@ export async function createWorkerd(config: WorkerdConfig, log: Log, env: Enviro
     await engine.stop();
     throw error;
   }
+}
+
+interface Secrets {
+  /** Undefined: it answers everybody. */
+  readonly door: Door | undefined;
+  readonly join_token: string | undefined;
+  readonly folder: string;
+}
+
+/** What was named must be there, and that is found out before a model is loaded. */
+function secretsOf(config: WorkerdConfig, env: Environment): Secrets {
+  const folder = config.secrets_dir === "" ? workerFolder(homeOf(env)) : config.secrets_dir;
+  const id = config.worker_id !== "" || config.port > 0 ? workerId(config, config.port) : undefined;
+  const has_credential = id !== undefined && Pass.isKept(folder, id);
+  const join_token = config.join_token_file === "" ? undefined : readSecretFile(config.join_token_file, !has_credential, JOIN);
+  return { door: isClosed(config, has_credential) ? new Door() : undefined, join_token, folder };
 }
 
 interface ModelFile {
@@ -93,16 +123,26 @@ class Life implements Workerd {
   readonly #engine: EngineSupervisor;
   /** When this life began, milliseconds of the epoch: a newer life has a higher number. */
   readonly #epoch: number;
+  readonly #secrets: Secrets;
   readonly #metrics: ReturnType<typeof createMetrics>;
   #server: Served | undefined;
   #enlist: Enlist | undefined;
 
-  constructor(config: WorkerdConfig, model: ModelFile, facts: ModelFacts, engine: EngineSupervisor, epoch: number, log: Log) {
+  constructor(
+    config: WorkerdConfig,
+    model: ModelFile,
+    facts: ModelFacts,
+    engine: EngineSupervisor,
+    epoch: number,
+    secrets: Secrets,
+    log: Log,
+  ) {
     this.#config = config;
     this.#model = model;
     this.#facts = facts;
     this.#engine = engine;
     this.#epoch = epoch;
+    this.#secrets = secrets;
     this.#metrics = createMetrics(() => this.worker_id, {
       memory_bytes: () => (facts.vram_bytes > 0 ? facts.vram_bytes : engine.memory_bytes),
       uptime_seconds: () => this.#uptimeSeconds(),
@@ -128,21 +168,25 @@ class Life implements Workerd {
   async listen(log: Log, shutdown: () => void): Promise<void> {
     const { host, port, body_bytes_max, ping_ms, slots } = this.#config;
     const handlers = workerdHandlers({ attempts: this.attempts, metrics: this.#metrics, health: () => this.#health(), shutdown });
-    this.#server = await serve(workerdRoutes, handlers, { host, port, log, body_bytes_max, ping_ms });
+    const { door, folder } = this.#secrets;
+    const authorize = door === undefined ? undefined : (route: string, headers: IncomingHttpHeaders) => void door.check(route, headers);
+    this.#server = await serve(workerdRoutes, handlers, { host, port, log, body_bytes_max, ping_ms, authorize });
     this.worker_id = workerId(this.#config, this.#server.port);
+    door?.keepFor(folder, this.worker_id);
     this.url = this.#server.url;
     const { worker_id, url } = this;
     const { context_size, engine } = this.#facts;
     log.info({ url, worker_id, model: this.#model.name, slots, context_size, engine }, "ready");
   }
 
-  enlist(log: Log, { on_fatal, enlist_limits, key }: WorkerdHooks): void {
+  enlist(log: Log, { on_fatal, enlist_limits }: WorkerdHooks): void {
     const { orchestrator } = this.#config;
     if (orchestrator === NO_ORCHESTRATOR) return;
+    const { door, folder, join_token } = this.#secrets;
     this.#enlist = new Enlist({
       url: orchestrator,
       registration: this.#registration(),
-      key,
+      pass: door === undefined && join_token === undefined ? undefined : new Pass(folder, this.worker_id, join_token),
       beat: () => ({
         slots_busy: this.attempts.slots_busy,
         memory_bytes: this.#memoryBytes(),
@@ -184,6 +228,7 @@ class Life implements Workerd {
       labels: { ...labels },
       version: VERSION,
       epoch: this.#epoch,
+      door: this.#secrets.door?.secret,
     };
   }
 
@@ -207,6 +252,7 @@ class Life implements Workerd {
       pid: process.pid,
       uptime_seconds: this.#uptimeSeconds(),
       registered: this.#enlist?.registered ?? false,
+      closed: this.#secrets.door !== undefined,
       engine,
     };
   }

@@ -1,10 +1,15 @@
 /** The worker's place in the registry, against a stand-in orchestrator. */
 import assert from "node:assert/strict";
+import { hash } from "node:crypto";
+import { statSync } from "node:fs";
+import { join } from "node:path";
 import { after, test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
 import { RegisterWorker } from "@rbees/contracts/worker";
 import { silentLog } from "@rbees/kit/log";
+import { temporaryFolder } from "../../../test/support/cluster.ts";
 import { Enlist, type EnlistOptions } from "../src/enlist.ts";
+import { Pass } from "../src/worker-secrets.ts";
 import { FakeOrchestrator } from "./orchestrator.ts";
 import { until } from "./support.ts";
 
@@ -40,6 +45,7 @@ test("registers, then beats at the pace the orchestrator gives, then leaves", as
   assert.deepEqual(server.registrations, [registration]);
   assert.deepEqual(server.beats[0], {
     id: "w1",
+    seq: 1,
     epoch: registration.epoch,
     slots_busy: 1,
     memory_bytes: 5,
@@ -85,24 +91,54 @@ test("keeps trying while the orchestrator refuses or is away, and registers when
   await until(() => back.registrations.length === 1);
 });
 
-test("shows its key with each call, the one that it has by then, and is told how to get one where it is refused", async () => {
+test("without a token or with a refused credential it is told how to get in; a token opens once, its own credential from then on", async (t) => {
+  const secrets = temporaryFolder(t, "secrets");
+  const token = `rbj_0123456789ab_${"t".repeat(43)}`;
+  const accepted = new Set<string>();
+  const shown: string[] = [];
+  let tokens_good = true;
   const server = new FakeOrchestrator();
   servers.push(server);
-  const url = await server.listen(0, (_, headers) => {
-    if (headers.authorization !== "Bearer second") throw new RbeesError("UNAUTHORIZED", "this key was revoked");
-    return "second";
+  const url = await server.listen(0, (_, { authorization = "" }) => {
+    const given = authorization.slice("Bearer ".length);
+    shown.push(given);
+    if (given === token && tokens_good) return "join:";
+    const sha256 = hash("sha256", given.slice("rbw_".length), "hex");
+    if (!accepted.has(sha256)) throw new RbeesError("UNAUTHORIZED", "not known here");
+    return "worker:";
   });
   const said: string[] = [];
   const log = Object.assign(silentLog(), { warn: (_: unknown, line: string) => said.push(line) });
-  let key = "first";
-  const worker = enlist(url, { key: () => key, log });
+  const stranger = enlist(url, { pass: new Pass(secrets, "w1", undefined), log });
   await until(() => said.length === 1);
-  assert.match(said[0] ?? "", /key with the role worker .*rbees keys create NAME --role worker.*worker\.key/);
-  assert.equal(server.registrations.length, 0);
-  key = "second";
+  assert.match(said[0] ?? "", /wants a join token \(`rbees workers invite`.*--join-token-file/);
+  await stranger.stop();
+
+  // The answer to the registration is lost, and the token is used up all the same.
+  server.registrations.push = (...all) => {
+    for (const { credential_sha256 } of all) if (credential_sha256 !== undefined) accepted.add(credential_sha256);
+    if (!tokens_good) return 1;
+    tokens_good = false;
+    throw new Error("lost");
+  };
+  const worker = enlist(url, { pass: new Pass(secrets, "w1", token) });
   await until(() => server.beats.length > 0);
+  assert.ok(shown.includes(token));
+  assert.match(shown.at(-1) ?? "", /^rbw_[\w-]{43}$/);
   await worker.stop();
   assert.deepEqual(server.removed, ["w1"]);
+
+  const before = server.beats.length;
+  const again = enlist(url, { pass: new Pass(secrets, "w1", token) });
+  await until(() => server.beats.length > before);
+  assert.equal(statSync(join(secrets, "w1.credential")).mode & 0o777, 0o600);
+  const seqs = server.beats.slice(before).map(({ seq }) => seq);
+  assert.deepEqual(
+    seqs,
+    seqs.map((_, index) => index + 1),
+    "each heartbeat of a life has a higher number",
+  );
+  await again.stop();
 });
 
 test("stops at once while nobody answers", async () => {

@@ -144,8 +144,15 @@ function childOf(pid: number): number | undefined {
   return children === "" ? undefined : Number(children.split(" ")[0]);
 }
 
-test("an address that others can reach needs to be asked for by name", async () => {
-  const refused = start(["--model", model, "--host", "0.0.0.0"]);
-  assert.equal(await refused.exit, 2);
-  assert.match(refused.stderr(), /--open-network/);
+test("a join token that was named must be there, and only its owner may be able to read it", async () => {
+  const file = join(folder, "join.token");
+  const refused = (flags: string[] = []) => start(["--model", model, "--port", "0", "--join-token-file", file, ...flags]);
+  const missing = refused();
+  assert.equal(await missing.exit, 1);
+  assert.match(missing.stderr(), /for the join token, can't be read: there is none/);
+  writeFileSync(file, `rbj_0123456789ab_${"a".repeat(43)}\n`, { mode: 0o644 });
+  const open = refused();
+  assert.equal(await open.exit, 1);
+  assert.match(open.stderr(), /Others can read .*chmod 600/);
+  assert.ok(!open.stderr().includes("a".repeat(43)), "a secret is never said");
 });

@@ -6,13 +6,18 @@ import { EXIT, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import { WorkerEvent } from "@rbees/contracts/events";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import { Execute } from "@rbees/contracts/worker";
+import { DOOR, readSecretFile } from "@rbees/kit/key-file";
+import { isLoopback } from "@rbees/kit/network";
+import { workerFile, workerFolder } from "@rbees/kit/worker-files";
 import type { Context } from "../context.ts";
 import { httpUrl } from "../orchestrator.ts";
+import { readWorkers } from "../pool/worker-record.ts";
 import { createAnswer } from "./answer.ts";
 import { promptOf } from "./submit.ts";
 
 export interface InferFlags {
   worker: string;
+  doorFile?: string | undefined;
   prompt?: string | undefined;
   promptFile?: string | undefined;
   maxTokens: number;
@@ -37,7 +42,9 @@ export async function infer(context: Context, flags: InferFlags): Promise<number
   if (!parsed.success) throw invalidRequest(fieldProblems(parsed.error), "prompt");
   const answer = createAnswer(context, { job_id, since_ms: performance.now() });
   try {
-    const events = await createClient(workerdRoutes, url).events("execute", { body: parsed.data }, { signal: context.signal });
+    const door = await doorOf(context, url, flags.doorFile);
+    const headers: Record<string, string> = door === undefined ? {} : { authorization: `Bearer ${door}` };
+    const events = await createClient(workerdRoutes, url, { headers }).events("execute", { body: parsed.data }, { signal: context.signal });
     for await (const { data } of events) {
       const event = WorkerEvent.safeParse(JSON.parse(data)).data;
       if (event === undefined) continue;
@@ -51,8 +58,26 @@ export async function infer(context: Context, flags: InferFlags): Promise<number
         cause: error,
       });
     }
+    if (error instanceof RbeesError && error.code === "UNAUTHORIZED") {
+      throw new RbeesError(
+        "UNAUTHORIZED",
+        `${error.message} Or give its secret with --door-file: <worker id>.door in the state folder of its host.`,
+        {
+          cause: error,
+        },
+      );
+    }
     if (error instanceof RbeesError) throw error;
     throw new RbeesError("WORKER_LOST", `The connection to ${url} broke before the answer was complete.`, { cause: error });
   }
   throw new RbeesError("WORKER_LOST", `${url} ended the stream before the answer was complete.`);
+}
+
+/** The secret in the file that was named, else that of the worker of this host which has that port. */
+async function doorOf({ home }: Context, url: string, file: string | undefined): Promise<string | undefined> {
+  if (file !== undefined) return readSecretFile(file, true, DOOR);
+  const { hostname, port } = new URL(url);
+  if (!isLoopback(hostname)) return undefined;
+  const record = (await readWorkers(home)).find((worker) => String(worker.port) === port);
+  return record === undefined ? undefined : readSecretFile(workerFile(workerFolder(home), record.worker_id, "door"), false, DOOR);
 }

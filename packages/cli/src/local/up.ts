@@ -1,4 +1,5 @@
 /** `rbees up`: an orchestrator and a worker on this host, started unless they are there, and waited for. */
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
@@ -11,6 +12,7 @@ import { duration } from "../look.ts";
 import { apiKey, orchestratorAt } from "../orchestrator.ts";
 import { requireBackend } from "../pool/backends.ts";
 import { resolveModel } from "../pool/catalogue.ts";
+import { invitation } from "../pool/handover.ts";
 import { deathOf, spawnWorker } from "../pool/spawn.ts";
 import { insist } from "../pool/stop.ts";
 import { describeWorker, healthOf, readWorkers, removeWorker, type WorkerRecord } from "../pool/worker-record.ts";
@@ -19,7 +21,7 @@ import { withLock } from "./lock.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
 import { hostOf } from "./route.ts";
-import { ensureKeys } from "./up-keys.ts";
+import { ensureKey } from "./up-keys.ts";
 import { isOfUp, readUp, removeUp, type UpRecord, upLock, writeUp } from "./up-record.ts";
 
 export interface UpRequest {
@@ -116,7 +118,7 @@ async function ensureOrchestrator(
   }
   const log = join(context.home.state, "logs", "orcd.log");
   const open = insecure_no_auth ? ["--insecure-no-auth"] : [];
-  if (!isLoopback(host) && !insecure_no_auth) await ensureKeys(context);
+  if (!isLoopback(host) && !insecure_no_auth) await ensureKey(context);
   const flags = [`--host=${host}`, `--port=${port}`, "--log-format=json", ...open];
   const { process, exit } = await startDetached([...context.programs.orcd, ...flags], log, context.env);
   const orchestrator = { process, url, port, log, started_at: new Date().toISOString() };
@@ -176,10 +178,15 @@ async function ensureWorker(
   if (mine === undefined && (await isThere(serves))) return { record: undefined, started: false };
   const worker =
     mine ??
-    (await spawnWorker(context, { ...wish, host: HOST, port: wish.worker_port, orchestrator: url }, async (started) => {
-      const workers = [...living, started].map(({ worker_id, process }) => ({ worker_id, process }));
-      await writeUp(context.home, { ...record, workers });
-    }));
+    (await spawnWorker(
+      context,
+      { ...wish, insecure_no_auth: undefined, host: HOST, port: wish.worker_port, orchestrator: url },
+      async (started) => {
+        const workers = [...living, started].map(({ worker_id, process }) => ({ worker_id, process }));
+        await writeUp(context.home, { ...record, workers });
+      },
+      await invitation(context, url, { pool: hostname(), worker_id: undefined, address: undefined }),
+    ));
   const ms_max = worker.ready_at === null ? wish.ready_ms_max : REGISTER_MS_MAX;
   await until(context, ms_max, `waiting for ${worker.worker_id} to register`, async () => {
     // The worker's own word too: what the orchestrator lists may be an earlier one with the same id.

@@ -57,7 +57,7 @@ async function ask(context: Context, record: WorkerRecord, prompt: string, max_t
   const began = performance.now();
   const late = AbortSignal.timeout(ANSWER_MS_MAX);
   try {
-    const events = await workerAt(record).events("execute", { body }, { signal: AbortSignal.any([context.signal, late]) });
+    const events = await workerAt(context.home, record).events("execute", { body }, { signal: AbortSignal.any([context.signal, late]) });
     return await listen(events, max_tokens, began);
   } catch (error) {
     context.signal.throwIfAborted();

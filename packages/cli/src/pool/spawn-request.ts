@@ -18,7 +18,7 @@ export const SpawnRequest = z.object({
   deterministic: z.boolean().optional(),
   orchestrator: z.string(),
   advertise_host: z.string().optional(),
-  open_network: z.boolean().optional().describe("Allow a `host` that others can reach"),
+  insecure_no_auth: z.boolean().optional().describe("Answer everybody who can reach it"),
   name: z.string().optional(),
   region: z.string().optional(),
   labels: z.record(z.string(), z.string()).optional(),

@@ -14,6 +14,7 @@ import { isPortFree, nextFreePort } from "../local/ports.ts";
 import { ended, isAlive, signal } from "../local/process-identity.ts";
 import { duration } from "../look.ts";
 import { countEvent } from "./counters.ts";
+import { dropHandover, type Handover, keepHandover } from "./handover.ts";
 import { fitHere, remember } from "./measured.ts";
 import { SpawnRequest } from "./spawn-request.ts";
 import { healthOf, readWorkers, removeWorker, type WorkerRecord, workerLog, workersLock, writeWorker } from "./worker-record.ts";
@@ -32,11 +33,12 @@ export async function spawnWorker(
   context: Context,
   request: SpawnRequest,
   onStarted: (record: WorkerRecord) => Promise<void> = async () => {},
+  handover: Handover = {},
 ): Promise<WorkerRecord> {
   const lost = new Set<number>();
   for (;;) {
     try {
-      return await spawnOnce(context, request, lost, onStarted);
+      return await spawnOnce(context, request, { lost, handover }, onStarted);
     } catch (error) {
       // Between the look at a port and the worker's own listen lies the loading of a model: somebody else may come first.
       const port = error instanceof RbeesError ? /:(\d+) is taken by another program/.exec(error.message)?.[1] : undefined;
@@ -46,15 +48,20 @@ export async function spawnWorker(
   }
 }
 
+interface Given {
+  readonly lost: ReadonlySet<number>;
+  readonly handover: Handover;
+}
+
 async function spawnOnce(
   context: Context,
   request: SpawnRequest,
-  lost: ReadonlySet<number>,
+  given: Given,
   onStarted: (record: WorkerRecord) => Promise<void>,
 ): Promise<WorkerRecord> {
   const { home } = context;
   const { record, started } = await withLock(workersLock(home), { wait_ms_max: LOCK_MS_MAX, what: "starting a worker" }, () =>
-    launch(context, request, lost),
+    launch(context, request, given),
   );
   try {
     await onStarted(record);
@@ -65,9 +72,12 @@ async function spawnOnce(
     await signal(record.process, "SIGTERM");
     if (!(await ended(record.process, KILL_MS_MAX))) await signal(record.process, "SIGKILL");
     await removeWorker(home, record.worker_id);
+    await dropHandover(context, record.worker_id);
     await countEvent(home, "worker_starts", context.signal.aborted ? "interrupted" : "failed");
     throw error;
   }
+  // It answers, so it has read them.
+  await dropHandover(context, record.worker_id);
   const health = await healthOf(record);
   if (health !== undefined) await remember(home, health, "loaded");
   const ready = {
@@ -100,7 +110,7 @@ async function measuredFor({ home }: Context, { backend, model, ctx, slots }: Sp
 async function launch(
   context: Context,
   request: SpawnRequest,
-  lost: ReadonlySet<number>,
+  { lost, handover }: Given,
 ): Promise<{ record: WorkerRecord; started: Started }> {
   const { home, programs, env } = context;
   const records = await readWorkers(home);
@@ -125,7 +135,11 @@ async function launch(
   }
   const log = workerLog(home, worker_id);
   const started = await startDetached(
-    [...programs.workerd, ...flagsOf(request, { worker_id, port, measured_bytes: await measuredFor(context, request) })],
+    [
+      ...programs.workerd,
+      ...flagsOf(request, { worker_id, port, measured_bytes: await measuredFor(context, request) }),
+      ...keepHandover(context, worker_id, handover),
+    ],
     log,
     env,
   );
@@ -196,7 +210,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--log-format", "json"],
   ];
   const flags = values.filter(([, value]) => value !== undefined).map(([flag, value]) => `${flag}=${value}`);
-  return [...flags, ...(request.deterministic ? ["--deterministic"] : []), ...(request.open_network ? ["--open-network"] : [])];
+  return [...flags, ...(request.deterministic ? ["--deterministic"] : []), ...(request.insecure_no_auth ? ["--insecure-no-auth"] : [])];
 }
 
 /** Until it answers under its own id. Its log says how far loading is, and why it died. */

@@ -6,7 +6,7 @@ import { ended, isAlive, type ProcessIdentity, signal } from "../local/process-i
 import { duration, plural } from "../look.ts";
 import { countEvent } from "./counters.ts";
 import { remember } from "./measured.ts";
-import { healthOf, removeWorker, type WorkerRecord, workerAt } from "./worker-record.ts";
+import { forgetWorker, healthOf, type WorkerRecord, workerAt } from "./worker-record.ts";
 
 /** A worker drains for at most 30 s. */
 const DRAIN_MS_MAX = 35_000;
@@ -27,7 +27,7 @@ export interface StopOptions {
 /** How it ended; `dead`: it had ended before. Its record is gone afterwards. */
 export async function stopWorker(context: Context, record: WorkerRecord, { now }: StopOptions): Promise<StopWay> {
   const way = await endWorker(context, record, { now });
-  await removeWorker(context.home, record.worker_id);
+  await forgetWorker(context.home, record.worker_id);
   return way;
 }
 
@@ -43,7 +43,7 @@ export async function endWorker(context: Context, record: WorkerRecord, { now }:
 
 async function end(context: Context, record: WorkerRecord, now: boolean): Promise<StopWay> {
   if (!(await isAlive(record.process))) return "dead";
-  if (!now && (await askToDrain(record)) && (await drained(context, record))) return "drained";
+  if (!now && (await askToDrain(context, record)) && (await drained(context, record))) return "drained";
   return insist(record.process, `worker ${record.worker_id}`, now ? TERM_NOW_MS_MAX : TERM_MS_MAX);
 }
 
@@ -59,10 +59,10 @@ export async function insist(process: ProcessIdentity, what: string, term_ms_max
   );
 }
 
-async function askToDrain(record: WorkerRecord): Promise<boolean> {
+async function askToDrain({ home }: Context, record: WorkerRecord): Promise<boolean> {
   // Another worker may have its port by now: only the one that is meant is asked.
   if ((await healthOf(record)) === undefined) return false;
-  return workerAt(record)
+  return workerAt(home, record)
     .call("shutdown", {}, { signal: AbortSignal.timeout(ASK_MS_MAX) })
     .then(
       () => true,

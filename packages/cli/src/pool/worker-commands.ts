@@ -1,5 +1,6 @@
 /** What the verbs of `rbees-pool worker` do. */
 import { existsSync } from "node:fs";
+import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
@@ -12,6 +13,7 @@ import { addressTowards, hostOf } from "../local/route.ts";
 import { httpUrl, orchestratorUrl } from "../orchestrator.ts";
 import { requireBackend } from "./backends.ts";
 import { resolveModel } from "./catalogue.ts";
+import { type Handover, invitation, joinTokenIn, readHandover } from "./handover.ts";
 import { type Restarted, restartWorker } from "./restart.ts";
 import { spawnWorker } from "./spawn.ts";
 import { type StopWay, stopWorker } from "./stop.ts";
@@ -33,7 +35,9 @@ export interface SpawnFlags {
   threads?: number | undefined;
   deterministic?: true | undefined;
   orchestrator?: string | undefined;
-  openNetwork?: true | undefined;
+  insecureNoAuth?: true | undefined;
+  joinTokenFile?: string | undefined;
+  handover?: true | undefined;
   advertise?: string | undefined;
   name?: string | undefined;
   region?: string | undefined;
@@ -44,7 +48,8 @@ export interface SpawnFlags {
 
 export async function spawn(context: Context, backend: string, options: SpawnFlags): Promise<PoolWorker> {
   const orchestrator = await orchestratorFor(context, options.orchestrator);
-  const { listen, open_network } = await listenFor(context, orchestrator, options);
+  const listen = await listenFor(context, orchestrator, options);
+  const handover = await handoverFor(context, orchestrator, options);
   const request = {
     backend: requireGpuFor(options.gpuLayers, await requireBackend(context, backend, options.gpu)),
     model: await resolveModel(context, options.model),
@@ -58,14 +63,21 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     deterministic: options.deterministic,
     orchestrator,
     advertise_host: options.advertise,
-    open_network,
+    insecure_no_auth: options.insecureNoAuth,
     name: options.name,
     region: options.region,
     labels: options.labels,
     ready_ms_max: options.readyMsMax,
     registered_ms_max: options.registeredMsMax,
   };
-  return describeWorker(await spawnWorker(context, request));
+  return describeWorker(await spawnWorker(context, request, undefined, handover));
+}
+
+async function handoverFor(context: Context, orchestrator: string, options: SpawnFlags): Promise<Handover | undefined> {
+  if (options.joinTokenFile !== undefined) return { join_token: joinTokenIn(options.joinTokenFile) };
+  if (options.handover) return readHandover(context);
+  if (orchestrator === "none") return undefined;
+  return invitation(context, orchestrator, { pool: hostname(), worker_id: options.name, address: options.advertise });
 }
 
 function requireGpuFor(layers: SpawnFlags["gpuLayers"], backend: Backend): Backend {
@@ -124,17 +136,14 @@ async function orchestratorFor(context: Context, given: string | undefined): Pro
  * An orchestrator on another machine can call a worker only at an address of the network: the one from which this host talks to that
  * orchestrator, and no other.
  */
-async function listenFor(
-  context: Context,
-  orchestrator: string,
-  { listen, openNetwork }: SpawnFlags,
-): Promise<{ listen: string; open_network: boolean | undefined }> {
+async function listenFor(context: Context, orchestrator: string, { listen, insecureNoAuth }: SpawnFlags): Promise<string> {
   const host = orchestrator === "none" ? "127.0.0.1" : hostOf(orchestrator);
-  if (listen !== undefined || isLoopback(host)) return { listen: listen ?? "127.0.0.1", open_network: openNetwork };
+  if (listen !== undefined || isLoopback(host)) return listen ?? "127.0.0.1";
   const address = await addressTowards(host);
-  if (isLoopback(address)) return { listen: address, open_network: openNetwork };
-  context.say(`The worker listens on ${address}: others on that network can reach it too, and callers are not authenticated yet.`);
-  return { listen: address, open_network: true };
+  if (isLoopback(address)) return address;
+  const whom = insecureNoAuth ? "anybody" : "its orchestrator alone";
+  context.say(`The worker listens on ${address}: others on that network can reach it too; it answers ${whom}.`);
+  return address;
 }
 
 export async function showLog(context: Context, worker_id: string, { follow, lines }: { follow: boolean; lines: number }): Promise<void> {

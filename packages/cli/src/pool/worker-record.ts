@@ -7,6 +7,8 @@ import type { PoolWorker } from "@rbees/contracts/pool";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import { Backend, type WorkerHealth } from "@rbees/contracts/worker";
 import type { Home } from "@rbees/kit/home";
+import { DOOR, readSecretFile } from "@rbees/kit/key-file";
+import { workerFile, workerFileName, workerFolder } from "@rbees/kit/worker-files";
 import { z } from "zod";
 import { readJson, writeJson } from "../local/json-file.ts";
 import { isAlive, ProcessIdentity } from "../local/process-identity.ts";
@@ -34,27 +36,19 @@ export type WorkerRecord = z.infer<typeof WorkerRecord>;
 
 const HEALTH_MS_MAX = 2000;
 
-function folder(home: Home): string {
-  return join(home.state, "workers");
-}
-
 export function workerLog(home: Home, worker_id: string): string {
-  return join(home.state, "logs", `${fileName(worker_id)}.log`);
+  return join(home.state, "logs", `${workerFileName(worker_id)}.log`);
 }
 
 export function workersLock(home: Home): string {
   return join(home.state, "workers.lock");
 }
 
-/** A colon is part of many ids and of no Windows file name. */
-function fileName(worker_id: string): string {
-  return worker_id.replaceAll(":", "%3A");
-}
-
 export async function readWorkers(home: Home): Promise<WorkerRecord[]> {
-  const names = await readdir(folder(home)).catch(() => []);
+  const folder = workerFolder(home);
+  const names = await readdir(folder).catch(() => []);
   const records = await Promise.all(
-    names.filter((name) => name.endsWith(".json")).map((name) => readJson(join(folder(home), name), WorkerRecord)),
+    names.filter((name) => name.endsWith(".json")).map((name) => readJson(join(folder, name), WorkerRecord)),
   );
   return records.filter((record) => record !== undefined).sort((a, b) => a.port - b.port || a.worker_id.localeCompare(b.worker_id));
 }
@@ -71,21 +65,30 @@ export async function requireWorker(home: Home, worker_id: string): Promise<Work
 }
 
 export async function writeWorker(home: Home, record: WorkerRecord): Promise<void> {
-  await writeJson(join(folder(home), `${fileName(record.worker_id)}.json`), record);
+  await writeJson(workerFile(workerFolder(home), record.worker_id, "json"), record);
 }
 
 export async function removeWorker(home: Home, worker_id: string): Promise<void> {
-  await rm(join(folder(home), `${fileName(worker_id)}.json`), { force: true });
+  await rm(workerFile(workerFolder(home), worker_id, "json"), { force: true });
 }
 
-export function workerAt(record: { host: string; port: number }) {
-  return createClient(workerdRoutes, addressOf(record));
+/** With the record goes what it knew its orchestrator by: a worker of that name that is started later joins anew. */
+export async function forgetWorker(home: Home, worker_id: string): Promise<void> {
+  await removeWorker(home, worker_id);
+  for (const kind of ["credential", "door"] as const) await rm(workerFile(workerFolder(home), worker_id, kind), { force: true });
+}
+
+/** The worker's own doors, with the secret that opens them if it asks for one. */
+export function workerAt(home: Home, record: { worker_id: string; host: string; port: number }) {
+  const door = readSecretFile(workerFile(workerFolder(home), record.worker_id, "door"), false, DOOR);
+  return createClient(workerdRoutes, addressOf(record), door === undefined ? {} : { headers: { authorization: `Bearer ${door}` } });
 }
 
 /** What the worker itself says; undefined when it says nothing, or when another worker answers at its address. */
 export async function healthOf(record: WorkerRecord): Promise<WorkerHealth | undefined> {
   try {
-    const health = await workerAt(record).call("health", {}, { signal: AbortSignal.timeout(HEALTH_MS_MAX) });
+    // Without its secret, which it may not have written yet: health asks nobody.
+    const health = await createClient(workerdRoutes, addressOf(record)).call("health", {}, { signal: AbortSignal.timeout(HEALTH_MS_MAX) });
     // By pid as well: two users of this host may have chosen the same port and id before either listened.
     return health.worker_id === record.worker_id && health.pid === record.process.pid ? health : undefined;
   } catch {

@@ -1,5 +1,5 @@
 /** `rbees-pool worker …` */
-import { InvalidArgumentError } from "@commander-js/extra-typings";
+import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { EXIT } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import { readableLine } from "../local/log-file.ts";
@@ -41,7 +41,9 @@ export const workerVerbs = [
         .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--orchestrator <url>", "whom to register with; none: nobody")
-        .option("--open-network", "allow an address beyond loopback although callers are not authenticated yet")
+        .option("--insecure-no-auth", "answer everybody who can reach the address, not the orchestrator alone")
+        .option("--join-token-file <file>", "file with the join token that the orchestrator asks for (rbees workers invite)")
+        .addOption(new Option("--handover", "read what the orchestrator gives along from stdin").hideHelp())
         .option("--advertise <host>", "the address that the orchestrator is told (default: --listen)")
         .option("--name <id>", "the worker's id (default: host name and port)")
         .option("--region <region>", "where it stands, such as eu-west")

@@ -49,7 +49,7 @@ export async function carry(context: Context, errand: Errand): Promise<number> {
     const { exit } = await call(context, target, wordsOf(errand, true), { onLine: (line) => context.io.out(`${shown(line)}\n`) });
     return exit;
   }
-  const { exit, out } = await call(context, target, wordsOf(errand, true));
+  const { exit, out } = await call(context, target, wordsOf(errand, true), { handover: errand.handover });
   const result = parsed(lastLine(out));
   // A format that was asked for by name is no JSON, and is passed on as it is.
   if (result === undefined) context.io.out(out);
@@ -83,6 +83,8 @@ export interface Back {
 export interface CallOptions extends ConnectOptions {
   /** Gets each line of stdout as it comes; without it, all of stdout is in the answer. */
   onLine?: (line: string) => void;
+  /** Written to its stdin, as a line. */
+  handover?: string | undefined;
   /** No talk from over there. */
   silent?: boolean;
 }
@@ -110,7 +112,12 @@ function isResult({ out }: Back, { complaint }: TalkReader): boolean {
 }
 
 /** Until the other side has ended. When we are to stop, it hears so by the end of its stdin, and gets time to end. */
-async function conversation({ signal }: Context, child: Child, { onLine }: CallOptions, onTalk: (line: string) => void): Promise<Back> {
+async function conversation(
+  { signal }: Context,
+  child: Child,
+  { onLine, handover }: CallOptions,
+  onTalk: (line: string) => void,
+): Promise<Back> {
   let out = "";
   if (onLine === undefined) {
     child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
@@ -124,6 +131,7 @@ async function conversation({ signal }: Context, child: Child, { onLine }: CallO
   }
   createInterface({ input: child.stderr }).on("line", onTalk);
   child.stdin.on("error", () => {});
+  if (handover !== undefined) child.stdin.write(`${handover}\n`);
   const beats = setInterval(() => child.stdin.write("\n"), BEAT_MS);
   let insist: NodeJS.Timeout | undefined;
   const stop = () => {

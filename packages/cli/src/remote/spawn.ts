@@ -4,11 +4,14 @@ import { isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
 import { addressTowards, hostOf } from "../local/route.ts";
 import { orchestratorOf, orchestratorUrl } from "../orchestrator.ts";
+import { type Handover, invitation, readHandover } from "../pool/handover.ts";
 import type { Errand } from "../verb.ts";
 import { resolved } from "./ssh.ts";
 import { type Target, targetOf } from "./target.ts";
 
 const REGISTERED_MS_MAX = 20_000;
+/** As the orchestrator labels the workers that it starts in its pools. */
+const POOL_LABEL_SIGN = "rbees.pool=";
 
 /** The same errand with the flags that it needs to end with a registered worker. */
 export async function withOrchestrator(context: Context, errand: Errand): Promise<Errand> {
@@ -18,11 +21,27 @@ export async function withOrchestrator(context: Context, errand: Errand): Promis
   const hostname = target.here ? "localhost" : (await resolved(context, target)).hostname;
   if (isLoopback(hostOf(url)) && !isLoopback(hostname)) throw await outOfReach(url, target, hostname);
   await (await orchestratorOf(context)).call("health", {});
-  const flags = errand.flags.filter(([flag]) => flag !== "--orchestrator");
+  const handover = await handoverFor(context, errand, url, target);
+  const flags = errand.flags.filter(([flag]) => flag !== "--orchestrator" && flag !== "--handover");
   const patience: Errand["flags"] = flags.some(([flag]) => flag === "--registered-ms-max")
     ? []
     : [["--registered-ms-max", String(REGISTERED_MS_MAX)]];
-  return { ...errand, flags: [...flags, ["--orchestrator", url], ...patience] };
+  const told: Errand["flags"] = Object.keys(handover).length === 0 ? [] : [["--handover", undefined]];
+  return {
+    ...errand,
+    flags: [...flags, ["--orchestrator", url], ...patience, ...told],
+    handover: told.length === 0 ? undefined : JSON.stringify(handover),
+  };
+}
+
+/** With `--handover` the orchestrator itself calls, and has said on stdin what goes along. */
+async function handoverFor(context: Context, { flags }: Errand, url: string, target: Target): Promise<Handover> {
+  if (flags.some(([flag]) => flag === "--handover")) return readHandover(context);
+  if (flags.some(([flag]) => flag === "--join-token-file")) return {};
+  const last = (name: string) => flags.findLast(([flag]) => flag === name)?.[1];
+  const labelled = flags.filter(([flag]) => flag === "--labels").flatMap(([, value]) => value?.split(",") ?? []);
+  const pool = labelled.findLast((label) => label.startsWith(POOL_LABEL_SIGN))?.slice(POOL_LABEL_SIGN.length) ?? target.name;
+  return (await invitation(context, url, { pool, worker_id: last("--name"), address: last("--advertise") })) ?? {};
 }
 
 async function outOfReach(url: string, target: Target, hostname: string): Promise<RbeesError> {

@@ -8,7 +8,7 @@ import type { OrcdMetrics } from "../metrics.ts";
 
 type SystemRoutes = Pick<typeof orcdRoutes, "health" | "metrics" | "openapi">;
 
-export function systemHandlers(loop: Loop, metrics: OrcdMetrics): Handlers<SystemRoutes> {
+export function systemHandlers(loop: Loop, metrics: OrcdMetrics, keys_required: boolean): Handlers<SystemRoutes> {
   const started = performance.now();
   const description = openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess);
   return {
@@ -16,7 +16,7 @@ export function systemHandlers(loop: Loop, metrics: OrcdMetrics): Handlers<Syste
       if (!wants.json) return { text: "OK" };
       const { workers, queued } = loop.state;
       const uptime_seconds = Math.round(performance.now() - started) / 1000;
-      return { json: { status: "OK", version: VERSION, uptime_seconds, workers: workers.size, queue_depth: queued } };
+      return { json: { status: "OK", version: VERSION, uptime_seconds, workers: workers.size, queue_depth: queued, keys_required } };
     },
     async metrics() {
       return { text: await metrics.registry.metrics(), content_type: metrics.registry.contentType };

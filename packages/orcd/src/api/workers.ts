@@ -5,15 +5,33 @@ import type { Decision } from "@rbees/core/events";
 import type { Handlers } from "@rbees/kit/http";
 import { callBack } from "../call-back.ts";
 import type { Loop } from "../loop.ts";
+import type { WorkerCredentials } from "../worker-credentials.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
+import { placeOf } from "../worker-place.ts";
 
-type WorkerRoutes = Pick<typeof orcdRoutes, "registerWorker" | "beat" | "removeWorker" | "listWorkers" | "drainWorker" | "listModels">;
+type WorkerRoutes = Pick<
+  typeof orcdRoutes,
+  "registerWorker" | "beat" | "removeWorker" | "listWorkers" | "drainWorker" | "inviteWorker" | "expelWorker" | "listModels"
+>;
 
-export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_ms: number): Handlers<WorkerRoutes> {
+export interface WorkerPorts {
+  readonly loop: Loop;
+  readonly workers: WorkerDirectory;
+  readonly credentials: WorkerCredentials;
+  readonly heartbeat_ms: number;
+}
+
+/** Nobody in between may keep a token. */
+const ONCE = { "cache-control": "no-store" };
+
+export function workerHandlers({ loop, workers, credentials, heartbeat_ms }: WorkerPorts): Handlers<WorkerRoutes> {
   return {
-    async registerWorker({ body, wants, who }) {
+    async registerWorker({ body, wants, who, peer }) {
       const { id, epoch, model, slots, context_size, labels } = body;
-      await callBack(body, workers.origin(id));
+      const place = await placeOf(body, peer, credentials.warrant(body, who).address);
+      await callBack(body, place, workers.place(id));
+      // Looked at again: the token may have been used meanwhile. From here on there is no waiting until it is used up.
+      const warrant = credentials.warrant(body, who);
       const { decisions, done } = loop.send(
         {
           type: "worker.registered",
@@ -29,12 +47,15 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
         },
         who,
       );
-      if (!decisions.some(({ type }) => type === "worker.reject")) workers.put(body, Date.now());
-      await done;
       checkNotRejected(decisions, id);
+      workers.put(body, place, Date.now());
+      await Promise.all([done, credentials.admit(body, warrant)]);
       return wants.json ? { json: { status: "OK", heartbeat_ms } } : { text: "OK" };
     },
-    async beat({ params, body }) {
+    async beat({ params, body, who }) {
+      credentials.checkSelf(who, params.id);
+      if (workers.isOldBeat(params.id, body))
+        throw new RbeesError("CONFLICT", `This heartbeat of worker ${params.id.slice(0, 128)} has been heard before, or a later one has.`);
       const { epoch, draining, memory_free_bytes = null } = body;
       const { decisions, done } = loop.send({ type: "worker.beat", worker_id: params.id, epoch, draining, memory_free_bytes });
       checkNotRejected(decisions, params.id);
@@ -43,6 +64,7 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
       return { json: { status: "OK" } };
     },
     async removeWorker({ params, query, who }) {
+      credentials.checkSelf(who, params.id);
       const { decisions, done } = loop.send({ type: "worker.left", worker_id: params.id, epoch: query.epoch ?? null }, who);
       await done;
       checkNotRejected(decisions, params.id);
@@ -56,6 +78,12 @@ export function workerHandlers(loop: Loop, workers: WorkerDirectory, heartbeat_m
       const view = workers.view(loop.state, params.id);
       if (view === undefined) throw unknownWorker(params.id);
       return { status: 202, json: view };
+    },
+    inviteWorker: async ({ body, who }) => ({ status: 201, json: await credentials.invite(body, who), headers: ONCE }),
+    async expelWorker({ params, who }) {
+      const { done } = loop.send({ type: "worker.left", worker_id: params.id, epoch: null }, who);
+      const [expelled] = await Promise.all([credentials.expel(params.id, who), done]);
+      return { json: { worker_id: params.id, expelled } };
     },
     listModels() {
       const models = [...loop.state.models].sort().map((model) => {

@@ -84,6 +84,8 @@ export async function openStore(path: string, audit_key?: string): Promise<Store
     commit,
     listJobs: (query) => read({ method: "listJobs", argument: query }),
     showJob: (id) => read({ method: "showJob", argument: id }),
+    listJoinTokens: (after_ms) => read({ method: "listJoinTokens", argument: after_ms }),
+    listWorkerCredentials: () => read({ method: "listWorkerCredentials", argument: undefined }),
     listKeys: () => read({ method: "listKeys", argument: undefined }),
     listTenants: () => read({ method: "listTenants", argument: undefined }),
     recover: (now_ms) => read({ method: "recover", argument: now_ms }),

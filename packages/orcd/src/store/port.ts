@@ -1,6 +1,15 @@
 /** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
 import type { AuditEntry } from "@rbees/kit/audit-chain";
-import type { AttemptTable, JobTable, KeyTable, NewJob, ProgressTable, TenantTable } from "./schema.ts";
+import type {
+  AttemptTable,
+  JobTable,
+  JoinTokenTable,
+  KeyTable,
+  NewJob,
+  ProgressTable,
+  TenantTable,
+  WorkerCredentialTable,
+} from "./schema.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */
 export type Change =
@@ -16,6 +25,10 @@ export type Change =
   | { table: "keys"; id: string; update: Pick<KeyTable, "expires_at_ms"> | Pick<KeyTable, "revoked_at_ms"> }
   | { table: "tenants"; insert: TenantTable }
   | { table: "tenants"; id: string; update: Pick<TenantTable, "settings"> | Pick<TenantTable, "deleted_at_ms"> }
+  | { table: "join_tokens"; insert: JoinTokenTable }
+  | { table: "join_tokens"; id: string; update: Pick<JoinTokenTable, "used_at_ms" | "used_by"> }
+  | { table: "worker_credentials"; insert: WorkerCredentialTable }
+  | { table: "worker_credentials"; id: string; update: Partial<Omit<WorkerCredentialTable, "id">> }
   | { table: "audit"; append: AuditEntry }
   /** Signs the trail as it is here, unless nothing was added since that was last done. */
   | { table: "audit"; sign: { at_ms: number } };
@@ -47,6 +60,10 @@ export interface Store {
   listKeys(): Promise<KeyTable[]>;
   /** All that were ever made. */
   listTenants(): Promise<TenantTable[]>;
+  /** Those that were made after that time. */
+  listJoinTokens(after_ms: number): Promise<JoinTokenTable[]>;
+  /** Of every worker that ever joined. */
+  listWorkerCredentials(): Promise<WorkerCredentialTable[]>;
   /** Called once at start: the attempts that ran are over (their connections died with the last process). */
   recover(now_ms: number): Promise<Recovered>;
   close(): Promise<void>;

@@ -113,6 +113,29 @@ export interface TenantTable {
   deleted_at_ms: number | null;
 }
 
+/** A join token, used or not: of its secret only the SHA-256. */
+export interface JoinTokenTable {
+  id: string;
+  secret_sha256: string;
+  pool: string | null;
+  worker_id: string | null;
+  address: string | null;
+  created_at_ms: number;
+  expires_at_ms: number;
+  used_at_ms: number | null;
+  used_by: string | null;
+}
+
+/** What a worker that has joined shows from then on; `id` is the worker's, since each has one. */
+export interface WorkerCredentialTable {
+  id: string;
+  secret_sha256: string;
+  pool: string | null;
+  address: string | null;
+  joined_at_ms: number;
+  ended_at_ms: number | null;
+}
+
 export interface Database {
   jobs: JobTable;
   attempts: AttemptTable;
@@ -121,6 +144,8 @@ export interface Database {
   audit: AuditTable;
   keys: KeyTable;
   tenants: TenantTable;
+  join_tokens: JoinTokenTable;
+  worker_credentials: WorkerCredentialTable;
 }
 
 const first: Migration = {
@@ -264,6 +289,32 @@ const tenants: Migration = {
   },
 };
 
+const workerCredentials: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema
+      .createTable("join_tokens")
+      .addColumn("id", "text", (column) => column.primaryKey())
+      .addColumn("secret_sha256", "text", (column) => column.notNull())
+      .addColumn("pool", "text")
+      .addColumn("worker_id", "text")
+      .addColumn("address", "text")
+      .addColumn("created_at_ms", "bigint", (column) => column.notNull())
+      .addColumn("expires_at_ms", "bigint", (column) => column.notNull())
+      .addColumn("used_at_ms", "bigint")
+      .addColumn("used_by", "text")
+      .execute();
+    await db.schema
+      .createTable("worker_credentials")
+      .addColumn("id", "text", (column) => column.primaryKey())
+      .addColumn("secret_sha256", "text", (column) => column.notNull())
+      .addColumn("pool", "text")
+      .addColumn("address", "text")
+      .addColumn("joined_at_ms", "bigint", (column) => column.notNull())
+      .addColumn("ended_at_ms", "bigint")
+      .execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
     return {
@@ -272,6 +323,7 @@ export const migrations: MigrationProvider = {
       "0003-progress": progress,
       "0004-keys": keys,
       "0005-tenants": tenants,
+      "0006-worker-credentials": workerCredentials,
     };
   },
 };

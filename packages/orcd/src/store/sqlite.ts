@@ -11,7 +11,16 @@ import Sqlite from "better-sqlite3";
 import { Kysely, SqliteDialect, sql } from "kysely";
 import { Migrator } from "kysely/migration";
 import type { JobQuery, Recovered } from "./port.ts";
-import { type AttemptTable, type Database, type JobTable, type KeyTable, migrations, type TenantTable } from "./schema.ts";
+import {
+  type AttemptTable,
+  type Database,
+  type JobTable,
+  type JoinTokenTable,
+  type KeyTable,
+  migrations,
+  type TenantTable,
+  type WorkerCredentialTable,
+} from "./schema.ts";
 import { type Order, sqlOf } from "./statement.ts";
 
 export class SqliteStore {
@@ -140,6 +149,14 @@ export class SqliteStore {
 
   async listTenants(): Promise<TenantTable[]> {
     return this.#db.selectFrom("tenants").selectAll().execute();
+  }
+
+  async listJoinTokens(after_ms: number): Promise<JoinTokenTable[]> {
+    return this.#db.selectFrom("join_tokens").selectAll().where("created_at_ms", ">", after_ms).execute();
+  }
+
+  async listWorkerCredentials(): Promise<WorkerCredentialTable[]> {
+    return this.#db.selectFrom("worker_credentials").selectAll().execute();
   }
 
   async recover(now_ms: number): Promise<Recovered> {

@@ -6,7 +6,10 @@ import { ordersFrom } from "./statement.ts";
 export type Call =
   /** `changes`: as `encodeChanges` wrote them. */
   | { method: "commit"; changes: string }
-  | { method: "listJobs" | "showJob" | "recover" | "listKeys" | "listTenants"; argument: unknown }
+  | {
+      method: "listJobs" | "showJob" | "recover" | "listKeys" | "listTenants" | "listJoinTokens" | "listWorkerCredentials";
+      argument: unknown;
+    }
   | { method: "close" };
 /** To so many of the oldest calls that have none yet; the first one says that the database is open. */
 export type Answer = { calls: number; value?: unknown; error?: { message: string; code: string | undefined } };

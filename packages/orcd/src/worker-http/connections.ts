@@ -30,7 +30,7 @@ const BROKEN = "the connection broke";
 const shared = Buffer.allocUnsafeSlow(READ_BYTES);
 
 export class Connections {
-  readonly #host: string;
+  readonly #address: string;
   readonly #port: number;
   readonly #host_header: string;
   readonly #limits: ConnectionLimits;
@@ -39,8 +39,9 @@ export class Connections {
   readonly #idle: Connection[] = [];
   #sweep: NodeJS.Timeout | undefined;
 
-  constructor(host: string, port: number, limits: ConnectionLimits) {
-    this.#host = host;
+  /** `address` is where `host` is. */
+  constructor({ host, port, address }: { host: string; port: number; address: string }, limits: ConnectionLimits) {
+    this.#address = address;
     this.#port = port;
     this.#host_header = `host: ${authority(host, port)}\r\n`;
     this.#limits = limits;
@@ -54,7 +55,7 @@ export class Connections {
   }
 
   #connect(): Connection {
-    const connection = new Connection(this.#host, this.#port, {
+    const connection = new Connection(this.#address, this.#port, {
       onIdle: () => this.#idle.push(connection),
       onGone: () => {
         this.#open.delete(connection);
