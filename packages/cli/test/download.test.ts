@@ -4,10 +4,15 @@ import { open, readdir, readFile, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { test } from "node:test";
 import { ModelFit, PoolDownloaded, PoolDownloadProgress, PoolModels } from "@rbees/contracts/pool";
+import type { WorkerHealth } from "@rbees/contracts/worker";
+import { fingerprint } from "@rbees/kit/fingerprint";
 import { Gguf } from "@rbees/kit/gguf";
+import { readModel } from "@rbees/kit/gguf-split";
+import { homeOf } from "@rbees/kit/home";
 import { writeGguf as writeParts } from "../../../models/fixtures/write-gguf.ts";
 import { contentOf, hashOf } from "../../../test/support/fake-hub.ts";
 import { fitOf } from "../src/download/fit.ts";
+import { remember } from "../src/pool/measured.ts";
 import { COMMIT, FILE, modelOf, REPO, setUp } from "./download-setup.ts";
 import { ANSI } from "./harness.ts";
 
@@ -144,6 +149,22 @@ test("--dry-run and info of a reference read the header alone, and say whether i
   assert.equal(ModelFit.parse(local.fit).slots, 3);
   pool.hub.ranges = false;
   assert.match((await pool.models("info", `hf:${REPO}`)).err, /gives no parts of files, so the header can't be read/);
+});
+
+test("--dry-run of a model that is here goes by what its worker was seen to take", async (t) => {
+  const pool = await setUp(t);
+  assert.equal((await pool.download("qwen")).exit, 0);
+  const { models } = JSON.parse((await pool.models("list", "--json")).out);
+  const { path } = models.find(({ name }: { name: string }) => name === "qwen-0.5b");
+  const model_digest = await fingerprint(path, await readModel(path));
+  const seen = { backend: "cpu", memory_bytes: 7_000_000, model_digest, context_size: 256, slots: 2 } as WorkerHealth;
+  await remember(homeOf(pool.env), seen, "loaded");
+  const fit = async (slots: string) =>
+    ModelFit.parse(JSON.parse((await pool.download("qwen", "--dry-run", "--ctx", "256", "--slots", slots, "--json")).out).fit);
+  const { measured_bytes, needed_bytes, estimated_bytes } = await fit("2");
+  assert.deepEqual([measured_bytes, needed_bytes], [7_000_000, 7_000_000]);
+  assert.ok(estimated_bytes > 7_000_000, "the estimate stands beside it");
+  assert.equal((await fit("3")).measured_bytes, null);
 });
 
 test("what does not fit is said to be so, with how much is missing", async () => {

@@ -3,18 +3,23 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { PoolBackends, PoolWorkers } from "@rbees/contracts/pool";
+import { type Metadata, writeGguf } from "../../../models/fixtures/write-gguf.ts";
+import { contentOf, FakeHub } from "../../../test/support/fake-hub.ts";
 import { compared, listen } from "../src/pool/check.ts";
 import { merged, readPage, writePage } from "../src/support/page.ts";
 import type { PoolResult } from "../src/support/result.ts";
 import { end, started, token } from "./fake-orchestrator.ts";
-import { writeGguf } from "./gguf-file.ts";
+import { writeGguf as writeBroken } from "./gguf-file.ts";
 import { type Bench, bench, REAL } from "./harness.ts";
 import { skip as no_sshd, setUp } from "./remote-setup.ts";
 
 const missing = [REAL.workerd.at(-1), REAL.demo_model].find((path) => !existsSync(path ?? ""));
 const skip = missing === undefined ? false : `there is no ${missing}`;
+
+const BEES = "hf:example/bees-GGUF";
+const HUGE = "hf:example/huge-GGUF";
 
 const results = (out: string): PoolResult[] => JSON.parse(out).results;
 
@@ -22,21 +27,59 @@ async function workersLeft({ run }: Pick<Bench, "run">): Promise<unknown[]> {
   return PoolWorkers.parse(JSON.parse((await run(["rbees-pool", "worker", "list", "--json"])).out)).workers;
 }
 
-test("the demo model on cpu passes, a backend that is not here is skipped, and the page says both", { skip }, async (t) => {
+/** The demo model under another name, and one that fits no machine: what its header asks for is 8.6 TB of context. */
+async function hubWith(t: TestContext, { root }: Bench): Promise<FakeHub> {
+  const hub = await FakeHub.start();
+  t.after(() => hub.stop());
+  const huge = join(root, "made-huge.gguf");
+  const u32 = (value: number) => ({ u32: value });
+  const facts: Metadata = [
+    ["general.architecture", { string: "llama" }],
+    ["llama.context_length", u32(8192)],
+    ["llama.block_count", u32(1000)],
+    ["llama.embedding_length", u32(65_536)],
+    ["llama.attention.head_count", u32(512)],
+  ];
+  writeGguf(huge, facts, [{ name: "token_embd.weight", shape: [64, 8192], type: "f32" }]);
+  for (const [name, path] of [
+    ["bees", REAL.demo_model],
+    ["huge", huge],
+  ] as const)
+    hub.repos.set(`example/${name}-GGUF`, { commit: "3f".repeat(20), files: { [`${name}-Q8_0.gguf`]: contentOf(await readFile(path)) } });
+  return hub;
+}
+
+test("a model is fetched and passes, what does not fit is not fetched, a backend that is not here is skipped, and the page says all", {
+  skip,
+}, async (t) => {
   const here = await bench((clean) => t.after(clean), REAL);
+  const hub = await hubWith(t, here);
   const { backends } = PoolBackends.parse(JSON.parse((await here.run(["rbees-pool", "backends", "list", "--json"])).out));
   const absent = backends.find(({ works }) => !works);
   assert.ok(absent, "no host has both a Mac's and an NVIDIA GPU");
   const page = join(here.root, "PAGE.md");
-  const line = ["rbees", "test", "models", "--models", "demo,nosuch", "--backends", `cpu,${absent.backend}`, "--write", page, "--json"];
-  const { exit, out, err } = await here.run(line);
+  const line = [
+    "rbees",
+    "test",
+    "models",
+    "--models",
+    `${BEES},${HUGE},nosuch`,
+    "--backends",
+    `cpu,${absent.backend}`,
+    "--write",
+    page,
+    "--json",
+  ];
+  const { exit, out, err } = await here.run(line, { env: { HF_ENDPOINT: hub.url } });
   assert.equal(exit, 0, err);
   const found = results(out);
   assert.deepEqual(
     found.map(({ model, pool, backend, outcome }) => [model, pool, backend, outcome]),
     [
-      ["demo", "localhost", "cpu", "passed"],
-      ["demo", "localhost", absent.backend, "skipped"],
+      [BEES, "localhost", "cpu", "passed"],
+      [BEES, "localhost", absent.backend, "skipped"],
+      [HUGE, "localhost", "cpu", "skipped"],
+      [HUGE, "localhost", absent.backend, "skipped"],
       ["nosuch", "localhost", "cpu", "skipped"],
       ["nosuch", "localhost", absent.backend, "skipped"],
     ],
@@ -45,23 +88,29 @@ test("the demo model on cpu passes, a backend that is not here is skipped, and t
   assert.ok(figures && figures.load_ms > 0 && Number(figures.tokens_per_second) > 0 && figures.memory_bytes > 1_000_000);
   assert.deepEqual(figures.stop_reasons, ["EOS", "EOS", "MAX_TOKENS"]);
   assert.ok(found[1]?.reason?.endsWith(absent.reason), String(found[1]?.reason));
-  assert.match(String(found[2]?.reason), /^the model can't be had: There is no model "nosuch" here/);
+  assert.match(String(found[4]?.reason), /^the model can't be had: There is no model "nosuch" here/);
   assert.match(
     err,
-    /\[1\/4\] demo on cpu of localhost: question 2 of 3\n[\s\S]*\[1\/4\] demo on cpu of localhost: passed, [\d.]+ tokens\/s\n/,
+    /\[1\/6\] hf:\S+ on cpu of localhost: question 2 of 3\n[\s\S]*\[1\/6\] hf:\S+ on cpu of localhost: passed, [\d.]+ tokens\/s\n/,
   );
   assert.deepEqual(await workersLeft(here), []);
+  assert.match(String(found[2]?.reason), /^does not fit: it needs 8\.\d TB of memory, and there are [\d.]+ [GM]B$/);
+  const { models } = JSON.parse((await here.run(["rbees-pool", "models", "list", "--json"])).out);
+  assert.deepEqual(
+    models.map(({ name }: { name: string }) => name),
+    ["demo", "bees-Q8_0"],
+  );
 
   const text = await readFile(page, "utf8");
-  assert.match(text, /\n\| demo \| cpu \| passed \| [\d.]+ \|/);
-  assert.ok(text.includes(`\n| demo | ${absent.backend} | not run | `));
+  assert.match(text, /\n\| hf:example\/bees-GGUF \| cpu \| passed \| [\d.]+ \|/);
+  assert.ok(text.includes(`\n| hf:example/bees-GGUF | ${absent.backend} | not run | `));
   assert.match(text, /\n\| mistral \| cpu \| not run \| never tried \|/);
   assert.ok(!text.includes(here.root) && !text.includes("localhost"));
 });
 
 test("a worker that can't load is a failure with its reason, and the exit code says so", { skip }, async (t) => {
   const here = await bench((clean) => t.after(clean), REAL);
-  await writeGguf(join(here.root, "broken.gguf"));
+  await writeBroken(join(here.root, "broken.gguf"));
   assert.equal((await here.run(["rbees-pool", "models", "register", "broken", join(here.root, "broken.gguf")])).exit, 0);
   const page = join(here.root, "PAGE.md");
   const { exit, out } = await here.run(["rbees", "test", "models", "--models", "broken", "--backends", "cpu", "--write", page]);
@@ -104,12 +153,13 @@ test("a pool is tested over SSH, and the page does not name it", { skip: skip ||
   assert.doesNotMatch(await readFile(page, "utf8"), /attic|atlas/);
 });
 
-test("a pool that does not answer is skipped, and tells the page nothing", async (t) => {
+test("when nothing at all could be run, the exit code says so and a line says why", async (t) => {
   const here = await bench((clean) => t.after(clean));
   const page = join(here.root, "PAGE.md");
   const line = ["rbees", "test", "models", "--models", "demo", "--pools", "atlas", "--backends", "cpu", "--write", page, "--json"];
-  const { exit, out } = await here.run(line, { env: { PATH: "/nowhere" } });
-  assert.equal(exit, 0);
+  const { exit, out, err } = await here.run(line, { env: { PATH: "/nowhere" } });
+  assert.equal(exit, 1);
+  assert.match(err, /\nNothing was run, so nothing is known: the pool does not answer: There is no `ssh` on this machine.*\n$/);
   assert.match(String(results(out)[0]?.reason), /^the pool does not answer: There is no `ssh` on this machine/);
   assert.match(await readFile(page, "utf8"), /\n\| demo \| cpu \| not run \| never tried \|/);
 });

@@ -62,7 +62,7 @@ export const ModelFit = z.object({
   context_size: z.int().describe("Tokens of each slot"),
   weights_bytes: z.int(),
   context_bytes: z.int(),
-  overhead_bytes: z.int().describe("The engine's process and what it computes in"),
+  overhead_bytes: z.int().describe("The worker's processes and what it computes in"),
   estimated_bytes: z.int().describe("The sum of these"),
   measured_bytes: z.int().nullable().describe("What a worker with this file, context and slots was seen to take on this host"),
   needed_bytes: z.int().describe("What was measured, else what is estimated"),

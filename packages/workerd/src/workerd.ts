@@ -104,7 +104,8 @@ interface ModelFile {
 
 async function modelFile(config: WorkerdConfig): Promise<ModelFile> {
   const { model: path, backend, slots, ctx, prefill_chunk_tokens, measured_bytes } = config;
-  const available_bytes = process.availableMemory();
+  // What a model needs is told of the whole worker, and this process is part of it.
+  const available_bytes = process.availableMemory() + process.memoryUsage.rss();
   const { gguf, context_size } = await checkModel({
     ...{ path, backend, slots, prefill_chunk_tokens, available_bytes, measured_bytes },
     context_size: ctx,

@@ -30,12 +30,14 @@ export async function lookAt(context: Context, given: string, options: FitOption
     }
     const gguf = mergeParts(headers);
     const disk = await diskOf(context.home.data);
+    const here = (await catalogue(context)).find(({ present, reference }) => present && reference === plan.reference)?.path ?? undefined;
     return {
       ...factsOf(gguf, plan.reference),
       license: gguf.license ?? plan.license,
       sha256: plan.files.length === 1 ? (plan.files[0]?.sha256 ?? null) : null,
       reference: plan.reference,
-      fit: fitOf(gguf, options),
+      // Of a model that is here a worker may have been measured.
+      fit: here === undefined ? fitOf(gguf, options) : await fitHere(context.home, here, gguf, options),
       disk_available_bytes: disk.available_bytes as number | null,
     };
   } finally {

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { RbeesError } from "@rbees/contracts/errors";
-import { ModelFit, PoolStatus, PoolWorkerCheck } from "@rbees/contracts/pool";
+import { ModelFit, PoolDownloaded, PoolStatus, PoolWorkerCheck } from "@rbees/contracts/pool";
 import type { Backend } from "@rbees/contracts/worker";
 import { VERSION } from "@rbees/kit/version";
 import { z } from "zod";
@@ -42,7 +42,7 @@ export async function testCombinations(
       for (const backend of backends) {
         at += 1;
         const head = `[${at}/${total}] ${model} on ${backend} of ${pool}`;
-        const found = await test(labelled(context, head), machine, { model, backend, source });
+        const found = await test(labelled(context, head), machine, { backend, source });
         onResult({
           ...{ pool, model, backend, ...found },
           host: machine.status && hostOf(machine.status, backend),
@@ -78,16 +78,16 @@ async function machineOf(context: Context, pool: string): Promise<Machine> {
 interface Source {
   /** From the header alone, read from afar if need be: what would not fit is not downloaded. */
   sized: (context: Context) => Promise<ModelFit | string>;
-  fetched: (context: Context) => Promise<string | undefined>;
+  /** The name that it has there, which is another than what was typed where that was a reference. */
+  fetched: (context: Context) => Promise<{ name: string } | string>;
 }
 
 interface Combination {
-  model: string;
   backend: Backend;
   source: Source;
 }
 
-async function test(context: Context, { target, status, problem }: Machine, { model, backend, source }: Combination): Promise<Found> {
+async function test(context: Context, { target, status, problem }: Machine, { backend, source }: Combination): Promise<Found> {
   if (target === undefined || status === null) return skipped(`the pool does not answer: ${problem}`);
   const here = status.backends.find((one) => one.backend === backend);
   if (here?.works !== true) return skipped(`${backend} does not work there: ${here?.reason ?? "its rbees does not know it"}`);
@@ -99,12 +99,12 @@ async function test(context: Context, { target, status, problem }: Machine, { mo
   );
   if (fit.needed_bytes > free_bytes)
     return skipped(`does not fit: it needs ${size(fit.needed_bytes)} of memory, and there are ${size(free_bytes)}`);
-  const missing = await source.fetched(context);
-  if (missing !== undefined) return skipped(missing);
+  const fetched = await source.fetched(context);
+  if (typeof fetched === "string") return skipped(fetched);
   const worker_id = `test-${randomUUID().slice(0, 8)}`;
   let found: Found;
   try {
-    found = await measure(context, target, { model, backend, worker_id });
+    found = await measure(context, target, { model: fetched.name, backend, worker_id });
   } catch (error) {
     await stop(context, target, worker_id).catch((left) => context.io.say(leftBehind(context, worker_id, target, left)));
     return { outcome: "failed", reason: reasonOf(context, target.name, error), figures: null };
@@ -158,11 +158,10 @@ async function sizeOf(context: Context, { target }: Machine, model: string): Pro
   }
 }
 
-async function fetchModel(context: Context, { target, status }: Machine, model: string): Promise<string | undefined> {
-  if (target === undefined || status?.models.some(({ name }) => name === model) === true) return undefined;
+async function fetchModel(context: Context, { target, status }: Machine, model: string): Promise<{ name: string } | string> {
+  if (target === undefined || status?.models.some(({ name }) => name === model) === true) return { name: model };
   try {
-    await ask(context, target, ["models", "download", model], z.unknown());
-    return undefined;
+    return (await ask(context, target, ["models", "download", model], PoolDownloaded)).model;
   } catch (error) {
     return cannotBeHad(context, target, error);
   }

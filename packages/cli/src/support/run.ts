@@ -40,7 +40,14 @@ export async function testModels(context: Context, { models, pools, backends, wr
       context.say(`${plural(results.length, "result")} added to ${write}`);
     }
   }
+  if (results.every(({ outcome }) => outcome === "skipped")) context.io.say(whyNothing(results));
   return { results };
+}
+
+function whyNothing(results: readonly PoolResult[]): string {
+  const reasons = [...new Set(results.map(({ reason }) => reason?.split("\n")[0] ?? ""))];
+  const others = reasons.length > 1 ? ` (and ${plural(reasons.length - 1, "other reason")}, above)` : "";
+  return `Nothing was run, so nothing is known: ${reasons[0] ?? "there is nothing to test"}${others}`;
 }
 
 /** The page is for others: it must say which model that was. */

@@ -35,7 +35,10 @@ export const supportVerbs = [
         });
       },
       render: async ({ results }, look) => (await import("./render.ts")).renderSupport(results, look),
-      exit: ({ results }) => (results.some(({ outcome }) => outcome === "failed") ? EXIT.failed : EXIT.done),
+      exit: ({ results }) =>
+        results.some(({ outcome }) => outcome === "passed") && !results.some(({ outcome }) => outcome === "failed")
+          ? EXIT.done
+          : EXIT.failed,
     },
   ),
 ];
