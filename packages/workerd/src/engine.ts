@@ -41,6 +41,8 @@ export interface ModelFacts {
   /** Memory of the GPU that the model and its context take; 0 on the CPU. */
   vram_bytes: number;
   engine: { name: string; version: string };
+  /** What a step of 1, 2, … rows took when the model was loaded, microseconds; absent where the engine does not time it. */
+  step_us?: readonly number[];
 }
 
 export interface RunRequest {

@@ -176,8 +176,8 @@ class Life implements Workerd {
     door?.keepFor(folder, this.worker_id);
     this.url = this.#server.url;
     const { worker_id, url } = this;
-    const { context_size, engine } = this.#facts;
-    log.info({ url, worker_id, model: this.#model.name, slots, context_size, engine }, "ready");
+    const { context_size, engine, step_us } = this.#facts;
+    log.info({ url, worker_id, model: this.#model.name, slots, context_size, engine, step_us }, "ready");
   }
 
   enlist(log: Log, { on_fatal, enlist_limits }: WorkerdHooks): void {

@@ -5,9 +5,14 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
+import type { StepReport } from "../src/engine.ts";
 import { chooseEngine } from "../src/engines.ts";
 import { HEADER_RELEASE } from "../src/libllama/c-api.ts";
 import { KOFFI_VERSION, libraryFolder, NoLibrary, openLibrary } from "../src/libllama/library.ts";
+import { loadModel } from "../src/libllama/load.ts";
+import { StepPlan } from "../src/libllama/step-plan.ts";
+import { LlamaEngine } from "../src/llama/engine.ts";
+import { engineOptions } from "./engine-options.ts";
 import { folder, health, scripted, startWorker } from "./support.ts";
 
 const METADATA = "_nlcBuildMetadata.json";
@@ -57,4 +62,30 @@ test("on a CPU the library is used without being asked for, on a GPU the binding
   assert.equal((await chooseEngine({ engine: "auto", backend: "cpu" })).instead_of, undefined);
   const worker = await startWorker({ model: scripted("named", { edges: chain(ANSWER, [" a"]) }), ctx: 256 });
   assert.equal((await health(worker)).engine.name, "libllama");
+});
+
+test("a step that is cut gives each answer its own tokens", async (t) => {
+  const cut = t.mock.method(StepPlan.prototype, "sizes", (rows: number) => (rows === 3 ? [2, 1] : [rows]));
+  const said = { A: "Hello, world!", B: "keep the story", C: "so it goes" };
+  const edges = [
+    ...chain("A", ["Hello", ", ", "world", "!"]),
+    ...chain("B", ["keep ", "the", " st", "ory"]),
+    ...chain("C", ["so", " it", " go", "es"]),
+  ];
+  const engine = new LlamaEngine(loadModel);
+  const texts = ["", "", ""];
+  const { promise: over, resolve } = Promise.withResolvers<void>();
+  let running = 3;
+  const step = (reports: readonly StepReport[]) => {
+    for (const { run, token, end } of reports) {
+      texts[run] += token?.t ?? "";
+      if (end !== undefined && --running === 0) resolve();
+    }
+  };
+  await engine.load(engineOptions(scripted("three", { template: null, edges }), { slots: 3 }), { progress() {}, step });
+  const request = { raw: true, max_tokens: 20, fit_context: false, temperature: 0, seed: 1, stop: [], continue_tokens: [] };
+  for (const [run, prompt] of Object.keys(said).entries()) await engine.start(run, { ...request, prompt });
+  await over;
+  assert.deepEqual(texts, Object.values(said));
+  assert.ok(cut.mock.calls.some(({ arguments: [rows] }) => rows === 3));
 });

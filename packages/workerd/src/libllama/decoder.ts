@@ -7,6 +7,11 @@ import type { BatchItem, Sequence } from "../llama/model.ts";
 import type { Batch, Pointer } from "./c-api.ts";
 import type { LlamaLibrary } from "./library.ts";
 import { Samplers } from "./sampler.ts";
+import { StepPlan } from "./step-plan.ts";
+
+/** How long the timing of steps may take while the model loads, milliseconds, and how often each size is timed: the least counts. */
+const TIMING_MS_MAX = 1_000;
+const TIMINGS = 3;
 
 export interface DecoderOptions {
   slots: number;
@@ -23,6 +28,7 @@ export class Decoder {
   readonly #samplers: Samplers;
   readonly #batch: WritableBatch;
   readonly #vocabulary: number;
+  #plan = new StepPlan([]);
   /** By slot. */
   readonly sequences: readonly HeldSequence[];
 
@@ -42,12 +48,54 @@ export class Decoder {
     if (items.length === 0) return [];
     // llama.cpp computes each run of neighbouring sequences in one pass.
     const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
-    const places = this.#decode(ordered);
     const drawn: (number | undefined)[] = items.map(() => undefined);
-    for (const [i, { at, slot, sampling }] of ordered.entries()) {
-      if (sampling !== undefined) drawn[at] = this.#samplers.draw(slot, sampling, places[i] ?? 0);
+    for (const group of this.#groups(ordered)) {
+      const places = this.#decode(group);
+      for (const [i, { at, slot, sampling }] of group.entries()) {
+        if (sampling !== undefined) drawn[at] = this.#samplers.draw(slot, sampling, places[i] ?? 0);
+      }
     }
     return drawn;
+  }
+
+  /** What is computed at once: rows in the cheapest sizes, and chunks of prompts together, which llama.cpp would compute apart anyway. */
+  #groups<T extends BatchItem>(items: readonly T[]): T[][] {
+    const rows = items.filter(({ tokens }) => tokens.length === 1);
+    const chunks = items.filter(({ tokens }) => tokens.length !== 1);
+    const left = [...rows];
+    const groups = this.#plan.sizes(rows.length).map((size) => left.splice(0, size));
+    return [...groups, chunks].filter((group) => group.length > 0);
+  }
+
+  /**
+   * Times steps of 1 row and more, up to a row for each slot, as long as there is time; microseconds of CPU time, in which others on
+   * this machine show least. Sizes that would be cut are timed again, because nothing but chance makes a timing too high. Every sequence
+   * must be empty.
+   */
+  timeSteps(token: number): number[] {
+    const until = performance.now() + TIMING_MS_MAX;
+    const cost: number[] = [];
+    for (let rows = 1; rows <= this.sequences.length && performance.now() < until; rows += 1) cost.push(this.#timeStep(rows, token, until));
+    const first = new StepPlan(cost);
+    for (let rows = 1; rows <= cost.length && performance.now() < until; rows += 1) {
+      if (first.sizes(rows).length > 1) cost[rows - 1] = Math.min(cost[rows - 1] ?? 0, this.#timeStep(rows, token, until));
+    }
+    this.#plan = new StepPlan(cost);
+    return cost;
+  }
+
+  /** The least of some timings, or of as many as there was time for. */
+  #timeStep(rows: number, token: number, until: number): number {
+    const items = Array.from({ length: rows }, (_, slot) => ({ slot, tokens: [token], sampling: undefined }));
+    let least = Number.POSITIVE_INFINITY;
+    for (let time = 0; time < TIMINGS && (time === 0 || performance.now() < until); time += 1) {
+      const before = process.cpuUsage();
+      this.#decode(items, true);
+      const { user, system } = process.cpuUsage(before);
+      least = Math.min(least, user + system);
+      for (const sequence of this.sequences) sequence.keep(0);
+    }
+    return least;
   }
 
   async computesNumbers(token: number): Promise<boolean> {

@@ -118,6 +118,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
     sequences: decoder.sequences,
     compute: (items) => decoder.compute(items),
     computesNumbers: (token) => decoder.computesNumbers(token),
+    timeSteps: (token) => decoder.timeSteps(token),
   };
 }
 

@@ -43,8 +43,13 @@ export class LlamaEngine implements Engine {
     this.#options = options;
     this.#events = events;
     this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, prompt_tokens: 0 }));
-    await this.#checkNumbers();
-    return model.facts;
+    const token = model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0;
+    // Damaged weights load without a word and then say one token for ever.
+    if (!(await model.computesNumbers(token))) {
+      throw new RbeesError("ENGINE_FAILED", `${options.model_path} computes no numbers (NaN): its weights are damaged, download it again`);
+    }
+    const step_us = model.timeSteps?.(token);
+    return step_us === undefined ? model.facts : { ...model.facts, step_us };
   }
 
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
@@ -89,15 +94,6 @@ export class LlamaEngine implements Engine {
   #loaded(): { model: LoadedModel; options: EngineOptions; events: EngineEvents } {
     if (this.#model === undefined || this.#options === undefined || this.#events === undefined) throw new Error("no model is loaded");
     return { model: this.#model, options: this.#options, events: this.#events };
-  }
-
-  /** Damaged weights load without a word and then say one token for ever: so one token is computed and its numbers looked at. */
-  async #checkNumbers(): Promise<void> {
-    const { model, options } = this.#loaded();
-    const token = model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0;
-    if (!(await model.computesNumbers(token))) {
-      throw new RbeesError("ENGINE_FAILED", `${options.model_path} computes no numbers (NaN): its weights are damaged, download it again`);
-    }
   }
 
   async #work(): Promise<void> {

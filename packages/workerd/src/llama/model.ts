@@ -52,6 +52,8 @@ export interface LoadedModel {
   compute(items: readonly BatchItem[]): Promise<(number | undefined)[]>;
   /** Computes one token after nothing: whether numbers came out. Afterwards every sequence is empty. */
   computesNumbers(token: number): Promise<boolean>;
+  /** Times steps of 1, 2, … rows, microseconds, for `compute` to go by; absent where nothing comes of it. Every sequence must be empty. */
+  timeSteps?(token: number): number[];
 }
 
 /** Loads the model named in the options; refuses with an `RbeesError`: ENGINE_FAILED, INSUFFICIENT_MEMORY, INVALID_REQUEST. */
