@@ -18,11 +18,11 @@ export interface Needed {
 
 /**
  * Resident memory of the worker's two processes (HTTP and engine: Node.js, the programs, the binding) with next to no model in it.
- * Measured with the demo model at 1, 4 and 8 slots: 287 to 288 MB from source, 226 to 228 MB as released; pages that the two
- * share count twice, as in what is measured.
+ * Measured with the demo model at 1 and 4 slots: 239 to 242 MB from source, 184 MB as released (with node-llama-cpp 288 and 227);
+ * pages that the two share count twice, as in what is measured.
  */
-const PROCESSES_BYTES = 288_000_000;
-/** The binding keeps the vocabulary as objects: some 90 MB for 152,000 tokens. */
+const PROCESSES_BYTES = 240_000_000;
+/** The vocabulary as objects: some 90 MB for 152,000 tokens. */
 const TOKEN_BYTES = 600;
 
 /**
@@ -31,8 +31,8 @@ const TOKEN_BYTES = 600;
  * - context: llama.cpp's KV cache at 16 bits: blocks × tokens × KV heads × (key length + value length) × 2 bytes;
  * - computing: for each token of a batch the logits and the widest activations at 32 bits, and without flash attention one
  *   attention score for each head and token of a slot's context;
- * - the rest: two processes and the vocabulary. Measured beside the whole: 110 M parameters at Q4_0 with 32,000 tokens took 4 to 14 %
- *   more than this from source, 4 to 8 % less as released.
+ * - the rest: two processes and the vocabulary. Measured beside the whole: 110 M parameters at Q4_0 with 32,000 tokens took 2 to 9 %
+ *   more than this from source, 4 to 7 % less as released.
  */
 export function neededBytes(
   gguf: Gguf,
