@@ -53,6 +53,8 @@ export type Decision =
   | { type: "evict"; worker_id: string; pool_id: string; reason: string }
   | { type: "worker.join"; worker_id: string; epoch: number; model: string; again: boolean }
   | { type: "worker.drain"; worker_id: string }
+  /** It was to make way for a model that nobody waits for any more: it gets work again. */
+  | { type: "worker.resume"; worker_id: string }
   | { type: "worker.leave"; worker_id: string; epoch: number; model: string; reason: string }
   /** The message came from a life that is over (`stale`) or from a worker we don't know. */
   | { type: "worker.reject"; worker_id: string; because: "stale" | "unknown" };

@@ -55,6 +55,8 @@ export interface Limits {
   readonly idle_ttl_ms: number;
   /** It is not ended for another model's sake before it has been there for so long. */
   readonly residency_ms_min: number;
+  /** A model that has had no room for so long gets that of workers which are never idle: they finish what they have, and go; 0: never. */
+  readonly make_way_ms: number;
   /** How long ended workers may take to be gone before other room is made. */
   readonly make_room_ms_max: number;
   /** Wait after a load that failed; doubles with each further one, up to `load_backoff_ms_max`. */
@@ -88,6 +90,7 @@ export const LIMITS_OFF: Limits = {
   auto_spawn: false,
   idle_ttl_ms: 0,
   residency_ms_min: 30_000,
+  make_way_ms: 0,
   make_room_ms_max: 60_000,
   load_backoff_ms: 5000,
   load_backoff_ms_max: 300_000,
@@ -168,6 +171,8 @@ export interface WorkerSpec {
 export interface Worker extends Member {
   spec: WorkerSpec;
   draining: boolean;
+  /** The model whose room it frees as soon as nothing runs here any more. */
+  makes_way_for: string | null;
   last_beat_ms: number;
   joined_at_ms: number;
   /** When its last attempt ended, or when it joined. */
@@ -262,6 +267,8 @@ export interface State {
   readonly load_ms: Map<string, number>;
   readonly load_failures: Map<string, { readonly count: number; readonly error: string }>;
   readonly load_not_before_ms: Map<string, number>;
+  /** By model: since when jobs wait for it that no pool has room for. */
+  readonly no_room_since_ms: Map<string, number>;
   dispatches: number;
   /** The orchestrator is stopping: nothing is dispatched any more. */
   halted: boolean;
@@ -287,6 +294,7 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     load_ms: new Map(),
     load_failures: new Map(),
     load_not_before_ms: new Map(),
+    no_room_since_ms: new Map(),
     dispatches: 0,
     halted: false,
   };

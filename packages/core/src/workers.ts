@@ -29,6 +29,7 @@ export function register(state: State, spec: WorkerSpec, now_ms: number, out: De
     const worker: Worker = {
       spec,
       draining: false,
+      makes_way_for: null,
       last_beat_ms: now_ms,
       joined_at_ms: now_ms,
       idle_since_ms: now_ms,
@@ -70,7 +71,9 @@ export function beat(state: State, event: Extract<Event, { type: "worker.beat" }
   else if (was_silent) drain(state, worker.spec.model, event.now_ms, out);
 }
 
+/** For good: whoever was to make way for a while does so no longer. */
 export function setDraining(state: State, worker: Worker, out: Decision[]): void {
+  worker.makes_way_for = null;
   if (worker.draining) return;
   worker.draining = true;
   state.fleets.get(worker.spec.model)?.count();

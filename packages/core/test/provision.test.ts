@@ -217,3 +217,71 @@ test("two models that don't fit together are not loaded in turns: in an hour of 
   const waiting = [...core.state.jobs.values()].filter(({ worker_id }) => worker_id === null).length;
   assert.ok(waiting < 200, `${waiting} jobs wait: neither model is starved`);
 });
+
+/** Two models that don't fit together; the worker of `a` has a job for as long as the test wants. */
+function neverIdle(limits: Partial<Limits> = {}): Provisioned {
+  const core = new Provisioned({ residency_ms_min: 10_000, make_way_ms: 60_000, ...limits }, { a: 6 * GB, b: 6 * GB });
+  core.pool("box", { "0": 8 * GB });
+  core.submit("a1", { model: "a" });
+  core.loaded("a", "box");
+  core.pool("box", { "0": 8 * GB });
+  return core;
+}
+
+test("a model that is never idle makes way for one that has waited long enough, and gets its turn again in the same way", () => {
+  const core = neverIdle();
+  assert.deepEqual(
+    core.submit("b1", { model: "b" }).map(({ type }) => type),
+    ["accept"],
+  );
+  assert.match(explain(core.state, "b1", core.now_ms)?.answer ?? "", /busy ones make way in 60000 ms/);
+  assert.deepEqual(core.after(59_999), []);
+  assert.deepEqual(core.after(1), [{ type: "worker.drain", worker_id: "a@box.0" }]);
+  assert.match(
+    explain(core.state, "b1", core.now_ms)?.answer ?? "",
+    /b will be loaded in box \(0\) as soon as a@box.0 has ended its 1 jobs/,
+  );
+  assert.deepEqual(dispatched(core.submit("a2", { model: "a" })), [], "nothing new comes to it");
+  assert.deepEqual(core.after(300_000), [], "it has all the time it needs");
+  core.ends("a1");
+  assert.deepEqual(only(core.after(0), "evict"), [{ type: "evict", worker_id: "a@box.0", pool_id: "box", reason: "room for b" }]);
+  core.gone("a@box.0");
+  assert.equal(the(core.pool("box", { "0": 8 * GB }), "spawn").model, "b");
+  assert.deepEqual(dispatched(core.loaded("b", "box")), ["b1→b@box.0"]);
+  core.pool("box", { "0": 8 * GB });
+  assert.equal(the(core.after(60_000), "worker.drain").worker_id, "b@box.0", "a2 has waited as long now");
+});
+
+test("a worker that was to make way gets work again when nobody waits for its room any more, unless an operator has drained it", () => {
+  const core = neverIdle();
+  core.submit("b1", { model: "b" });
+  the(core.after(60_000), "worker.drain");
+  core.submit("a2", { model: "a" });
+  core.cancel("b1");
+  const decisions = core.after(0);
+  assert.deepEqual(only(decisions, "worker.resume"), [{ type: "worker.resume", worker_id: "a@box.0" }]);
+  assert.deepEqual(dispatched(decisions), ["a2→a@box.0"]);
+
+  core.submit("b2", { model: "b" });
+  the(core.after(60_000), "worker.drain");
+  core.send({ type: "worker.drained", worker_id: "a@box.0", move: false });
+  core.cancel("b2");
+  assert.deepEqual(core.after(0), []);
+});
+
+test("who is pinned to, who is young and who was started by hand makes no way; nor does anybody when it is switched off", () => {
+  const pinned = neverIdle();
+  pinned.submit("a2", { model: "a" });
+  pinned.submit("a3", { model: "a", pin: "a@box.0" });
+  pinned.submit("b1", { model: "b" });
+  assert.deepEqual(pinned.after(120_000), []);
+
+  const young = neverIdle({ residency_ms_min: 600_000 });
+  young.submit("b1", { model: "b" });
+  assert.deepEqual(young.after(120_000), []);
+  assert.equal(the(young.after(480_000), "worker.drain").worker_id, "a@box.0");
+
+  const off = neverIdle({ make_way_ms: 0 });
+  off.submit("b1", { model: "b" });
+  assert.deepEqual(off.after(3_600_000), []);
+});

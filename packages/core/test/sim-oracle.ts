@@ -22,6 +22,8 @@ export interface Row {
 interface KnownWorker {
   spec: WorkerSpec;
   draining: boolean;
+  /** By itself or by an operator: for good. */
+  drained_by_others: boolean;
   last_beat_ms: number;
   /** Attempts sent there whose end nobody has reported. */
   readonly ledger: Set<string>;
@@ -104,6 +106,7 @@ export class Oracle {
       if (worker === undefined) return;
       worker.last_beat_ms = event.now_ms;
       worker.draining ||= event.draining;
+      worker.drained_by_others ||= event.draining;
     }
     if (event.type === "worker.registered" && !rejected) {
       const known = this.#workers.get(event.spec.id);
@@ -111,7 +114,7 @@ export class Oracle {
     }
     if (event.type === "worker.drained" && !rejected) {
       const worker = this.#workers.get(event.worker_id);
-      if (worker !== undefined) worker.draining = true;
+      if (worker !== undefined) worker.draining = worker.drained_by_others = true;
     }
     if (event.type === "attempt.ended") this.#workers.get(event.worker_id)?.ledger.delete(attemptKey(event.job_id, event.attempt));
     if (event.type === "job.cancelled") this.#cancelled.add(event.job_id);
@@ -180,7 +183,14 @@ export class Oracle {
         this.models.add(decision.model);
         this.#must(decision.again === (known !== undefined), `${decision.worker_id} joined ${decision.again ? "again" : "anew"}`);
         if (known !== undefined) Object.assign(known, { spec: event.spec, last_beat_ms: event.now_ms });
-        else this.#workers.set(decision.worker_id, { spec: event.spec, draining: false, last_beat_ms: event.now_ms, ledger: new Set() });
+        else
+          this.#workers.set(decision.worker_id, {
+            spec: event.spec,
+            draining: false,
+            drained_by_others: false,
+            last_beat_ms: event.now_ms,
+            ledger: new Set(),
+          });
         return;
       }
       case "worker.leave":
@@ -196,7 +206,17 @@ export class Oracle {
         if (worker !== undefined) worker.draining = true;
         return;
       }
-      case "worker.drain":
+      case "worker.drain": {
+        const worker = this.#workers.get(decision.worker_id);
+        if (worker !== undefined) worker.draining = true;
+        return;
+      }
+      case "worker.resume": {
+        const worker = this.#workers.get(decision.worker_id);
+        this.#must(worker?.draining === true && !worker.drained_by_others, `${decision.worker_id} gets work again, though it was drained`);
+        if (worker !== undefined) worker.draining = false;
+        return;
+      }
       case "worker.reject":
         return;
     }

@@ -470,6 +470,7 @@ function rulesOf(random: Random): Limits {
     auto_spawn: random.chance(0.4),
     idle_ttl_ms: random.chance(0.5) ? random.from(1000, 10_000) : 0,
     residency_ms_min: random.from(0, 3000),
+    make_way_ms: random.chance(0.5) ? random.from(500, 5000) : 0,
     make_room_ms_max: 3000,
     load_backoff_ms: 200,
     load_backoff_ms_max: 2000,

@@ -34,6 +34,10 @@ export const settings = {
   auto_spawn: flag({ default: false, help: "Start a worker in a pool when jobs wait for a model that nobody serves" }),
   idle_ttl_ms: number({ default: 600_000, help: "A worker started so is ended after so long without work; 0: never" }),
   residency_ms_min: number({ default: 30_000, help: "It is not ended for another model's sake before it has been there for so long" }),
+  make_way_ms: number({
+    default: 120_000,
+    help: "A model that has had no room for so long gets that of workers that are never idle: they finish what they have and go; 0: never",
+  }),
   make_room_ms_max: number({ default: 60_000, min: 1, help: "How long ended workers may take to be gone" }),
   load_backoff_ms: number({ default: 5000, min: 1, help: "Wait after a worker did not start; doubles with each further time" }),
   load_backoff_ms_max: number({ default: 300_000, min: 1, help: "The longest of those waits" }),

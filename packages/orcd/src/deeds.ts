@@ -75,6 +75,9 @@ export class Deeds {
       case "worker.drain":
         log.info({ worker_id: decision.worker_id }, "worker draining");
         break;
+      case "worker.resume":
+        log.info({ worker_id: decision.worker_id }, "worker gets work again");
+        break;
       case "spawn":
         void this.#ports.pools.spawn(decision);
         break;

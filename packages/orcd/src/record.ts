@@ -81,6 +81,8 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, wh
       ];
     case "worker.drain":
       return [audit("worker.draining", { worker_id: decision.worker_id })];
+    case "worker.resume":
+      return [audit("worker.resumed", { worker_id: decision.worker_id })];
     case "worker.leave":
       return [audit("worker.left", { worker_id: decision.worker_id, reason: decision.reason })];
     case "spawn": {
