@@ -68,7 +68,7 @@ export interface RunRequest {
 export interface RunAccepted {
   slot: number;
   tokens_in: number;
-  /** Prompt tokens whose state was still in the slot. */
+  /** Prompt tokens whose state was still in the slot; until the first is computed, more may be taken over from other slots. */
   tokens_cached: number;
 }
 

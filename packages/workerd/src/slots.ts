@@ -40,6 +40,14 @@ export function chooseSlot(slots: readonly SlotState[], prompt: readonly number[
   return longest.cached - lowest.cached >= PREFIX_WORTH_TOKENS ? longest : lowest;
 }
 
+/**
+ * Copying a slot's state costs about what all of its context weighs, whatever is in it: a hundred times less a token than computing
+ * it, where that was measured. So fewer shared tokens than this are computed again.
+ */
+export function copyWorthTokens(context_size: number): number {
+  return Math.max(PREFIX_WORTH_TOKENS, Math.ceil(context_size / 64));
+}
+
 export function commonLength(a: readonly number[], b: readonly number[]): number {
   const most = Math.min(a.length, b.length);
   for (let i = 0; i < most; i++) if (a[i] !== b[i]) return i;

@@ -43,3 +43,35 @@ for (const type of ["q8_0", "f32"] satisfies TensorType[]) {
     }
   });
 }
+
+test("prompts that come together and begin alike: the beginning is computed once, and the tokens are those of each alone", async () => {
+  const model = join(folder, "random-alike.gguf");
+  writeRandomModel(model, { type: "q8_0" });
+  const start = "one beginning of them all, ".repeat(8);
+  const alike = ["first end", "another end", "the third"].map((end, seed) => ({
+    prompt: start + end,
+    seed,
+    max_tokens: 24,
+    temperature: 0.8,
+  }));
+  const answers = async (together: boolean) => {
+    const worker = await startWorker({ engine: "libllama", model, slots: together ? alike.length : 1, ctx: 1024, deterministic: true });
+    const found = [];
+    if (together) found.push(...(await Promise.all(alike.map((request) => ask(worker, request)))));
+    else for (const request of alike) found.push(await ask(worker, request));
+    await worker.stop();
+    return found;
+  };
+  const alone = await answers(false);
+  const together = await answers(true);
+  assert.deepEqual(
+    together.map(({ ids }) => ids),
+    alone.map(({ ids }) => ids),
+  );
+  const cached = together.map(({ end }) => end?.tokens_cached ?? 0).sort((a, b) => a - b);
+  assert.deepEqual(
+    cached.map((count) => count >= 128),
+    [false, true, true],
+    String(cached),
+  );
+});

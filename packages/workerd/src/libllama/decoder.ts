@@ -39,8 +39,7 @@ export class Decoder {
     this.#samplers = new Samplers(llama, context, vocabulary);
     this.#batch = new WritableBatch(llama, batch_tokens);
     this.#vocabulary = vocabulary;
-    const cut = (id: number, from: number) => llama.memory_seq_rm(this.#memory, id, from, -1);
-    this.sequences = Array.from({ length: slots }, (_, id) => new HeldSequence(all_or_nothing, (from) => cut(id, from)));
+    this.sequences = Array.from({ length: slots }, (_, slot) => new HeldSequence(slot, this, all_or_nothing));
   }
 
   async compute(items: readonly BatchItem[]): Promise<(number | undefined)[]> {
@@ -107,6 +106,17 @@ export class Decoder {
     return numbers;
   }
 
+  /** What is after the first `count` tokens of a slot is forgotten. */
+  cut(slot: number, count: number): boolean {
+    // All of it can always be forgotten.
+    return this.#llama.memory_seq_rm(this.#memory, slot, count === 0 ? -1 : count, -1);
+  }
+
+  /** Copies all that a slot holds over what another one does; the copying itself is done when the next step is computed. */
+  copy(source: number, target: number): void {
+    this.#llama.memory_seq_cp(this.#memory, source, target, -1, -1);
+  }
+
   /** The place of each item's last token in the batch. */
   #decode(items: readonly BatchItem[], output = false): number[] {
     this.#batch.clear();
@@ -128,18 +138,28 @@ export class Decoder {
 class HeldSequence implements Sequence {
   readonly tokens: number[] = [];
   readonly all_or_nothing: boolean;
-  readonly #cut: (from: number) => boolean;
+  readonly adopt?: (slot: number, count: number) => void;
+  readonly #slot: number;
+  readonly #decoder: Decoder;
 
-  constructor(all_or_nothing: boolean, cut: (from: number) => boolean) {
+  constructor(slot: number, decoder: Decoder, all_or_nothing: boolean) {
+    this.#slot = slot;
+    this.#decoder = decoder;
     this.all_or_nothing = all_or_nothing;
-    this.#cut = cut;
+    if (!all_or_nothing) this.adopt = (source, count) => this.#adopt(source, count);
   }
 
   keep(count: number): void {
     if (count >= this.tokens.length) return;
-    // All of it can always be forgotten.
-    if (!this.#cut(count === 0 ? -1 : count)) throw new Error(`llama.cpp could not cut a sequence back to ${count} tokens`);
+    if (!this.#decoder.cut(this.#slot, count)) throw new Error(`llama.cpp could not cut a sequence back to ${count} tokens`);
     this.tokens.length = count;
+  }
+
+  #adopt(slot: number, count: number): void {
+    const source = this.#decoder.sequences[slot]?.tokens ?? [];
+    this.#decoder.copy(slot, this.#slot);
+    this.tokens.splice(0, this.tokens.length, ...source);
+    this.keep(count);
   }
 }
 

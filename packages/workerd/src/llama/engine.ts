@@ -4,7 +4,7 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
-import { chooseSlot } from "../slots.ts";
+import { chooseSlot, commonLength, copyWorthTokens } from "../slots.ts";
 import type { LoadedModel, LoadModel, Sequence } from "./model.ts";
 import { promptTokens } from "./prompt.ts";
 import { Run } from "./run.ts";
@@ -167,6 +167,7 @@ export class LlamaEngine implements Engine {
     const chunks: Work[] = [];
     for (const run of prompts) {
       if (budget === 0) break;
+      this.#adopt(run);
       const tokens = run.prompt.slice(run.done, run.done + budget);
       budget -= tokens.length;
       chunks.push({ run, tokens, draw: run.done + tokens.length === run.prompt.length });
@@ -176,6 +177,30 @@ export class LlamaEngine implements Engine {
     this.#last_was_prefill = chunks.length > 0 && (answers.length === 0 || !this.#last_was_prefill);
     if (this.#last_was_prefill) return chunks;
     return model.batch_invariant ? answers : this.#oneAnswer(answers);
+  }
+
+  /**
+   * Before the first part of a prompt is computed: what another slot has computed of the same beginning is taken over from there, also
+   * while that slot is busy. So of prompts that come together and begin alike, the beginning is computed once.
+   */
+  #adopt(run: Run): void {
+    if (run.begun) return;
+    run.begun = true;
+    const { options } = this.#loaded();
+    const own = this.#slots[run.slot];
+    if (own?.sequence.adopt === undefined) return;
+    const step = options.deterministic ? options.prefill_chunk_tokens : 1;
+    let best = { slot: run.slot, count: run.done };
+    for (const [slot, { sequence, prompt_tokens }] of this.#slots.entries()) {
+      const reusable = options.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER;
+      const common = Math.min(commonLength(sequence.tokens, run.prompt), reusable, run.prompt.length - 1);
+      const count = Math.floor(common / step) * step;
+      if (slot !== run.slot && count > best.count) best = { slot, count };
+    }
+    if (best.count - run.done < copyWorthTokens(options.context_size)) return;
+    own.sequence.adopt(best.slot, best.count);
+    own.prompt_tokens = best.count;
+    run.adopted(best.count);
   }
 
   #turn = 0;

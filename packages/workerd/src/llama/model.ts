@@ -25,6 +25,8 @@ export interface Sequence {
   readonly all_or_nothing: boolean;
   /** Forgets all but the first `count` tokens. */
   keep(count: number): Promise<void> | void;
+  /** Takes over the state of the first `count` tokens that the sequence of another slot holds; absent where that can't be. */
+  adopt?(slot: number, count: number): void;
 }
 
 /** Tokens that one step computes for one slot; `sampling` is there when a token is to be drawn after them. */

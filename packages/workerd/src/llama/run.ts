@@ -11,7 +11,7 @@ export class Run {
   readonly id: number;
   readonly slot: number;
   readonly tokens_in: number;
-  readonly tokens_cached: number;
+  tokens_cached: number;
   readonly answer: Answer;
   /** Prompt and continued tokens, then nothing: what is still to be computed begins at `done`. */
   readonly prompt: readonly number[];
@@ -25,6 +25,8 @@ export class Run {
   aborted = false;
   /** The slot was cut back to the kept tokens. */
   prepared = false;
+  /** A part of the prompt was computed, or is about to be. */
+  begun = false;
 
   constructor(id: number, request: RunRequest, model: LoadedModel, tokens: readonly number[], choice: { slot: number; cached: number }) {
     this.id = id;
@@ -40,6 +42,12 @@ export class Run {
 
   get prefilling(): boolean {
     return this.done < this.prompt.length;
+  }
+
+  /** The slot took over the state of the first `count` tokens. */
+  adopted(count: number): void {
+    this.done = count;
+    this.tokens_cached = Math.min(count, this.tokens_in);
   }
 
   get decode_ms(): number {
