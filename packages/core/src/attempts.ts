@@ -39,6 +39,22 @@ export function attemptPrefilled(
   }
 }
 
+export function attemptProgressed(
+  state: State,
+  { job_id, attempt, worker_id, tokens_out }: Extract<Event, { type: "attempt.progressed" }>,
+): void {
+  const job = state.jobs.get(job_id);
+  if (job?.attempt === attempt && job.worker_id === worker_id) charge(state, job, tokens_out);
+}
+
+/** Charges the tenant for the tokens of the answer that are new; a worker can't have made more than it was asked for. */
+function charge(state: State, job: Job, tokens_out: number): void {
+  const made = Math.min(tokens_out, job.spec.max_tokens);
+  if (made <= job.charged_tokens) return;
+  state.shares.charge(job.spec.tenant, (made - job.charged_tokens) * OUTPUT_TOKEN);
+  job.charged_tokens = made;
+}
+
 /** Takes the attempt's prompt off what the worker has still to compute; true when it was on it. */
 function prefilled(worker: Worker, key: string): boolean {
   const tokens = worker.prefilling.get(key);
@@ -59,7 +75,7 @@ export function attemptEnded(state: State, event: Extract<Event, { type: "attemp
   if (job !== undefined && job.attempt === attempt && job.worker_id === worker_id) {
     if (worker !== undefined && (outcome.kind === "done" || (outcome.kind === "failed" && !outcome.retriable))) noteSuccess(worker);
     if (outcome.kind === "done") {
-      state.shares.charge(job.spec.tenant, outcome.tokens_out * OUTPUT_TOKEN);
+      charge(state, job, outcome.tokens_out);
       learnServiceTime(state, job.spec.model, now_ms - job.started_at_ms);
       state.jobs.delete(job_id);
       out.push({ type: "settle", job_id, status: "succeeded" });

@@ -1,6 +1,6 @@
 /**
  * What each tenant has got so far, so that whoever has got least is next: the virtual token counter (VTC, arXiv 2401.00588). A tenant
- * is charged for the prompt tokens that are computed for it and for each token of its answers. One that comes back after a pause
+ * is charged for the prompt tokens that are computed for it when they are begun, and for the tokens of its answers while they come. One that comes back after a pause
  * is lifted to those who waited meanwhile: what it did not use then is not owed to it now.
  */
 import { Heap } from "./heap.ts";

@@ -153,6 +153,8 @@ export interface Job extends Waiting {
   prefilled_at_ms: number | null;
   /** Some attempt has brought a token. */
   begun: boolean;
+  /** Tokens of its answer that its tenant was charged for: those that are made anew after a loss are not charged again. */
+  charged_tokens: number;
   /** Of the present or last attempt; undefined before the first of this life. */
   routing: Routing | undefined;
 }

@@ -4,7 +4,7 @@
  * state it is given, and the shell is that state's only holder.
  */
 import { objection, queueFull, type Refusal } from "./admission.ts";
-import { attemptEnded, attemptPrefilled, end, lostForGood } from "./attempts.ts";
+import { attemptEnded, attemptPrefilled, attemptProgressed, end, lostForGood } from "./attempts.ts";
 import { clear, dispatch, drain } from "./drain.ts";
 import { etaMs } from "./estimate.ts";
 import type { Decision, Event } from "./events.ts";
@@ -73,6 +73,9 @@ export function step(state: State, event: Event): Decision[] {
     case "attempt.prefilled":
       attemptPrefilled(state, event);
       break;
+    case "attempt.progressed":
+      attemptProgressed(state, event);
+      break;
     case "attempt.ended":
       attemptEnded(state, event, out);
       leaveIfSilent(state, event.worker_id, event.now_ms, out);
@@ -114,6 +117,7 @@ function newJob(spec: JobSpec, attempt: number, spent: number): Job {
     backlog_tokens: 0,
     prefilled_at_ms: null,
     begun: attempt > 0,
+    charged_tokens: 0,
     routing: undefined,
     number_in_line: 0,
   };

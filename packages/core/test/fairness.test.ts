@@ -46,31 +46,84 @@ test("a tenant of twice the weight gets twice as much", () => {
   assert.ok(Math.abs(got.double - 2 * got.single) <= 2, JSON.stringify(got));
 });
 
-test("while two tenants have work, what they have got never differs by more than two of the largest jobs", () => {
+test("tokens count while they come: who has a long answer under way is not next because it has not ended", () => {
+  const core = new Core();
+  core.worker("w1", { slots: 2 });
+  core.submit("long", { tenant: "a", max_tokens: 5000 });
+  core.submit("b1", { tenant: "b", prompt_tokens: 100 });
+  for (const [id, tenant] of [
+    ["a2", "a"],
+    ["b2", "b"],
+  ] as const)
+    core.submit(id, { tenant });
+  const progress = (tokens_out: number, attempt = 1) =>
+    core.send({ type: "attempt.progressed", job_id: "long", attempt, worker_id: "w1", tokens_out });
+  progress(1000);
+  const charged = core.state.shares.serviceOf("a");
+  assert.equal(charged, 10 + 1000 * OUTPUT_TOKEN);
+  progress(1000);
+  progress(900);
+  progress(4000, 2);
+  assert.equal(core.state.shares.serviceOf("a"), charged, "each token once, and only those of the present attempt");
+  assert.deepEqual(dispatched(core.ends("b1", { kind: "done", tokens_out: 10 })), ["b2→w1"]);
+  progress(1_000_000);
+  core.cancel("long");
+  assert.equal(
+    core.state.shares.serviceOf("a"),
+    10 + 5000 * OUTPUT_TOKEN,
+    "no more than were asked for, and what came before the end stays charged",
+  );
+});
+
+test("while two tenants have work, what they have got, also of answers under way, never differs by more than two of the largest jobs", () => {
   const job = fc.record({
     tenant: fc.constantFrom("a", "b", "c"),
     prompt: fc.integer({ min: 1, max: 500 }),
     out: fc.integer({ min: 0, max: 200 }),
   });
+  const weights = fc.record({ a: fc.constantFrom(0.5, 1, 3), b: fc.constantFrom(0.5, 1, 3), c: fc.constant(1) });
+  const shares_told = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 1, maxLength: 20 });
   fc.assert(
-    fc.property(fc.array(job, { minLength: 20, maxLength: 120 }), fc.integer({ min: 1, max: 4 }), (jobs, slots) => {
-      const core = new Core({ queue_jobs_max: 1000 });
-      core.worker("w1", { slots });
-      const out = new Map(jobs.map((each, n) => [`j${n}`, each]));
-      for (const [id, { tenant, prompt }] of out) core.submit(id, { tenant, prompt_tokens: prompt });
-      const largest = Math.max(...jobs.map(({ prompt, out: tokens }) => prompt * PROMPT_TOKEN + tokens * OUTPUT_TOKEN));
-      const since = new Map<string, number>();
-      while (core.state.jobs.size > 0) {
-        const waiting = [...core.state.jobs.values()].filter(({ worker_id }) => worker_id === null);
-        const backlogged = new Set(waiting.map(({ spec }) => spec.tenant));
-        for (const tenant of backlogged) if (!since.has(tenant)) since.set(tenant, core.state.shares.serviceOf(tenant));
-        const got = [...backlogged].map((tenant) => core.state.shares.serviceOf(tenant));
-        // VTC's bound (its theorem 4.3), with the largest jobs that each slot may have in flight.
-        if (got.length > 1) assert.ok(Math.max(...got) - Math.min(...got) <= 2 * largest * slots, `${got} with jobs of ${largest}`);
-        const [id = ""] = core.running("w1").map((key) => key.slice(0, key.indexOf("#")));
-        core.ends(id, { kind: "done", tokens_out: out.get(id)?.out ?? 0 });
-      }
-    }),
+    fc.property(
+      fc.array(job, { minLength: 20, maxLength: 120 }),
+      fc.integer({ min: 1, max: 4 }),
+      weights,
+      shares_told,
+      (jobs, slots, weight_of, told) => {
+        const core = new Core({ queue_jobs_max: 1000 });
+        for (const [tenant, weight] of Object.entries(weight_of)) core.send({ type: "tenant.set", tenant, weight });
+        core.worker("w1", { slots });
+        const asked = new Map(jobs.map((each, n) => [`j${n}`, each]));
+        for (const [id, { tenant, prompt }] of asked) core.submit(id, { tenant, prompt_tokens: prompt, max_tokens: 200 });
+        const cost = ({ tenant, prompt, out }: (typeof jobs)[number]) =>
+          (prompt * PROMPT_TOKEN + out * OUTPUT_TOKEN) / weight_of[tenant as "a"];
+        const largest = Math.max(...jobs.map(cost));
+        let round = 0;
+        while (core.state.jobs.size > 0) {
+          const waiting = [...core.state.jobs.values()].filter(({ worker_id }) => worker_id === null);
+          const got = [...new Set(waiting.map(({ spec }) => spec.tenant))].map((tenant) => core.state.shares.serviceOf(tenant));
+          // VTC's bound (its theorem 4.3), with the largest jobs that each slot may have in flight.
+          if (got.length > 1) assert.ok(Math.max(...got) - Math.min(...got) <= 2 * largest * slots, `${got} with jobs of ${largest}`);
+          const running = core.running("w1").map((key) => key.slice(0, key.indexOf("#")));
+          for (const job_id of running) {
+            round += 1;
+            const tokens_out = Math.floor((asked.get(job_id)?.out ?? 0) * (told[round % told.length] ?? 0));
+            core.send({ type: "attempt.progressed", job_id, attempt: 1, worker_id: "w1", tokens_out });
+          }
+          const [id = ""] = running;
+          const [next] = dispatched(core.ends(id, { kind: "done", tokens_out: asked.get(id)?.out ?? 0 }));
+          if (next === undefined) continue;
+          const chosen = core.state.jobs.get(next.split("→")[0] ?? "");
+          // Whoever was next had got least of all that waited, by all that was told before.
+          for (const { spec } of waiting) {
+            if (chosen === undefined || spec.tenant === chosen.spec.tenant) continue;
+            const before =
+              core.state.shares.serviceOf(chosen.spec.tenant) - chosen.spec.prompt_tokens / weight_of[chosen.spec.tenant as "a"];
+            assert.ok(before <= core.state.shares.serviceOf(spec.tenant) + 1e-6, `${chosen.spec.id} before ${spec.id}`);
+          }
+        }
+      },
+    ),
     { numRuns: 150 },
   );
 });

@@ -304,6 +304,7 @@ export class World {
   /** The first token; sometimes heard of when it does not matter any more. */
   #prefilled({ job_id, attempt, worker }: Link): void {
     this.#send({ type: "attempt.prefilled", job_id, attempt, worker_id: worker.id });
+    this.#send({ type: "attempt.progressed", job_id, attempt, worker_id: worker.id, tokens_out: this.#random.from(0, 12) });
   }
 
   #fate(): AttemptOutcome {

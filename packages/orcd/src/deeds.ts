@@ -21,6 +21,7 @@ export interface DeedPorts {
   readonly log: Log;
   readonly pools: Pick<Pools, "spawn" | "evict">;
   readonly attemptPrefilled: (job_id: string, attempt: number, worker_id: string) => void;
+  readonly attemptProgressed: (job_id: string, attempt: number, worker_id: string, tokens_out: number) => void;
   /** Notes in the audit trail what became of a job whose attempt was lost. */
   readonly audit: (kind: string, fields: Readonly<Record<string, string | number>>) => void;
   readonly attemptEnded: (job_id: string, attempt: number, worker_id: string, outcome: AttemptOutcome) => void;
@@ -90,7 +91,7 @@ export class Deeds {
   }
 
   #dispatch({ job_id, attempt, worker_id }: Extract<Decision, { type: "dispatch" }>): void {
-    const { jobs, workers, metrics, log } = this.#ports;
+    const { jobs, workers, metrics, log, attemptProgressed } = this.#ports;
     const job = jobs.get(job_id);
     const link = workers.link(worker_id);
     let over = false;
@@ -137,7 +138,10 @@ export class Deeds {
       },
       onEvent(event) {
         if (event.type === "end") job.end = event;
-        else if (event.type === "metrics") job.stream.append(event);
+        else if (event.type === "metrics") {
+          job.stream.append(event);
+          attemptProgressed(job_id, attempt, worker_id, event.tokens_out);
+        }
       },
       onEnded: ended,
     });

@@ -86,6 +86,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     metrics,
     log,
     attemptPrefilled: (job_id, attempt, worker_id) => tell({ type: "attempt.prefilled", job_id, attempt, worker_id }),
+    attemptProgressed: (job_id, attempt, worker_id, tokens_out) =>
+      tell({ type: "attempt.progressed", job_id, attempt, worker_id, tokens_out }),
     audit: (kind, fields) => void note(store, kind, fields).catch(fatal),
     attemptEnded: (job_id, attempt, worker_id, outcome) => tell({ type: "attempt.ended", job_id, attempt, worker_id, outcome }),
   });
