@@ -33,6 +33,10 @@ test("a job for a model that is only on disk: loading, the answer, and the worke
   const said = events.filter(({ type }) => type === "token").map(({ t: each }) => each);
   assert.equal(said.join(""), text);
   const loading = events.filter(({ type }) => type === "loading");
+  assert.ok(
+    loading.some(({ share }) => share === 1),
+    "the worker says when all of it is in memory",
+  );
   assert.ok(loading.length > 0 && loading.every(({ model, pool, device }) => model === "counting" && pool === "here" && device === "cpu"));
   // Each piece of news is told once.
   const elapsed = loading.map(({ elapsed_ms }) => elapsed_ms);

@@ -4,13 +4,8 @@
  * closed, so ends the command as Ctrl-C would.
  */
 import type { Readable } from "node:stream";
-import type { Talk } from "./remote/talk.ts";
+import type { Talk } from "@rbees/contracts/talk";
 
-/** In the environment of a program that is called from afar. */
-export const AFAR = "RBEES_AFAR";
-
-/** The near end writes a byte this often. */
-export const BEAT_MS = 5000;
 const SILENCE_MS_MAX = 30_000;
 /** A line of progress at most this often. */
 const PROGRESS_MS = 100;
@@ -22,12 +17,12 @@ export function farTalk(write: (line: string) => void, version: string) {
   send({ rbees: "hello", version });
   return {
     say: (line: string) => send({ rbees: "say", line }),
-    progress(step: string | undefined, detail?: string) {
+    progress(step: string | undefined, detail?: string, share?: number) {
       const now = performance.now();
       if (step === step_sent && (step === undefined || now - sent_at < PROGRESS_MS)) return;
       step_sent = step;
       sent_at = now;
-      send({ rbees: "progress", step, detail });
+      send({ rbees: "progress", step, detail, share });
     },
   };
 }

@@ -1,9 +1,10 @@
 /** What a verb gets: the terminal, the folders, the programs, and the flags that every verb has. Tests make their own. */
 import { resolve } from "node:path";
+import { AFAR } from "@rbees/contracts/afar";
 import { type Environment, environment } from "@rbees/kit/config";
 import { type Home, homeOf } from "@rbees/kit/home";
 import { VERSION } from "@rbees/kit/version";
-import { AFAR, farTalk, holdOn } from "./afar.ts";
+import { farTalk, holdOn } from "./afar.ts";
 import { createIo, type Io } from "./io.ts";
 import { findPrograms, type Programs } from "./programs.ts";
 
@@ -26,7 +27,7 @@ export interface Context extends World {
   readonly orchestrator: string | undefined;
   /** Talk, unless `--quiet`. */
   say(line: string): void;
-  progress(step: string | undefined, detail?: string): void;
+  progress(step: string | undefined, detail?: string, share?: number): void;
 }
 
 export interface GlobalFlags {

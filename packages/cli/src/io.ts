@@ -15,9 +15,9 @@ export interface Io {
   talk(text: string): void;
   /**
    * What is going on right now. A terminal shows it on one line that comes and goes; elsewhere each new `step` is a line and
-   * `detail` is left out. Undefined: nothing any more.
+   * `detail` is left out. Undefined: nothing any more. `share`: how much of the step is done, 0 to 1, for a program that reads along.
    */
-  progress(step: string | undefined, detail?: string): void;
+  progress(step: string | undefined, detail?: string, share?: number): void;
   readonly out_look: Look;
   readonly err_look: Look;
   /** All of stdin as text. */

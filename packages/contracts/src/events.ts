@@ -20,6 +20,7 @@ export const Loading = z.object({
   device: z.string(),
   elapsed_ms: z.int().nonnegative(),
   expected_ms: z.int().nonnegative().optional().describe("What the last load of it there took"),
+  share: z.number().min(0).max(1).optional().describe("How much of the model is in memory, where its worker says so"),
 });
 export const Started = z.object({
   type: z.literal("started"),

@@ -120,7 +120,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
         : undefined,
     },
   );
-  const telling = setInterval(() => tellNews(loop.state, jobs), config.queue_news_ms);
+  const telling = setInterval(() => tellNews(loop.state, jobs, (model) => pools.shareLoaded(model)), config.queue_news_ms);
   const ticks = setInterval(() => {
     jobs.sweep();
     tell({ type: "tick" });

@@ -3,7 +3,6 @@
  * it knows the way (this machine, or SSH), and what it does can be done by hand as well. Asked now and then what is free; told what
  * the core decided.
  */
-import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,6 +11,7 @@ import type { Decision } from "@rbees/core/events";
 import { DEVICE_LABEL, POOL_LABEL } from "@rbees/core/provision";
 import type { Device, Pool } from "@rbees/core/state";
 import type { Log } from "@rbees/kit/log";
+import { callPool } from "./pool-call.ts";
 
 export interface PoolLimits {
   /** Name of each pool, and what `rbees pool --host` calls its machine. */
@@ -32,8 +32,6 @@ export interface PoolPorts {
   readonly joinToken: (pool_id: string) => Promise<string | undefined>;
 }
 
-/** The most that a command may print. */
-const OUTPUT_BYTES_MAX = 4_194_304;
 const STOP_TRIES = 3;
 /** What a model is thought to take where its header was not read: the file, and something for context and engine. */
 const MEMORY_GUESS = { times: 1.2, plus_bytes: 314_572_800 };
@@ -45,6 +43,8 @@ export class Pools {
   readonly #program: readonly string[];
   readonly #stopped = new AbortController();
   readonly #asking = new Set<string>();
+  /** How much of each model that is being loaded is in memory. */
+  readonly #loaded = new Map<string, number>();
   #refresh: NodeJS.Timeout | undefined;
 
   constructor(limits: PoolLimits, ports: PoolPorts) {
@@ -59,10 +59,15 @@ export class Pools {
     this.#askAll();
   }
 
-  /** Commands under way are ended; a worker that one was starting may come all the same. */
+  /** Commands under way end in good order: a worker that one was starting ends too. */
   stop(): void {
     clearInterval(this.#refresh);
     this.#stopped.abort();
+  }
+
+  /** How much of a model that is being loaded is in memory, 0 to 1; undefined while its worker has not said. */
+  shareLoaded(model: string): number | undefined {
+    return this.#loaded.get(model);
   }
 
   async spawn({ model, pool_id, device_id, backend }: Extract<Decision, { type: "spawn" }>): Promise<void> {
@@ -75,11 +80,13 @@ export class Pools {
       const join_token = await joinToken(pool_id);
       const handover = join_token === undefined ? undefined : JSON.stringify({ join_token });
       const words = ["worker", "spawn", backend, ...flags, ...(handover === undefined ? [] : ["--handover"])];
-      await this.#call(pool_id, words, this.#limits.spawn_ms_max, handover);
+      await this.#call(pool_id, words, this.#limits.spawn_ms_max, handover, (share) => this.#loaded.set(model, share));
       loadEnded(model, null);
     } catch (error) {
       log.warn({ model, pool: pool_id, reason: messageOf(error) }, "the worker did not start");
       loadEnded(model, messageOf(error));
+    } finally {
+      this.#loaded.delete(model);
     }
     void this.#ask(pool_id);
   }
@@ -109,7 +116,7 @@ export class Pools {
     const { log, reported, lost } = this.#ports;
     try {
       const out = await this.#call(pool_id, ["status"], this.#limits.pool_call_ms_max);
-      reported(poolOf(pool_id, PoolStatus.parse(JSON.parse(lastLine(out)))));
+      reported(poolOf(pool_id, PoolStatus.parse(JSON.parse(out))));
     } catch (error) {
       if (this.#stopped.signal.aborted) return;
       log.warn({ pool: pool_id, reason: messageOf(error) }, "the pool did not answer");
@@ -119,20 +126,11 @@ export class Pools {
     }
   }
 
-  /** `handover` goes to its stdin: a secret has no place among words that everybody on the machine can read. */
-  #call(pool_id: string, words: readonly string[], ms_max: number, handover?: string): Promise<string> {
-    const [node = "", ...program] = this.#program;
+  #call(pool_id: string, words: readonly string[], ms_max: number, handover?: string, onShare?: (share: number) => void): Promise<string> {
     const host = this.#limits.pools[pool_id];
     if (host === undefined) return Promise.reject(new Error(`there is no pool ${pool_id} in the settings`));
-    const args = [...program, "pool", ...words, "--host", host, "--json"];
-    return new Promise((resolve, reject) => {
-      const options = { timeout: ms_max, maxBuffer: OUTPUT_BYTES_MAX, signal: this.#stopped.signal, encoding: "utf8" as const };
-      const child = execFile(node, args, options, (error, stdout, stderr) => {
-        if (error === null) resolve(stdout);
-        else reject(new Error(child.killed ? `it took more than ${ms_max} ms` : lastLine(stderr) || lastLine(stdout) || error.message));
-      });
-      child.stdin?.on("error", () => {}).end(handover);
-    });
+    const command = [...this.#program, "pool", ...words, "--host", host, "--json"];
+    return callPool(command, { ms_max, signal: this.#stopped.signal, handover, onShare });
   }
 }
 
@@ -164,16 +162,6 @@ function rbeesProgram(from: string): string[] {
   const here = dirname(fileURLToPath(from));
   const source = join(here, "../../cli/src/rbees.ts");
   return [process.execPath, from.endsWith(".ts") && existsSync(source) ? source : join(here, "rbees.mjs")];
-}
-
-function lastLine(text: string): string {
-  return (
-    text
-      .trim()
-      .split("\n")
-      .at(-1)
-      ?.replace(/^rbees: /, "") ?? ""
-  );
 }
 
 function messageOf(error: unknown): string {

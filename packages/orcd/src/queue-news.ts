@@ -17,12 +17,12 @@ export function tellPosition(job: ActiveJob, position: number, eta_ms: number | 
   job.stream.append({ type: "queued", job_id: job.id, position, ...(eta_ms === undefined ? {} : { eta_ms }) });
 }
 
-/** Walks all queues once; only jobs that somebody reads are told. */
-export function tellNews(state: State, jobs: JobRegistry): void {
+/** Walks all queues once; only jobs that somebody reads are told. `shareLoaded`: how much of a model is in memory, 0 to 1, if known. */
+export function tellNews(state: State, jobs: JobRegistry, shareLoaded: (model: string) => number | undefined): void {
   const now_ms = coreNow();
   for (const queue of state.queues.values()) {
     const load = state.loads.get(queue.model);
-    const loading = load?.began && !state.fleets.has(queue.model) ? loadingEvent(state, load, now_ms) : undefined;
+    const loading = load?.began && !state.fleets.has(queue.model) ? loadingEvent(state, load, shareLoaded(queue.model), now_ms) : undefined;
     let position = 0;
     for (const waiting of inOrder(queue)) {
       const job = jobs.get(waiting.spec.id);
@@ -36,10 +36,18 @@ export function tellNews(state: State, jobs: JobRegistry): void {
   }
 }
 
-function loadingEvent(state: State, load: Load, now_ms: number): LoadingEvent {
+function loadingEvent(state: State, load: Load, share: number | undefined, now_ms: number): LoadingEvent {
   const { model, pool_id: pool, device_id: device, since_ms } = load;
   const expected_ms = expectedLoadMs(state, load);
-  return { type: "loading", model, pool, device, elapsed_ms: now_ms - since_ms, ...(expected_ms === undefined ? {} : { expected_ms }) };
+  return {
+    type: "loading",
+    model,
+    pool,
+    device,
+    elapsed_ms: now_ms - since_ms,
+    ...(expected_ms === undefined ? {} : { expected_ms }),
+    ...(share === undefined ? {} : { share }),
+  };
 }
 
 function moved(before: number | undefined, now: number | undefined): boolean {

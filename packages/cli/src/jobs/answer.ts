@@ -3,7 +3,7 @@ import { ERRORS, type ErrorCode, EXIT } from "@rbees/contracts/errors";
 import type { EndEvent, FailedEvent, JobEvent, LoadingEvent, QueuedEvent } from "@rbees/contracts/events";
 import type { JobView } from "@rbees/contracts/job";
 import type { Context } from "../context.ts";
-import { duration, plural, rate } from "../look.ts";
+import { duration, percent, plural, rate } from "../look.ts";
 
 export interface Answer {
   event(event: JobEvent): void;
@@ -140,8 +140,9 @@ function textOf(tokens: readonly { t: string }[]): string {
   return tokens.map(({ t }) => t).join("");
 }
 
-function loadingTime({ elapsed_ms, expected_ms }: LoadingEvent): string {
-  return expected_ms === undefined ? duration(elapsed_ms) : `${duration(elapsed_ms)} of about ${duration(expected_ms)}`;
+function loadingTime({ elapsed_ms, expected_ms, share }: LoadingEvent): string {
+  const time = expected_ms === undefined ? duration(elapsed_ms) : `${duration(elapsed_ms)} of about ${duration(expected_ms)}`;
+  return share === undefined ? time : `${percent(share, 1)}  ${time}`;
 }
 
 interface Facts {

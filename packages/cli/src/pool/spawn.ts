@@ -12,7 +12,7 @@ import { withLock } from "../local/lock.ts";
 import { fieldsOf, LogTail, lastLines } from "../local/log-file.ts";
 import { isPortFree, nextFreePort } from "../local/ports.ts";
 import { ended, isAlive, signal } from "../local/process-identity.ts";
-import { duration } from "../look.ts";
+import { duration, percent } from "../look.ts";
 import { countEvent } from "./counters.ts";
 import { dropHandover, type Handover, keepHandover } from "./handover.ts";
 import { fitHere, remember } from "./measured.ts";
@@ -217,14 +217,15 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
 async function untilReady(context: Context, record: WorkerRecord, { exit }: Started, ready_ms_max: number): Promise<void> {
   const began = performance.now();
   const tail = new LogTail(record.log);
-  let loaded: string | undefined;
+  let share: number | undefined;
   for (;;) {
     context.signal.throwIfAborted();
-    for (const line of await tail.read()) loaded = progressOf(line) ?? loaded;
+    for (const line of await tail.read()) share = shareLoaded(line) ?? share;
     const passed_ms = performance.now() - began;
     context.progress(
       `loading ${record.model} on ${record.backend}`,
-      [loaded, duration(passed_ms)].filter((part) => part !== undefined).join("  "),
+      share === undefined ? duration(passed_ms) : `${percent(share, 1)}  ${duration(passed_ms)}`,
+      share,
     );
     if ((await healthOf(record)) !== undefined) return context.progress(undefined);
     if (!(await isAlive(record.process))) throw await deathOf({ what: `Worker ${record.worker_id}`, log: record.log }, await exit());
@@ -259,10 +260,9 @@ async function untilRegistered(context: Context, record: WorkerRecord, { exit }:
   }
 }
 
-function progressOf(line: string): string | undefined {
+function shareLoaded(line: string): number | undefined {
   const fields = fieldsOf(line);
-  if (fields?.["msg"] !== "loading" || typeof fields["progress"] !== "number") return undefined;
-  return `${Math.floor(fields["progress"] * 100)} %`;
+  return fields?.["msg"] === "loading" && typeof fields["progress"] === "number" ? fields["progress"] : undefined;
 }
 
 /** Why a program ended before it was ready, with the end of its log. */

@@ -1,15 +1,15 @@
 /** A verb of `rbees-pool`, run on another machine: its words go there, its talk and its result come back and are shown here. */
 import { createInterface } from "node:readline";
+import { AFAR, BEAT_MS } from "@rbees/contracts/afar";
 import { ErrorBody } from "@rbees/contracts/error-body";
 import { ERROR_CODES, type ErrorCode, EXIT, RbeesError } from "@rbees/contracts/errors";
+import { talkIn } from "@rbees/contracts/talk";
 import { VERSION } from "@rbees/kit/version";
-import { AFAR, BEAT_MS } from "../afar.ts";
 import type { Context } from "../context.ts";
 import type { Errand } from "../verb.ts";
 import { commandLine } from "./quote.ts";
 import { type Child, type ConnectOptions, sshMissing, startHere, startThere } from "./ssh.ts";
 import { connectionError } from "./ssh-errors.ts";
-import { Talk } from "./talk.ts";
 import { type Target, targetOf } from "./target.ts";
 
 /** What the far side needs to end in good order, such as to stop a worker that was not ready yet. */
@@ -178,7 +178,7 @@ class TalkReader {
   }
 
   read(line: string): void {
-    const talk = line.startsWith('{"rbees":') ? Talk.safeParse(parsed(line)).data : undefined;
+    const talk = talkIn(line);
     if (talk === undefined) {
       this.others.push(line);
       if (this.others.length > TALK_LINES_KEPT) this.others.shift();
@@ -188,7 +188,7 @@ class TalkReader {
       this.greeted = true;
       this.version = talk.version;
     } else if (talk.rbees === "progress") {
-      if (!this.#silent) this.#context.progress(talk.step, talk.detail);
+      if (!this.#silent) this.#context.progress(talk.step, talk.detail, talk.share);
     } else if (talk.line.startsWith(COMPLAINT)) {
       this.complaint = talk.line.slice(COMPLAINT.length);
     } else if (!this.#silent) {

@@ -190,7 +190,7 @@ function labelled(context: Context, head: string): Context {
   return {
     ...context,
     say: () => {},
-    progress: (step, detail) => context.progress(step === undefined ? head : `${head}: ${step}`, detail),
+    progress: (step, detail, share) => context.progress(step === undefined ? head : `${head}: ${step}`, detail, share),
   };
 }
 
