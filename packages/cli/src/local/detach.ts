@@ -1,6 +1,6 @@
 /** Starting a program that outlives us: its own session, output to a log file, known by pid and start time. */
 import { spawn } from "node:child_process";
-import { mkdir, open, rename } from "node:fs/promises";
+import { type FileHandle, mkdir, open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
@@ -20,15 +20,20 @@ export interface Started {
 }
 
 /** The news of an end can come a moment after the end. */
+const LOG_MODE = 0o600;
 const EXIT_MS_MAX = 1000;
 
-/** The log of an earlier run is kept as `….1`. */
+/** An empty log; that of an earlier run is kept as `….1`. */
+export async function newLog(log: string): Promise<FileHandle> {
+  await mkdir(dirname(log), { recursive: true });
+  await rename(log, `${log}.1`).catch(() => {});
+  return open(log, "a", LOG_MODE);
+}
+
 export async function startDetached(argv: readonly string[], log: string, env: Environment): Promise<Started> {
   const [command = "", ...args] = argv;
   const { [KEY_VARIABLE]: _, ...own } = env;
-  await mkdir(dirname(log), { recursive: true });
-  await rename(log, `${log}.1`).catch(() => {});
-  const file = await open(log, "a", 0o600);
+  const file = await newLog(log);
   try {
     const child = spawn(command, args, { detached: true, stdio: ["ignore", file.fd, file.fd], cwd: dirname(log), env: own });
     const exited = new Promise<Exit>((resolve) => {

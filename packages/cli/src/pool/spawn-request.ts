@@ -19,6 +19,7 @@ export const SpawnRequest = z.object({
   orchestrator: z.string(),
   advertise_host: z.string().optional(),
   insecure_no_auth: z.boolean().optional().describe("Answer everybody who can reach it"),
+  systemd: z.boolean().optional().describe("A unit of this user's systemd starts it, also after a reboot"),
   name: z.string().optional(),
   region: z.string().optional(),
   labels: z.record(z.string(), z.string()).optional(),

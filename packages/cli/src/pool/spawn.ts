@@ -1,5 +1,6 @@
 /** Starting a worker: an id and a port that nobody has, a process that outlives us, and waiting until it can work. */
 import { hostname } from "node:os";
+import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import { WORKER_ID } from "@rbees/contracts/job";
@@ -7,17 +8,19 @@ import type { WorkerHealth } from "@rbees/contracts/worker";
 import { readModel } from "@rbees/kit/gguf-split";
 import type { Context } from "../context.ts";
 import { fitOf } from "../download/fit.ts";
-import { type Exit, type Started, startDetached } from "../local/detach.ts";
+import { type Exit, newLog, type Started, startDetached } from "../local/detach.ts";
 import { withLock } from "../local/lock.ts";
 import { fieldsOf, LogTail, lastLines } from "../local/log-file.ts";
 import { isPortFree, nextFreePort } from "../local/ports.ts";
 import { ended, isAlive, signal } from "../local/process-identity.ts";
+import { dropUnit, isUnit, releaseUnit, startUnit, writeUnit } from "../local/systemd.ts";
 import { duration, percent } from "../look.ts";
 import { countEvent } from "./counters.ts";
 import { dropHandover, type Handover, keepHandover } from "./handover.ts";
 import { fitHere, remember } from "./measured.ts";
 import { SpawnRequest } from "./spawn-request.ts";
 import { healthOf, readWorkers, removeWorker, type WorkerRecord, workerLog, workersLock, writeWorker } from "./worker-record.ts";
+import { unitName, unitText } from "./worker-unit.ts";
 
 export const FIRST_PORT = 8001;
 const LOCK_MS_MAX = 15_000;
@@ -60,7 +63,7 @@ async function spawnOnce(
   onStarted: (record: WorkerRecord) => Promise<void>,
 ): Promise<WorkerRecord> {
   const { home } = context;
-  const { record, started } = await withLock(workersLock(home), { wait_ms_max: LOCK_MS_MAX, what: "starting a worker" }, () =>
+  const { record, started, settle } = await withLock(workersLock(home), { wait_ms_max: LOCK_MS_MAX, what: "starting a worker" }, () =>
     launch(context, request, given),
   );
   try {
@@ -69,14 +72,17 @@ async function spawnOnce(
     if (request.registered_ms_max !== undefined && request.orchestrator !== "none")
       await untilRegistered(context, record, started, request.registered_ms_max);
   } catch (error) {
+    if (record.unit !== null) await releaseUnit(record.unit);
     await signal(record.process, "SIGTERM");
     if (!(await ended(record.process, KILL_MS_MAX))) await signal(record.process, "SIGKILL");
+    if (record.unit !== null) await dropUnit(record.unit);
     await removeWorker(home, record.worker_id);
     await dropHandover(context, record.worker_id);
     await countEvent(home, "worker_starts", context.signal.aborted ? "interrupted" : "failed");
     throw error;
   }
   // It answers, so it has read them.
+  await settle();
   await dropHandover(context, record.worker_id);
   const health = await healthOf(record);
   if (health !== undefined) await remember(home, health, "loaded");
@@ -111,8 +117,8 @@ async function launch(
   context: Context,
   request: SpawnRequest,
   { lost, handover }: Given,
-): Promise<{ record: WorkerRecord; started: Started }> {
-  const { home, programs, env } = context;
+): Promise<{ record: WorkerRecord; started: Started; settle: () => Promise<void> }> {
+  const { home, programs } = context;
   const records = await readWorkers(home);
   const living: WorkerRecord[] = [];
   for (const record of records) if (await isAlive(record.process)) living.push(record);
@@ -134,18 +140,17 @@ async function launch(
     );
   }
   const log = workerLog(home, worker_id);
-  const started = await startDetached(
-    [
-      ...programs.workerd,
-      ...flagsOf(request, { worker_id, port, measured_bytes: await measuredFor(context, request) }),
-      ...keepHandover(context, worker_id, handover),
-    ],
-    log,
-    env,
-  );
+  const argv = [...programs.workerd, ...flagsOf(request, { worker_id, port, measured_bytes: await measuredFor(context, request) })];
+  const unit = request.systemd ? unitName(worker_id) : null;
+  if (unit !== null && isUnit(unit) && !records.some((record) => record.unit === unit)) {
+    throw new RbeesError("CONFLICT", `There is a unit ${unit} already, and it is not of this rbees home; choose another --name.`);
+  }
+  const first = [...argv, ...keepHandover(context, worker_id, handover)];
+  const launched = unit === null ? await detached(context, first, log) : await underSystemd(context, { worker_id, unit, log, first, argv });
   const record: WorkerRecord = {
     worker_id,
-    process: started.process,
+    process: launched.started.process,
+    unit,
     backend: request.backend,
     gpu: request.gpu ?? null,
     model: request.model.name,
@@ -161,7 +166,41 @@ async function launch(
     request: SpawnRequest.parse(request),
   };
   await writeWorker(home, record);
-  return { record, started };
+  return { record, ...launched };
+}
+
+interface Launched {
+  started: Started;
+  /** To be called when it has read what it was given for its first start. */
+  settle: () => Promise<void>;
+}
+
+async function detached({ env }: Context, argv: readonly string[], log: string): Promise<Launched> {
+  return { started: await startDetached(argv, log, env), settle: async () => {} };
+}
+
+interface Unit {
+  worker_id: string;
+  unit: string;
+  log: string;
+  /** With what it is given once, and as it is started again. */
+  first: readonly string[];
+  argv: readonly string[];
+}
+
+async function underSystemd({ env }: Context, { worker_id, unit, log, first, argv }: Unit): Promise<Launched> {
+  await (await newLog(log)).close();
+  const text = (words: readonly string[]) => unitText({ worker_id, argv: words, env, log, folder: dirname(log) });
+  await writeUnit(unit, text(first));
+  const process = await startUnit(unit).catch(async (error) => {
+    await dropUnit(unit);
+    throw error;
+  });
+  return {
+    // How it ended is in systemd's own journal; its log says why.
+    started: { process, exit: async () => undefined },
+    settle: () => writeUnit(unit, text(argv)),
+  };
 }
 
 async function choosePort({ host, port }: SpawnRequest, living: readonly WorkerRecord[], lost: ReadonlySet<number>): Promise<number> {

@@ -27,6 +27,7 @@ export interface StopOptions {
 /** How it ended; `dead`: it had ended before. Its record is gone afterwards. */
 export async function stopWorker(context: Context, record: WorkerRecord, { now }: StopOptions): Promise<StopWay> {
   const way = await endWorker(context, record, { now });
+  if (record.unit !== null) await (await import("../local/systemd.ts")).dropUnit(record.unit);
   await forgetWorker(context.home, record.worker_id);
   return way;
 }
@@ -44,6 +45,8 @@ export async function endWorker(context: Context, record: WorkerRecord, { now }:
 async function end(context: Context, record: WorkerRecord, now: boolean): Promise<StopWay> {
   if (!(await isAlive(record.process))) return "dead";
   if (!now && (await askToDrain(context, record)) && (await drained(context, record))) return "drained";
+  // Else systemd would start it again as soon as it was killed.
+  if (record.unit !== null) await (await import("../local/systemd.ts")).releaseUnit(record.unit);
   return insist(record.process, `worker ${record.worker_id}`, now ? TERM_NOW_MS_MAX : TERM_MS_MAX);
 }
 

@@ -10,6 +10,7 @@ import type { Context } from "../context.ts";
 import { fieldsOf, LogTail, readableLine } from "../local/log-file.ts";
 import { isAlive } from "../local/process-identity.ts";
 import { addressTowards, hostOf } from "../local/route.ts";
+import { lingers, requireUserSystemd } from "../local/systemd.ts";
 import { httpUrl, orchestratorUrl } from "../orchestrator.ts";
 import { requireBackend } from "./backends.ts";
 import { resolveModel } from "./catalogue.ts";
@@ -39,6 +40,7 @@ export interface SpawnFlags {
   joinTokenFile?: string | undefined;
   handover?: true | undefined;
   advertise?: string | undefined;
+  systemd?: true | undefined;
   name?: string | undefined;
   region?: string | undefined;
   labels?: Record<string, string> | undefined;
@@ -47,6 +49,7 @@ export interface SpawnFlags {
 }
 
 export async function spawn(context: Context, backend: string, options: SpawnFlags): Promise<PoolWorker> {
+  if (options.systemd) await requireUserSystemd();
   const orchestrator = await orchestratorFor(context, options.orchestrator);
   const listen = await listenFor(context, orchestrator, options);
   const handover = await handoverFor(context, orchestrator, options);
@@ -64,13 +67,16 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     orchestrator,
     advertise_host: options.advertise,
     insecure_no_auth: options.insecureNoAuth,
+    systemd: options.systemd,
     name: options.name,
     region: options.region,
     labels: options.labels,
     ready_ms_max: options.readyMsMax,
     registered_ms_max: options.registeredMsMax,
   };
-  return describeWorker(await spawnWorker(context, request, undefined, handover));
+  const record = await spawnWorker(context, request, undefined, handover);
+  if (record.unit !== null) await sayWhenItStarts(context, record.unit);
+  return describeWorker(record);
 }
 
 async function handoverFor(context: Context, orchestrator: string, options: SpawnFlags): Promise<Handover | undefined> {
@@ -78,6 +84,13 @@ async function handoverFor(context: Context, orchestrator: string, options: Spaw
   if (options.handover) return readHandover(context);
   if (orchestrator === "none") return undefined;
   return invitation(context, orchestrator, { pool: hostname(), worker_id: options.name, address: options.advertise });
+}
+
+async function sayWhenItStarts(context: Context, unit: string): Promise<void> {
+  const when = (await lingers())
+    ? "starts again with this machine"
+    : "starts again when you log in; `loginctl enable-linger` makes that the start of this machine, and keeps it when you log out";
+  context.say(`systemd keeps it as ${unit}: it ${when}.`);
 }
 
 function requireGpuFor(layers: SpawnFlags["gpuLayers"], backend: Backend): Backend {

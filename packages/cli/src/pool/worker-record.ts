@@ -30,6 +30,7 @@ export const WorkerRecord = z.object({
   started_at: z.string(),
   ready_at: z.string().nullable(),
   estimated_bytes: z.int().nullable().default(null).describe("Null until it is ready, and on a GPU"),
+  unit: z.string().nullable().default(null).describe("The systemd unit that starts it"),
   request: SpawnRequest.nullable().default(null).describe("Null in records of earlier versions"),
 });
 export type WorkerRecord = z.infer<typeof WorkerRecord>;
@@ -50,7 +51,15 @@ export async function readWorkers(home: Home): Promise<WorkerRecord[]> {
   const records = await Promise.all(
     names.filter((name) => name.endsWith(".json")).map((name) => readJson(join(folder, name), WorkerRecord)),
   );
-  return records.filter((record) => record !== undefined).sort((a, b) => a.port - b.port || a.worker_id.localeCompare(b.worker_id));
+  const here = await Promise.all(records.filter((record) => record !== undefined).map(asItIsNow));
+  return here.sort((a, b) => a.port - b.port || a.worker_id.localeCompare(b.worker_id));
+}
+
+/** What systemd keeps has another process after a reboot or a crash. */
+async function asItIsNow(record: WorkerRecord): Promise<WorkerRecord> {
+  if (record.unit === null || (await isAlive(record.process))) return record;
+  const { processOf } = await import("../local/systemd.ts");
+  return { ...record, process: (await processOf(record.unit)) ?? record.process };
 }
 
 export async function requireWorker(home: Home, worker_id: string): Promise<WorkerRecord> {

@@ -25,6 +25,7 @@ export const workerVerbs = [
       examples: [
         "rbees-pool worker spawn cpu --model demo",
         "rbees-pool worker spawn cuda --model mistral --gpu 0 --slots 4",
+        "rbees-pool worker spawn cpu --model demo --systemd",
         "rbees-pool worker spawn cpu --model ./mine.gguf --port 8005 --orchestrator none --json",
       ],
     },
@@ -45,6 +46,7 @@ export const workerVerbs = [
         .option("--join-token-file <file>", "file with the join token that the orchestrator asks for (rbees workers invite)")
         .addOption(new Option("--handover", "read what the orchestrator gives along from stdin").hideHelp())
         .option("--advertise <host>", "the address that the orchestrator is told (default: --listen)")
+        .option("--systemd", "a unit of this user's systemd keeps it over a reboot")
         .option("--name <id>", "the worker's id (default: host name and port)")
         .option("--region <region>", "where it stands, such as eu-west")
         .option("--labels <k=v,…>", "what else placement may ask for", pairs)

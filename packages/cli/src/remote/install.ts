@@ -61,10 +61,11 @@ mv -f "$root/bin/.rbees-pool-$$" "$root/bin/rbees-pool"
 rm -f "$root/.current-$$"
 ln -s "versions/$1" "$root/.current-$$"
 "$2" -e 'fs.renameSync(process.argv[1], process.argv[2])' "$root/.current-$$" "$root/current"
+units=$(cat "\${XDG_CONFIG_HOME:-$HOME/.config}"/systemd/user/rbees-worker-*.service 2>/dev/null || true)
 if running=$(ps -A -o args= 2>/dev/null); then
   for version in "$root"/versions/*; do
     [ "$version" = "$new" ] || [ "versions/\${version##*/}" = "$old" ] && continue
-    case $running in *"$version/"*) ;; *) rm -rf "$version" ;; esac
+    case $running$units in *"$version/"*) ;; *) rm -rf "$version" ;; esac
   done
 fi
 "$root/bin/rbees-pool" backends list --json
