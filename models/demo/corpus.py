@@ -2,7 +2,7 @@
 
 A text file holds intents. `## name` opens one; a plain line is a question to train on, `[a|b]` in it
 gives alternatives, `= a | b` names topics for the patterns in DEFINE (or for the file's own `{x}`
-patterns), and a `>` line is an answer. Three marks hold a question out for the test: `?` near the questions trained
+patterns), and a `>` line is an answer. A question that people type often stands several times: it comes that often. Three marks hold a question out for the test: `?` near the questions trained
 on, `??` by an author who saw one of those, `???` in words that they mostly lack.
 """
 

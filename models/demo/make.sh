@@ -15,7 +15,7 @@ python=$work/venv/bin/python
   npm install --prefix "$work" --no-save --no-audit --no-fund --ignore-scripts=false node@24 node-llama-cpp@3.21.1
 
 "$python" "$here/corpus.py"
-for round in 1 2 3; do "$python" "$here/train.py" "$work" "$round"; done
+for round in 1 2 3 4; do "$python" "$here/train.py" "$work" "$round" --threads "${THREADS:-2}"; done
 "$python" "$here/export.py" "$work" "$here/demo.gguf"
 "$python" "$here/evaluate.py" "$work" "$here/demo.gguf" \
   --node "$work/node_modules/node/bin/node" --modules "$work" | tee "$work/evaluation.txt"

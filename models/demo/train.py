@@ -38,7 +38,12 @@ class Round:
     bare: float = 0.14
 
 
-ROUNDS = (Round(4_000, 9_000, 1.8e-3, 0.5), Round(700, 3_500, 1e-3, 0.8), Round(300, 3_300, 1e-3, 0.9, bare=0.28))
+ROUNDS = (
+    Round(4_000, 9_000, 1.8e-3, 0.5),
+    Round(700, 3_500, 1e-3, 0.8),
+    Round(300, 3_300, 1e-3, 0.9, bare=0.28),
+    Round(200, 1_500, 5e-4, 0.9, bare=0.2),
+)
 WARM_UP = 200
 OPENING, OPENING_WEIGHT = 4, 4.0
 AVERAGE = 0.997
