@@ -1,7 +1,6 @@
 /**
  * Computes steps on one llama.cpp context. It owns the context's memory and batch, and knows what each sequence holds. A step blocks
- * this thread while it computes, so that no thread more than asked for is ever runnable; between two steps whoever else waits for
- * this thread gets a turn.
+ * this thread while it computes, so that no thread more than asked for is ever runnable.
  */
 import type { BatchItem, Sequence } from "../llama/model.ts";
 import type { Batch, Pointer } from "./c-api.ts";
@@ -42,9 +41,7 @@ export class Decoder {
     this.sequences = Array.from({ length: slots }, (_, slot) => new HeldSequence(slot, this, all_or_nothing));
   }
 
-  async compute(items: readonly BatchItem[]): Promise<(number | undefined)[]> {
-    await new Promise((resolve) => setImmediate(resolve));
-    if (items.length === 0) return [];
+  compute(items: readonly BatchItem[]): (number | undefined)[] {
     // llama.cpp computes each run of neighbouring sequences in one pass.
     const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
     const drawn: (number | undefined)[] = items.map(() => undefined);
@@ -57,13 +54,11 @@ export class Decoder {
     return drawn;
   }
 
-  /** What is computed at once: rows in the cheapest sizes, and chunks of prompts together, which llama.cpp would compute apart anyway. */
+  /** What is computed at once: rows in the cheapest sizes, parts of prompts together. */
   #groups<T extends BatchItem>(items: readonly T[]): T[][] {
-    const rows = items.filter(({ tokens }) => tokens.length === 1);
-    const chunks = items.filter(({ tokens }) => tokens.length !== 1);
-    const left = [...rows];
-    const groups = this.#plan.sizes(rows.length).map((size) => left.splice(0, size));
-    return [...groups, chunks].filter((group) => group.length > 0);
+    const left = [...items];
+    if (items.some(({ tokens }) => tokens.length > 1)) return [left];
+    return this.#plan.sizes(items.length).map((size) => left.splice(0, size));
   }
 
   /**
@@ -97,7 +92,7 @@ export class Decoder {
     return least;
   }
 
-  async computesNumbers(token: number): Promise<boolean> {
+  computesNumbers(token: number): boolean {
     this.#decode([{ slot: 0, tokens: [token], sampling: undefined }], true);
     const at = this.#llama.get_logits_ith(this.#context, 0);
     const logits = at === null ? [] : this.#llama.floats(at, this.#vocabulary);

@@ -116,8 +116,10 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
     ends: (token) => llama.vocab_is_eog(vocab, token),
     batch_invariant: quantised(await readGguf(options.model_path)),
     sequences: decoder.sequences,
-    compute: (items) => decoder.compute(items),
-    computesNumbers: (token) => decoder.computesNumbers(token),
+    // llama.cpp computes them apart even if they come together.
+    in_turn: true,
+    compute: async (items) => decoder.compute(items),
+    computesNumbers: async (token) => decoder.computesNumbers(token),
     timeSteps: (token) => decoder.timeSteps(token),
   };
 }

@@ -99,9 +99,9 @@ export class LlamaEngine implements Engine {
   async #work(): Promise<void> {
     if (this.#working) return;
     this.#working = true;
-    // A start that comes in the same turn shares the first step.
-    await new Promise((resolve) => setImmediate(resolve));
     while (this.#slots.some(({ run }) => run !== undefined)) {
+      // What came while a step was computed is heard before the next: an abort, or a start that shares it.
+      await new Promise((resolve) => setImmediate(resolve));
       const reports = await this.#step();
       if (reports.length > 0) this.#loaded().events.step(reports);
     }
@@ -152,18 +152,18 @@ export class LlamaEngine implements Engine {
   }
 
   /**
-   * What the next step computes. Usually all answers and one chunk's worth of prompts. In deterministic mode a chunk of one
-   * prompt is a batch of its own, in turn with the answers, and weights that are not quantised get one run a batch: then a
-   * number never depends on what else is computed.
+   * What the next step computes: all answers, and one chunk's worth of prompts, together or in turn. In deterministic mode that chunk is
+   * of one prompt and always a batch of its own, and weights that are not quantised get one run a batch: then a number never depends
+   * on what else is computed.
    */
   #plan(): Work[] {
     const { model, options } = this.#loaded();
     const runs = this.#slots.flatMap(({ run }) => (run === undefined ? [] : [run]));
     const answers = runs.filter((run) => !run.prefilling).map((run): Work => ({ run, tokens: [run.last ?? 0], draw: true }));
     const prompts = runs.filter((run) => run.prefilling).sort((a, b) => a.id - b.id);
-    // Beside answers, llama.cpp computes a chunk's first token in their pass. One more keeps the rest a whole chunk, because its
-    // CPU flash attention works in tiles only from 64 rows on, and is twice as slow below.
-    let budget = options.prefill_chunk_tokens + (options.deterministic || answers.length === 0 ? 0 : 1);
+    // Beside answers in the same batch, llama.cpp computes a chunk's first token in their pass. One more keeps the rest a whole chunk,
+    // because its CPU flash attention works in tiles only from 64 rows on, and is twice as slow below.
+    let budget = options.prefill_chunk_tokens + (model.in_turn || answers.length === 0 ? 0 : 1);
     const chunks: Work[] = [];
     for (const run of prompts) {
       if (budget === 0) break;
@@ -173,10 +173,10 @@ export class LlamaEngine implements Engine {
       chunks.push({ run, tokens, draw: run.done + tokens.length === run.prompt.length });
       if (options.deterministic) break;
     }
-    if (!options.deterministic) return [...answers, ...chunks];
+    if (!model.in_turn) return [...answers, ...chunks];
     this.#last_was_prefill = chunks.length > 0 && (answers.length === 0 || !this.#last_was_prefill);
     if (this.#last_was_prefill) return chunks;
-    return model.batch_invariant ? answers : this.#oneAnswer(answers);
+    return !options.deterministic || model.batch_invariant ? answers : this.#oneAnswer(answers);
   }
 
   /**

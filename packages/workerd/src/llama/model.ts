@@ -47,9 +47,11 @@ export interface LoadedModel {
   batch_invariant: boolean;
   /** By slot. */
   sequences: readonly Sequence[];
+  /** A step is either answers or parts of prompts, in turn: so that an abort waits for one of the two only. */
+  in_turn: boolean;
   /**
    * Computes the items together, each after what its sequence holds: the drawn tokens, in the order of the items; undefined where
-   * none was asked for. Whoever waits for the event loop gets a turn meanwhile.
+   * none was asked for. It may block the event loop for as long as it computes.
    */
   compute(items: readonly BatchItem[]): Promise<(number | undefined)[]>;
   /** Computes one token after nothing: whether numbers came out. Afterwards every sequence is empty. */

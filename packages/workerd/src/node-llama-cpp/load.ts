@@ -97,6 +97,7 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
     ends: (id) => model.isEogToken(id as never),
     batch_invariant: options.backend === "cpu" && quantised(await readGguf(options.model_path)),
     sequences: sequences.all,
+    in_turn: options.deterministic,
     compute: (items) => sequences.compute(items),
     computesNumbers: (token) => sequences.computesNumbers(token),
   };
