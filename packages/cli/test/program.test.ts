@@ -1,7 +1,7 @@
 /** What all verbs have in common: help, mistakes on the command line, completion, names. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { symlink } from "node:fs/promises";
+import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ErrorBody } from "@rbees/contracts/error-body";
@@ -70,7 +70,7 @@ test("a relative RBEES_HOME means the same folder to whatever is started", async
 });
 
 test("completion scripts are valid and the programs answer what they ask", async (t) => {
-  const { start, programs } = await bench((clean) => t.after(clean));
+  const { start, programs, root } = await bench((clean) => t.after(clean));
   await writeGguf(programs.demo_model);
   for (const [name, shell] of [
     ["rbees", "bash"],
@@ -86,7 +86,17 @@ test("completion scripts are valid and the programs answer what they ask", async
   assert.match(await asked("worker", "spawn", ""), /^cpu\t/m);
   assert.match(await asked("worker", "spawn", "cpu", "--model", ""), /^tinyllama\t/m);
   assert.match(await asked("worker", "spawn", "cpu", "--sl"), /^--slots\t/m);
-  assert.match((await start(["rbees", "complete", "--", "simulate", "trace", "--policy", ""]).ended).out, /^round-robin\t/m);
+  assert.match(await asked("models", "info", ""), /^qwen\t/m);
+  const attic = { host: "attic.lan", registered_at: "2026-01-01T00:00:00.000Z" };
+  await mkdir(join(root, "config"), { recursive: true });
+  await writeFile(join(root, "config/pools.json"), JSON.stringify({ version: 1, pools: { attic } }));
+  for (const [words, names] of [
+    [["simulate", "trace", "--policy", ""], /^round-robin\t/m],
+    [["pool", "worker", "list", "--host", ""], /^localhost\tpool\nattic\tpool$/m],
+    [["test", "models", "--pools", "at"], /^attic\tpool$/m],
+    [["pool", "unregister", ""], /^attic\tpool$/m],
+  ] as const)
+    assert.match((await start(["rbees", "complete", "--", ...words]).ended).out, names, words.join(" "));
   assert.equal((await start(["rbees", "completion", "tcsh"]).ended).exit, 2);
 });
 
