@@ -8,6 +8,7 @@ import { ERROR_FORMS, type ErrorForm, type FieldProblem, type FormOfError, field
 import { ERRORS, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
 import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
+import { refuseClient } from "./client-error.ts";
 import { EventStream, type StreamForm } from "./event-stream.ts";
 import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
@@ -70,6 +71,9 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     bodyLimit: options.body_bytes_max,
     requestTimeout: 60_000,
     forceCloseConnections: "idle",
+    // Node would refuse a request without a host by itself, and without a word.
+    http: { requireHostHeader: false },
+    clientErrorHandler: refuseClient,
     // HEAD on an event stream would open it.
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: PARAM_CHARS_MAX },
@@ -84,6 +88,12 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
       const given = request.headers["x-correlation-id"];
       return typeof given === "string" && CORRELATION_ID.test(given) ? given : randomUUID();
     },
+  });
+  app.addHook("onRequest", (request, _reply, next) => {
+    const { httpVersion, headers } = request.raw;
+    next(
+      httpVersion === "1.1" && headers.host === undefined ? new RbeesError("INVALID_REQUEST", "HTTP/1.1 needs a Host header.") : undefined,
+    );
   });
   // Else text would reach a route as its body, and be told that it is no object instead of that it is no JSON.
   app.removeContentTypeParser("text/plain");

@@ -5,7 +5,6 @@ import { test } from "node:test";
 import { OPENAI_FIELDS } from "@rbees/contracts/openai";
 import { readEvents } from "@rbees/contracts/sse";
 import OpenAI, { type APIError } from "openai";
-import { Random } from "../../../test/support/random.ts";
 import type { Json } from "./harness.ts";
 import { answers, CHAT, readChat, startOpenai } from "./openai-harness.ts";
 
@@ -289,61 +288,6 @@ test("an unknown field, wrong values and contradictions: all of them named in on
     assert.deepEqual([error.param, error.type, error.code], ["n", "invalid_request_error", "INVALID_REQUEST"]);
     return true;
   });
-});
-
-test("300 mutated requests: each is answered or refused, none with a 5xx, and the next good one works", async (t) => {
-  const { orcd, client, worker } = await startOpenai(t, {}, { slots: 8 });
-  let open = true;
-  t.after(() => {
-    open = false;
-  });
-  const working = (async () => {
-    while (open) await answers(worker, ["x"]);
-  })();
-  void working;
-  const random = new Random(20_26);
-  const fields = Object.keys(OPENAI_FIELDS).flatMap((place) => {
-    const { supported, hints, refused } = OPENAI_FIELDS[place as keyof typeof OPENAI_FIELDS];
-    return Object.keys({ ...supported, ...hints, ...refused });
-  });
-  const deep = `${"[".repeat(3000)}${"]".repeat(3000)}`;
-  const values = [null, true, 0, 1, -1, 1e308, 0.5, "", "x", "fake", "\u0000", "\ud800", [], [null], ["a"], {}, { type: "text" }, [[1, 2]]];
-  const nested = [
-    [{ role: "user", content: "hi" }],
-    [{ role: "system" }],
-    [{ role: "user", content: [{ type: "text", text: "t" }] }],
-    JSON.parse(deep),
-  ];
-  const bodyOf = (): string => {
-    const chat = random.chance(0.6);
-    const body: Json = chat ? structuredClone(CHAT) : { model: "fake", prompt: "hi" };
-    for (let n = random.from(0, 3); n > 0; n -= 1) {
-      const field = random.chance(0.9) ? random.pick(fields) : random.pick(["__proto__", "constructor", "toString", "𝒳", ""]);
-      if (random.chance(0.15)) delete body[field];
-      else Object.defineProperty(body, field, { value: random.pick([...values, ...nested]), enumerable: true, configurable: true });
-    }
-    if (Array.isArray(body.messages) && random.chance(0.2))
-      body.messages[0] = { ...body.messages[0], [random.pick(fields)]: random.pick(values) };
-    const text = JSON.stringify(body);
-    if (random.chance(0.1)) return text.slice(0, random.from(0, text.length));
-    return random.chance(0.05) ? random.pick(["null", "[]", '"x"', "7", deep, "{}"]) : text;
-  };
-  const statuses = new Map<number, number>();
-  for (let n = 0; n < 300; n += 1) {
-    const body = bodyOf();
-    const answer = await fetch(`${orcd.url}/v1/${random.chance(0.6) ? "chat/completions" : "completions"}`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body,
-    });
-    const text = await answer.text();
-    assert.ok(answer.status < 500, `${answer.status} for ${body.slice(0, 500)}: ${text}`);
-    if (answer.status === 200 && answer.headers.get("content-type")?.startsWith("application/json")) JSON.parse(text);
-    if (answer.status >= 400) assert.equal(typeof (JSON.parse(text) as Json).error.message, "string");
-    statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1);
-  }
-  assert.ok((statuses.get(200) ?? 0) > 20 && (statuses.get(400) ?? 0) > 100, JSON.stringify([...statuses]));
-  assert.equal((await client.chat.completions.create(CHAT)).choices[0]?.message.content, "x");
 });
 
 test("silence is filled with comments, which clients skip", async (t) => {
