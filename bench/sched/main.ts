@@ -77,6 +77,7 @@ class Loaded {
     const spec: JobSpec = {
       id: `job_${this.#jobs}`,
       tenant: `t${this.#draw(TENANTS)}`,
+      key: null,
       model: `m${this.#draw(this.#models)}`,
       submitted_at_ms: this.#now_ms,
       bytes: 2000,

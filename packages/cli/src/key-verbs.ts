@@ -4,6 +4,7 @@ import { invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import type { KeyList, NewKey, Role } from "@rbees/contracts/key";
 import { ROLES } from "@rbees/contracts/sets";
 import type { Context } from "./context.ts";
+import { limitFacts, limitsIn, withLimits } from "./limit-flags.ts";
 import type { Look } from "./look.ts";
 import { decimal, verb } from "./verb.ts";
 
@@ -25,17 +26,20 @@ export const keyVerbs = [
       ],
     },
     (command) =>
-      command
-        .argument("<name>", "who or what uses it")
-        .addOption(new Option("--role <role…>", `what it may: ${ROLES.join(", ")}; several joined by commas`).makeOptionMandatory())
-        .option("--tenant <tenant>", "whose it is: it sees this tenant's jobs and no others (default: nobody's)")
-        .option("--expires-days <n>", "how long it lasts (default: until it is revoked)", decimal),
+      withLimits(
+        command
+          .argument("<name>", "who or what uses it")
+          .addOption(new Option("--role <role…>", `what it may: ${ROLES.join(", ")}; several joined by commas`).makeOptionMandatory())
+          .option("--tenant <tenant>", "whose it is: it sees this tenant's jobs and no others (default: nobody's)")
+          .option("--expires-days <n>", "how long it lasts (default: until it is revoked)", decimal),
+      ),
     {
-      run: async (context, { role, tenant, expiresDays }, name) => {
+      run: async (context, { role, tenant, expiresDays, ...flags }, name) => {
         const body = {
           name,
           roles: rolesIn(String(role)),
           ...(tenant === undefined ? {} : { tenant }),
+          ...limitsIn(flags),
           ...(expiresDays === undefined ? {} : { expires_in_ms: Math.round(expiresDays * DAY_MS) }),
         };
         return shown(context, await (await orchestratorOf(context)).call("createKey", { body }));
@@ -53,6 +57,22 @@ export const keyVerbs = [
     {
       run: async (context) => (await orchestratorOf(context)).call("listKeys", {}),
       render: renderKeys,
+    },
+  ),
+  verb(
+    {
+      path: "keys set",
+      summary: "change a key's own limits, beside those of its tenant; what no flag names stays as it is",
+      examples: ["rbees keys set 3k9fz0c1q8xw --requests-per-minute-max 60", "rbees keys set 3k9fz0c1q8xw --models demo,qwen"],
+    },
+    (command) => withLimits(command.argument("<id>", "the key's id: what follows rbk_")),
+    {
+      run: async (context, flags, id) =>
+        (await orchestratorOf(context)).call("setKey", { params: { id: idOf(id) }, body: limitsIn(flags) }),
+      render: async (key, look) => {
+        const { facts } = await import("./render/table.ts");
+        return facts([["key", `${key.key_id} (${key.name})`], ["tenant", key.tenant], ...limitFacts(key.limits)], look);
+      },
     },
   ),
   verb(

@@ -1,7 +1,8 @@
 /** `rbees tenants …`: those who share the workers. */
 import type { TenantList, TenantView } from "@rbees/contracts/tenant";
 import type { Context } from "./context.ts";
-import type { Look } from "./look.ts";
+import { limitFacts, limitsIn, withLimits } from "./limit-flags.ts";
+import { type Look, plural } from "./look.ts";
 import { decimal, verb } from "./verb.ts";
 
 /** Loaded when it is called: `--help` need not wait for it. */
@@ -14,12 +15,12 @@ export const tenantVerbs = [
     {
       path: "tenants create",
       summary: "make a tenant; its keys are made with `rbees keys create NAME --tenant TENANT`",
-      examples: ["rbees tenants create acme", "rbees tenants create lab --weight 2"],
+      examples: ["rbees tenants create acme", "rbees tenants create lab --weight 2 --tokens-per-minute-max 20000 --over-limit queue"],
     },
-    (command) => command.argument("<name>", "lower-case letters, digits and . _ -").option(...WEIGHT),
+    (command) => withLimits(command.argument("<name>", "lower-case letters, digits and . _ -").option(...WEIGHT)),
     {
-      run: async (context, { weight }, name) =>
-        (await orchestratorOf(context)).call("createTenant", { body: { name, ...(weight === undefined ? {} : { weight }) } }),
+      run: async (context, { weight, ...flags }, name) =>
+        (await orchestratorOf(context)).call("createTenant", { body: { name, weight, ...limitsIn(flags) } }),
       render: ({ name }) => `${name} is a tenant now. \`rbees keys create NAME --role submit --tenant ${name}\` makes it a key.\n`,
     },
   ),
@@ -51,12 +52,12 @@ export const tenantVerbs = [
     {
       path: "tenants set",
       summary: "change what the flags name; the rest stays as it is",
-      examples: ["rbees tenants set acme --weight 0.5"],
+      examples: ["rbees tenants set acme --weight 0.5", "rbees tenants set acme --requests-per-minute-max 60 --models demo,qwen"],
     },
-    (command) => command.argument("<name>", "the tenant").option(...WEIGHT),
+    (command) => withLimits(command.argument("<name>", "the tenant").option(...WEIGHT)),
     {
-      run: async (context, { weight }, name) =>
-        (await orchestratorOf(context)).call("setTenant", { params: { id: name }, body: weight === undefined ? {} : { weight } }),
+      run: async (context, { weight, ...flags }, name) =>
+        (await orchestratorOf(context)).call("setTenant", { params: { id: name }, body: { weight, ...limitsIn(flags) } }),
       render: renderTenant,
     },
   ),
@@ -77,12 +78,14 @@ export const tenantVerbs = [
   ),
 ];
 
-async function renderTenant({ name, weight, keys, created_at }: TenantView, look: Look): Promise<string> {
+async function renderTenant({ name, weight, limits, tokens_today, keys, created_at }: TenantView, look: Look): Promise<string> {
   const { facts } = await import("./render/table.ts");
   return facts(
     [
       ["tenant", name],
       ["weight", String(weight)],
+      ...limitFacts(limits),
+      ["tokens today", tokens_today.toLocaleString("en-US")],
       ["keys", String(keys)],
       ["created", created_at ?? "always there"],
     ],
@@ -97,6 +100,7 @@ async function renderTenants({ tenants }: TenantList, look: Look): Promise<strin
     [
       { title: "TENANT", of: ({ name }) => name, name: true },
       { title: "WEIGHT", of: ({ weight }) => String(weight), right: true },
+      { title: "TODAY", of: ({ tokens_today }) => plural(tokens_today, "token"), right: true },
       { title: "KEYS", of: ({ keys }) => String(keys), right: true },
       { title: "CREATED", of: ({ created_at }) => created_at ?? "always there" },
     ],

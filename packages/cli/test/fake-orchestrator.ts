@@ -35,6 +35,16 @@ export interface FakeOrchestrator {
   close(): Promise<void>;
 }
 
+const UNLIMITED: TenantView["limits"] = {
+  requests_per_minute_max: 0,
+  tokens_per_minute_max: 0,
+  tokens_per_day_max: 0,
+  jobs_queued_max: 0,
+  jobs_running_max: 0,
+  models: [],
+  over_limit: "refuse",
+};
+
 export const JOB = "job_1";
 
 export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOrchestrator> {
@@ -153,16 +163,19 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     listKeys: neverAsked,
     createKey: neverAsked,
     rotateKey: neverAsked,
+    setKey: neverAsked,
     revokeKey: neverAsked,
     listTenants: () => ({ json: { tenants: [...tenants.values()] } }),
-    createTenant({ body: { name, weight = 1 } }) {
-      tenants.set(name, { name, weight, keys: 0, created_at: "2026-01-01T00:00:00.000Z" });
+    createTenant({ body: { name, weight = 1, ...said } }) {
+      const limits = { ...UNLIMITED, ...said } as TenantView["limits"];
+      tenants.set(name, { name, weight, limits, tokens_today: 0, keys: 0, created_at: "2026-01-01T00:00:00.000Z" });
       return { status: 201, json: tenantOf(name) };
     },
     showTenant: ({ params }) => ({ json: tenantOf(params.id) }),
     setTenant({ params, body }) {
-      const { weight = tenantOf(params.id).weight } = body;
-      tenants.set(params.id, { ...tenantOf(params.id), weight });
+      const { weight = tenantOf(params.id).weight, ...said } = body;
+      const limits = { ...tenantOf(params.id).limits, ...said } as TenantView["limits"];
+      tenants.set(params.id, { ...tenantOf(params.id), weight, limits });
       return { json: tenantOf(params.id) };
     },
     deleteTenant({ params }) {

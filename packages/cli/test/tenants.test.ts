@@ -10,8 +10,17 @@ test("tenants are made, listed, shown, changed and deleted", async (t) => {
   const { run } = await bench((clean) => t.after(clean));
   const rbees = (...words: string[]) => run(["rbees", "tenants", ...words, "--orchestrator", orchestrator.url]);
   assert.match((await rbees("create", "acme", "--weight", "2")).out, /keys create NAME --role submit --tenant acme/);
-  assert.match((await rbees("list")).out, /TENANT +WEIGHT +KEYS.*\n *acme +2 +0/);
+  assert.match((await rbees("list")).out, /TENANT +WEIGHT +TODAY +KEYS.*\n *acme +2 +0 tokens +0/);
   assert.match((await rbees("set", "acme", "--weight", "0.5")).out, /weight +0\.5/);
+  const limited = await rbees("set", "acme", "--tokens-per-minute-max", "20000", "--over-limit", "queue", "--models", "demo,qwen");
+  assert.match(limited.out, /tokens a minute +20,000\nover these +queue\nmodels +demo, qwen/);
+  assert.doesNotMatch((await rbees("set", "acme", "--tokens-per-minute-max", "0")).out, /minute/);
+  for (const flags of [
+    ["--over-limit", "ask"],
+    ["--jobs-running-max", "-1"],
+    ["--tokens-per-day-max", "many"],
+  ])
+    assert.equal((await rbees("set", "acme", ...flags)).exit, 2);
   assert.equal(JSON.parse((await rbees("show", "acme", "--json")).out).weight, 0.5);
   assert.equal((await rbees("delete", "acme")).out, "acme is no tenant any more.\n");
   const gone = await rbees("show", "acme");

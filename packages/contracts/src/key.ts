@@ -1,5 +1,6 @@
 /** API keys: the roles that a key can have, how it is written, and what `/v2/keys` takes and gives. */
 import { z } from "zod";
+import { LimitSettings, LimitsView } from "./limits.ts";
 import { KEY_STATUSES, ROLES } from "./sets.ts";
 import { TenantName } from "./tenant.ts";
 
@@ -21,6 +22,7 @@ export const CreateKey = z
     roles: z.array(Role).min(1).max(ROLES.length),
     tenant: TenantName.optional().describe("Whose it is: it sees this tenant's jobs and no others. Default: nobody's"),
     expires_in_ms: z.int().min(1).max(315_360_000_000).optional().describe("Default: never"),
+    ...LimitSettings.shape,
   })
   .refine(({ tenant, roles }) => tenant === undefined || !roles.some((role) => (ROLES_OVER_ALL as readonly Role[]).includes(role)), {
     path: ["tenant"],
@@ -28,6 +30,9 @@ export const CreateKey = z
   })
   .meta({ id: "CreateKey" });
 export type CreateKey = z.infer<typeof CreateKey>;
+
+/** What is left out stays as it is. */
+export const SetKey = LimitSettings.meta({ id: "SetKey" });
 
 export const RotateKey = z
   .strictObject({
@@ -42,6 +47,7 @@ export const KeyView = z
     name: z.string(),
     roles: z.array(z.string()),
     tenant: z.string().nullable().describe("Whose it is; null: of no tenant"),
+    limits: LimitsView.describe("Beside those of its tenant: both must be kept"),
     status: z.enum(KEY_STATUSES),
     created_at: z.string(),
     expires_at: z.string().nullable(),

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { AnthropicMessage, MessagesRequest } from "./anthropic.ts";
 import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
 import { Expelled, InviteWorker, JoinToken } from "./join.ts";
-import { CreateKey, KeyList, KeyView, NewKey, type Role, RotateKey } from "./key.ts";
+import { CreateKey, KeyList, KeyView, NewKey, type Role, RotateKey, SetKey } from "./key.ts";
 import {
   OllamaChatAnswer,
   OllamaChatRequest,
@@ -157,6 +157,7 @@ export const orcdRoutes = {
     body: RotateKey,
     replies: { 201: [NewKey] },
   },
+  setKey: { method: "POST", path: "/v2/keys/{id}", summary: "Change a key's limits", body: SetKey, replies: { 200: [KeyView] } },
   revokeKey: { method: "DELETE", path: "/v2/keys/{id}", summary: "End a key at once; idempotent", replies: { 200: [KeyView] } },
   listTenants: { method: "GET", path: "/v2/tenants", summary: "Tenants, by name", replies: { 200: [TenantList] } },
   createTenant: {
@@ -267,6 +268,7 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   listKeys: OPERATE,
   createKey: OPERATE,
   rotateKey: OPERATE,
+  setKey: OPERATE,
   revokeKey: OPERATE,
   listTenants: OPERATE,
   createTenant: OPERATE,

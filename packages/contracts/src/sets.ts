@@ -23,3 +23,6 @@ export const ROLES = ["submit", "observe", "operate", "audit"] as const;
 export const KEY_STATUSES = ["live", "expired", "revoked"] as const;
 
 export const POOL_WORKER_STATUSES = ["starting", "ready", "draining", "unresponsive", "dead"] as const;
+
+/** What becomes of a job that is over a rate: it is refused, or waits until the rate allows it. */
+export const OVER_LIMIT_RULES = ["refuse", "queue"] as const;

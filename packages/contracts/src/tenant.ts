@@ -1,5 +1,6 @@
 /** Tenants: whose a key and its jobs are, and what `/v2/tenants` takes and gives. */
 import { z } from "zod";
+import { LimitSettings, LimitsView } from "./limits.ts";
 
 /** Whose a job is when its key is of no tenant, or nobody was asked for one. It is always there. */
 export const DEFAULT_TENANT = "default";
@@ -16,6 +17,7 @@ const settings = {
     .max(100)
     .optional()
     .describe("Of its share of the workers while others wait too; a tenant of weight 2 gets twice what one of weight 1 does (default 1)"),
+  ...LimitSettings.shape,
 };
 
 export const CreateTenant = z.strictObject({ name: TenantName, ...settings }).meta({ id: "CreateTenant" });
@@ -29,6 +31,8 @@ export const TenantView = z
   .object({
     name: z.string(),
     weight: z.number(),
+    limits: LimitsView,
+    tokens_today: z.int().nonnegative().describe("Used and reserved by its jobs of today (UTC)"),
     keys: z.int().nonnegative().describe("Its keys that still work"),
     created_at: z.string().nullable().describe("null for the tenant that is always there"),
   })

@@ -4,12 +4,23 @@ import { place } from "./place.ts";
 import { lengthAhead } from "./queue.ts";
 import type { Job, JobSpec, State } from "./state.ts";
 
-export type RefusalCode = "QUEUE_FULL" | "MODEL_NOT_FOUND" | "NO_WORKER" | "CONTEXT_TOO_LARGE" | "DEADLINE_EXCEEDED";
+export type RefusalCode =
+  | "QUEUE_FULL"
+  | "MODEL_NOT_FOUND"
+  | "NO_WORKER"
+  | "CONTEXT_TOO_LARGE"
+  | "DEADLINE_EXCEEDED"
+  | "RATE_LIMITED"
+  | "QUOTA_EXCEEDED"
+  | "FORBIDDEN"
+  | "INVALID_REQUEST";
 
 export interface Refusal {
   readonly code: RefusalCode;
   readonly message: string;
   readonly retry_after_ms?: number;
+  /** Which limit of whom it is, if it is one of a tenant or a key. */
+  readonly limit?: string;
 }
 
 /** Why the job can't be run here at all: the first problem's code, every problem's message. Undefined when it can. */

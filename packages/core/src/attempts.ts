@@ -6,6 +6,8 @@ import { learnServiceTime } from "./estimate.ts";
 import type { AttemptOutcome, Decision, Event } from "./events.ts";
 import { OUTPUT_TOKEN } from "./fairness.ts";
 import { dequeue, enqueue } from "./queue.ts";
+import { stops } from "./running.ts";
+import { settle } from "./settle.ts";
 import { attemptKey, type Job, type State, type Worker } from "./state.ts";
 
 /** Ends a job for good, wherever it is. The slot of a running attempt stays taken until its link says that it is over. */
@@ -14,14 +16,14 @@ export function end(
   job_id: string,
   status: "failed" | "cancelled",
   { code, message, retriable = false }: { code: string; message: string; retriable?: boolean },
+  now_ms: number,
   out: Decision[],
 ): void {
   const job = state.jobs.get(job_id);
   if (job === undefined) return;
-  state.jobs.delete(job_id);
   if (job.worker_id === null) dequeue(state, job);
   else out.push({ type: "abort", job_id, attempt: job.attempt, worker_id: job.worker_id, reason: code });
-  out.push({ type: "settle", job_id, status, code, message, retriable });
+  settle(state, job, { status, code, message, retriable }, now_ms, out);
 }
 
 export function attemptPrefilled(
@@ -77,11 +79,9 @@ export function attemptEnded(state: State, event: Extract<Event, { type: "attemp
     if (outcome.kind === "done") {
       charge(state, job, outcome.tokens_out);
       learnServiceTime(state, job.spec.model, now_ms - job.started_at_ms);
-      state.jobs.delete(job_id);
-      out.push({ type: "settle", job_id, status: "succeeded" });
+      settle(state, job, { status: "succeeded" }, now_ms, out, outcome.tokens_in);
     } else if (outcome.kind === "failed" && !outcome.retriable) {
-      state.jobs.delete(job_id);
-      out.push({ type: "settle", job_id, status: "failed", code: outcome.code, message: outcome.message, retriable: false });
+      settle(state, job, { status: "failed", code: outcome.code, message: outcome.message, retriable: false }, now_ms, out);
     } else {
       retry(state, job, worker, outcome, now_ms, out);
     }
@@ -109,33 +109,23 @@ export function retry(
     if (worker !== undefined && outcome.kind !== "aborted") noteFailure(worker, limits, now_ms);
   }
   if (job.spec.fails_if_lost && job.begun && (outcome.kind === "lost" || outcome.kind === "failed")) {
-    state.jobs.delete(job.spec.id);
-    out.push(lostForGood(job, reason));
-    return;
+    return settle(state, job, lostForGood(reason), now_ms, out);
   }
   if (job.spent >= limits.attempts_max) {
-    state.jobs.delete(job.spec.id);
     const code = outcome.kind === "failed" ? outcome.code : "WORKER_LOST";
-    out.push({
-      type: "settle",
-      job_id: job.spec.id,
-      status: "failed",
-      code,
-      message: `${job.spent} attempts failed; the last: ${reason}`,
-      retriable: true,
-    });
-    return;
+    const message = `${job.spent} attempts failed; the last: ${reason}`;
+    return settle(state, job, { status: "failed", code, message, retriable: true }, now_ms, out);
   }
   const waits = outcome.kind === "refused" ? 0 : backoffMs(limits.retry_backoff_ms, job.spent - 1, limits.retry_backoff_ms_max);
   job.failed_on = job.worker_id;
-  job.worker_id = null;
+  stops(state, job);
   job.not_before_ms = now_ms + waits;
   enqueue(state, job);
   out.push({ type: "requeue", job_id: job.spec.id, attempt: job.attempt, spent: job.spent, reason });
 }
 
 /** The end of a job that asked not to go on elsewhere; to submit it again is up to its client. */
-export function lostForGood({ spec }: Job, reason: string): Decision {
+export function lostForGood(reason: string) {
   const message = `The answer had begun when its worker was lost, and the job asked to fail then: ${reason}`;
-  return { type: "settle", job_id: spec.id, status: "failed", code: "WORKER_LOST", message, retriable: true };
+  return { status: "failed", code: "WORKER_LOST", message, retriable: true } as const;
 }

@@ -6,6 +6,7 @@ import type { Fleet, Scored } from "./fleet.ts";
 import { type Obstacle, obstacle, place, prospect } from "./place.ts";
 import { currentJobs, movedAside } from "./preempt.ts";
 import { dequeue, enqueue } from "./queue.ts";
+import { begins, stops } from "./running.ts";
 import { attemptKey, type Job, PRIORITIES, type Queue, type Routing, type State, type Worker } from "./state.ts";
 
 /** So many of the workers that were compared are named. */
@@ -62,7 +63,7 @@ const PASSING: ReadonlySet<Obstacle> = new Set(["busy", "inhibited", "broken"]);
 /** Its tokens are kept, and it goes on when a slot is free again; the slot is when its link says that the attempt is over. */
 function move(state: State, job: Job, worker: Worker, reason: string, out: Decision[]): void {
   const { spec, attempt, spent } = job;
-  job.worker_id = null;
+  stops(state, job);
   job.failed_on = null;
   enqueue(state, job);
   out.push({ type: "abort", job_id: spec.id, attempt, worker_id: worker.spec.id, reason });
@@ -84,7 +85,7 @@ export function dispatch(state: State, job: Job, worker: Worker, scored: readonl
   const compared =
     scored.length < 2 ? NONE : scored.slice(0, ROUTING_SHOWN).map(({ worker: { spec }, score }) => ({ worker_id: spec.id, score }));
   job.attempt += 1;
-  job.worker_id = worker.spec.id;
+  begins(state, job, worker.spec.id);
   job.started_at_ms = now_ms;
   state.dispatches += 1;
   worker.last_dispatch = state.dispatches;

@@ -1,10 +1,11 @@
 /** What goes into the core, and what comes out of it. */
 import type { RefusalCode } from "./admission.ts";
+import type { Level, QuotaLimits } from "./quota.ts";
 import type { JobSpec, Pool, Routing, WorkerSpec } from "./state.ts";
 
 /** How an attempt ended, as its link saw it. */
 export type AttemptOutcome =
-  | { kind: "done"; tokens_out: number }
+  | { kind: "done"; tokens_out: number; tokens_in?: number | undefined }
   /** The worker reported an error; a retriable one may go better elsewhere. */
   | { kind: "failed"; code: string; message: string; retriable: boolean }
   /** The worker had no slot after all, or was draining: nothing ran. */
@@ -32,6 +33,8 @@ export type Event = { readonly now_ms: number } & (
   | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
   /** How a tenant's share is weighed from now on. */
   | { type: "tenant.set"; tenant: string; weight: number }
+  /** What a tenant or key may use from now on; `used_today`: tokens, where an earlier life has counted some. */
+  | { type: "quota.set"; level: Level; id: string; tenant: string; limits: QuotaLimits; used_today?: number | undefined }
   | { type: "pool.reported"; pool: Pool }
   /** It can't be reached: nothing is started there. */
   | { type: "pool.lost"; pool_id: string }
@@ -44,11 +47,11 @@ export type Event = { readonly now_ms: number } & (
 
 export type Decision =
   | { type: "accept"; job_id: string; position: number; eta_ms: number | undefined }
-  | { type: "refuse"; job_id: string; code: RefusalCode; message: string; retry_after_ms?: number }
+  | { type: "refuse"; job_id: string; code: RefusalCode; message: string; retry_after_ms?: number; limit?: string }
   | { type: "dispatch"; job_id: string; attempt: number; worker_id: string; routing: Routing }
   | { type: "abort"; job_id: string; attempt: number; worker_id: string; reason: string }
   | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }
-  | { type: "settle"; job_id: string; status: "succeeded" | "failed" | "cancelled"; code?: string; message?: string; retriable?: boolean }
+  | Settle
   /** A worker for the model is to be started there. */
   | { type: "spawn"; model: string; pool_id: string; device_id: string; backend: string }
   /** The worker is to be ended: it has got no new work since this was decided. */
@@ -60,3 +63,15 @@ export type Decision =
   | { type: "worker.leave"; worker_id: string; epoch: number; model: string; reason: string }
   /** The message came from a life that is over (`stale`) or from a worker we don't know. */
   | { type: "worker.reject"; worker_id: string; because: "stale" | "unknown" };
+
+/** The job is over. */
+export interface Settle {
+  readonly type: "settle";
+  readonly job_id: string;
+  readonly status: "succeeded" | "failed" | "cancelled";
+  readonly code?: string;
+  readonly message?: string;
+  readonly retriable?: boolean;
+  /** Prompt and answer, as its tenant and key are charged for them, and the day (UTC, since 1970); where somebody counts them. */
+  readonly used?: { readonly tokens: number; readonly day: number };
+}

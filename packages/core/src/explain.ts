@@ -1,8 +1,9 @@
 /** Why a job runs where it does, or what it waits for: the same checks and scores that place it, told to people. */
-import { mayStart, obstacle, prospect, reasonFor } from "./place.ts";
+import { obstacle, prospect, reasonFor } from "./place.ts";
 import { scoreOf } from "./policy.ts";
 import { whyNotLoaded } from "./provision.ts";
 import { position } from "./queue.ts";
+import { atRunningMax, heldMs, nameOf } from "./quota.ts";
 import type { Job, PolicyName, State, Worker } from "./state.ts";
 
 export interface ExplainedWorker {
@@ -59,8 +60,11 @@ function whyChosen({ spec, routing }: Job, worker_id: string): string {
 
 function answerFor(state: State, job: Job, workers: number, now_ms: number): string {
   if (job.worker_id !== null) return `It runs on ${job.worker_id} (attempt ${job.attempt}).`;
-  if (!mayStart(job, now_ms) && job.not_before_ms > now_ms)
-    return `It waits ${job.not_before_ms - now_ms} ms before attempt ${job.attempt + 1}.`;
+  if (job.held_by !== null)
+    return `It waits for the rates of the ${nameOf(job.held_by)}: about ${heldMs(job, now_ms)} ms, were it the next.`;
+  const full = job.accounts.find(atRunningMax);
+  if (full !== undefined) return `It waits: the ${nameOf(full)} runs ${full.running} jobs, as many as it may at once (jobs_running_max).`;
+  if (job.not_before_ms > now_ms) return `It waits ${job.not_before_ms - now_ms} ms before attempt ${job.attempt + 1}.`;
   if (!state.fleets.has(job.spec.model)) {
     const why = whyNotLoaded(state, job.spec.model, now_ms);
     if (why !== undefined) return `It waits: ${why}`;

@@ -8,11 +8,14 @@ import { Line, type Waiting } from "./line.ts";
 import { LiveMap } from "./live-map.ts";
 
 export interface FairWaiting extends Waiting {
+  /** Its line: those of one tenant, or of one of a tenant's keys. */
+  readonly flow: string;
   readonly spec: { readonly tenant: string; readonly prompt_tokens: number };
 }
 
 interface TenantLine<T extends FairWaiting> {
   readonly tenant: string;
+  readonly flow: string;
   readonly line: Line<T>;
 }
 
@@ -26,13 +29,18 @@ interface Look<T extends FairWaiting> {
 
 export class FairLine<T extends FairWaiting> {
   readonly #shares: Shares;
+  readonly #mayRun: (one: T) => boolean;
   readonly #lines = new LiveMap<TenantLine<T>>();
   /** By what each tenant had got when it was put here, which is never more than it has got now. */
   readonly #order = new Heap<TenantLine<T>>();
+  /** By tenant, the lines that are out of the order: none of theirs may run until `release`. */
+  readonly #out = new Map<string, TenantLine<T>[]>();
   #size = 0;
 
-  constructor(shares: Shares) {
+  /** `mayRun`: whether limits of its tenant or key stand against it; the same for all that stand in one line. */
+  constructor(shares: Shares, mayRun: (one: T) => boolean = () => true) {
     this.#shares = shares;
+    this.#mayRun = mayRun;
   }
 
   get size(): number {
@@ -41,10 +49,10 @@ export class FairLine<T extends FairWaiting> {
 
   push(one: T): void {
     const { tenant } = one.spec;
-    let of = this.#lines.get(tenant);
+    let of = this.#lines.get(one.flow);
     if (of === undefined) {
-      of = { tenant, line: new Line() };
-      this.#lines.set(tenant, of);
+      of = { tenant, flow: one.flow, line: new Line() };
+      this.#lines.set(one.flow, of);
       this.#order.push(of, this.#shares.serviceOf(tenant));
     }
     of.line.push(one);
@@ -53,7 +61,7 @@ export class FairLine<T extends FairWaiting> {
 
   /** True when it stood here. */
   remove(one: T): boolean {
-    const gone = this.#lines.get(one.spec.tenant)?.line.remove(one) === true;
+    const gone = this.#lines.get(one.flow)?.line.remove(one) === true;
     if (gone) this.#size -= 1;
     return gone;
   }
@@ -65,7 +73,21 @@ export class FairLine<T extends FairWaiting> {
     return Math.min(this.#size, own + others * (own + 1));
   }
 
-  /** In the order in which they should run; they may leave meanwhile. */
+  /** The tenant may run some again. */
+  release(tenant: string): void {
+    const out = this.#out.get(tenant);
+    if (out === undefined) return;
+    this.#out.delete(tenant);
+    for (const of of out) this.#back(of);
+  }
+
+  /** All of them, those that may not run now last. */
+  *all(): Generator<T> {
+    yield* this;
+    for (const out of this.#out.values()) for (const { line } of out) yield* line;
+  }
+
+  /** Those that may run, in the order in which they should; they may leave meanwhile. */
   *[Symbol.iterator](): Generator<T> {
     const begun = new Heap<Look<T>>();
     /** In the order in which they came up first, which is kept among equals. */
@@ -74,17 +96,15 @@ export class FairLine<T extends FairWaiting> {
       for (let look = this.#next(begun, taken); look !== undefined; look = this.#next(begun, taken)) {
         const { of } = look;
         const next = look.rest.next();
-        if (next.done === true) continue;
+        // What came before it may have been the last that its tenant may run: the rest waits for the next look.
+        if (next.done === true || !this.#mayRun(next.value)) continue;
         const waiting = of.line.size;
         yield next.value;
         if (of.line.size === waiting) look.passed_tokens += next.value.spec.prompt_tokens;
         begun.push(look, this.#shares.serviceOf(of.tenant) + look.passed_tokens);
       }
     } finally {
-      for (const of of taken) {
-        if (of.line.size > 0) this.#order.push(of, this.#shares.serviceOf(of.tenant));
-        else this.#lines.delete(of.tenant);
-      }
+      for (const of of taken) this.#back(of);
     }
   }
 
@@ -92,7 +112,8 @@ export class FairLine<T extends FairWaiting> {
   #next(begun: Heap<Look<T>>, taken: TenantLine<T>[]): Look<T> | undefined {
     const fresh = this.#first();
     const known = begun.first;
-    if (fresh !== undefined && (known === undefined || fresh.key < known.key)) {
+    // Of equal ones the one that has not had its turn: it may be another key of the same tenant.
+    if (fresh !== undefined && (known === undefined || fresh.key <= known.key)) {
       this.#order.take();
       taken.push(fresh.value);
       return { of: fresh.value, rest: fresh.value.line[Symbol.iterator](), passed_tokens: 0 };
@@ -105,11 +126,24 @@ export class FairLine<T extends FairWaiting> {
     for (let first = this.#order.first; first !== undefined; first = this.#order.first) {
       const { value: of, key } = first;
       const service = this.#shares.serviceOf(of.tenant);
-      if (of.line.size > 0 && key === service) return first;
+      const next = of.line.first;
+      if (next !== undefined && key === service && this.#mayRun(next)) return first;
       this.#order.take();
-      if (of.line.size > 0) this.#order.push(of, service);
-      else this.#lines.delete(of.tenant);
+      if (next === undefined || this.#mayRun(next)) this.#back(of);
+      else this.#putOut(of);
     }
     return undefined;
+  }
+
+  /** Into the order, if anybody stands there. */
+  #back(of: TenantLine<T>): void {
+    if (of.line.size > 0) this.#order.push(of, this.#shares.serviceOf(of.tenant));
+    else this.#lines.delete(of.flow);
+  }
+
+  #putOut(of: TenantLine<T>): void {
+    const out = this.#out.get(of.tenant);
+    if (out === undefined) this.#out.set(of.tenant, [of]);
+    else out.push(of);
   }
 }

@@ -16,6 +16,8 @@ interface Account {
   service: number;
   /** Its jobs that wait. */
   waiting: number;
+  /** It may run no more of them for now. */
+  paused: boolean;
   listed: boolean;
 }
 
@@ -39,15 +41,28 @@ export class Shares {
   joins(tenant: string): void {
     const account = this.#account(tenant);
     account.waiting += 1;
-    if (account.waiting > 1) return;
-    account.service = Math.max(account.service, this.#least());
-    this.#list(account);
+    if (account.waiting === 1 && !account.paused) this.#lift(account);
   }
 
   leaves(tenant: string): void {
     const account = this.#account(tenant);
     account.waiting -= 1;
-    if (account.waiting === 0) this.#floor = Math.max(this.#floor, account.service);
+    if (account.waiting === 0 && !account.paused) this.#floor = Math.max(this.#floor, account.service);
+  }
+
+  /** It is at a limit of its own: what it can't use until `resumes` is not owed to it then, as if it had not waited. */
+  pauses(tenant: string): void {
+    const account = this.#account(tenant);
+    if (account.paused) return;
+    account.paused = true;
+    if (account.waiting > 0) this.#floor = Math.max(this.#floor, account.service);
+  }
+
+  resumes(tenant: string): void {
+    const account = this.#account(tenant);
+    if (!account.paused) return;
+    account.paused = false;
+    if (account.waiting > 0) this.#lift(account);
   }
 
   charge(tenant: string, tokens: number): void {
@@ -58,13 +73,14 @@ export class Shares {
   #account(tenant: string): Account {
     let account = this.#accounts.get(tenant);
     if (account === undefined) {
-      account = { tenant, weight: 1, service: 0, waiting: 0, listed: false };
+      account = { tenant, weight: 1, service: 0, waiting: 0, paused: false, listed: false };
       this.#accounts.set(tenant, account);
     }
     return account;
   }
 
-  #list(account: Account): void {
+  #lift(account: Account): void {
+    account.service = Math.max(account.service, this.#least());
     if (account.listed) return;
     account.listed = true;
     this.#waiting.push(account, account.service);
@@ -74,9 +90,10 @@ export class Shares {
   #least(): number {
     for (let first = this.#waiting.first; first !== undefined; first = this.#waiting.first) {
       const { value: account, key } = first;
-      if (account.waiting > 0 && key === account.service) return key;
+      const active = account.waiting > 0 && !account.paused;
+      if (active && key === account.service) return key;
       this.#waiting.take();
-      if (account.waiting > 0) this.#waiting.push(account, account.service);
+      if (active) this.#waiting.push(account, account.service);
       else account.listed = false;
     }
     return this.#floor;

@@ -1,5 +1,6 @@
 /** What must hold after every step. Tests call it; a violation is a bug in `step`. */
 import { inOrder } from "./queue.ts";
+import { type Account, nameOf } from "./quota.ts";
 import { attemptKey, isSilent, type State } from "./state.ts";
 
 /** The violated invariants, in words; empty when all hold. `now_ms`: of the last event. */
@@ -13,6 +14,26 @@ export function violations(state: State, now_ms: number): string[] {
       if (job.worker_id !== null) found.push(`job ${job.spec.id} waits in ${key} and runs on ${job.worker_id}`);
       if (!state.jobs.has(job.spec.id)) found.push(`job ${job.spec.id} waits but has ended`);
     }
+  }
+  for (const job of state.jobs.values()) {
+    if (job.held_by === null) continue;
+    if (waiting.has(job.spec.id)) found.push(`job ${job.spec.id} is held and waits in a queue`);
+    waiting.add(job.spec.id);
+    if (job.worker_id !== null) found.push(`job ${job.spec.id} is held and runs`);
+    if (job.held_by.held[job.priority].first === undefined || !state.quotas.holding.has(job.held_by))
+      found.push(`job ${job.spec.id} is held where nobody looks`);
+  }
+  const counted = new Map<Account, { queued: number; running: number }>();
+  for (const { accounts, worker_id } of state.jobs.values()) {
+    for (const account of accounts) {
+      const count = counted.get(account) ?? { queued: 0, running: 0 };
+      count[worker_id === null ? "queued" : "running"] += 1;
+      counted.set(account, count);
+    }
+  }
+  for (const [account, { queued, running }] of counted) {
+    if (account.queued !== queued || account.running !== running)
+      found.push(`${queued} jobs of ${nameOf(account)} wait and ${running} run, ${account.queued} and ${account.running} are counted`);
   }
   const pinned = [...state.queues.values()].filter(({ pin }) => pin !== null).length;
   if (pinned !== state.pinned_queues) found.push(`${pinned} queues are of pinned jobs, ${state.pinned_queues} are counted`);

@@ -20,6 +20,10 @@ export class Line<T extends Waiting> {
     return this.#size;
   }
 
+  get first(): T | undefined {
+    return this.#waiting[this.#head];
+  }
+
   push(one: T): void {
     one.number_in_line = this.#base + this.#waiting.length;
     this.#waiting.push(one);

@@ -2,6 +2,7 @@
 import { isBroken } from "./breaker.ts";
 import type { Found, Standing } from "./fleet.ts";
 import { type Prospect, scoreOf } from "./policy.ts";
+import { mayRun } from "./quota.ts";
 import { isSilent, type Job, type JobSpec, type State, type Worker } from "./state.ts";
 
 /** What can stand between a job and a worker. */
@@ -111,9 +112,10 @@ export function place(state: State, job: Job, now_ms: number): Found<Worker> {
 /** While nothing was measured at all, any figure compares workers equally. */
 const ALL_ALIKE = 1;
 
-/** Whether it may be sent anywhere now: no back-off holds it, and its deadline has not passed. */
-export function mayStart({ spec, not_before_ms }: Job, now_ms: number): boolean {
-  return not_before_ms <= now_ms && (spec.deadline_at_ms === null || now_ms < spec.deadline_at_ms);
+/** Whether it may be sent anywhere now: no back-off holds it, its deadline has not passed, and its tenant may run one more. */
+export function mayStart(job: Job, now_ms: number): boolean {
+  const { spec, not_before_ms } = job;
+  return not_before_ms <= now_ms && (spec.deadline_at_ms === null || now_ms < spec.deadline_at_ms) && mayRun(job);
 }
 
 /** What it would mean to send the job there. */

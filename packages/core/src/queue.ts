@@ -1,6 +1,7 @@
 /** The waiting jobs: jobs that lost their worker first, then fair between tenants within a priority, first come first served within each. */
 import { FairLine } from "./fair-line.ts";
 import { Line } from "./line.ts";
+import { type Account, heldJobs, mayRun } from "./quota.ts";
 import { type Job, type JobSpec, PRIORITIES, type Priority, type Queue, queueKey, type State } from "./state.ts";
 
 function emptyQueue({ shares }: State, { model, pin }: JobSpec): Queue {
@@ -8,7 +9,7 @@ function emptyQueue({ shares }: State, { model, pin }: JobSpec): Queue {
     model,
     pin,
     returned: { interactive: new Line(), batch: new Line() },
-    fresh: { interactive: new FairLine(shares), batch: new FairLine(shares) },
+    fresh: { interactive: new FairLine<Job>(shares, mayRun), batch: new FairLine<Job>(shares, mayRun) },
   };
 }
 
@@ -23,19 +24,42 @@ export function enqueue(state: State, job: Job): void {
   const line = job.attempt > 0 ? queue.returned : queue.fresh;
   state.shares.joins(job.spec.tenant);
   line[job.priority].push(job);
-  state.queued += 1;
-  state.queued_bytes += job.spec.bytes;
+  count(state, job, 1);
+}
+
+/** It waits for a rate of the account, before it joins a queue. */
+export function hold(state: State, job: Job, by: Account): void {
+  by.held[job.priority].push(job);
+  state.quotas.holding.add(by);
+  job.held_by = by;
+  count(state, job, 1);
+}
+
+function release(state: State, job: Job, by: Account): void {
+  by.held[job.priority].remove(job);
+  if (heldJobs(by) === 0) state.quotas.holding.delete(by);
+  job.held_by = null;
+  count(state, job, -1);
+}
+
+function count(state: State, { accounts, spec }: Job, by: 1 | -1): void {
+  state.queued += by;
+  state.queued_bytes += by * spec.bytes;
+  for (const account of accounts) account.queued += by;
 }
 
 /** True when the job waited. */
 export function dequeue(state: State, job: Job): boolean {
+  if (job.held_by !== null) {
+    release(state, job, job.held_by);
+    return true;
+  }
   const key = queueKey(job.spec);
   const queue = state.queues.get(key);
   if (queue === undefined) return false;
   const { priority } = job;
   if (!queue.returned[priority].remove(job) && !queue.fresh[priority].remove(job)) return false;
-  state.queued -= 1;
-  state.queued_bytes -= job.spec.bytes;
+  count(state, job, -1);
   state.shares.leaves(job.spec.tenant);
   if (depth(queue) > 0) return true;
   state.queues.delete(key);
@@ -50,7 +74,7 @@ export function* inOrder(queue: Queue): Generator<Job> {
 
 export function* waiting(queue: Queue, priority: Priority): Generator<Job> {
   yield* queue.returned[priority];
-  yield* queue.fresh[priority];
+  yield* queue.fresh[priority].all();
 }
 
 export function depth(queue: Queue): number {

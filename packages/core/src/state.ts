@@ -7,6 +7,7 @@ import { Heap } from "./heap.ts";
 import type { Line, Waiting } from "./line.ts";
 import { LiveMap } from "./live-map.ts";
 import type { Block, PrefixIndex } from "./prefix-index.ts";
+import { type Account, Quotas } from "./quota.ts";
 import type { Speed } from "./speed.ts";
 
 export const PRIORITIES = ["interactive", "batch"] as const;
@@ -102,6 +103,8 @@ export const LIMITS_OFF: Limits = {
 export interface JobSpec {
   readonly id: string;
   readonly tenant: string;
+  /** The key with which it was submitted; null when nobody was asked for one. */
+  readonly key: string | null;
   readonly model: string;
   readonly priority: Priority;
   readonly submitted_at_ms: number;
@@ -134,6 +137,17 @@ export interface Routing {
 }
 export interface Job extends Waiting {
   readonly spec: JobSpec;
+  /** Whose limits it must keep: of its tenant and its key, as far as these have any. */
+  readonly accounts: readonly Account[];
+  /** In which of a queue's lines it waits: that of its tenant, or of its key where that has a limit of its own on what runs. */
+  readonly flow: string;
+  /** Tokens that are reserved for it, and the day (UTC, since 1970) that they are of. */
+  reserved_tokens: number;
+  reserved_day: number;
+  /** The rates were asked for it. */
+  paid: boolean;
+  /** It waits until the rates of this account allow it, in no queue yet. */
+  held_by: Account | null;
   /** Its class now: batch jobs are promoted after a while. */
   priority: Priority;
   /** Attempts begun; the number of the present one while it runs. The fence against late reports. */
@@ -251,6 +265,7 @@ export interface State {
   /** Batch jobs, the longest submitted first, where the longest waiting may be dropped; some don't wait any more. */
   readonly batch: Heap<string>;
   readonly shares: Shares;
+  readonly quotas: Quotas;
   /** By `queueKey`. */
   readonly queues: Map<string, Queue>;
   /** Jobs that wait, over all queues. */
@@ -285,6 +300,7 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     alarms: new Heap(),
     batch: new Heap(),
     shares: new Shares(),
+    quotas: new Quotas(),
     queues: new Map(),
     queued: 0,
     pinned_queues: 0,

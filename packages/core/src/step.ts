@@ -6,11 +6,14 @@
 import { objection, queueFull, type Refusal } from "./admission.ts";
 import { attemptEnded, attemptPrefilled, attemptProgressed, end, lostForGood } from "./attempts.ts";
 import { clear, dispatch, drain } from "./drain.ts";
-import { etaMs } from "./estimate.ts";
+import { etaMs, placeFreeMs } from "./estimate.ts";
 import type { Decision, Event } from "./events.ts";
 import { place } from "./place.ts";
 import { endIdle, loadEnded, provision } from "./provision.ts";
-import { dequeue, enqueue, lengthAhead } from "./queue.ts";
+import { dequeue, enqueue, hold, lengthAhead } from "./queue.ts";
+import { type Account, heldBy, heldJobs, heldMs, overLimit, pay, reserve } from "./quota.ts";
+import { comesBack } from "./running.ts";
+import { settle } from "./settle.ts";
 import type { Alarm, Job, JobSpec, State } from "./state.ts";
 import { beat, leaveIfSilent, register, remove, setDraining } from "./workers.ts";
 
@@ -33,19 +36,21 @@ export function step(state: State, event: Event): Decision[] {
       submit(state, event.spec, event.now_ms, out);
       break;
     case "job.recovered": {
-      const job = newJob(event.spec, event.attempt, event.spent);
+      const job = newJob(state, event.spec, event.attempt, event.spent);
+      // It was let in before; the rates begin anew with each life.
+      reserve(job, event.now_ms);
       if (event.ran && job.spec.fails_if_lost) {
         // Nobody knows whether its first token was sent: it may have been.
-        out.push(lostForGood(job, "the orchestrator was restarted"));
+        settle(state, job, lostForGood("the orchestrator was restarted"), event.now_ms, out);
         break;
       }
-      hold(state, job);
+      keep(state, job);
       enqueue(state, job);
       drain(state, event.spec.model, event.now_ms, out);
       break;
     }
     case "job.cancelled":
-      end(state, event.job_id, "cancelled", { code: "CANCELLED", message: "The job was cancelled." }, out);
+      end(state, event.job_id, "cancelled", { code: "CANCELLED", message: "The job was cancelled." }, event.now_ms, out);
       break;
     case "worker.registered":
       register(state, event.spec, event.now_ms, out);
@@ -83,6 +88,11 @@ export function step(state: State, event: Event): Decision[] {
     case "tenant.set":
       state.shares.weigh(event.tenant, event.weight);
       break;
+    case "quota.set": {
+      const { level, id, tenant, limits, used_today, now_ms } = event;
+      comesBack(state, state.quotas.set(level, id, limits, used_today, now_ms), tenant);
+      break;
+    }
     case "pool.reported":
       state.pools.set(event.pool.id, event.pool);
       if (state.limits.auto_spawn) for (const model of event.pool.models.keys()) state.models.add(model);
@@ -104,9 +114,17 @@ export function step(state: State, event: Event): Decision[] {
   return out;
 }
 
-function newJob(spec: JobSpec, attempt: number, spent: number): Job {
+function newJob(state: State, spec: JobSpec, attempt: number, spent: number): Job {
+  const accounts = state.quotas.of(spec);
+  const of_key = accounts.some(({ level, limits }) => level === "key" && limits.jobs_running_max > 0);
   return {
     spec,
+    accounts,
+    flow: of_key ? `${spec.tenant} ${spec.key}` : spec.tenant,
+    reserved_tokens: 0,
+    reserved_day: 0,
+    paid: false,
+    held_by: null,
     priority: spec.priority,
     attempt,
     spent,
@@ -124,13 +142,25 @@ function newJob(spec: JobSpec, attempt: number, spent: number): Job {
 }
 
 function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): void {
-  const job = newJob(spec, 0, 0);
-  const refusal = objection(state, job, now_ms) ?? roomFor(state, job, now_ms, out);
+  const job = newJob(state, spec, 0, 0);
+  const outlook = {
+    wouldWait: () => state.halted || place(state, job, now_ms).worker === undefined,
+    freeMs: () => placeFreeMs(state, job, now_ms),
+  };
+  const refusal = objection(state, job, now_ms) ?? overLimit(job, outlook, now_ms) ?? roomFor(state, job, now_ms, out);
   if (refusal !== undefined) {
     out.push({ type: "refuse", job_id: spec.id, ...refusal });
     return;
   }
-  hold(state, job);
+  reserve(job, now_ms);
+  keep(state, job);
+  const by = heldBy(job, true, now_ms);
+  if (by !== undefined) {
+    out.push({ type: "accept", job_id: spec.id, position: heldJobs(by), eta_ms: heldMs(job, now_ms) });
+    hold(state, job, by);
+    return;
+  }
+  pay(job, now_ms);
   // Nobody waits: what draining the queue would find, without joining it first.
   const first = state.queued === 0 && !state.halted;
   const found = first ? place(state, job, now_ms) : undefined;
@@ -158,7 +188,7 @@ function roomFor(state: State, job: Job, now_ms: number, out: Decision[]): Refus
     const oldest = oldestBatch(state);
     if (oldest === undefined) return refusal;
     const message = "The queue was full, and this batch job had waited longest.";
-    end(state, oldest.spec.id, "failed", { code: "DROPPED", message, retriable: true }, out);
+    end(state, oldest.spec.id, "failed", { code: "DROPPED", message, retriable: true }, now_ms, out);
   }
 }
 
@@ -172,7 +202,8 @@ function oldestBatch(state: State): Job | undefined {
   return undefined;
 }
 
-function hold(state: State, job: Job): void {
+/** It is known from now on, until it is settled. */
+function keep(state: State, job: Job): void {
   const { id, deadline_at_ms, submitted_at_ms, priority } = job.spec;
   const { queue_wait_ms_max, first_token_ms_max, batch_promote_ms, queue_full } = state.limits;
   state.jobs.set(id, job);
@@ -192,20 +223,28 @@ function tick(state: State, now_ms: number, out: Decision[]): void {
   for (const worker_id of [...state.workers.keys()]) leaveIfSilent(state, worker_id, now_ms, out);
   for (let due = state.alarms.first; due !== undefined && due.key <= now_ms; due = state.alarms.first) {
     state.alarms.take();
-    ring(state, due.value, out);
+    ring(state, due.value, now_ms, out);
   }
+  letGo(state, now_ms);
   for (const model of new Set([...state.queues.values()].map((queue) => queue.model))) drain(state, model, now_ms, out);
   endIdle(state, now_ms, out);
 }
 
 /** What has become due for a job, if it still is as it was. */
-function ring(state: State, { job_id, about }: Alarm, out: Decision[]): void {
+function ring(state: State, { job_id, about }: Alarm, now_ms: number, out: Decision[]): void {
   const job = state.jobs.get(job_id);
   if (job === undefined) return;
   const { queue_wait_ms_max, first_token_ms_max } = state.limits;
   switch (about) {
     case "deadline":
-      return end(state, job_id, "failed", { code: "DEADLINE_EXCEEDED", message: "The job's deadline passed before it ended." }, out);
+      return end(
+        state,
+        job_id,
+        "failed",
+        { code: "DEADLINE_EXCEEDED", message: "The job's deadline passed before it ended." },
+        now_ms,
+        out,
+      );
     case "queue wait":
       if (job.attempt > 0) return;
       return end(
@@ -213,6 +252,7 @@ function ring(state: State, { job_id, about }: Alarm, out: Decision[]): void {
         job_id,
         "failed",
         { code: "QUEUE_TIMEOUT", message: `No worker took the job within ${queue_wait_ms_max} ms.`, retriable: true },
+        now_ms,
         out,
       );
     case "first token":
@@ -222,12 +262,35 @@ function ring(state: State, { job_id, about }: Alarm, out: Decision[]): void {
         job_id,
         "failed",
         { code: "FIRST_TOKEN_TIMEOUT", message: `No token came within ${first_token_ms_max} ms.`, retriable: true },
+        now_ms,
         out,
       );
-    case "promotion":
+    case "promotion": {
       if (job.worker_id !== null || job.priority !== "batch") return;
+      const by = job.held_by;
       dequeue(state, job);
       job.priority = "interactive";
-      enqueue(state, job);
+      if (by === null) enqueue(state, job);
+      else hold(state, job, by);
+    }
   }
+}
+
+/** Those that were held for a rate that has room for them by now join their queues. */
+function letGo(state: State, now_ms: number): void {
+  for (const account of [...state.quotas.holding]) {
+    for (let job = firstHeld(account); job !== undefined; job = firstHeld(account)) {
+      const by = heldBy(job, false, now_ms);
+      if (by === account) break;
+      dequeue(state, job);
+      if (by === undefined) {
+        pay(job, now_ms);
+        enqueue(state, job);
+      } else hold(state, job, by);
+    }
+  }
+}
+
+function firstHeld({ held }: Account): Job | undefined {
+  return held.interactive.first ?? held.batch.first;
 }

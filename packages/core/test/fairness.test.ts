@@ -130,8 +130,15 @@ test("while two tenants have work, what they have got, also of answers under way
 
 test("a look goes through all lines in the order in which they would run, and leaves them as they were", () => {
   const shares = new Shares();
-  const line = new FairLine<{ name: string; number_in_line: number; spec: { tenant: string; prompt_tokens: number } }>(shares);
-  const one = (name: string, tenant: string, prompt_tokens: number) => ({ name, number_in_line: 0, spec: { tenant, prompt_tokens } });
+  const line = new FairLine<{ name: string; flow: string; number_in_line: number; spec: { tenant: string; prompt_tokens: number } }>(
+    shares,
+  );
+  const one = (name: string, tenant: string, prompt_tokens: number) => ({
+    name,
+    flow: tenant,
+    number_in_line: 0,
+    spec: { tenant, prompt_tokens },
+  });
   const all = [one("a1", "a", 10), one("a2", "a", 10), one("a3", "a", 10), one("b1", "b", 25), one("b2", "b", 25)];
   for (const each of all) line.push(each);
   const order = () => [...line].map(({ name }) => name).join(" ");

@@ -371,6 +371,7 @@ export class World {
     const spec: JobSpec = {
       id,
       tenant: `t${random.from(0, 3)}`,
+      key: random.chance(0.5) ? `k${random.from(0, 2)}` : null,
       model,
       submitted_at_ms: now_ms,
       bytes: random.from(10, 500),

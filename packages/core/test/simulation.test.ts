@@ -73,9 +73,9 @@ const broken: [what: string, stepFunction: Step, expected: RegExp][] = [
     "a cancelled job's slot given away before its link has ended is overcommitted",
     (state, event) => {
       const job = event.type === "job.cancelled" ? state.jobs.get(event.job_id) : undefined;
+      const worker_id = job?.worker_id ?? null;
       const decisions = step(state, event);
-      if (job !== undefined && job.worker_id !== null)
-        state.workers.get(job.worker_id)?.running.delete(attemptKey(job.spec.id, job.attempt));
+      if (job !== undefined && worker_id !== null) state.workers.get(worker_id)?.running.delete(attemptKey(job.spec.id, job.attempt));
       return decisions;
     },
     /attempts in \d slots|nobody will find|attempts that it does not run/,

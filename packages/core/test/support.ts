@@ -60,6 +60,7 @@ export class Core {
     return {
       id,
       tenant: "t",
+      key: null,
       model: "m",
       submitted_at_ms: this.now_ms,
       bytes: 100,

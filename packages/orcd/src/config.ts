@@ -1,6 +1,7 @@
 /** Every setting of `rbees-orcd`, with its unit and default. */
 
 import { WIRE_LIMITS } from "@rbees/contracts/job";
+import { OVER_LIMIT_RULES } from "@rbees/core/quota";
 import { POLICIES, QUEUE_FULL_RULES } from "@rbees/core/state";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS } from "@rbees/kit/log";
@@ -19,6 +20,16 @@ export const settings = {
   first_token_ms_max: number({ default: 0, help: "Longest wait of a job for its first token; 0: no limit" }),
   batch_promote_ms: number({ default: 300_000, help: "A batch job that waited this long counts as interactive; 0: never" }),
   preempt_batch: flag({ default: false, help: "Move running batch jobs aside for waiting interactive ones, and continue them later" }),
+  tenant_requests_per_minute_max: number({ default: 0, help: "Requests a minute of a tenant of which nothing else was said; 0: no limit" }),
+  tenant_tokens_per_minute_max: number({ default: 0, help: "Its tokens, of prompts and answers, a minute; 0: no limit" }),
+  tenant_tokens_per_day_max: number({ default: 0, help: "Its tokens a day (UTC); 0: no limit" }),
+  tenant_jobs_queued_max: number({ default: 0, help: "Its jobs that may wait at once; 0: no limit" }),
+  tenant_jobs_running_max: number({ default: 0, help: "Its jobs that may run at once, more of them wait; 0: no limit" }),
+  tenant_over_limit: text({
+    default: "refuse",
+    one_of: OVER_LIMIT_RULES,
+    help: "Its requests over a rate a minute: refuse (429), or queue until the rate allows them",
+  }),
   policy: text({ default: "eta", one_of: POLICIES, help: `How a worker is chosen: ${POLICIES.join(", ")}` }),
   prefix_block_tokens: number({ default: 64, min: 1, max: 4096, help: "Tokens by which beginnings of prompts are compared" }),
   attempts_max: number({ default: 3, min: 1, max: 20, help: "Attempts that may be lost or fail before a job fails" }),

@@ -99,7 +99,7 @@ export class Deeds {
     const ended = (found: LinkOutcome) => {
       over = true;
       this.#running.delete(attemptKey(job_id, attempt));
-      const outcome = found.kind === "done" ? { ...found, tokens_out: job?.end?.tokens_out ?? 0 } : found;
+      const outcome = found.kind === "done" ? { ...found, tokens_in: job?.end?.tokens_in, tokens_out: job?.end?.tokens_out ?? 0 } : found;
       metrics.dispatched.inc({ worker_id, outcome: outcome.kind });
       metrics.connections.dec({ worker_id });
       this.#ports.attemptEnded(job_id, attempt, worker_id, outcome);

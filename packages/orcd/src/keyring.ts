@@ -7,9 +7,11 @@ import { hash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { RbeesError } from "@rbees/contracts/errors";
 import { API_KEY, type CreateKey, type KeyView, type NewKey, type Role, type RotateKey } from "@rbees/contracts/key";
+import type { LimitSettings } from "@rbees/contracts/limits";
 import type { Access } from "@rbees/contracts/routes";
 import { DEFAULT_TENANT } from "@rbees/contracts/tenant";
 import type { AuditValue } from "@rbees/kit/audit-chain";
+import { limitsOf, saidOf } from "./limits.ts";
 import { auditChange } from "./record.ts";
 import type { Change, Store } from "./store/port.ts";
 import type { KeyTable } from "./store/schema.ts";
@@ -30,6 +32,8 @@ export interface Caller {
 
 /** Nobody was asked. */
 const LOCAL: Caller = { key_id: null, tenant: DEFAULT_TENANT, everywhere: true };
+/** Somebody who was asked, but has no key: a worker. There is no such tenant. */
+const STRANGER: Caller = { key_id: null, tenant: "", everywhere: false };
 const SEE_ALL = ["operate", "audit"] as const satisfies readonly Role[];
 
 /** Sent with each 401, as HTTP asks. */
@@ -42,6 +46,7 @@ export class Keyring {
   readonly #store: Store;
   /** In the order of their making, those that are over among them. */
   readonly #keys: Map<string, HeldKey>;
+  #told: (row: KeyTable) => void = () => {};
 
   private constructor(store: Store, rows: readonly KeyTable[]) {
     this.#store = store;
@@ -92,8 +97,9 @@ export class Keyring {
 
   /** Whose request it is, by the id that `authorize` gave; without one whoever is on this machine. */
   callerOf(id: string | undefined): Caller {
-    const key = id === undefined ? undefined : this.#keys.get(id);
-    if (key === undefined) return LOCAL;
+    if (id === undefined) return LOCAL;
+    const key = this.#keys.get(id);
+    if (key === undefined) return STRANGER;
     const everywhere = key.row.tenant === null && SEE_ALL.some((role) => key.roles.has(role));
     return { key_id: key.row.id, tenant: key.row.tenant ?? DEFAULT_TENANT, everywhere };
   }
@@ -111,9 +117,10 @@ export class Keyring {
   }
 
   /** `who` makes it: a key's id; undefined when nobody was asked. */
-  async create({ name, roles, tenant, expires_in_ms }: CreateKey, who: string | undefined): Promise<NewKey> {
+  async create({ name, roles, tenant, expires_in_ms, ...limits }: CreateKey, who: string | undefined): Promise<NewKey> {
     const expires_at_ms = expires_in_ms === undefined ? null : Date.now() + expires_in_ms;
-    const { row, key } = minted({ name, roles: [...new Set(roles)].join(","), tenant: tenant ?? null, expires_at_ms });
+    const shared = { tenant: tenant ?? null, limits: JSON.stringify(limits) };
+    const { row, key } = minted({ name, roles: [...new Set(roles)].join(","), ...shared, expires_at_ms });
     await this.#store.commit([{ table: "keys", insert: row }, entry("key.created", who, { ...facts(row) })]);
     this.#hold(row);
     return { ...view(row), key };
@@ -139,6 +146,17 @@ export class Keyring {
     return { ...view(row), key };
   }
 
+  /** Changes its limits; what is left out stays as it is. */
+  async set(id: string, changed: LimitSettings, who: string | undefined): Promise<KeyView> {
+    const row = this.#find(id);
+    if (statusOf(row, Date.now()) !== "live")
+      throw new RbeesError("CONFLICT", `The key ${id} is ${statusOf(row, Date.now())}; \`rbees keys list\` lists those that still work.`);
+    const limits = JSON.stringify({ ...JSON.parse(row.limits), ...changed });
+    this.#hold({ ...row, limits });
+    await this.#store.commit([{ table: "keys", id, update: { limits } }, entry("key.changed", who, { key_id: id, ...saidOf(changed) })]);
+    return view(this.#find(id));
+  }
+
   async revoke(id: string, who: string | undefined): Promise<KeyView> {
     const row = this.#find(id);
     if (row.revoked_at_ms !== null) return view(row);
@@ -152,8 +170,15 @@ export class Keyring {
     return view(revoked);
   }
 
+  /** `told` hears of each key that works, now and whenever one is made or changed. */
+  watch(told: (row: KeyTable) => void): void {
+    this.#told = told;
+    for (const { row } of this.#keys.values()) if (statusOf(row, Date.now()) === "live") told(row);
+  }
+
   #hold(row: KeyTable): void {
     this.#keys.set(row.id, held(row));
+    this.#told(row);
   }
 
   #find(id: string): KeyTable {
@@ -171,14 +196,15 @@ function held(row: KeyTable): HeldKey {
   return { row, secret_sha256: Buffer.from(row.secret_sha256, "hex"), roles: new Set(row.roles.split(",")) };
 }
 
-function minted(like: Pick<KeyTable, "name" | "roles" | "tenant" | "expires_at_ms">): { row: KeyTable; key: string } {
+function minted(like: Pick<KeyTable, "name" | "roles" | "tenant" | "limits" | "expires_at_ms">): { row: KeyTable; key: string } {
   const { id, secret } = publicIdAndSecret();
-  const { name, roles, tenant, expires_at_ms } = like;
+  const { name, roles, tenant, limits, expires_at_ms } = like;
   const row = {
     id,
     name,
     roles,
     tenant,
+    limits,
     secret_sha256: hash("sha256", secret, "hex"),
     created_at_ms: Date.now(),
     expires_at_ms,
@@ -222,6 +248,7 @@ function view(row: KeyTable): KeyView {
     name,
     roles: row.roles.split(",") as Role[],
     tenant,
+    limits: limitsOf(JSON.parse(row.limits)),
     status: statusOf(row, Date.now()),
     created_at: new Date(created_at_ms).toISOString(),
     expires_at: iso(expires_at_ms),
@@ -233,8 +260,8 @@ function iso(at_ms: number | null): string | null {
   return at_ms === null ? null : new Date(at_ms).toISOString();
 }
 
-function facts({ id, name, roles, tenant, expires_at_ms }: KeyTable): Record<string, AuditValue> {
-  return { key_id: id, name, roles: roles.split(","), tenant, expires_at: iso(expires_at_ms) };
+function facts({ id, name, roles, tenant, limits, expires_at_ms }: KeyTable): Record<string, AuditValue> {
+  return { key_id: id, name, roles: roles.split(","), tenant, ...saidOf(JSON.parse(limits)), expires_at: iso(expires_at_ms) };
 }
 
 function entry(kind: string, who: string | undefined, fields: Record<string, AuditValue>): Change {

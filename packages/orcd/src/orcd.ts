@@ -16,6 +16,7 @@ import { tenantHandlers } from "./api/tenants.ts";
 import { workerHandlers } from "./api/workers.ts";
 import { auditKeyIn } from "./audit-key.ts";
 import { asksForKeys, noKeys } from "./auth.ts";
+import { coreNow } from "./clock.ts";
 import type { OrcdConfig } from "./config.ts";
 import { Deeds } from "./deeds.ts";
 import { JobRegistry } from "./job-registry.ts";
@@ -91,7 +92,22 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     audit: (kind, fields) => void note(store, kind, fields).catch(fatal),
     attemptEnded: (job_id, attempt, worker_id, outcome) => tell({ type: "attempt.ended", job_id, attempt, worker_id, outcome }),
   });
-  const tenants = await Tenants.open({ store, keys, tell });
+  const tenants = await Tenants.open({
+    store,
+    keys,
+    asks_keys,
+    tell,
+    limits: {
+      requests_per_minute_max: config.tenant_requests_per_minute_max,
+      tokens_per_minute_max: config.tenant_tokens_per_minute_max,
+      tokens_per_day_max: config.tenant_tokens_per_day_max,
+      jobs_queued_max: config.tenant_jobs_queued_max,
+      jobs_running_max: config.tenant_jobs_running_max,
+      models: [],
+      over_limit: config.tenant_over_limit,
+    },
+    tokensToday: (tenant) => loop.state.quotas.usedToday("tenant", tenant, coreNow()),
+  });
   metrics.watchQueue(loop.state);
   await note(store, "orchestrator.started", { recovered_jobs: recovered.jobs.length });
   await recoverJobs(recovered, { jobs, loop, deeds });

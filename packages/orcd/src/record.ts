@@ -54,7 +54,16 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, wh
     case "accept":
       return job === undefined ? [] : [jobRow(job), audit("job.accepted", { ...ids(job), ...request(job) })];
     case "refuse":
-      return job === undefined ? [] : [audit("job.refused", { ...ids(job), code: decision.code, ...request(job) })];
+      return job === undefined
+        ? []
+        : [
+            audit("job.refused", {
+              ...ids(job),
+              code: decision.code,
+              ...(decision.limit === undefined ? {} : { limit: decision.limit }),
+              ...request(job),
+            }),
+          ];
     case "dispatch": {
       const { job_id, attempt, worker_id } = decision;
       return [
@@ -135,7 +144,7 @@ function settled(
   now_ms: number,
   audit: (kind: string, fields: Fields) => Change,
 ): Change[] {
-  const { status, code = null, message = null, retriable } = decision;
+  const { status, code = null, message = null, retriable, used } = decision;
   const text = textSoFar(job);
   const { end } = job;
   const usage = { tokens_in: end?.tokens_in ?? null, tokens_out: end?.tokens_out ?? null, tokens_cached: end?.tokens_cached ?? null };
@@ -157,6 +166,8 @@ function settled(
         error_retriable: retriable === undefined ? null : Number(retriable),
       },
     },
+    ...(used === undefined ? [] : [{ table: "usage", add: { level: "tenant", id: job.tenant, ...used } } as const]),
+    ...(used === undefined || job.key_id === null ? [] : [{ table: "usage", add: { level: "key", id: job.key_id, ...used } } as const]),
     ...(hasProgress(job) ? [{ table: "progress", job_id: job.id, gone: true } as const] : []),
     audit(status === "cancelled" ? "job.cancelled" : "job.ended", {
       ...ids(job),

@@ -2,14 +2,17 @@
  * The tenants: made, changed, ended in the store, each with its audit entry in the same transaction, and told to the loop, which shares the
  * workers out between them. `default` is always there: it is the tenant of whoever has no other.
  */
+import { isDeepStrictEqual } from "node:util";
 import { RbeesError } from "@rbees/contracts/errors";
 import { type CreateTenant, DEFAULT_TENANT, type SetTenant, type TenantView } from "@rbees/contracts/tenant";
 import type { Event } from "@rbees/core/events";
-import type { AuditValue } from "@rbees/kit/audit-chain";
+import { dayOf, NO_LIMITS, type QuotaLimits } from "@rbees/core/quota";
+import { coreNow } from "./clock.ts";
 import type { Keyring } from "./keyring.ts";
+import { limitsOf, saidOf } from "./limits.ts";
 import { auditChange } from "./record.ts";
 import type { Change, Store } from "./store/port.ts";
-import type { TenantTable } from "./store/schema.ts";
+import type { TenantTable, UsageTable } from "./store/schema.ts";
 
 /** What is kept of a tenant beside its name. */
 type Settings = SetTenant;
@@ -19,10 +22,18 @@ interface Tenant {
   readonly settings: Settings;
 }
 
+type Told = Extract<Event, { type: "tenant.set" | "quota.set" }>;
+
 export interface TenantPorts {
   readonly store: Store;
   readonly keys: Keyring;
-  readonly tell: (event: Omit<Extract<Event, { type: "tenant.set" }>, "now_ms">) => void;
+  /** The limits of tenants of which nothing else was said. */
+  readonly limits: QuotaLimits;
+  /** Everybody has a key: what each tenant and key uses is counted. */
+  readonly asks_keys: boolean;
+  readonly tell: (event: Told extends infer Each ? (Each extends Told ? Omit<Each, "now_ms"> : never) : never) => void;
+  /** Tokens that were used and are reserved today. */
+  readonly tokensToday: (tenant: string) => number;
 }
 
 export class Tenants {
@@ -30,14 +41,29 @@ export class Tenants {
   /** By name, those that were ended among them. */
   readonly #tenants: Map<string, Tenant>;
 
-  private constructor(ports: TenantPorts, rows: readonly TenantTable[]) {
+  private constructor(ports: TenantPorts, rows: readonly TenantTable[], usage: readonly UsageTable[]) {
     this.#ports = ports;
     this.#tenants = new Map(rows.map((row) => [row.id, { row, settings: JSON.parse(row.settings) }]));
-    for (const tenant of this.#tenants.values()) this.#tell(tenant);
+    const used = new Map(usage.map(({ level, id, tokens }) => [`${level} ${id}`, tokens]));
+    for (const name of new Set([DEFAULT_TENANT, ...this.#tenants.keys()])) this.#tell(name, used.get(`tenant ${name}`));
+    // Keys change what they may, but what they have used is read once.
+    ports.keys.watch(({ id, tenant, limits }) => {
+      const used_today = used.get(`key ${id}`);
+      used.delete(`key ${id}`);
+      ports.tell({
+        type: "quota.set",
+        level: "key",
+        id,
+        tenant: tenant ?? DEFAULT_TENANT,
+        limits: limitsOf(JSON.parse(limits)),
+        used_today,
+      });
+    });
   }
 
   static async open(ports: TenantPorts): Promise<Tenants> {
-    return new Tenants(ports, await ports.store.listTenants());
+    const { store } = ports;
+    return new Tenants(ports, await store.listTenants(), await store.usageOf(dayOf(coreNow())));
   }
 
   list(): TenantView[] {
@@ -110,12 +136,21 @@ export class Tenants {
   #hold(row: TenantTable): Tenant {
     const tenant: Tenant = { row, settings: JSON.parse(row.settings) };
     this.#tenants.set(row.id, tenant);
-    this.#tell(tenant);
+    this.#tell(row.id);
     return tenant;
   }
 
-  #tell({ row, settings }: Tenant): void {
-    this.#ports.tell({ type: "tenant.set", tenant: row.id, weight: settings.weight ?? 1 });
+  #tell(tenant: string, used_today?: number): void {
+    const { tell, asks_keys } = this.#ports;
+    const limits = this.#limits(tenant);
+    tell({ type: "tenant.set", tenant, weight: this.#tenants.get(tenant)?.settings.weight ?? 1 });
+    // Where nobody is asked and nothing is limited, nothing is counted either.
+    const counts = asks_keys || this.#tenants.has(tenant) || !isDeepStrictEqual(limits, NO_LIMITS);
+    if (counts) tell({ type: "quota.set", level: "tenant", id: tenant, tenant, limits, used_today });
+  }
+
+  #limits(tenant: string) {
+    return limitsOf(this.#tenants.get(tenant)?.settings ?? {}, this.#ports.limits);
   }
 
   #view(name: string): TenantView {
@@ -123,6 +158,8 @@ export class Tenants {
     return {
       name,
       weight: tenant?.settings.weight ?? 1,
+      limits: this.#limits(name),
+      tokens_today: this.#ports.tokensToday(name),
       keys: this.#ports.keys.liveOf(name).length,
       created_at: tenant === undefined || name === DEFAULT_TENANT ? null : new Date(tenant.row.created_at_ms).toISOString(),
     };
@@ -130,8 +167,5 @@ export class Tenants {
 }
 
 function entry(kind: string, who: string | undefined, tenant: string, settings: Settings): Change {
-  const said = Object.entries(settings).flatMap(([name, value]): [string, AuditValue][] =>
-    value === undefined ? [] : [[name, typeof value === "number" && !Number.isInteger(value) ? String(value) : value]],
-  );
-  return auditChange(kind, { tenant, ...Object.fromEntries(said) }, { now_ms: Date.now(), who });
+  return auditChange(kind, { tenant, ...saidOf(settings) }, { now_ms: Date.now(), who });
 }

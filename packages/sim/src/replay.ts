@@ -121,6 +121,7 @@ function jobOf(number: number, { at_ms, prompt_tokens, prefix }: Request): JobSp
   return {
     id: String(number),
     tenant: "trace",
+    key: null,
     submitted_at_ms: at_ms,
     bytes: 0,
     model: MODEL,

@@ -10,6 +10,7 @@ import { coreTime } from "../clock.ts";
 import { mintJobId } from "../job-id.ts";
 import type { JobRegistry } from "../job-registry.ts";
 import type { Caller } from "../keyring.ts";
+import { rateHeaders } from "../limits.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
 import { contentText, exactText, promptBlocks, tokensOf } from "../prompt.ts";
@@ -25,7 +26,7 @@ export interface AdmitPorts {
 export interface Admitted {
   readonly job: ActiveJob;
   /** For the answer's head, whatever form the answer has. */
-  readonly headers: { location: string; "x-rbees-job-id": string; "x-rbees-routing": string };
+  readonly headers: Record<string, string> & { location: string; "x-rbees-job-id": string; "x-rbees-routing": string };
   readonly position: number;
   readonly eta_ms: number | undefined;
 }
@@ -56,13 +57,15 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
   metrics.enqueued.inc({ outcome: verdict?.type === "refuse" ? verdict.code : "accepted" });
   if (verdict?.type === "refuse") {
     const { code, message, retry_after_ms } = verdict;
-    throw new RbeesError(code, message, retry_after_ms === undefined ? {} : { retry_after_ms });
+    const limited = rateHeaders(loop.state, job);
+    throw new RbeesError(code, message, { headers: limited, ...(retry_after_ms === undefined ? {} : { retry_after_ms }) });
   }
   const position = verdict?.position ?? 0;
   const headers = {
     location: `/v2/tasks/${id}`,
     "x-rbees-job-id": id,
     "x-rbees-routing": routingHeader(loop.state.jobs.get(id), position),
+    ...rateHeaders(loop.state, job),
   };
   return { job, headers, position, eta_ms: verdict?.eta_ms };
 }
@@ -82,7 +85,7 @@ function tokensThatFit(state: State, asked: AskedJob): number {
 }
 
 export function jobSpec(
-  { id, tenant, request, submitted_at_ms }: Pick<ActiveJob, "id" | "tenant" | "request" | "submitted_at_ms">,
+  { id, tenant, key_id, request, submitted_at_ms }: Pick<ActiveJob, "id" | "tenant" | "key_id" | "request" | "submitted_at_ms">,
   { prefix_block_tokens }: Limits,
 ): JobSpec {
   const { model, priority, max_tokens, deadline_ms, placement } = request;
@@ -90,6 +93,7 @@ export function jobSpec(
   return {
     id,
     tenant,
+    key: key_id,
     model,
     priority,
     submitted_at_ms: coreTime(submitted_at_ms),

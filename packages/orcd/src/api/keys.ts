@@ -4,7 +4,7 @@ import type { Handlers } from "@rbees/kit/http";
 import type { Keyring } from "../keyring.ts";
 import type { Tenants } from "../tenants.ts";
 
-type KeyRoutes = Pick<typeof orcdRoutes, "listKeys" | "createKey" | "rotateKey" | "revokeKey">;
+type KeyRoutes = Pick<typeof orcdRoutes, "listKeys" | "createKey" | "setKey" | "rotateKey" | "revokeKey">;
 
 /** Nobody in between may keep a key. */
 const ONCE = { "cache-control": "no-store" };
@@ -16,6 +16,7 @@ export function keyHandlers(keys: Keyring, tenants: Tenants): Handlers<KeyRoutes
       if (body.tenant !== undefined) tenants.check(body.tenant);
       return { status: 201, json: await keys.create(body, who), headers: ONCE };
     },
+    setKey: async ({ params, body, who }) => ({ json: await keys.set(params.id, body, who) }),
     rotateKey: async ({ params, body, who }) => ({ status: 201, json: await keys.rotate(params.id, body, who), headers: ONCE }),
     revokeKey: async ({ params, who }) => ({ json: await keys.revoke(params.id, who) }),
   };

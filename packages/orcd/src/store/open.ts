@@ -88,6 +88,7 @@ export async function openStore(path: string, audit_key?: string): Promise<Store
     listWorkerCredentials: () => read({ method: "listWorkerCredentials", argument: undefined }),
     listKeys: () => read({ method: "listKeys", argument: undefined }),
     listTenants: () => read({ method: "listTenants", argument: undefined }),
+    usageOf: (day) => read({ method: "usageOf", argument: day }),
     recover: (now_ms) => read({ method: "recover", argument: now_ms }),
     close: () => read({ method: "close" }),
   };

@@ -8,6 +8,7 @@ import type {
   NewJob,
   ProgressTable,
   TenantTable,
+  UsageTable,
   WorkerCredentialTable,
 } from "./schema.ts";
 
@@ -22,13 +23,15 @@ export type Change =
   | { table: "progress"; job_id: string; gone: true }
   | { table: "models"; insert: { model: string; first_seen_at_ms: number } }
   | { table: "keys"; insert: KeyTable }
-  | { table: "keys"; id: string; update: Pick<KeyTable, "expires_at_ms"> | Pick<KeyTable, "revoked_at_ms"> }
+  | { table: "keys"; id: string; update: Pick<KeyTable, "expires_at_ms"> | Pick<KeyTable, "revoked_at_ms"> | Pick<KeyTable, "limits"> }
   | { table: "tenants"; insert: TenantTable }
   | { table: "tenants"; id: string; update: Pick<TenantTable, "settings"> | Pick<TenantTable, "deleted_at_ms"> }
   | { table: "join_tokens"; insert: JoinTokenTable }
   | { table: "join_tokens"; id: string; update: Pick<JoinTokenTable, "used_at_ms" | "used_by"> }
   | { table: "worker_credentials"; insert: WorkerCredentialTable }
   | { table: "worker_credentials"; id: string; update: Partial<Omit<WorkerCredentialTable, "id">> }
+  /** One more job of that day has ended. */
+  | { table: "usage"; add: Omit<UsageTable, "jobs"> }
   | { table: "audit"; append: AuditEntry }
   /** Signs the trail as it is here, unless nothing was added since that was last done. */
   | { table: "audit"; sign: { at_ms: number } };
@@ -60,6 +63,7 @@ export interface Store {
   listKeys(): Promise<KeyTable[]>;
   /** All that were ever made. */
   listTenants(): Promise<TenantTable[]>;
+  usageOf(day: number): Promise<UsageTable[]>;
   /** Those that were made after that time. */
   listJoinTokens(after_ms: number): Promise<JoinTokenTable[]>;
   /** Of every worker that ever joined. */

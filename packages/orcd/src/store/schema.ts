@@ -97,6 +97,8 @@ export interface KeyTable {
   roles: string;
   /** Whose it is; null: of no tenant. */
   tenant: string | null;
+  /** JSON of the limits that were said of it. */
+  limits: string;
   secret_sha256: string;
   created_at_ms: number;
   expires_at_ms: number | null;
@@ -111,6 +113,16 @@ export interface TenantTable {
   settings: string;
   created_at_ms: number;
   deleted_at_ms: number | null;
+}
+
+/** What the jobs that were submitted on a day and have ended took, of a tenant or with a key. */
+export interface UsageTable {
+  /** Days since 1970, UTC. */
+  day: number;
+  level: "tenant" | "key";
+  id: string;
+  tokens: number;
+  jobs: number;
 }
 
 /** A join token, used or not: of its secret only the SHA-256. */
@@ -144,6 +156,7 @@ export interface Database {
   audit: AuditTable;
   keys: KeyTable;
   tenants: TenantTable;
+  usage: UsageTable;
   join_tokens: JoinTokenTable;
   worker_credentials: WorkerCredentialTable;
 }
@@ -315,6 +328,24 @@ const workerCredentials: Migration = {
   },
 };
 
+const limits: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema
+      .alterTable("keys")
+      .addColumn("limits", "text", (column) => column.notNull().defaultTo("{}"))
+      .execute();
+    await db.schema
+      .createTable("usage")
+      .addColumn("day", "integer", (column) => column.notNull())
+      .addColumn("level", "text", (column) => column.notNull())
+      .addColumn("id", "text", (column) => column.notNull())
+      .addColumn("tokens", "bigint", (column) => column.notNull())
+      .addColumn("jobs", "bigint", (column) => column.notNull())
+      .addPrimaryKeyConstraint("usage_key", ["day", "level", "id"])
+      .execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
     return {
@@ -324,6 +355,7 @@ export const migrations: MigrationProvider = {
       "0004-keys": keys,
       "0005-tenants": tenants,
       "0006-worker-credentials": workerCredentials,
+      "0007-limits": limits,
     };
   },
 };

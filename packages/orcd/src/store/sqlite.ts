@@ -19,6 +19,7 @@ import {
   type KeyTable,
   migrations,
   type TenantTable,
+  type UsageTable,
   type WorkerCredentialTable,
 } from "./schema.ts";
 import { type Order, sqlOf } from "./statement.ts";
@@ -157,6 +158,10 @@ export class SqliteStore {
 
   async listWorkerCredentials(): Promise<WorkerCredentialTable[]> {
     return this.#db.selectFrom("worker_credentials").selectAll().execute();
+  }
+
+  async usageOf(day: number): Promise<UsageTable[]> {
+    return this.#db.selectFrom("usage").selectAll().where("day", "=", day).execute();
   }
 
   async recover(now_ms: number): Promise<Recovered> {

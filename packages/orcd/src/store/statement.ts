@@ -27,6 +27,7 @@ function auditOf(change: Exclude<Change, RowChange>): AuditEntry | { sign_at_ms:
 /** The shape of a change (its statement without values: `sqlOf` makes SQL of it) and the values. */
 function statementOf(change: RowChange): [string, Value[]] {
   if (change.table === "attempts") return ["attempts", [change.over.ended_at_ms, change.over.outcome, change.job_id]];
+  if (change.table === "usage") return ["usage", [change.add.day, change.add.level, change.add.id, change.add.tokens]];
   if ("gone" in change) return ["progress gone", [change.job_id]];
   const row = "insert" in change ? change.insert : change.update;
   const shape = `${"insert" in change ? "insert" : "update"} ${change.table} ${Object.keys(row)}`;
@@ -40,6 +41,10 @@ export function sqlOf(shape: string): string {
   if (shape === "attempts") {
     return `insert into attempts (job_id, attempt, worker_id, started_at_ms, ended_at_ms, outcome)
       select id, attempt, worker_id, started_at_ms, ?, ? from jobs where id = ? and status = 'running' on conflict do nothing`;
+  }
+  if (shape === "usage") {
+    return `insert into usage (day, level, id, tokens, jobs) values (?, ?, ?, ?, 1)
+      on conflict (day, level, id) do update set tokens = tokens + excluded.tokens, jobs = jobs + 1`;
   }
   if (shape === "progress gone") return "delete from progress where job_id = ?";
   const [verb, table, names = ""] = shape.split(" ");

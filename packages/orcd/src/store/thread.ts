@@ -7,7 +7,7 @@ export type Call =
   /** `changes`: as `encodeChanges` wrote them. */
   | { method: "commit"; changes: string }
   | {
-      method: "listJobs" | "showJob" | "recover" | "listKeys" | "listTenants" | "listJoinTokens" | "listWorkerCredentials";
+      method: "listJobs" | "showJob" | "recover" | "listKeys" | "listTenants" | "usageOf" | "listJoinTokens" | "listWorkerCredentials";
       argument: unknown;
     }
   | { method: "close" };

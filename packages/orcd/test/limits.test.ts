@@ -1,0 +1,135 @@
+/** Limits of tenants and keys, as those meet them who ask through each of the doors; what was used of a day outlives a restart. */
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { test } from "node:test";
+import { RbeesError } from "@rbees/contracts/errors";
+import { databaseIn } from "../src/store/open.ts";
+import { eventually, type Json, startHarness } from "./harness.ts";
+import { answers, clientOf } from "./openai-harness.ts";
+import { startTenants } from "./tenants-setup.ts";
+
+const JOB = { model: "fake", prompt: "hi", max_tokens: 99 };
+const CHAT = { model: "fake", messages: [{ role: "user", content: "hi" }], max_tokens: 99 };
+const OLLAMA = { model: "fake", stream: false, options: { num_predict: 99 } };
+const refused = (code: string) => (error: unknown) => error instanceof RbeesError && error.code === code;
+
+test("over a rate every door refuses in its own words, says what is left and when to come again, and the record names the limit", async (t) => {
+  const { orcd, worker, data_dir, who, operator } = await startTenants(t, {}, 50);
+  const acme = await who({ tenant: "acme" }, { requests_per_minute_max: 3, tokens_per_minute_max: 1000 });
+  const first = await acme.send("POST", "/v2/tasks", JOB);
+  const rates = (answer: Response) =>
+    ["limit", "remaining", "reset"].flatMap((what) => ["requests", "tokens"].map((of) => answer.headers.get(`x-ratelimit-${what}-${of}`)));
+  assert.equal(first.status, 202);
+  const [requests_max, tokens_max, requests_left, tokens_left, reset] = rates(first);
+  assert.deepEqual([requests_max, tokens_max, requests_left], ["3", "1000", "2"]);
+  // They drain while the answer is on its way.
+  assert.ok(Number(tokens_left) >= 900 && Number(tokens_left) < 1000, `${tokens_left}`);
+  assert.match(reset ?? "", /^1?\d?s$|^20s$/);
+  await answers(worker, ["a"]);
+  const [chat] = await Promise.all([acme.send("POST", "/v1/chat/completions", CHAT), answers(worker, ["b"])]);
+  assert.equal(chat.headers.get("x-ratelimit-limit-requests"), "3");
+  await Promise.all([acme.send("POST", "/api/chat", { ...OLLAMA, messages: CHAT.messages }), answers(worker, ["c"])]);
+
+  const doors = [
+    ["/v2/tasks", JOB],
+    ["/v1/chat/completions", CHAT],
+    ["/v1/completions", JOB],
+    ["/v1/responses", { model: "fake", input: "hi", max_output_tokens: 99 }],
+    ["/v1/messages", CHAT],
+    ["/api/chat", { ...OLLAMA, messages: CHAT.messages }],
+    ["/api/generate", { ...OLLAMA, prompt: "hi" }],
+  ] as const;
+  for (const [path, body] of doors) {
+    const answer = await acme.send("POST", path, body);
+    const said = (await answer.json()) as Json;
+    assert.equal(answer.status, 429, path);
+    const wait_s = Number(answer.headers.get("retry-after"));
+    assert.ok(wait_s > 0 && wait_s <= 60, `${path}: ${wait_s}`);
+    assert.equal(answer.headers.get("x-ratelimit-remaining-requests"), "0", path);
+    assert.match(path.startsWith("/api") ? said.error : said.error.message, /a minute.*of the tenant acme/, path);
+    if (path === "/v1/messages") assert.equal(said.error.type, "rate_limit_error");
+    if (path === "/v1/chat/completions") assert.deepEqual([said.error.code, said.error.type], ["RATE_LIMITED", "rate_limit_error"]);
+  }
+  const client = clientOf(orcd.url).withOptions({ apiKey: acme.key });
+  await assert.rejects(client.chat.completions.create(CHAT as never), (error: Json) => error.constructor.name === "RateLimitError");
+  assert.equal((await (await who({ tenant: "zeta" })).send("POST", "/v2/tasks", JOB)).status, 202, "nobody else is over it");
+
+  const large = await acme.send("POST", "/v2/tasks", { ...JOB, max_tokens: 1000 });
+  assert.equal(large.status, 400);
+  assert.match(((await large.json()) as Json).error.message, /max_tokens of at most 999/);
+  await operator.client.call("setTenant", { params: { id: "acme" }, body: { requests_per_minute_max: 0, models: ["other"] } });
+  for (const [path, body] of doors) assert.equal((await acme.send("POST", path, body)).status, 403, path);
+  await orcd.orcd.stop();
+
+  const db = new DatabaseSync(databaseIn(data_dir), { readOnly: true });
+  const rows = db.prepare("select record from audit where kind in ('job.refused', 'tenant.changed') order by seq").all() as {
+    record: string;
+  }[];
+  db.close();
+  const records = rows.map(({ record }) => JSON.parse(record));
+  const limits = records.map(({ kind, limit, tenant, who: by }) => [kind, limit, tenant, by]);
+  assert.deepEqual(limits[0], ["job.refused", "requests_per_minute_max of tenant acme", "acme", acme.key_id]);
+  assert.equal(limits.filter(([, limit]) => limit === "models of tenant acme").length, doors.length);
+  const changed = records.find(({ kind }) => kind === "tenant.changed");
+  assert.deepEqual([changed.requests_per_minute_max, changed.models, changed.who], [0, ["other"], operator.key_id]);
+});
+
+test("tokens a day count what was used, of the tenant and of the key, also by what was cancelled, and outlive a restart", async (t) => {
+  const { worker, who, operator, again } = await startTenants(t);
+  const acme = await who({ tenant: "acme", tokens_per_day_max: 150 }, { tokens_per_day_max: 10_000 });
+  const day = async (one = operator) => (await one.client.call("showTenant", { params: { id: "acme" } })).tokens_today;
+  const job = (await acme.client.call("submitJob", { body: JOB })) as Json;
+  assert.equal(await day(), 100, "reserved: a token of the prompt, and all that may come");
+  await answers(worker, ["a", "b"]);
+  await eventually(async () => (await acme.client.call("showJob", { params: { id: job.job_id } })).status === "succeeded");
+  assert.equal(await day(), 5, "three of the prompt and two of the answer, as the worker counted");
+
+  const cut = (await acme.client.call("submitJob", { body: JOB })) as Json;
+  const attempt = await worker.next();
+  attempt.started();
+  attempt.tokens("a");
+  const metrics = { type: "metrics", job_id: cut.job_id, tokens_out: 60, decode_time_ms: 1, memory_bytes: 0 };
+  attempt.response.write(`event: metrics\ndata: ${JSON.stringify(metrics)}\n\n`);
+  const seen = await acme.send("GET", `/v2/tasks/${cut.job_id}/events`);
+  for await (const chunk of seen.body as unknown as AsyncIterable<Uint8Array>) if (Buffer.from(chunk).includes("metrics")) break;
+  await acme.client.call("deleteJob", { params: { id: cut.job_id } });
+  assert.equal(await day(), 66);
+  await assert.rejects(acme.client.call("submitJob", { body: JOB }), refused("QUOTA_EXCEEDED"));
+
+  const later = await again();
+  assert.equal(await day(later.as(operator)), 66);
+  const still = await later.as(acme).send("POST", "/v2/tasks", JOB);
+  assert.equal(still.status, 429);
+  assert.match(((await still.json()) as Json).error.message, /Of 150 tokens for today \(UTC\) 84 are left.*of the key /);
+  await later.as(operator).client.call("setKey", { params: { id: acme.key_id }, body: { tokens_per_day_max: 0 } });
+  assert.equal((await later.as(acme).send("POST", "/v2/tasks", JOB)).status, 202);
+});
+
+test("queue instead of refuse: the job waits, is told why, and runs once another has given back what it did not use", async (t) => {
+  const { worker, who } = await startTenants(t, {}, 4);
+  const acme = await who({ tenant: "acme" }, { tokens_per_minute_max: 120, over_limit: "queue", jobs_queued_max: 1 });
+  const submit = async () => (await acme.client.call("submitJob", { body: JOB })) as Json;
+  await submit();
+  const attempt = await worker.next();
+  const waits = await submit();
+  assert.ok(waits.eta_ms > 1000, `${waits.eta_ms}`);
+  assert.match(
+    (await acme.client.call("explainJob", { params: { id: waits.job_id } })).answer,
+    /It waits for the rates of the tenant acme/,
+  );
+  await assert.rejects(submit(), refused("RATE_LIMITED"));
+  attempt.started();
+  attempt.end();
+  await answers(worker, ["b"]);
+});
+
+test("where nobody is asked for a key, nothing is limited or counted unless the configuration says so", async (t) => {
+  const open = await startHarness(t);
+  await open.worker("w1");
+  const answer = await open.submit({});
+  assert.equal(answer.status, 202);
+  assert.equal(answer.headers.get("x-ratelimit-limit-requests"), null);
+  const limited = await startHarness(t, { tenant_requests_per_minute_max: 1 });
+  await limited.worker("w1");
+  assert.deepEqual([(await limited.submit({})).status, (await limited.submit({})).status], [202, 429]);
+});
