@@ -7,6 +7,9 @@ import { freePort } from "./harness.ts";
 import { setUp, skip } from "./remote-setup.ts";
 import { startSshd } from "./sshd.ts";
 
+/** For machines that are known not to answer. */
+const IMPATIENT = { RBEES_SSH_CONNECT_MS_MAX: "1000" };
+
 const { far, near, rbees } = skip === false ? await setUp() : ({} as Awaited<ReturnType<typeof setUp>>);
 
 test("what stands in the way of a connection is said with the next step", { skip, timeout: 60_000 }, async (t) => {
@@ -22,9 +25,10 @@ test("what stands in the way of a connection is said with the next step", { skip
     assert.match(err, expected);
     assert.equal(err.trimEnd().split("\n").length, 1, "one sentence");
   };
+  await says(list("atlas", { RBEES_SSH_CONNECT_MS_MAX: "soon" }), 2, /RBEES_SSH_CONNECT_MS_MAX must be a whole number of milliseconds/);
   await says(list("nobody.invalid"), 5, /There is no host "nobody\.invalid".*Check the spelling/);
   await says(list(`127.0.0.1:${await freePort()}`), 5, /refuses the connection.*no SSH server listens/);
-  await says(list(`127.0.0.1:${silent_port}`), 5, /does not answer in time/);
+  await says(list(`127.0.0.1:${silent_port}`, IMPATIENT), 5, /does not answer in time/);
 
   const stranger = await startSshd((clean) => t.after(clean));
   const unknown = { ...stranger.env, PATH: far.env.PATH };
@@ -75,7 +79,7 @@ test("register says what is missing, list and status show it, unregister forgets
     ["rbees-pool", false],
   ]);
   assert.equal(
-    (await rbees("pool", "register", "dead", "--host", `127.0.0.1:${silent_port}`)).exit,
+    (await near.run(["rbees", "pool", "register", "dead", "--host", `127.0.0.1:${silent_port}`], { env: IMPATIENT })).exit,
     5,
     "what can't be entered is not registered",
   );

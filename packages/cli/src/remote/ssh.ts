@@ -14,7 +14,8 @@ import { withLock } from "../local/lock.ts";
 import { connectionError } from "./ssh-errors.ts";
 import type { Target } from "./target.ts";
 
-export const CONNECT_MS_MAX = 10_000;
+const CONNECT_MS_MAX = 10_000;
+const CONNECT_VARIABLE = "RBEES_SSH_CONNECT_MS_MAX";
 /** The connection stays for this long after the last command, for the next one. */
 const KEPT_SECONDS = 15;
 /** What comes after the TCP connection, keys and authentication, may take this much more. */
@@ -34,7 +35,7 @@ export interface ConnectOptions {
 export async function startThere(world: World, target: Target, command: string, options: ConnectOptions = {}): Promise<Child> {
   const socket = await connect(world, target, options);
   const own = socket === undefined ? ["-o", "ControlPath=none"] : ["-o", "ControlMaster=no", "-o", `ControlPath=${socket}`];
-  return spawned("ssh", [...flagsOf(target, options), ...own, "--", target.host, command], world);
+  return spawned("ssh", [...flagsOf(world, target, options), ...own, "--", target.host, command], world);
 }
 
 /** Also on this machine, where no SSH is needed. */
@@ -48,10 +49,22 @@ function spawned(program: string, args: readonly string[], { env }: World): Chil
   return spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], detached: true, windowsHide: true, env });
 }
 
-function flagsOf({ user, port }: Target, { connect_ms_max = CONNECT_MS_MAX }: ConnectOptions): string[] {
-  const options = [
+/** How long a machine may take to accept a connection; `RBEES_SSH_CONNECT_MS_MAX` says otherwise. */
+function connectMsMax({ env }: World, { connect_ms_max }: ConnectOptions): number {
+  const given = env[CONNECT_VARIABLE]?.trim() ?? "";
+  if (connect_ms_max !== undefined || given === "") return connect_ms_max ?? CONNECT_MS_MAX;
+  if (!/^[1-9]\d{0,6}$/.test(given))
+    throw new RbeesError(
+      "INVALID_REQUEST",
+      `${CONNECT_VARIABLE} must be a whole number of milliseconds from 1 to 9999999, not "${given}".`,
+    );
+  return Number(given);
+}
+
+function flagsOf(world: World, { user, port }: Target, options: ConnectOptions): string[] {
+  const settings = [
     "BatchMode=yes",
-    `ConnectTimeout=${Math.max(1, Math.ceil(connect_ms_max / 1000))}`,
+    `ConnectTimeout=${Math.max(1, Math.ceil(connectMsMax(world, options) / 1000))}`,
     "ServerAliveInterval=5",
     "ServerAliveCountMax=3",
     "LogLevel=ERROR",
@@ -64,7 +77,7 @@ function flagsOf({ user, port }: Target, { connect_ms_max = CONNECT_MS_MAX }: Co
     "ForwardAgent=no",
   ];
   return [
-    ...options.flatMap((option) => ["-o", option]),
+    ...settings.flatMap((option) => ["-o", option]),
     ...(user === undefined ? [] : ["-l", user]),
     ...(port === undefined ? [] : ["-p", String(port)]),
   ];
@@ -76,15 +89,15 @@ async function connect(world: World, target: Target, options: ConnectOptions): P
   const socket = folder === undefined ? undefined : join(folder, nameOf(world, target));
   if (socket === undefined || socket.length > SOCKET_PATH_MAX) {
     // Proven by a connection of its own, so that errors of the way and errors of the command stay apart.
-    await login(world, target, [...flagsOf(target, options), "-o", "ControlPath=none", "--", target.host, "exit 0"], options);
+    await login(world, target, [...flagsOf(world, target, options), "-o", "ControlPath=none", "--", target.host, "exit 0"], options);
     return undefined;
   }
-  const wait_ms_max = 2 * (options.connect_ms_max ?? CONNECT_MS_MAX) + LOGIN_MS_MAX;
+  const wait_ms_max = 2 * connectMsMax(world, options) + LOGIN_MS_MAX;
   await withLock(`${socket}.lock`, { wait_ms_max, what: `connecting to ${target.name}` }, async () => {
     world.signal.throwIfAborted();
     if (await isAlive(world, target, socket)) return;
     const shared = ["-f", "-N", "-o", "ControlMaster=auto", "-o", `ControlPersist=${KEPT_SECONDS}`, "-o", `ControlPath=${socket}`];
-    await login(world, target, [...flagsOf(target, options), ...shared, "--", target.host], options);
+    await login(world, target, [...flagsOf(world, target, options), ...shared, "--", target.host], options);
   });
   return socket;
 }
@@ -103,7 +116,7 @@ function quiet({ env }: World, args: readonly string[]): Promise<number | null> 
 
 /** Runs `ssh` until it has logged in; it then ends or goes to the background. */
 async function login(world: World, target: Target, args: readonly string[], options: ConnectOptions): Promise<void> {
-  const { connect_ms_max = CONNECT_MS_MAX } = options;
+  const connect_ms_max = connectMsMax(world, options);
   world.signal.throwIfAborted();
   const child = spawn("ssh", args, { stdio: ["ignore", "ignore", "pipe"], detached: true, windowsHide: true, env: world.env });
   let said = "";
@@ -141,7 +154,7 @@ export function sshMissing(error: NodeJS.ErrnoException): unknown {
 
 /** What `ssh` makes of the target, such as the address behind an alias. Asks nobody but its own configuration. */
 export async function resolved(world: World, target: Target): Promise<{ hostname: string; user: string; port: string }> {
-  const args = ["-G", ...flagsOf(target, {}), "--", target.host];
+  const args = ["-G", ...flagsOf(world, target, {}), "--", target.host];
   const child = spawn("ssh", args, { stdio: ["ignore", "pipe", "ignore"], timeout: CHECK_MS_MAX, env: world.env });
   let out = "";
   child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
