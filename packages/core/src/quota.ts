@@ -185,55 +185,57 @@ export function overLimit({ accounts, spec }: Job, outlook: QueueOutlook, now_ms
 }
 
 function refusalBy(account: Account, spec: JobSpec, { wouldWait, freeMs }: QueueOutlook, now_ms: number): Refusal | undefined {
-  const { limits } = account;
-  const { models, tokens_per_minute_max, tokens_per_day_max, jobs_queued_max } = limits;
-  const refusal = (code: Refusal["code"], limit: string, message: string, retry_after_ms?: number): Refusal => ({
-    code,
-    message: `${message} (${limit} of the ${nameOf(account)})`,
-    limit: `${limit} of ${nameOf(account)}`,
-    ...(retry_after_ms === undefined ? {} : { retry_after_ms }),
-  });
-  if (models.length > 0 && !models.includes(spec.model))
-    return refusal("FORBIDDEN", "models", `The model ${spec.model} may not be used here; ask for ${models.join(" or ")}.`);
-  const tokens = tokensNeeded(spec);
-  for (const [limit, most, span] of [
-    ["tokens_per_minute_max", tokens_per_minute_max, "a minute"],
-    ["tokens_per_day_max", tokens_per_day_max, "a day"],
-  ] as const) {
-    if (most === 0 || tokens <= most) continue;
-    const room = most - spec.prompt_tokens;
-    const next = room > 0 ? `ask for max_tokens of at most ${room}` : "the prompt alone is too long";
-    return refusal("INVALID_REQUEST", limit, `Prompt and answer may take ${tokens} tokens, and ${most} are allowed ${span}: ${next}.`);
+  const { models, tokens_per_minute_max, tokens_per_day_max, jobs_queued_max, over_limit } = account.limits;
+  if (models.length > 0 && !models.includes(spec.model)) {
+    const message = `The model ${spec.model} may not be used here; ask for ${models.join(" or ")}.`;
+    return refusal(account, "FORBIDDEN", "models", message);
   }
-  const today = tokens_per_day_max === 0 ? 0 : dayTokens(account, now_ms);
-  if (tokens_per_day_max > 0 && today + tokens > tokens_per_day_max) {
-    const left = Math.max(0, tokens_per_day_max - today);
-    const message = `Of ${tokens_per_day_max} tokens for today (UTC) ${left} are left, and the request may take ${tokens}; tomorrow there are more.`;
-    return refusal("QUOTA_EXCEEDED", "tokens_per_day_max", message, (dayOf(now_ms) + 1) * DAY_MS - now_ms);
+  const tokens = tokensNeeded(spec);
+  if (tokens_per_minute_max > 0 && tokens > tokens_per_minute_max)
+    return tooLarge(account, spec, "tokens_per_minute_max", `${tokens_per_minute_max} are allowed a minute`);
+  if (tokens_per_day_max > 0) {
+    if (tokens > tokens_per_day_max) return tooLarge(account, spec, "tokens_per_day_max", `${tokens_per_day_max} are allowed a day`);
+    const left = tokens_per_day_max - dayTokens(account, now_ms);
+    if (tokens > left) {
+      const message = `Of ${tokens_per_day_max} tokens for today (UTC) ${Math.max(0, left)} are left, and the request may take ${tokens}; tomorrow there are more.`;
+      return refusal(account, "QUOTA_EXCEEDED", "tokens_per_day_max", message, (dayOf(now_ms) + 1) * DAY_MS - now_ms);
+    }
   }
   const over = overRate(account, spec, now_ms);
-  if (over !== undefined && limits.over_limit === "refuse") {
+  if (over !== undefined && over_limit === "refuse") {
     const most =
-      over.limit === "requests_per_minute_max" ? `${limits.requests_per_minute_max} requests` : `${tokens_per_minute_max} tokens`;
+      over.limit === "requests_per_minute_max" ? `${account.limits.requests_per_minute_max} requests` : `${tokens_per_minute_max} tokens`;
     const message = `More than ${most} a minute; the next can come in ${Math.ceil(over.wait_ms / 1000)} s.`;
-    return refusal("RATE_LIMITED", over.limit, message, over.wait_ms);
+    return refusal(account, "RATE_LIMITED", over.limit, message, over.wait_ms);
   }
   if (jobs_queued_max > 0 && account.queued >= jobs_queued_max && (over !== undefined || wouldWait())) {
     const message = `${account.queued} jobs wait already; let some of them end first.`;
-    return refusal("RATE_LIMITED", "jobs_queued_max", message, freeMs());
+    return refusal(account, "RATE_LIMITED", "jobs_queued_max", message, freeMs());
   }
   return undefined;
 }
 
+function tooLarge(account: Account, spec: JobSpec, limit: keyof QuotaLimits, allowed: string): Refusal {
+  const room = (account.limits[limit] as number) - spec.prompt_tokens;
+  const next = room > 0 ? `ask for max_tokens of at most ${room}` : "the prompt alone is too long";
+  const message = `Prompt and answer may take ${tokensNeeded(spec)} tokens, and ${allowed}: ${next}.`;
+  return refusal(account, "INVALID_REQUEST", limit, message);
+}
+
+function refusal(account: Account, code: Refusal["code"], limit: keyof QuotaLimits, message: string, retry_after_ms?: number): Refusal {
+  const named = { code, message: `${message} (${limit} of the ${nameOf(account)})`, limit: `${limit} of ${nameOf(account)}` };
+  return retry_after_ms === undefined ? named : { ...named, retry_after_ms };
+}
+
 /** Which rate has no room for the job, and for how long; undefined when both have. */
-function overRate({ limits, requests, tokens }: Account, spec: JobSpec, now_ms: number): { limit: string; wait_ms: number } | undefined {
+function overRate({ limits, requests, tokens }: Account, spec: JobSpec, now_ms: number) {
   const { requests_per_minute_max, tokens_per_minute_max } = limits;
   const for_requests = requests.waitMs(1, requests_per_minute_max, now_ms);
   const for_tokens = tokens.waitMs(tokensNeeded(spec), tokens_per_minute_max, now_ms);
   if (for_requests === 0 && for_tokens === 0) return undefined;
   return for_requests > for_tokens
-    ? { limit: "requests_per_minute_max", wait_ms: for_requests }
-    : { limit: "tokens_per_minute_max", wait_ms: for_tokens };
+    ? ({ limit: "requests_per_minute_max", wait_ms: for_requests } as const)
+    : ({ limit: "tokens_per_minute_max", wait_ms: for_tokens } as const);
 }
 
 /** The account whose rates the job has to wait for; `behind`: also where others wait already. */

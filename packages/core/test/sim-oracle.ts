@@ -39,6 +39,8 @@ export class Oracle {
   /** The current attempt of each job that runs. */
   readonly #current = new Map<string, { attempt: number; worker_id: string }>();
   readonly #cancelled = new Set<string>();
+  /** How many jobs of a tenant may run at once, where that is limited. */
+  readonly #running_max = new Map<string, number>();
   #halted = false;
 
   constructor(limits: Limits) {
@@ -119,6 +121,7 @@ export class Oracle {
     if (event.type === "attempt.ended") this.#workers.get(event.worker_id)?.ledger.delete(attemptKey(event.job_id, event.attempt));
     if (event.type === "job.cancelled") this.#cancelled.add(event.job_id);
     if (event.type === "halted") this.#halted = true;
+    if (event.type === "quota.set" && event.level === "tenant") this.#running_max.set(event.id, event.limits.jobs_running_max);
     if (event.type === "attempt.prefilled") {
       const { job_id, attempt, worker_id } = event;
       const current = this.#current.get(job_id);
@@ -242,6 +245,9 @@ export class Oracle {
       this.#must(worker.spec.labels[name] === value, `${to}, whose ${name} is not ${value}`);
     const context = worker.spec.context_size ?? Number.POSITIVE_INFINITY;
     this.#must(spec.prompt_tokens_min + spec.max_tokens <= context, `${to}, whose context is too small`);
+    const most = this.#running_max.get(spec.tenant) ?? 0;
+    const run = [...this.#current.keys()].filter((id) => this.rows.get(id)?.spec.tenant === spec.tenant).length;
+    this.#must(most === 0 || run < most, `${to}, and ${run} of its tenant's run already`);
     worker.ledger.add(attemptKey(job_id, attempt));
     this.#must(worker.ledger.size <= worker.spec.slots, `${worker_id} has ${worker.ledger.size} attempts in ${worker.spec.slots} slots`);
     this.#current.set(job_id, { attempt, worker_id });

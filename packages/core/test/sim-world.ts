@@ -8,6 +8,7 @@ import { Random } from "../../../test/support/random.ts";
 import type { AttemptOutcome, Decision, Event } from "../src/events.ts";
 import { violations } from "../src/invariants.ts";
 import { DEVICE_LABEL, POOL_LABEL } from "../src/provision.ts";
+import { NO_LIMITS, type QuotaLimits } from "../src/quota.ts";
 import {
   createState,
   type JobSpec,
@@ -37,6 +38,12 @@ const LIMITS: Limits = {
   service_ms_guess: 1000,
   prefix_block_tokens: 4,
 };
+/** Tight enough to be felt by a hundred jobs in half a minute, and wide enough for all of them to end. */
+const QUOTAS: readonly (readonly [level: "tenant" | "key", id: string, tenant: string, limits: QuotaLimits])[] = [
+  ["tenant", "t0", "t0", { ...NO_LIMITS, jobs_running_max: 1, jobs_queued_max: 20, tokens_per_minute_max: 3000, over_limit: "queue" }],
+  ["tenant", "t1", "t1", { ...NO_LIMITS, requests_per_minute_max: 40, tokens_per_day_max: 2000 }],
+  ["key", "k1", "t2", { ...NO_LIMITS, requests_per_minute_max: 30, jobs_running_max: 2, over_limit: "queue" }],
+];
 const BEAT_MS = 1000;
 const TICK_MS = 100;
 const STORM_MS = 30_000;
@@ -93,6 +100,8 @@ export class World {
   #order = 0;
   readonly #workers: SimWorker[] = [];
   readonly #links = new Map<string, Link>();
+  /** Tenants and keys have limits here. */
+  readonly #quotas: boolean;
   /** Models on their way into the pool's memory. */
   readonly #loading: string[] = [];
   #loads = 0;
@@ -108,10 +117,22 @@ export class World {
     this.oracle = new Oracle(this.#limits);
     this.#state = createState(this.#limits);
     this.#step = stepFunction;
+    this.#quotas = this.#random.chance(0.5);
+  }
+
+  /** As an orchestrator does when it starts: some tenants and keys have limits. */
+  #tellQuotas(): void {
+    if (!this.#quotas) return;
+    const life = this.crashes;
+    for (const [level, id, tenant, limits] of QUOTAS) {
+      this.#send({ type: "quota.set", level, id, tenant, limits });
+      if (this.crashes !== life) return;
+    }
   }
 
   /** Runs storm and healing; throws at the first thing that can't be right. */
   run(): void {
+    this.#tellQuotas();
     this.#populate();
     this.#runUntil(STORM_MS, () => false);
     this.#heal();
@@ -201,6 +222,8 @@ export class World {
     this.#links.clear();
     this.#state = createState(this.#limits, this.oracle.models);
     const life = this.crashes;
+    this.#tellQuotas();
+    if (this.crashes !== life) return;
     for (const row of this.oracle.unfinished()) {
       const { spec, attempt, spent } = row;
       const ran = row.status === "running";
@@ -368,10 +391,12 @@ export class World {
     const avoid = pin === null && serving.length > 1 && random.chance(0.2) ? [random.pick(serving).id] : [];
     const fast = serving.some((worker) => worker.labels["disk"] === "fast" && pin === null && !avoid.includes(worker.id));
     const roomy = serving.some(({ id, context_size }) => context_size === null && (pin ?? id) === id && !avoid.includes(id));
+    const tenant = `t${random.from(0, 3)}`;
+    const key = tenant === "t2" ? random.pick(["k1", "k2", null]) : null;
     const spec: JobSpec = {
       id,
-      tenant: `t${random.from(0, 3)}`,
-      key: random.chance(0.5) ? `k${random.from(0, 2)}` : null,
+      tenant,
+      key,
       model,
       submitted_at_ms: now_ms,
       bytes: random.from(10, 500),

@@ -130,6 +130,11 @@ const broken: [what: string, stepFunction: Step, expected: RegExp][] = [
     /was moved aside/,
   ],
   [
+    "a tenant's limit on what runs that is not kept lets it run more",
+    (state, event) => step(state, event.type === "quota.set" ? { ...event, limits: { ...event.limits, jobs_running_max: 0 } } : event),
+    /of its tenant's run already/,
+  ],
+  [
     "a limit that rings too early ends jobs that had time left",
     (state, event) => {
       const { limits } = state;
