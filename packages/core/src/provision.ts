@@ -64,10 +64,11 @@ function isServed(state: State, model: string): boolean {
 function load(state: State, model: string, now_ms: number, out: Decision[]): void {
   const under_way = state.loads.get(model);
   if (under_way?.began || (state.load_not_before_ms.get(model) ?? 0) > now_ms) return;
-  const sites = sitesOf(state, model);
+  const sites = sitesOf(state, model).filter((site) => clearedFor(state, model, site) === undefined);
   const fitting = sites.filter(({ free_bytes, memory_bytes }) => free_bytes >= memory_bytes);
   const [best] = fitting.sort((a, b) => compared(state, model, a, b));
   if (best !== undefined) {
+    for (const worker of waysMadeFor(state, model)) stay(state, worker, now_ms, out);
     const { pool_id, device_id } = noteLoad(state, model, best, true, now_ms);
     out.push({ type: "spawn", model, pool_id, device_id, backend: best.device.backend });
     return;
@@ -139,6 +140,14 @@ function sitesOf(state: State, model: string): Site[] {
     if (memory_bytes === undefined) return [];
     return pool.devices.map((device) => ({ pool, device, memory_bytes, free_bytes: device.free_bytes - reserved(state, pool, device) }));
   });
+}
+
+/** The other model for which room is being made there: what has become free is for that one, or it would wait for ever for the rest. */
+function clearedFor(state: State, model: string, { pool, device }: Site): string | undefined {
+  for (const load of state.loads.values()) {
+    if (!load.began && load.model !== model && load.pool_id === pool.id && load.device_id === device.id) return load.model;
+  }
+  return undefined;
 }
 
 /** Best first: the better device, then where it loads soonest, then where most stays free. */
@@ -269,14 +278,16 @@ export function whyNotLoaded(state: State, model: string, now_ms: number): strin
   if (failed !== undefined && again_ms > 0) return `Loading ${model} failed (${failed.error}); it is tried again in ${again_ms} ms.`;
   const sites = sitesOf(state, model);
   if (sites.length === 0) return `No pool has ${model} on disk.`;
-  return `${model} fits nowhere now: ${sites
-    .map(
-      ({ pool, device, memory_bytes, free_bytes }) =>
-        `${pool.id} (${device.id}) has ${free_bytes} bytes free of ${memory_bytes} that it needs`,
-    )
-    .join(
-      "; ",
-    )}; workers that are busy, or have been there for less than ${state.limits.residency_ms_min} ms, stay${whenTheyGo(state, model, now_ms)}.`;
+  const places = sites.map((site) => {
+    const { pool, device, memory_bytes, free_bytes } = site;
+    const other = clearedFor(state, model, site);
+    const place = `${pool.id} (${device.id})`;
+    return other === undefined
+      ? `${place} has ${free_bytes} bytes free of ${memory_bytes} that it needs`
+      : `${place} is being cleared for ${other}`;
+  });
+  const stays = `workers that are busy, or have been there for less than ${state.limits.residency_ms_min} ms, stay`;
+  return `${model} fits nowhere now: ${places.join("; ")}; ${stays}${whenTheyGo(state, model, now_ms)}.`;
 }
 
 function whenTheyGo(state: State, model: string, now_ms: number): string {

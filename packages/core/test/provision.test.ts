@@ -285,3 +285,26 @@ test("who is pinned to, who is young and who was started by hand makes no way; n
   off.submit("b1", { model: "b" });
   assert.deepEqual(off.after(3_600_000), []);
 });
+
+test("room that is being made for a large model is not taken by a small one that goes away for it", () => {
+  const core = new Provisioned({ residency_ms_min: 1000, make_way_ms: 60_000 }, { p: 4 * GB, q: 4 * GB, r: 8 * GB });
+  const sizes = { "0": 8 * GB };
+  core.pool("box", sizes);
+  for (const model of ["p", "q"]) {
+    core.submit(`${model}1`, { model });
+    core.loaded(model, "box");
+    core.pool("box", sizes);
+  }
+  core.submit("r1", { model: "r" });
+  assert.equal(only(core.after(60_000), "worker.drain").length, 2);
+  core.submit("p2", { model: "p" });
+  core.ends("p1");
+  assert.equal(the(core.after(0), "evict").worker_id, "p@box.0");
+  core.gone("p@box.0");
+  assert.deepEqual(only(core.pool("box", sizes), "spawn"), [], "half of it is free, and p would fit");
+  assert.match(explain(core.state, "p2", core.now_ms)?.answer ?? "", /box \(0\) is being cleared for r/);
+  core.ends("q1");
+  assert.equal(the(core.after(0), "evict").worker_id, "q@box.0");
+  core.gone("q@box.0");
+  assert.equal(the(core.pool("box", sizes), "spawn").model, "r");
+});
