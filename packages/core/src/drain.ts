@@ -35,7 +35,23 @@ function fill(state: State, model: string, now_ms: number, out: Decision[]): voi
   }
 }
 
-function fillFrom(state: State, line: Iterable<Job>, fleet: Fleet<Worker>, now_ms: number, out: Decision[]): void {
+function fillFrom(
+  state: State,
+  line: Iterable<Job> & { first: Job | undefined },
+  fleet: Fleet<Worker>,
+  now_ms: number,
+  out: Decision[],
+): void {
+  // Mostly the first one gets the one slot that is free. Only when it can't is the rest of the line looked through, which costs more.
+  for (let job = line.first; job !== undefined; job = line.first) {
+    const { worker, scored, exhausted } = place(state, job, now_ms);
+    if (worker === undefined) {
+      if (exhausted) return;
+      break;
+    }
+    dispatch(state, job, worker, scored, now_ms, out);
+    if (!fleet.may_be_free) return;
+  }
   for (const job of line) {
     const { worker, scored, exhausted } = place(state, job, now_ms);
     if (worker !== undefined) dispatch(state, job, worker, scored, now_ms, out);

@@ -47,6 +47,11 @@ export class FairLine<T extends FairWaiting> {
     return this.#size;
   }
 
+  /** Whose turn it is, without a look at anybody else. */
+  get first(): T | undefined {
+    return this.#first()?.value.line.first;
+  }
+
   push(one: T): void {
     const { tenant } = one.spec;
     let of = this.#lines.get(one.flow);

@@ -20,6 +20,7 @@ export class Line<T extends Waiting> {
     return this.#size;
   }
 
+  /** Whose turn it is. */
   get first(): T | undefined {
     return this.#waiting[this.#head];
   }
