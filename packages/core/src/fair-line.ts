@@ -1,5 +1,6 @@
 /**
- * Those that wait, in a line for each tenant: the tenant that has got least is next, first come first served within it. Whoever is
+ * Those that wait, in a line for each tenant: the tenant that has got least is next, first come first served within it
+ * and among equals. Whoever is
  * looked at and passed over counts as served for the rest of that look, so that the order is the one in which they would run.
  */
 import type { Shares } from "./fairness.ts";
@@ -10,6 +11,8 @@ import { LiveMap } from "./live-map.ts";
 export interface FairWaiting extends Waiting {
   /** Its line: those of one tenant, or of one of a tenant's keys. */
   readonly flow: string;
+  /** Its number among all that came here, of any tenant; kept by the line. */
+  arrival: number;
   readonly spec: { readonly tenant: string; readonly prompt_tokens: number };
 }
 
@@ -36,6 +39,7 @@ export class FairLine<T extends FairWaiting> {
   /** By tenant, the lines that are out of the order: none of theirs may run until `release`. */
   readonly #out = new Map<string, TenantLine<T>[]>();
   #size = 0;
+  #arrivals = 0;
 
   /** `mayRun`: whether limits of its tenant or key stand against it; the same for all that stand in one line. */
   constructor(shares: Shares, mayRun: (one: T) => boolean = () => true) {
@@ -58,8 +62,10 @@ export class FairLine<T extends FairWaiting> {
     if (of === undefined) {
       of = { tenant, flow: one.flow, line: new Line() };
       this.#lines.set(one.flow, of);
-      this.#order.push(of, this.#shares.serviceOf(tenant));
+      this.#order.push(of, this.#shares.serviceOf(tenant), this.#arrivals);
     }
+    one.arrival = this.#arrivals;
+    this.#arrivals += 1;
     of.line.push(one);
     this.#size += 1;
   }
@@ -129,10 +135,10 @@ export class FairLine<T extends FairWaiting> {
   /** The first of the order, once what is out of date there is mended. */
   #first(): { readonly value: TenantLine<T>; readonly key: number } | undefined {
     for (let first = this.#order.first; first !== undefined; first = this.#order.first) {
-      const { value: of, key } = first;
+      const { value: of, key, tie } = first;
       const service = this.#shares.serviceOf(of.tenant);
       const next = of.line.first;
-      if (next !== undefined && key === service && this.#mayRun(next)) return first;
+      if (next !== undefined && key === service && tie === next.arrival && this.#mayRun(next)) return first;
       this.#order.take();
       if (next === undefined || this.#mayRun(next)) this.#back(of);
       else this.#putOut(of);
@@ -142,7 +148,8 @@ export class FairLine<T extends FairWaiting> {
 
   /** Into the order, if anybody stands there. */
   #back(of: TenantLine<T>): void {
-    if (of.line.size > 0) this.#order.push(of, this.#shares.serviceOf(of.tenant));
+    const next = of.line.first;
+    if (next !== undefined) this.#order.push(of, this.#shares.serviceOf(of.tenant), next.arrival);
     else this.#lines.delete(of.flow);
   }
 

@@ -1,10 +1,13 @@
 interface Item<T> {
   readonly value: T;
   readonly key: number;
-  readonly pushed: number;
+  readonly tie: number;
 }
 
-/** A binary heap: the smallest key is taken first, of equal ones the one that was pushed first. Push and take in logarithmic time. */
+/**
+ * A binary heap: the smallest key is taken first, of equal ones the one with the smallest `tie`, which is the order of pushing unless
+ * told otherwise. Push and take in logarithmic time.
+ */
 export class Heap<T> {
   #items: Item<T>[] = [];
   #pushed = 0;
@@ -14,14 +17,14 @@ export class Heap<T> {
   }
 
   /** What `take` would return. */
-  get first(): { readonly value: T; readonly key: number } | undefined {
+  get first(): { readonly value: T; readonly key: number; readonly tie: number } | undefined {
     return this.#items[0];
   }
 
-  push(value: T, key: number): void {
+  push(value: T, key: number, tie = this.#pushed): void {
     const items = this.#items;
     this.#pushed += 1;
-    const item = { value, key, pushed: this.#pushed };
+    const item = { value, key, tie };
     let at = items.length;
     items.push(item);
     while (at > 0) {
@@ -65,5 +68,5 @@ export class Heap<T> {
 }
 
 function before(one: Item<unknown>, other: Item<unknown>): boolean {
-  return one.key < other.key || (one.key === other.key && one.pushed < other.pushed);
+  return one.key < other.key || (one.key === other.key && one.tie < other.tie);
 }

@@ -141,6 +141,8 @@ export interface Job extends Waiting {
   readonly accounts: readonly Account[];
   /** In which of a queue's lines it waits: that of its tenant, or of its key where that has a limit of its own on what runs. */
   readonly flow: string;
+  /** Its number among all that came to its fair line; kept by that. */
+  arrival: number;
   /** Tokens that are reserved for it, and the day (UTC, since 1970) that they are of. */
   reserved_tokens: number;
   reserved_day: number;

@@ -138,6 +138,7 @@ function newJob(state: State, spec: JobSpec, attempt: number, spent: number): Jo
     charged_tokens: 0,
     routing: undefined,
     number_in_line: 0,
+    arrival: 0,
   };
 }
 

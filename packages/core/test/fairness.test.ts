@@ -130,13 +130,18 @@ test("while two tenants have work, what they have got, also of answers under way
 
 test("a look goes through all lines in the order in which they would run, and leaves them as they were", () => {
   const shares = new Shares();
-  const line = new FairLine<{ name: string; flow: string; number_in_line: number; spec: { tenant: string; prompt_tokens: number } }>(
-    shares,
-  );
+  const line = new FairLine<{
+    name: string;
+    flow: string;
+    number_in_line: number;
+    arrival: number;
+    spec: { tenant: string; prompt_tokens: number };
+  }>(shares);
   const one = (name: string, tenant: string, prompt_tokens: number) => ({
     name,
     flow: tenant,
     number_in_line: 0,
+    arrival: 0,
     spec: { tenant, prompt_tokens },
   });
   const all = [one("a1", "a", 10), one("a2", "a", 10), one("a3", "a", 10), one("b1", "b", 25), one("b2", "b", 25)];
@@ -153,4 +158,26 @@ test("a look goes through all lines in the order in which they would run, and le
   assert.equal(order(), "b2 a1 a2 a3");
   assert.equal(line.size, 4);
   assert.equal(line.ahead("new"), 2, "one of each tenant goes before a newcomer's first");
+});
+
+test("the keys of one tenant are served in the order in which their jobs came: none of them waits for all of another's", () => {
+  const shares = new Shares();
+  const line = new FairLine<{
+    name: string;
+    flow: string;
+    number_in_line: number;
+    arrival: number;
+    spec: { tenant: string; prompt_tokens: number };
+  }>(shares);
+  const push = (name: string) =>
+    line.push({ name, flow: name[0] as string, number_in_line: 0, arrival: 0, spec: { tenant: "t", prompt_tokens: 10 } });
+  const names = ["a1", "b1", "a2", "b2", "b3", "a3", "a4", "b4"];
+  for (const name of names) push(name);
+  const served: string[] = [];
+  for (let one = line.first; one !== undefined; one = line.first) {
+    served.push(one.name);
+    line.remove(one);
+    shares.charge("t", 10);
+  }
+  assert.deepEqual(served, names);
 });
