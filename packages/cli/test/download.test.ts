@@ -6,12 +6,12 @@ import { test } from "node:test";
 import { ModelFit, PoolDownloaded, PoolDownloadProgress, PoolModels } from "@rbees/contracts/pool";
 import type { WorkerHealth } from "@rbees/contracts/worker";
 import { fingerprint } from "@rbees/kit/fingerprint";
-import { Gguf } from "@rbees/kit/gguf";
+import { Gguf, type GgufValue } from "@rbees/kit/gguf";
 import { readModel } from "@rbees/kit/gguf-split";
 import { homeOf } from "@rbees/kit/home";
 import { writeGguf as writeParts } from "../../../models/fixtures/write-gguf.ts";
 import { contentOf, hashOf } from "../../../test/support/fake-hub.ts";
-import { fitOf } from "../src/download/fit.ts";
+import { fitOf, fitOnDevices } from "../src/download/fit.ts";
 import { remember } from "../src/pool/measured.ts";
 import { COMMIT, FILE, modelOf, REPO, setUp } from "./download-setup.ts";
 import { ANSI } from "./harness.ts";
@@ -172,6 +172,36 @@ test("what does not fit is said to be so, with how much is missing", async () =>
   const fit = fitOf(made, { ctx: 512, slots: 1 }, 4e9);
   assert.equal(fit.fits, false);
   assert.ok(fit.needed_bytes > 5e9);
+});
+
+test("info says how many layers each GPU that works has room for", async (t) => {
+  const pool = await setUp(t);
+  await writeFile(join(pool.root, "bins"), "");
+  const smi = join(pool.root, "nvidia-smi");
+  // A model of 7 GB in 33 layers with next to no context: 212 MB each.
+  const metadata = new Map<string, GgufValue>([
+    ["general.architecture", "llama"],
+    ["llama.block_count", 32],
+  ]);
+  const made = new Gguf({ version: 3, metadata, tensors: [], data_offset: 0, described_bytes: 0, file_bytes: 7e9 });
+  const gpu = (index: number, free_bytes: number | null) => ({ index, name: "GPU", memory_bytes: 8e9, free_bytes });
+  const found = fitOnDevices(made, { slots: 1, context_size: 64, available_bytes: 5e9 }, [
+    { backend: "cpu", works: true, reason: "", devices: [] },
+    { backend: "cuda", works: true, reason: "", devices: [gpu(0, 7.9e9), gpu(1, 3.5e9), gpu(2, 1e6), gpu(3, null)] },
+    { backend: "metal", works: false, reason: "", devices: [gpu(0, 8e9)] },
+  ]);
+  assert.deepEqual(
+    found.map(({ index, layers, layers_total }) => [index, layers, layers_total]),
+    [
+      [0, 33, 33],
+      [1, 16, 33],
+      [2, 0, 33],
+      [3, 33, 33],
+    ],
+  );
+  await writeFile(smi, '#!/bin/sh\necho "0, NVIDIA T4, 15360, 14000"\n', { mode: 0o755 });
+  const shown = await pool.run(["rbees-pool", "models", "info", "demo"], { env: { PATH: `${pool.root}:${pool.env["PATH"]}` } });
+  assert.match(shown.out, /\non cuda 0 +all 3 layers, estimated: 14\.7 GB are free on NVIDIA T4\n/);
 });
 
 test("verify finds a changed byte; delete is refused while a worker uses the model, and for what was only registered", async (t) => {

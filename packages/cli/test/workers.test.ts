@@ -346,8 +346,8 @@ test("infer asks a worker directly, and says what to do when nobody is there", a
 });
 
 test("nvidia-smi's lines become devices, also where memory is shared", () => {
-  assert.deepEqual(parseNvidiaSmi("0, NVIDIA H200, 143771\n1, NVIDIA GB10, [N/A]\n"), [
-    { index: 0, name: "NVIDIA H200", memory_bytes: 143771 * 1_048_576 },
-    { index: 1, name: "NVIDIA GB10", memory_bytes: null },
+  assert.deepEqual(parseNvidiaSmi("0, NVIDIA H200, 143771, 143008\n1, NVIDIA GB10, [N/A], [N/A]\n"), [
+    { index: 0, name: "NVIDIA H200", memory_bytes: 143771 * 1_048_576, free_bytes: 143008 * 1_048_576 },
+    { index: 1, name: "NVIDIA GB10", memory_bytes: null, free_bytes: null },
   ]);
 });

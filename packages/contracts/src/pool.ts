@@ -56,6 +56,17 @@ export const PoolDownloaded = z.object({
 });
 export type PoolDownloaded = z.infer<typeof PoolDownloaded>;
 
+/** How much of a model a GPU has room for, estimated from its header. */
+export const DeviceFit = z.object({
+  backend: Backend,
+  index: z.int(),
+  name: z.string(),
+  free_bytes: z.int(),
+  layers: z.int().describe("So many of them"),
+  layers_total: z.int().describe("The output is one of them"),
+});
+export type DeviceFit = z.infer<typeof DeviceFit>;
+
 /** Whether a model would fit into a host's memory, told from its header. */
 export const ModelFit = z.object({
   slots: z.int(),
@@ -122,7 +133,9 @@ export const PoolBackend = z.object({
   backend: Backend,
   works: z.boolean(),
   reason: z.string().describe("Why it works or not"),
-  devices: z.array(z.object({ index: z.int(), name: z.string(), memory_bytes: z.int().nullable() })),
+  devices: z.array(
+    z.object({ index: z.int(), name: z.string(), memory_bytes: z.int().nullable(), free_bytes: z.int().nullable().optional() }),
+  ),
 });
 export type PoolBackend = z.infer<typeof PoolBackend>;
 export const PoolBackends = z.object({ backends: z.array(PoolBackend) });

@@ -14,6 +14,8 @@ export interface Needed {
   readonly weights: number;
   readonly context: number;
   readonly overhead: number;
+  /** What of the overhead is for computing. */
+  readonly computing: number;
 }
 
 /**
@@ -51,5 +53,25 @@ export function neededBytes(
   const activations = 8 * width + 3 * parameter("feed_forward_length");
   const computing = batch * 4 * (vocabulary + activations + heads * context_size);
   const overhead = Math.ceil(computing + PROCESSES_BYTES + vocabulary * TOKEN_BYTES);
-  return { total: Math.ceil(gguf.file_bytes + context + overhead), weights: gguf.file_bytes, context, overhead };
+  return {
+    total: Math.ceil(gguf.file_bytes + context + overhead),
+    weights: gguf.file_bytes,
+    context,
+    overhead,
+    computing: Math.ceil(computing),
+  };
+}
+
+/**
+ * How many layers of a model memory of a GPU has room for, of `layersOf`: its buffers for computing, and for each layer an even share of
+ * weights and context. An estimate that nobody has held against a GPU yet; the worker's own `--gpu-layers auto` decides when it loads.
+ */
+export function layersWithin(gguf: Gguf, { weights, context, computing }: Needed, free_bytes: number): number {
+  const all = layersOf(gguf);
+  return Math.max(0, Math.min(all, Math.floor(((free_bytes - computing) * all) / (weights + context))));
+}
+
+/** As llama.cpp counts: the output is one more. */
+export function layersOf(gguf: Gguf): number {
+  return (gguf.parameter("block_count") ?? 0) + 1;
 }

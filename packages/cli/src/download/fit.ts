@@ -1,13 +1,36 @@
 /** Whether a model fits this host's memory, told from its header alone: the worker's own formula and its defaults. */
 import { RbeesError } from "@rbees/contracts/errors";
-import type { ModelFit } from "@rbees/contracts/pool";
+import type { DeviceFit, ModelFit, PoolBackend } from "@rbees/contracts/pool";
 import type { Gguf } from "@rbees/kit/gguf";
-import { CONTEXT_AUTO_MAX, neededBytes, PREFILL_CHUNK_TOKENS_DEFAULT, SLOTS_DEFAULT } from "@rbees/kit/model-memory";
+import {
+  CONTEXT_AUTO_MAX,
+  layersOf,
+  layersWithin,
+  neededBytes,
+  PREFILL_CHUNK_TOKENS_DEFAULT,
+  SLOTS_DEFAULT,
+} from "@rbees/kit/model-memory";
 import { memory } from "../pool/status.ts";
 
 export interface FitOptions {
   ctx?: number | undefined;
   slots?: number | undefined;
+}
+
+/** On each GPU that works here. What shares the host's memory has as much as the host. */
+export function fitOnDevices(
+  gguf: Gguf,
+  { slots, context_size, available_bytes }: Pick<ModelFit, "slots" | "context_size" | "available_bytes">,
+  backends: readonly PoolBackend[],
+): DeviceFit[] {
+  const needed = neededBytes(gguf, { slots, prefill_chunk_tokens: PREFILL_CHUNK_TOKENS_DEFAULT }, context_size);
+  const working = backends.filter(({ works }) => works);
+  return working.flatMap(({ backend, devices }) =>
+    devices.map(({ index, name, memory_bytes, free_bytes }) => {
+      const free = free_bytes ?? memory_bytes ?? available_bytes;
+      return { backend, index, name, free_bytes: free, layers: layersWithin(gguf, needed, free), layers_total: layersOf(gguf) };
+    }),
+  );
 }
 
 export function fitOf(gguf: Gguf, { ctx, slots = SLOTS_DEFAULT }: FitOptions, available_bytes = memory().available_bytes): ModelFit {

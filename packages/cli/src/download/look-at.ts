@@ -3,12 +3,13 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { readGgufFrom } from "@rbees/kit/gguf";
 import { mergeParts, readModel } from "@rbees/kit/gguf-split";
 import type { Context } from "../context.ts";
+import { backends } from "../pool/backends.ts";
 import { catalogue, knownReference, resolveModel } from "../pool/catalogue.ts";
 import { fitHere } from "../pool/measured.ts";
 import { factsOf } from "../pool/model-file.ts";
 import { diskOf } from "../pool/status.ts";
 import { referenceOf } from "./download.ts";
-import { type FitOptions, fitOf } from "./fit.ts";
+import { type FitOptions, fitOf, fitOnDevices } from "./fit.ts";
 import { ATTEMPTS_MAX, STALL_MS_MAX } from "./limits.ts";
 import { planDownload } from "./plan.ts";
 import { isReference } from "./reference.ts";
@@ -31,13 +32,15 @@ export async function lookAt(context: Context, given: string, options: FitOption
     const gguf = mergeParts(headers);
     const disk = await diskOf(context.home.data);
     const here = (await catalogue(context)).find(({ present, reference }) => present && reference === plan.reference)?.path ?? undefined;
+    // Of a model that is here a worker may have been measured.
+    const fit = here === undefined ? fitOf(gguf, options) : await fitHere(context.home, here, gguf, options);
     return {
       ...factsOf(gguf, plan.reference),
       license: gguf.license ?? plan.license,
       sha256: plan.files.length === 1 ? (plan.files[0]?.sha256 ?? null) : null,
       reference: plan.reference,
-      // Of a model that is here a worker may have been measured.
-      fit: here === undefined ? fitOf(gguf, options) : await fitHere(context.home, here, gguf, options),
+      fit,
+      devices: fitOnDevices(gguf, fit, await backends(context)),
       disk_available_bytes: disk.available_bytes as number | null,
     };
   } finally {
@@ -49,11 +52,13 @@ async function localFacts(context: Context, given: string, options: FitOptions) 
   const { path } = await resolveModel(context, given);
   const model = (await catalogue(context)).find((one) => one.path === path);
   const gguf = await readModel(path);
+  const fit = await fitHere(context.home, path, gguf, options);
   return {
     ...factsOf(gguf, path),
     sha256: model?.sha256 ?? null,
     reference: model?.reference ?? `file:${path}`,
-    fit: await fitHere(context.home, path, gguf, options),
+    fit,
+    devices: fitOnDevices(gguf, fit, await backends(context)),
     disk_available_bytes: null,
   };
 }

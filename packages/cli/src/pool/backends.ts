@@ -25,8 +25,8 @@ function cpu({ programs }: World, host: HostKind): PoolBackend {
   return { backend: "cpu", works, reason: works ? "always there" : missing(engine), devices: [] };
 }
 
-async function cuda({ programs }: World, host: HostKind): Promise<PoolBackend> {
-  const gpus = await nvidiaGpus();
+async function cuda({ programs, env }: World, host: HostKind): Promise<PoolBackend> {
+  const gpus = await nvidiaGpus(env);
   const engine = enginePackage(host, "-cuda");
   const installed = hasBinaries(programs.workerPackage(engine));
   const works = typeof gpus !== "string" && gpus.length > 0 && installed;
@@ -65,23 +65,27 @@ function missing(engine: string): string {
   return `the engine package ${engine} is not installed`;
 }
 
-async function nvidiaGpus(): Promise<PoolBackend["devices"] | string> {
+async function nvidiaGpus(env: World["env"]): Promise<PoolBackend["devices"] | string> {
   const { execa } = await import("execa");
-  const query = ["--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"];
-  const { failed, code, timedOut, stdout, stderr } = await execa("nvidia-smi", query, { reject: false, timeout: PROBE_MS_MAX });
+  const query = ["--query-gpu=index,name,memory.total,memory.free", "--format=csv,noheader,nounits"];
+  const { failed, code, timedOut, stdout, stderr } = await execa("nvidia-smi", query, { reject: false, timeout: PROBE_MS_MAX, env });
   if (code === "ENOENT") return "no NVIDIA driver here (nvidia-smi is not found)";
   if (timedOut) return `nvidia-smi did not answer within ${PROBE_MS_MAX / 1000} s`;
   if (failed) return `nvidia-smi failed: ${(stderr || stdout).trim().split("\n")[0] ?? ""}`;
   return parseNvidiaSmi(stdout);
 }
 
-/** Lines such as `0, NVIDIA H200, 143771`; a GPU that shares the host's memory says `[N/A]`. */
+/** Lines such as `0, NVIDIA H200, 143771, 143008`; a GPU that shares the host's memory says `[N/A]`. */
 export function parseNvidiaSmi(stdout: string): PoolBackend["devices"] {
   return stdout
     .split("\n")
     .map((line) => line.split(",").map((cell) => cell.trim()))
-    .filter((cells) => cells.length === 3 && /^\d+$/.test(cells[0] ?? ""))
-    .map(([index, name = "", mib]) => ({ index: Number(index), name, memory_bytes: /^\d+$/.test(mib ?? "") ? Number(mib) * MIB : null }));
+    .filter((cells) => cells.length === 4 && /^\d+$/.test(cells[0] ?? ""))
+    .map(([index, name = "", total, free]) => ({ index: Number(index), name, memory_bytes: bytesOf(total), free_bytes: bytesOf(free) }));
+}
+
+function bytesOf(mib: string | undefined): number | null {
+  return /^\d+$/.test(mib ?? "") ? Number(mib) * MIB : null;
 }
 
 /** The backend of this name, when it works here; else a refusal that lists those that do. */

@@ -1,5 +1,14 @@
 /** Models, workers and facts of a host, as people read them. The same for this host and, over SSH, for another. */
-import type { ModelFit, PoolBackend, PoolModel, PoolStatus, PoolUnfinished, PoolWorker, PoolWorkerCheck } from "@rbees/contracts/pool";
+import type {
+  DeviceFit,
+  ModelFit,
+  PoolBackend,
+  PoolModel,
+  PoolStatus,
+  PoolUnfinished,
+  PoolWorker,
+  PoolWorkerCheck,
+} from "@rbees/contracts/pool";
 import type { Verified } from "../download/verify.ts";
 import { age, count, type Look, plural, rate, size } from "../look.ts";
 import type { ModelFacts } from "../pool/model-file.ts";
@@ -60,7 +69,13 @@ function namesOf({ name, aliases }: PoolModel): string {
 }
 
 export function renderModelFacts(
-  model: ModelFacts & { sha256: string | null; reference: string; fit: ModelFit; disk_available_bytes: number | null },
+  model: ModelFacts & {
+    sha256: string | null;
+    reference: string;
+    fit: ModelFit;
+    devices?: DeviceFit[];
+    disk_available_bytes: number | null;
+  },
   look: Look,
 ): string {
   const { fit } = model;
@@ -99,12 +114,19 @@ export function renderModelFacts(
           ? `yes: ${free}`
           : `no: ${free}, ${size(fit.needed_bytes - fit.available_bytes)} are missing; fewer --slots or a smaller --ctx need less`,
       ],
+      // A host with an earlier rbees says nothing of these.
+      ...(model.devices ?? []).map(onDevice),
       ["disk", model.disk_available_bytes === null ? null : `${size(model.disk_available_bytes)} are free`],
       // Last, because it is long.
       ["template", model.chat_template],
     ],
     look,
   );
+}
+
+function onDevice({ backend, index, name, free_bytes, layers, layers_total }: DeviceFit): [string, string] {
+  const part = layers === layers_total ? `all ${layers_total} layers` : `${layers} of ${layers_total} layers`;
+  return [`on ${backend} ${index}`, `${part}, estimated: ${size(free_bytes)} are free on ${name}`];
 }
 
 export function renderVerified(models: readonly Verified[], look: Look): string {
