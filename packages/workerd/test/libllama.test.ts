@@ -4,6 +4,8 @@ import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } fro
 import { join } from "node:path";
 import { test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
+import { environment } from "@rbees/kit/config";
+import { type Log, silentLog } from "@rbees/kit/log";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
 import type { StepReport } from "../src/engine.ts";
 import { chooseEngine } from "../src/engines.ts";
@@ -12,8 +14,9 @@ import { KOFFI_VERSION, libraryFolder, NoLibrary, openLibrary } from "../src/lib
 import { loadModel } from "../src/libllama/load.ts";
 import { StepPlan } from "../src/libllama/step-plan.ts";
 import { LlamaEngine } from "../src/llama/engine.ts";
+import { createWorkerd } from "../src/workerd.ts";
 import { engineOptions } from "./engine-options.ts";
-import { folder, health, scripted, startWorker } from "./support.ts";
+import { ask, folder, health, scripted, startWorker, testConfig } from "./support.ts";
 
 const METADATA = "_nlcBuildMetadata.json";
 
@@ -49,6 +52,24 @@ test("a library of another release is not called: the other engine is used, unle
   const empty = join(folder, "empty");
   mkdirSync(empty, { recursive: true });
   await assert.rejects(openLibrary(empty), /of release unknown/);
+});
+
+test("a worker that can't call the library says so in its log, and answers all the same", async () => {
+  const hook = "import{registerHooks as r}from'node:module';r({resolve(s,c,n){if(s==='koffi')throw new Error('not here');return n(s,c)}})";
+  const env = { ...environment(), NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(hook)}` };
+  const warnings: string[] = [];
+  const log = {
+    ...silentLog(),
+    info() {},
+    error() {},
+    warn: (what: { reason: string }) => void warnings.push(what.reason),
+  } as unknown as Log;
+  const config = testConfig({ model: scripted("without", { edges: chain(ANSWER, [" still", " here"]) }), ctx: 256 });
+  const worker = await createWorkerd(config, log, env, { on_shutdown() {}, on_fatal() {} });
+  const [name, { text }] = [(await health(worker)).engine.name, await ask(worker, { prompt: "hello", max_tokens: 5 })];
+  await worker.stop();
+  assert.deepEqual([name, text], ["node-llama-cpp", " still here"]);
+  assert.match(warnings.join(), /libllama can't be called here: koffi can't be loaded: not here/);
 });
 
 test("a library that is not the one its metadata say is refused before anything is computed", async () => {
