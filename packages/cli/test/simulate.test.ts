@@ -31,6 +31,25 @@ test("a table with a row for each policy, and what it means", async (t) => {
   assert.equal((await run(["rbees", "simulate", join(root, "trace"), "--workers", "2", "--speeds", "1,0.25"])).out, out);
 });
 
+test("of several tenants, in the trace or dealt out, it says how far apart they got; of one it says nothing", async (t) => {
+  const { root, run } = await bench((clean) => t.after(clean));
+  const trace = join(root, "trace");
+  writeFileSync(
+    trace,
+    TRACE.replaceAll(/"timestamp":(\d+)/g, (line, at) => `${line},"tenant":"${Number(at) % 400 === 0 ? "a" : "b"}"`),
+  );
+  const line = ["rbees", "simulate", trace, "--workers", "1", "--slots", "1", "--policy", "eta"];
+  const { out } = await run(line);
+  assert.match(out, /FAIR +GAP\n.* +[1-9]\d+\n/);
+  assert.match(out, /GAP: by how many tokens two of the 2 tenants were apart/);
+  const dealt = JSON.parse((await run([...line, "--tenants", "3", "--json"])).out) as Simulation;
+  assert.equal(dealt.policies[0]?.tenants.count, 3);
+  writeFileSync(trace, TRACE.replace('"timestamp"', '"tenant":7,"timestamp"'));
+  assert.match((await run(line)).err, /line 1: tenant must be text/);
+  writeFileSync(trace, TRACE);
+  assert.doesNotMatch((await run(line)).out, /GAP/);
+});
+
 test("--json prints one value; a file says what the machines are", async (t) => {
   const { root, run } = await bench((clean) => t.after(clean));
   const [trace, fleet] = [join(root, "trace"), join(root, "pool.toml")];

@@ -1,6 +1,6 @@
 /** What a replay means to those who waited for an answer, and to those who pay for the machines. */
 import type { PolicyName } from "@rbees/core/state";
-import type { Replayed, Served } from "./replay.ts";
+import type { Replayed, Served, TenantGap } from "./replay.ts";
 
 /** What an answer must keep to count as good. */
 export interface Slo {
@@ -26,11 +26,13 @@ export interface Report {
   readonly queue_s: { readonly p99: number };
   /** Jain's index of the tokens that each worker computed, divided by its speed: 1 when all had as much to do as they are fast. */
   readonly fairness: number;
+  /** Of tenants that waited at the same time. */
+  readonly tenants: TenantGap;
   /** From the first request to the end of the last answer, seconds. */
   readonly makespan_s: number;
 }
 
-export function reportOf({ policy, served, workers }: Replayed, slo: Slo): Report {
+export function reportOf({ policy, served, tenants, workers }: Replayed, slo: Slo): Report {
   const finished = served.filter(({ ended_ms }) => Number.isFinite(ended_ms));
   const ttft = finished.map(({ request, first_ms }) => first_ms - request.at_ms).sort(ascending);
   const tpot = finished
@@ -58,6 +60,7 @@ export function reportOf({ policy, served, workers }: Replayed, slo: Slo): Repor
     busy_percent: { min: round(100 * (busy[0] ?? 0), 1), max: round(100 * (busy.at(-1) ?? 0), 1) },
     queue_s: { p99: round(quantile(queue, 0.99) / 1000, 3) },
     fairness: round(jain(workers.map(({ machine, computed_tokens }) => computed_tokens / machine.speed)), 3),
+    tenants,
     makespan_s: round(makespan_ms / 1000, 1),
   };
 }

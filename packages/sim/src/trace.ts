@@ -14,6 +14,8 @@ export interface Request {
   readonly output_tokens: number;
   /** The prompt block by block; empty when the trace does not say. */
   readonly prefix: readonly number[];
+  /** Whose it is, where the trace says so. */
+  readonly tenant?: string;
 }
 
 export interface TraceOptions {
@@ -122,7 +124,7 @@ function jsonRow(line: string): Request {
     throw new TraceError([`${shown(line)} is not JSON`]);
   }
   if (typeof row !== "object" || row === null) throw new TraceError([`${shown(line)} is not a JSON object`]);
-  const { timestamp, input_length, output_length, hash_ids = [] } = row as Record<string, unknown>;
+  const { timestamp, input_length, output_length, hash_ids = [], tenant } = row as Record<string, unknown>;
   if (typeof timestamp !== "number" || timestamp < 0) throw new TraceError(["timestamp must be milliseconds, 0 or more"]);
   const prompt_tokens = tokens("input_length", input_length);
   if (!Array.isArray(hash_ids) || !hash_ids.every((id) => Number.isSafeInteger(id))) {
@@ -131,7 +133,9 @@ function jsonRow(line: string): Request {
   if ((hash_ids.length - 1) * BLOCK_TOKENS >= prompt_tokens) {
     throw new TraceError([`${hash_ids.length} hash_ids are more than ${prompt_tokens} tokens have blocks of ${BLOCK_TOKENS}`]);
   }
-  return { at_ms: timestamp, prompt_tokens, output_tokens: tokens("output_length", output_length), prefix: hash_ids };
+  if (tenant !== undefined && typeof tenant !== "string") throw new TraceError(["tenant must be text"]);
+  const request = { at_ms: timestamp, prompt_tokens, output_tokens: tokens("output_length", output_length), prefix: hash_ids };
+  return tenant === undefined ? request : { ...request, tenant };
 }
 
 function csvRow(line: string): Request {
@@ -165,4 +169,12 @@ function tokens(name: string, value: unknown): number {
 
 function shown(text: string): string {
   return JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}…` : text);
+}
+
+/** Deals a trace out to so many tenants: each sends half as many requests as the one before it, the last two equally many. */
+export function dealtOut(requests: readonly Request[], tenants: number): Request[] {
+  return requests.map((request, at) => {
+    const halvings = 31 - Math.clz32((at + 1) & -(at + 1));
+    return { ...request, tenant: `t${Math.min(tenants, halvings + 1)}` };
+  });
 }

@@ -35,6 +35,8 @@ export class WorkerModel {
   readonly #prompts: Prompt[] = [];
   /** Answers that have begun, by the iteration that ends them. */
   readonly #answers = new Heap<number>();
+  /** The iteration in which each of those answers began. */
+  readonly #began = new Map<number, number>();
   #iteration = 0;
   #stretch: Stretch | undefined;
   /** Prompt tokens of all requests that it has now. */
@@ -61,6 +63,13 @@ export class WorkerModel {
   /** Tokens that it could keep beside the requests that it has; a real one says it in bytes. */
   get free_tokens(): number {
     return Math.max(0, this.machine.cache_tokens - this.#held_tokens);
+  }
+
+  /** The answers under way, with the tokens that each has by now. */
+  *progress(now_ms: number): Generator<{ readonly number: number; readonly tokens_out: number }> {
+    const { began_ms, step_ms, iterations } = this.#stretch ?? { began_ms: 0, step_ms: 1, iterations: 0 };
+    const done = this.#iteration + Math.max(0, Math.min(iterations, Math.floor((now_ms - began_ms) / step_ms)));
+    for (const [number, first] of this.#began) yield { number, tokens_out: 1 + done - first };
   }
 
   /** A request arrives. It joins when the present iteration ends. */
@@ -101,12 +110,16 @@ export class WorkerModel {
     this.#kept.keep(request.prefix);
     signs.push({ kind: "first token", number });
     if (request.output_tokens === 1) this.#end(number, signs);
-    else this.#answers.push(number, this.#iteration + request.output_tokens - 1);
+    else {
+      this.#answers.push(number, this.#iteration + request.output_tokens - 1);
+      this.#began.set(number, this.#iteration);
+    }
   }
 
   #end(number: number, signs: Sign[]): void {
     this.#held_tokens -= this.#held.get(number) ?? 0;
     this.#held.delete(number);
+    this.#began.delete(number);
     signs.push({ kind: "end", number });
   }
 

@@ -5,7 +5,7 @@ import { fleetOf } from "../src/fleet.ts";
 import { POLICIES } from "../src/policies.ts";
 import { replay, replayed } from "../src/replay.ts";
 import { jain, quantile, reportOf } from "../src/report.ts";
-import type { Request } from "../src/trace.ts";
+import { dealtOut, type Request } from "../src/trace.ts";
 
 const SLO = { ttft_ms: 2000, tpot_ms: 100 };
 
@@ -70,6 +70,22 @@ test("a second machine halves nothing by itself, but the queue is gone", () => {
   assert.equal(one.fairness, 1);
 });
 
+test("tenants that wait at the same time get the same, however unequal what they ask for", () => {
+  const requests = dealtOut(conversations(600, 60), 4);
+  const sent = Map.groupBy(requests, ({ tenant }) => tenant);
+  assert.deepEqual([...sent.keys()].sort(), ["t1", "t2", "t3", "t4"]);
+  assert.equal(sent.get("t1")?.length, 300);
+  const { served, tenants } = replayed(requests, fleetOf({ speeds: [1, 0.5], slots: 4 }), "eta");
+  assert.ok(served.every(({ ended_ms }) => ended_ms < Number.POSITIVE_INFINITY));
+  assert.equal(tenants.count, 4);
+  assert.ok(tenants.gap_tokens > 0 && tenants.gap_tokens <= tenants.bound_tokens, JSON.stringify(tenants));
+  const wait = (tenant: string) => {
+    const waits = served.filter(({ request }) => request.tenant === tenant).map(({ request, sent_ms }) => sent_ms - request.at_ms);
+    return waits.reduce((sum, ms) => sum + ms, 0) / waits.length;
+  };
+  assert.ok(2 * wait("t4") < wait("t1"), "who asks for little does not wait behind who asks for much");
+});
+
 test("a report says what was measured", () => {
   const request = { at_ms: 1000, prompt_tokens: 1000, output_tokens: 11, prefix: [] };
   const [machine] = fleetOf({ workers: 1 });
@@ -81,6 +97,7 @@ test("a report says what was measured", () => {
         { request, sent_ms: 1500, first_ms: 3000, ended_ms: 4000, tokens_out: 11 },
         { request, sent_ms: 1000, first_ms: 3500, ended_ms: 5500, tokens_out: 11 },
       ],
+      tenants: { count: 1, gap_tokens: 0, bound_tokens: 1000 },
       workers: [{ machine, busy_ms: 1375, cached_tokens: 500, computed_tokens: 1522 }],
     },
     SLO,
@@ -96,6 +113,7 @@ test("a report says what was measured", () => {
     busy_percent: { min: 25, max: 25 },
     queue_s: { p99: 0.5 },
     fairness: 1,
+    tenants: { count: 1, gap_tokens: 0, bound_tokens: 1000 },
     makespan_s: 5.5,
   });
 });

@@ -25,6 +25,9 @@ export function renderSimulation(simulation: Simulation, look: Look): string {
       { title: "BUSY", of: ({ busy_percent: { min, max } }) => `${min.toFixed(0)}–${max.toFixed(0)} %`, right: true },
       { title: "QUEUE P99", of: ({ queue_s }) => seconds(queue_s.p99), right: true },
       { title: "FAIR", of: ({ fairness }) => fairness.toFixed(3), right: true },
+      ...(policies.some(({ tenants }) => tenants.count > 1)
+        ? [{ title: "GAP", of: ({ tenants }: Report) => kilo(tenants.gap_tokens), right: true as const }]
+        : []),
       { title: "", of: ({ policy }) => (policy === best && !allAlike(policies) ? "← first token soonest" : "") },
     ],
     look,
@@ -32,7 +35,7 @@ export function renderSimulation(simulation: Simulation, look: Look): string {
   );
   const legend =
     `TTFT: until the first token. TPOT: from token to token. HIT: prompt tokens that were kept. ` +
-    `GOOD: began within ${duration(slo.ttft_ms)} and needed at most ${duration(slo.tpot_ms)} a token.`;
+    `GOOD: began within ${duration(slo.ttft_ms)} and needed at most ${duration(slo.tpot_ms)} a token.${gapLegend(policies)}`;
   return `${rows}\n${look.dim(legend)}\n${sentences(simulation).join(" ")}\n`;
 }
 
@@ -72,4 +75,13 @@ function seconds(value: number): string {
 
 function millis(value: number): string {
   return `${value < 100 ? value.toFixed(1) : value.toFixed(0)} ms`;
+}
+
+function gapLegend([one]: readonly Report[]): string {
+  if (one === undefined || one.tenants.count < 2) return "";
+  return ` GAP: by how many tokens two of the ${one.tenants.count} tenants were apart at most while both waited; it can't be more than ${kilo(one.tenants.bound_tokens)}.`;
+}
+
+function kilo(tokens: number): string {
+  return tokens < 10_000 ? String(tokens) : `${Math.round(tokens / 1000).toLocaleString("en-US")} k`;
 }

@@ -6,7 +6,7 @@ import { FleetError, fleetFrom, fleetOf, type Machine } from "@rbees/sim/fleet";
 import type { PolicyName } from "@rbees/sim/policies";
 import { type Replayed, replay } from "@rbees/sim/replay";
 import { type Report, reportOf, type Slo } from "@rbees/sim/report";
-import { type Request, TraceError } from "@rbees/sim/trace";
+import { dealtOut, type Request, TraceError } from "@rbees/sim/trace";
 import { readTrace } from "@rbees/sim/trace-file";
 import { parse as parseToml, TomlError } from "smol-toml";
 import type { Context } from "../context.ts";
@@ -20,6 +20,8 @@ export interface SimulateOptions {
   readonly policies: readonly PolicyName[];
   readonly rate: number;
   readonly limit: number | undefined;
+  /** Deal the requests out to so many; undefined: as the trace says. */
+  readonly tenants: number | undefined;
   readonly slo: Slo;
 }
 
@@ -91,9 +93,10 @@ async function readFleet({ fleet: file, machines }: SimulateOptions): Promise<Ma
   }
 }
 
-async function readRequests({ trace, rate, limit }: SimulateOptions): Promise<Request[]> {
+async function readRequests({ trace, rate, limit, tenants }: SimulateOptions): Promise<Request[]> {
   try {
-    return await readTrace(trace, { rate, limit });
+    const requests = await readTrace(trace, { rate, limit });
+    return tenants === undefined ? requests : dealtOut(requests, tenants);
   } catch (error) {
     if (error instanceof TraceError) throw wrong(`The trace ${trace} can't be read`, error.problems);
     throw unreadable(trace, "the trace", error);

@@ -25,10 +25,11 @@ export const simulateVerbs = [
         .option("--policy <name>", `may be repeated (default: all): ${POLICIES.join(", ")}`, policies)
         .option("--rate <x>", "requests arrive so many times as fast", positive, 1)
         .option("--limit <n>", "only the first so many requests", whole(1))
+        .option("--tenants <n>", "deal them out to so many, each with half as many as the one before", whole(1, 20))
         .option("--ttft-slo-ms <ms>", "a good answer begins within", positive, 2000)
         .option("--tpot-slo-ms <ms>", "a good answer needs for each further token at most", positive, 100),
     {
-      run: async (context, { fleet, workers, speeds, slots, cacheTokens, policy, rate, limit, ttftSloMs, tpotSloMs }, trace) => {
+      run: async (context, { fleet, workers, speeds, slots, cacheTokens, policy, rate, limit, tenants, ttftSloMs, tpotSloMs }, trace) => {
         const { simulate } = await import("./simulate.ts");
         return simulate(context, {
           trace,
@@ -37,6 +38,7 @@ export const simulateVerbs = [
           policies: policy ?? POLICIES,
           rate,
           limit,
+          tenants,
           slo: { ttft_ms: ttftSloMs, tpot_ms: tpotSloMs },
         });
       },
