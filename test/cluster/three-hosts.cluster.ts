@@ -107,7 +107,7 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
   const addresses = (await workers()).map(({ worker_id, address }) => [worker_id, address]);
   for (const { name, address } of hosts)
     assert.ok(
-      addresses.some(([id, at]) => id === `${name}-8001` && at === `http://${address}:8001`),
+      addresses.some(([id, at]) => id === `${name}-8001` && at === `https://${address}:8001`),
       JSON.stringify(addresses),
     );
 
@@ -116,8 +116,9 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
     execFileSync(
       ...nodeOn(
         hosts[0]?.prefix ?? [],
-        `fetch("http://${hosts[1]?.address}:8001${path}", { method: "${method}" }).then(({ status }) => console.log(status))`,
+        `fetch("https://${hosts[1]?.address}:8001${path}", { method: "${method}" }).then(({ status }) => console.log(status))`,
       ),
+      { env: { ...env, NODE_EXTRA_CA_CERTS: join(folder, "op/config/tls/ca.pem") } },
     ).toString();
   assert.deepEqual(
     [knock("GET", "/health"), knock("POST", "/execute"), knock("POST", "/shutdown")].map((line) => line.trim()),

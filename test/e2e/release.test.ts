@@ -36,6 +36,11 @@ test("the bundles run the main job without the sources", async (t) => {
     assert.match(text, /\w+/);
     const { tasks } = JSON.parse(await rbees("jobs", "list", "--json"));
     assert.equal(tasks[0].status, "succeeded");
+    await rbees("down");
+    // With TLS, whose libraries are loaded when they are needed.
+    const safe = JSON.parse(await rbees("up", "--listen", "0.0.0.0", "--port", port, "--slots", "1", "--threads", "1", "--json"));
+    assert.equal(safe.url, `https://127.0.0.1:${port}`);
+    assert.match(await rbees("jobs", "submit", "--model", "demo", "--prompt", "Hello", "--temperature", "0"), /\w+/);
   } finally {
     await rbees("down");
   }

@@ -25,6 +25,10 @@ export interface Context extends World {
   readonly quiet: boolean;
   /** The value of `--orchestrator`, when it was given. */
   readonly orchestrator: string | undefined;
+  /** The value of `--ca`, when it was given. */
+  readonly ca?: string | undefined;
+  /** Whether `--insecure-no-tls` was given. */
+  readonly insecure_no_tls?: boolean;
   /** Talk, unless `--quiet`. */
   say(line: string): void;
   progress(step: string | undefined, detail?: string, share?: number): void;
@@ -34,14 +38,21 @@ export interface GlobalFlags {
   json?: boolean | undefined;
   quiet?: boolean | undefined;
   orchestrator?: string | undefined;
+  ca?: string | undefined;
+  insecureNoTls?: boolean | undefined;
 }
 
-export function createContext(world: World, { json = false, quiet = false, orchestrator }: GlobalFlags): Context {
+export function createContext(
+  world: World,
+  { json = false, quiet = false, orchestrator, ca, insecureNoTls = false }: GlobalFlags,
+): Context {
   return {
     ...world,
     json,
     quiet,
     orchestrator,
+    ca,
+    insecure_no_tls: insecureNoTls,
     say: quiet ? () => {} : world.io.say,
     progress: quiet ? () => {} : world.io.progress,
   };

@@ -6,6 +6,8 @@ import { API_KEY } from "@rbees/contracts/key";
 import type { Route } from "@rbees/contracts/route";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import { KEY, OPERATOR_KEY_FILE, readSecretFile } from "@rbees/kit/key-file";
+import { isInClear } from "@rbees/kit/network";
+import { fetchTrusting, trusted } from "@rbees/kit/tls";
 import type { World } from "./context.ts";
 import { readUp } from "./local/up-record.ts";
 
@@ -38,7 +40,29 @@ export function httpUrl(given: string, flag: string): string {
 }
 
 export async function orchestratorOf(world: World & { orchestrator?: string | undefined }): Promise<Orchestrator> {
-  return orchestratorAt(await orchestratorUrl(world), world.signal, { key: apiKey(world) });
+  return orchestratorAt(world, await orchestratorUrl(world));
+}
+
+/** What a world says of the way to an orchestrator: flags, where there are any, else the environment. */
+type Way = Pick<World, "env" | "home" | "signal"> & { ca?: string | undefined; insecure_no_tls?: boolean };
+
+export function isInsecure({ env, insecure_no_tls = false }: Way): boolean {
+  return insecure_no_tls || ["1", "true", "yes"].includes(env["RBEES_INSECURE_NO_TLS"] ?? "");
+}
+
+/** Trusts the authority of `--ca`, `RBEES_CA`, or the folder `tls` of the configuration. */
+export function fetchFrom({ env, home, ca }: Way): typeof fetch {
+  return fetchTrusting(trusted(ca ?? env["RBEES_CA"] ?? "", home));
+}
+
+/** The key, unless others could read it on its way there. */
+function keyFor(way: Way, url: string): string | undefined {
+  const key = apiKey(way);
+  if (key === undefined || isInsecure(way) || !isInClear(url)) return key;
+  throw new RbeesError(
+    "INVALID_REQUEST",
+    `Your key would go to ${url} in clear, for everybody on the way to read. Use https:// (\`rbees tls init\` on that machine makes a certificate), or say --insecure-no-tls if nobody on that network listens.`,
+  );
 }
 
 /** The key to show: of the environment, else of the file in the config folder. */
@@ -50,12 +74,13 @@ export function apiKey({ env, home }: Pick<World, "env" | "home">): string | und
 }
 
 export function orchestratorAt(
+  way: Way,
   url: string,
-  stop: AbortSignal,
-  { key, call_ms_max = CALL_MS_MAX }: { key?: string | undefined; call_ms_max?: number } = {},
+  { stop = way.signal, call_ms_max = CALL_MS_MAX }: { stop?: AbortSignal; call_ms_max?: number } = {},
 ): Orchestrator {
+  const key = keyFor(way, url);
   const headers: Record<string, string> = key === undefined ? {} : { authorization: `Bearer ${key}` };
-  const client = createClient(orcdRoutes, url, { fetch: watchedFetch, headers });
+  const client = createClient(orcdRoutes, url, { fetch: watching(url.startsWith("https:") ? fetchFrom(way) : fetch), headers });
   return {
     url,
     async call(name, input, options = {}) {
@@ -96,6 +121,7 @@ function explained(error: unknown, url: string, call_ms_max: number): unknown {
   }
   if (!(error instanceof RbeesError) || error.code !== "UNREACHABLE") return error;
   if (error.cause === undefined) return strangerAt(url);
+  if (/ is not trusted \(/.test(error.message)) return error;
   const why = /\(([^()]*)\)\. Is it running/.exec(error.message)?.[1] ?? "no answer";
   return new RbeesError(
     "UNREACHABLE",
@@ -104,12 +130,15 @@ function explained(error: unknown, url: string, call_ms_max: number): unknown {
   );
 }
 
-/** `fetch` whose event streams break when they fall silent, so that the reader connects again. */
-async function watchedFetch(...request: Parameters<typeof fetch>): Promise<Response> {
-  const response = await fetch(...request);
+/** A `fetch` whose event streams break when they fall silent, so that the reader connects again. */
+function watching(send: typeof fetch): typeof fetch {
+  return async (...request) => watched(await send(...request));
+}
+
+function watched(response: Response): Response {
   if (response.body === null || !response.headers.get("content-type")?.startsWith("text/event-stream")) return response;
   let timer: NodeJS.Timeout | undefined;
-  const watched = response.body.pipeThrough(
+  const body = response.body.pipeThrough(
     new TransformStream<Uint8Array, Uint8Array>({
       start(controller) {
         timer = setTimeout(() => controller.error(new Error("the stream fell silent")), STREAM_SILENCE_MS_MAX);
@@ -127,5 +156,5 @@ async function watchedFetch(...request: Parameters<typeof fetch>): Promise<Respo
     }),
   );
   timer?.unref();
-  return new Response(watched, { status: response.status, headers: response.headers });
+  return new Response(body, { status: response.status, headers: response.headers });
 }

@@ -58,7 +58,7 @@ function build(program: Program, world: World, completing: boolean, ended: (exit
       parent = group;
     }
     const command = row.build(world, ended);
-    addGlobals(command, program.orchestrator && !command.options.some(({ long }) => long === "--orchestrator"));
+    addGlobals(command, program.orchestrator);
     parent.addCommand(command);
   }
   if (!completing) addCompletionStub(root);

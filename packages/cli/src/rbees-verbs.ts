@@ -9,6 +9,7 @@ import { remoteGroups, remoteVerbs } from "./remote/verbs.ts";
 import { simulateVerbs } from "./simulate/verbs.ts";
 import { supportVerbs } from "./support/verbs.ts";
 import { tenantVerbs } from "./tenant-verbs.ts";
+import { tlsVerbs } from "./tls/verbs.ts";
 
 export const rbees: Program = {
   name: "rbees",
@@ -21,6 +22,7 @@ export const rbees: Program = {
     audit: "the record of what was done",
     keys: "who may ask the orchestrator, and for what",
     tenants: "those who share the workers, and what each may use",
+    tls: "the authority of this machine and its certificates",
     test: "what works on your machines",
     ...remoteGroups,
   },
@@ -30,6 +32,7 @@ export const rbees: Program = {
     ...registryVerbs,
     ...keyVerbs,
     ...tenantVerbs,
+    ...tlsVerbs,
     ...localVerbs,
     ...remoteVerbs,
     ...simulateVerbs,

@@ -113,8 +113,15 @@ export function verb<Args extends unknown[], Options extends OptionValues, Resul
 export function addGlobals(command: AnyCommand, with_orchestrator: boolean): void {
   command.option("--json", "print one JSON value or a line for each, nothing else");
   command.option("-q, --quiet", "no talk: neither progress nor summaries");
-  if (with_orchestrator)
+  if (!with_orchestrator) return;
+  const has = (flag: string) => command.options.some(({ long }) => long === flag);
+  if (!has("--orchestrator"))
     command.option("--orchestrator <url>", "the orchestrator to talk to (default: that of `rbees up`, else http://localhost:8080)");
+  command.option(
+    "--ca <file>",
+    "the authority to trust beside the well-known ones (default: ca.pem in the folder tls of the configuration)",
+  );
+  if (!has("--insecure-no-tls")) command.option("--insecure-no-tls", "send the key in clear too, where nobody on the network listens");
 }
 
 /** Reads a whole number from a flag. */

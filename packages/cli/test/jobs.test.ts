@@ -10,6 +10,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { JobEvent } from "@rbees/contracts/events";
 import { Accepted, Explanation, JobList, JobSummary, JobView } from "@rbees/contracts/job";
 import { ModelList, WorkerList, WorkerView } from "@rbees/contracts/worker";
+import { homeOf } from "@rbees/kit/home";
 import { followJob } from "../src/jobs/follow.ts";
 import { orchestratorAt } from "../src/orchestrator.ts";
 import { end, failed, fakeOrchestrator, JOB, queued, type Script, started, token, workerView } from "./fake-orchestrator.ts";
@@ -192,16 +193,20 @@ test("follow of a job whose events are gone prints the stored text and ends as t
 test("following gives up after its tries, and says how to go on", async () => {
   const orchestrator = await fakeOrchestrator({ events: [queued(), "hang"] });
   let broken = 0;
-  const following = followJob(orchestratorAt(orchestrator.url, new AbortController().signal), JOB, {
-    signal: new AbortController().signal,
-    onEvent: () => void orchestrator.close(),
-    onBroken: () => {
-      broken += 1;
+  const following = followJob(
+    orchestratorAt({ env: {}, home: homeOf({ RBEES_HOME: "/nowhere" }), signal: new AbortController().signal }, orchestrator.url),
+    JOB,
+    {
+      signal: new AbortController().signal,
+      onEvent: () => void orchestrator.close(),
+      onBroken: () => {
+        broken += 1;
+      },
+      onStored: () => {},
+      tries_max: 3,
+      first_wait_ms: 1,
     },
-    onStored: () => {},
-    tries_max: 3,
-    first_wait_ms: 1,
-  });
+  );
   await assert.rejects(following, (error: RbeesError) => error.code === "UNREACHABLE" && error.message.includes("rbees jobs follow job_1"));
   assert.equal(broken, 2);
 });
@@ -214,6 +219,7 @@ test("list, show, why, cancel, workers and models print tables for people and th
       id: "w1",
       host: "127.0.0.1",
       port: 8001,
+      tls: false,
       model: "demo",
       backend: "cpu",
       device: "",

@@ -38,7 +38,12 @@ test("up beyond loopback makes the key of this host, and its worker joins with a
     "and the tools of its host",
   );
   const key = readFileSync(mine, "utf8").trim();
-  const url = `http://127.0.0.1:${port}`;
+  const url = `https://127.0.0.1:${port}`;
+  assert.match(up.out, /rbees is up: https:/);
+  assert.match(up.err, /Made an authority for certificates here/);
+  const clear = await run(["rbees", "keys", "list", "--orchestrator", `http://127.0.0.1:${port}`]);
+  assert.equal(clear.exit, 5);
+  assert.match(clear.err, /no orchestrator|https:/);
   const here = (words: string[], env: Record<string, string> = {}) => run(["rbees", ...words, "--orchestrator", url], { env });
 
   assert.equal((await here(["jobs", "submit", "--model", "demo", "--prompt", "Hello"])).exit, 0);
@@ -50,7 +55,7 @@ test("up beyond loopback makes the key of this host, and its worker joins with a
   const small = await here(["keys", "list"], app);
   assert.equal(small.exit, 4);
   assert.match(small.err, /has the role submit, and this needs operate/);
-  assert.match((await here(["keys", "list"])).out, /app +submit +live/);
+  assert.match((await here(["keys", "list"])).out, /app +submit +- +live/);
 
   const rotated = await here(["keys", "rotate", made.out.trim()]);
   assert.match(rotated.out, /^rbk_/);

@@ -3,6 +3,7 @@ import { ErrorBody } from "./error-body.ts";
 import { knownCode, RbeesError } from "./errors.ts";
 import type { ClientInput, JsonReply, Route, RouteTable } from "./route.ts";
 import { readEvents, type SseEvent } from "./sse.ts";
+import { tlsSentence } from "./tls-errors.ts";
 
 export interface ClientOptions {
   /** Sent with every request, such as `authorization`. */
@@ -47,7 +48,10 @@ export function createClient<T extends RouteTable>(routes: T, base_url: string, 
       });
     } catch (error) {
       if (call.signal?.aborted) throw error;
-      throw new RbeesError("UNREACHABLE", `Nothing answers at ${base} (${reason(error)}). Is it running there?`, { cause: error });
+      const why = reason(error);
+      const tls = tlsSentence(why);
+      if (tls !== undefined) throw new RbeesError("UNREACHABLE", `${base} is not trusted (${why}): ${tls}.`, { cause: error });
+      throw new RbeesError("UNREACHABLE", `Nothing answers at ${base} (${why}). Is it running there?`, { cause: error });
     }
     if (!response.ok) throw await refusal(response);
     return response;

@@ -91,6 +91,7 @@ export const PoolWorker = z.object({
   model: z.string(),
   host: z.string(),
   port: z.int(),
+  tls: z.boolean().default(false),
   slots: z.int(),
   slots_busy: z.int().nullable(),
   tokens_per_second: z.number().nullable(),

@@ -24,6 +24,7 @@ export const RegisterWorker = z
     labels: z.record(z.string(), z.string()).default({}),
     version: z.string().default(""),
     epoch: z.int().nonnegative().default(0).describe("Rises with each life of the worker: an older life is fenced off"),
+    tls: z.boolean().default(false).describe("Whether it speaks TLS at that address"),
     door: z.string().regex(DOOR_SECRET).optional().describe("What the orchestrator shows the worker, which answers nobody else"),
     credential_sha256: z
       .string()

@@ -111,7 +111,8 @@ export function loadConfig<S extends Settings>(
 ): Loaded<S> {
   const problems: { field: string; problem: string }[] = [];
   const { values: flags, rest } = readFlags(settings, sources.argv, problems);
-  const file = sources.file === undefined ? {} : readFile(sources.file, sources.section, sources.file_required ?? false, problems);
+  const table = sources.file === undefined ? {} : readFile(sources.file, sources.section, sources.file_required ?? false, problems);
+  const file = flat(table, settings);
   for (const key of Object.keys(file)) {
     if (!Object.hasOwn(settings, key)) problems.push({ field: `${sources.file} [${sources.section}] ${key}`, problem: "unknown setting" });
   }
@@ -166,6 +167,17 @@ function readFlags(settings: Settings, argv: readonly string[], problems: { fiel
       .map((key) => [key, values[kebab(key)]]),
   );
   return { values: found as Record<string, unknown>, rest: positionals };
+}
+
+/** `tls.cert`, a table within the table, says the same as `tls_cert`. */
+function flat(table: Record<string, unknown>, settings: Settings): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(table).flatMap(([key, value]) =>
+      typeof value === "object" && value !== null && !Array.isArray(value) && !Object.hasOwn(settings, key)
+        ? Object.entries(value).map(([inner, one]): [string, unknown] => [`${key}_${inner}`, one])
+        : [[key, value] as [string, unknown]],
+    ),
+  );
 }
 
 function readFile(path: string, section: string, required: boolean, problems: { field: string; problem: string }[]) {

@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
+import type { Server as HttpsServer } from "node:https";
 import { ERROR_FORMS, type ErrorForm, type FieldProblem, type FormOfError, fieldProblems } from "@rbees/contracts/error-body";
 import { ERRORS, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route";
@@ -13,6 +14,8 @@ import { EventStream, type StreamForm } from "./event-stream.ts";
 import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
 import { authority, plainAddress } from "./network.ts";
+import type { Tls } from "./tls.ts";
+import { adviseThoseInClear } from "./tls-port.ts";
 
 export type Request<R extends Route> = Input<R> & {
   correlation_id: string;
@@ -42,6 +45,8 @@ export interface ServeOptions {
   body_bytes_max: number;
   /** A silent event stream gets a comment this often. */
   ping_ms: number;
+  /** What it shows its callers; without it, it speaks in clear. */
+  tls?: Tls | undefined;
   /** Asked before anything else of a request is read: says who calls, or throws the refusal. Without it nobody is asked. */
   authorize?: ((route: string, headers: IncomingHttpHeaders) => string | undefined) | undefined;
 }
@@ -67,6 +72,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   const { log } = options;
   const streams = new LiveSet<EventStream>();
   const app = fastify({
+    // Typed as a server in clear: of all that differs, nothing is used here.
+    ...((options.tls === undefined ? {} : { https: { ...options.tls, minVersion: "TLSv1.2", requireHostHeader: false } }) as object),
     logger: false,
     bodyLimit: options.body_bytes_max,
     requestTimeout: 60_000,
@@ -144,6 +151,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     });
   }
 
+  const dropSilent = options.tls === undefined ? () => {} : adviseThoseInClear(app.server as unknown as HttpsServer);
   const pings = setInterval(
     () => {
       for (const stream of streams) stream.ping(options.ping_ms);
@@ -163,9 +171,10 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   return {
     host: options.host,
     port,
-    url: `http://${authority(options.host, port)}`,
+    url: `${options.tls === undefined ? "http" : "https"}://${authority(options.host, port)}`,
     async close(grace_ms) {
       clearInterval(pings);
+      dropSilent();
       const cut = setTimeout(() => {
         for (const stream of streams) stream.cut();
         app.server.closeAllConnections();

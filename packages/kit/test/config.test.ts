@@ -132,6 +132,11 @@ test("a switch is on when it is named, and can be said in words everywhere", (t)
   assert.equal(load({ file: toml(t, "[orcd]\nopen_network = true\n"), argv: ["--open-network=false"] }).config.open_network, false);
 });
 
+test("a table within the program's table says the same as a name with an underscore; what is no setting is told", (t) => {
+  assert.equal(load({ file: toml(t, "[orcd.open]\nnetwork = true\n") }).config.open_network, true);
+  assert.throws(() => load({ file: toml(t, "[orcd.open]\nnetworks = true\n") }), /open_networks: unknown setting/);
+});
+
 test("pairs come as text or as a table, and a value may hold an equals sign", (t) => {
   assert.deepEqual(load({ argv: ["--labels", "zone=a,key=abc==,"] }).config.labels, { zone: "a", key: "abc==" });
   assert.deepEqual(load({ file: toml(t, "[orcd.labels]\nzone = 'b'\nrack = 7\n") }).config.labels, { zone: "b", rack: "7" });

@@ -4,7 +4,9 @@
  * not found out by a job.
  */
 import { request } from "node:http";
+import { request as requestTls } from "node:https";
 import { RbeesError } from "@rbees/contracts/errors";
+import { tlsSentence } from "@rbees/contracts/tls-errors";
 import type { RegisterWorker } from "@rbees/contracts/worker";
 import { authority } from "@rbees/kit/network";
 import { z } from "zod";
@@ -60,7 +62,7 @@ async function workerAt(place: Place, door: string | undefined): Promise<Found> 
 }
 
 /** To the address that was looked at, whatever the name means by now; and no further, wherever that may point. */
-function get({ host, port, address }: Place, door: string | undefined): Promise<{ status: number; text: string }> {
+function get({ host, port, address, tls }: Place, door: string | undefined): Promise<{ status: number; text: string }> {
   const headers = {
     host: authority(host, port),
     accept: "application/json",
@@ -69,7 +71,8 @@ function get({ host, port, address }: Place, door: string | undefined): Promise<
   };
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(CALL_BACK_MS_MAX);
-    const asked = request({ host: address, port, path: "/health", headers, agent: false, signal }, (answer) => {
+    const to = { host: address, port, path: "/health", headers, agent: false as const, signal };
+    const asked = (tls === undefined ? request(to) : requestTls({ ...to, ...tls })).on("response", (answer) => {
       let text = "";
       answer.setEncoding("utf8").on("data", (chunk: string) => {
         text += chunk;
@@ -95,5 +98,6 @@ function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { code, message } = ((error.cause as Error | undefined)?.name === "TimeoutError" ? error.cause : error) as NodeJS.ErrnoException;
   if (error.name === "TimeoutError" || error.name === "AbortError") return `nothing answered within ${CALL_BACK_MS_MAX / 1000} s`;
-  return `got no answer (${code ?? message})`;
+  const tls = tlsSentence(code ?? "");
+  return tls === undefined ? `got no answer (${code ?? message})` : `the answer there is not trusted (${code}): ${tls}`;
 }

@@ -11,6 +11,13 @@ export const settings = {
   port: number({ default: 8080, max: 65_535, help: "Port to listen on; 0 takes a free one" }),
   auth_required: flag({ default: false, help: "Ask every request for an API key on loopback too; beyond it that is so anyway" }),
   insecure_no_auth: flag({ default: false, help: "Ask nobody for a key, whoever can reach the address" }),
+  tls_cert: text<string>({ default: "", help: "File of the TLS certificate, PEM; empty: beyond loopback that of `rbees tls`" }),
+  tls_key: text<string>({ default: "", help: "File of its key, which only its owner may read" }),
+  tls_ca: text<string>({
+    default: "",
+    help: "File of the authority that workers have their certificates from; empty: that of `rbees tls`",
+  }),
+  insecure_no_tls: flag({ default: false, help: "Speak in clear, also with workers, whoever can listen on that network" }),
   data_dir: text<string>({ default: "", help: "Folder of the database; empty: the platform's data folder" }),
   body_bytes_max: number({ default: 4_194_304, min: 1024, help: "Largest request body, bytes" }),
   queue_jobs_max: number({ default: 1000, min: 1, help: "Jobs that may wait at once" }),

@@ -45,7 +45,7 @@ export class Link {
   readonly #headers: Readonly<Record<string, string>>;
 
   /** `door`: what the worker asks for; undefined when it asks for nothing. */
-  constructor(place: Pick<Place, "host" | "port" | "address">, door: string | undefined, limits: ConnectionLimits) {
+  constructor(place: Place, door: string | undefined, limits: ConnectionLimits) {
     this.#connections = new Connections(place, limits);
     this.#headers = {
       "content-type": "application/json",

@@ -3,6 +3,7 @@ import { type Access, orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import { createState } from "@rbees/core/state";
 import { serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
+import { authorities, type Tls } from "@rbees/kit/tls";
 import { type JobRequest, sentTokens } from "./active-job.ts";
 import { jobSpec } from "./api/admit.ts";
 import { anthropicHandlers } from "./api/anthropic.ts";
@@ -46,11 +47,15 @@ export interface OrcdPorts {
   readonly data_dir: string;
   /** The file of the key that signs the audit trail; made when there is none. */
   readonly audit_key: string;
+  /** What it shows its callers; undefined: it speaks in clear. */
+  readonly tls?: Tls | undefined;
+  /** The authority, PEM, whose certificates workers show. */
+  readonly ca?: string | undefined;
   /** Nothing can go on after this; the process should end and be started again. */
   readonly fatal: (error: unknown) => void;
 }
 
-export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key, fatal }: OrcdPorts): Promise<Orcd> {
+export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key, tls, ca, fatal }: OrcdPorts): Promise<Orcd> {
   const asks_keys = asksForKeys(config);
   const store = await openStore(databaseIn(data_dir), auditKeyIn(audit_key));
   const keys = await Keyring.open(store);
@@ -122,7 +127,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
       ...responsesHandlers({ ...config, ...admitting, workers }),
       ...ollamaHandlers({ ...config, ...admitting, workers }),
       ...anthropicHandlers({ ...config, ...admitting, workers }),
-      ...workerHandlers({ ...config, loop, workers, credentials }),
+      ...workerHandlers({ ...config, loop, workers, credentials, ca: authorities(ca) }),
       ...keyHandlers(keys, tenants),
       ...tenantHandlers(tenants),
       ...systemHandlers(loop, metrics, asks_keys),
@@ -130,6 +135,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     {
       ...config,
       log,
+      tls,
       authorize: asks_keys
         ? (route, headers) =>
             credentials.authorize(accessOf(route), route === "registerWorker", keyIn(headers)) ?? keys.authorize(accessOf(route), headers)

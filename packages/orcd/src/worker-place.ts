@@ -3,11 +3,10 @@
  * the caller has it, or the operator named it. Whoever registers can't send the orchestrator elsewhere.
  */
 import { lookup } from "node:dns/promises";
-import { BlockList, isIPv6 } from "node:net";
-import { networkInterfaces } from "node:os";
+import { BlockList, isIP, isIPv6 } from "node:net";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { RegisterWorker } from "@rbees/contracts/worker";
-import { authority, isLoopback, plainAddress } from "@rbees/kit/network";
+import { authority, isOwnAddress, plainAddress } from "@rbees/kit/network";
 
 export interface Place {
   /** As the worker announced it. */
@@ -16,6 +15,23 @@ export interface Place {
   readonly port: number;
   /** What `host` meant when it registered: nobody can move it afterwards by changing a name. */
   readonly address: string;
+  /** Undefined: it speaks in clear. */
+  readonly tls: WorkerTls | undefined;
+}
+
+export interface WorkerTls {
+  /** The name that its certificate must have; undefined where `host` is an address. */
+  readonly servername: string | undefined;
+  readonly ca: string[] | undefined;
+}
+
+export interface PlaceRules {
+  /** A host that the operator named for this worker, wherever it calls from. */
+  readonly approved: string | null;
+  /** Whom its certificate may be from; undefined: the well-known authorities. */
+  readonly ca: string[] | undefined;
+  /** Workers on other machines may speak in clear. */
+  readonly insecure_no_tls: boolean;
 }
 
 /** No worker is there: nowhere in particular, everybody, and what only the next machine or the cloud's own services have. */
@@ -38,11 +54,11 @@ for (const [network, bits] of [
   NO_PLACE.addSubnet(network, bits, "ipv6");
 }
 
-/** `caller`: the address from which it calls. `approved`: a host that the operator named for this worker, wherever it calls from. */
+/** `caller`: the address from which it calls. */
 export async function placeOf(
-  { id, host, port }: Pick<RegisterWorker, "id" | "host" | "port">,
+  { id, host, port, tls }: Pick<RegisterWorker, "id" | "host" | "port" | "tls">,
   caller: string,
-  approved: string | null,
+  { approved, ca, insecure_no_tls }: PlaceRules,
 ): Promise<Place> {
   const found = await lookup(host, { all: true }).catch((error: NodeJS.ErrnoException) => {
     throw new RbeesError(
@@ -58,18 +74,22 @@ export async function placeOf(
       `Worker ${id} is not registered: ${bad} is no address of a worker (link-local, of the cloud, or of nobody).`,
     );
   }
-  const address = host === approved ? addresses[0] : addresses.find((one) => one === caller || (isOurs(one) && isOurs(caller)));
+  const address = host === approved ? addresses[0] : addresses.find((one) => one === caller || (isOwnAddress(one) && isOwnAddress(caller)));
   if (address === undefined) {
     throw new RbeesError(
       "FORBIDDEN",
       `Worker ${id} is not registered: it announced ${host.slice(0, 253)}, and called from ${caller}. A worker may announce an address that is not its own when it joins with a token that names it: rbees workers invite --address.`,
     );
   }
-  return { origin: `http://${authority(host, port)}`, host, port, address };
-}
-
-/** An address of this machine, whichever. */
-function isOurs(address: string): boolean {
-  if (isLoopback(address)) return true;
-  return Object.values(networkInterfaces()).some((all) => all?.some((one) => one.address === address));
+  if (!tls && !insecure_no_tls && !isOwnAddress(address)) {
+    throw new RbeesError(
+      "FORBIDDEN",
+      `Worker ${id} is not registered: it speaks in clear, and prompts would be read on the way to ${address}. Give it a certificate (docs/tls.md), or start both with --insecure-no-tls if nobody on that network listens.`,
+    );
+  }
+  return {
+    origin: `${tls ? "https" : "http"}://${authority(host, port)}`,
+    ...{ host, port, address },
+    tls: tls ? { servername: isIP(host) === 0 ? host : undefined, ca } : undefined,
+  };
 }

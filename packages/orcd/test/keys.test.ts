@@ -12,6 +12,7 @@ import type { Role } from "@rbees/contracts/key";
 import type { Route } from "@rbees/contracts/route";
 import { orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import { ROLES } from "@rbees/contracts/sets";
+import { environment } from "@rbees/kit/config";
 import { eventually, temporaryFolder } from "../../../test/support/cluster.ts";
 import { startFakeWorker } from "../../../test/support/fake-worker.ts";
 import { Keyring } from "../src/keyring.ts";
@@ -202,7 +203,9 @@ interface Ran {
 }
 
 function run(t: TestContext, args: readonly string[]): { ended: Promise<Ran>; ran: Ran; stop: () => void } {
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  // No home of anybody's: what is there must not count.
+  const env = { ...environment(), RBEES_HOME: temporaryFolder(t, "home") };
+  const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
   const ran: Ran = { code: null, out: "", err: "" };
   child.stdout.setEncoding("utf8").on("data", (chunk) => {
     ran.out += chunk;
@@ -220,7 +223,10 @@ function run(t: TestContext, args: readonly string[]): { ended: Promise<Ran>; ra
 
 test("the program: beyond loopback it refuses to start without keys and says what to do; a key made offline opens it; no key is in its log", async (t) => {
   const data = ["--data-dir", temporaryFolder(t, "keys")];
-  const listen = ["--host", "0.0.0.0", "--port", "0", "--log-format", "json", "--log-level", "trace", ...data];
+  const listen = ["--host", "0.0.0.0", "--port", "0", "--log-format", "json", "--log-level", "trace", "--insecure-no-tls", ...data];
+  const bare = await run(t, ["--host", "0.0.0.0", "--port", "0", ...data]).ended;
+  assert.equal(bare.code, 2);
+  assert.match(bare.err, /others can reach 0\.0\.0\.0, and there is no certificate.*`rbees tls init`.*--insecure-no-tls/);
   const refused = await run(t, listen).ended;
   assert.equal(refused.code, 2);
   assert.match(refused.err, /every request needs a key.*`rbees-orcd keys create NAME --role operate`.*--insecure-no-auth/);

@@ -8,7 +8,7 @@ import type { Backend } from "@rbees/contracts/worker";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "@rbees/kit/log";
 import { PREFILL_CHUNK_TOKENS_DEFAULT, SLOTS_DEFAULT } from "@rbees/kit/model-memory";
-import { isLoopback } from "@rbees/kit/network";
+import { isInClear, isLoopback } from "@rbees/kit/network";
 import { ENGINES, type EngineName } from "./engine.ts";
 import { CONTEXT_MIN } from "./model-check.ts";
 
@@ -51,6 +51,13 @@ export const workerdSettings = {
     env: ["LLORCH_ORCHESTRATOR_URL"],
     help: "where to register; none: nowhere",
   }),
+  tls_cert: text<string>({ default: "", help: "file of the TLS certificate, PEM; empty: beyond loopback that of `rbees tls`" }),
+  tls_key: text<string>({ default: "", help: "file of its key, which only its owner may read" }),
+  tls_ca: text<string>({
+    default: "",
+    help: "file of the authority that orchestrators have their certificates from; empty: that of `rbees tls`",
+  }),
+  insecure_no_tls: flag({ default: false, help: "speak in clear, also with the orchestrator, whoever can listen on that network" }),
   join_token_file: text<string>({
     default: "",
     help: "file with the token with which it may register, once (`rbees workers invite`); from then on it has a credential of its own",
@@ -91,6 +98,10 @@ export function checkConfig(config: WorkerdConfig): void {
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
+  if (config.orchestrator !== NO_ORCHESTRATOR && isInClear(config.orchestrator) && !config.insecure_no_tls)
+    problems.push(
+      `orchestrator: what is said to ${config.orchestrator} could be read on the way, this worker's secrets too; use https://, or add --insecure-no-tls if nobody on that network listens`,
+    );
   if (!/^(auto|\d{1,4})$/.test(config.gpu_layers))
     problems.push(`gpu-layers: must be auto or a whole number up to 9999, not "${config.gpu_layers}"`);
   if (config.backend === "cpu" && Number(config.gpu_layers) > 0)

@@ -28,6 +28,8 @@ export interface EnlistOptions {
   registration: RegisterWorker;
   /** What it shows the orchestrator; undefined: nothing. */
   pass?: Pass | undefined;
+  /** Trusts the authority of the orchestrator; without it, the well-known ones. */
+  fetch?: typeof fetch | undefined;
   beat: () => Omit<Beat, "epoch" | "seq">;
   log: Log;
   /** A newer life of this worker is registered: this one must end. */
@@ -49,7 +51,7 @@ export class Enlist {
   constructor(options: EnlistOptions) {
     this.#options = options;
     this.#limits = options.limits ?? ENLIST_LIMITS;
-    this.#client = createClient(orcdRoutes, options.url);
+    this.#client = createClient(orcdRoutes, options.url, options.fetch === undefined ? {} : { fetch: options.fetch });
   }
 
   /** Whether the orchestrator knows this worker, as far as the last answer says. */

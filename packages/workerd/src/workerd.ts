@@ -10,6 +10,7 @@ import { homeOf } from "@rbees/kit/home";
 import { type Served, serve } from "@rbees/kit/http";
 import { JOIN, readSecretFile } from "@rbees/kit/key-file";
 import type { Log } from "@rbees/kit/log";
+import { fetchTrusting, serverTls, type Tls, trusted } from "@rbees/kit/tls";
 import { VERSION } from "@rbees/kit/version";
 import { workerFolder } from "@rbees/kit/worker-files";
 import { workerdHandlers } from "./api.ts";
@@ -84,6 +85,10 @@ interface Secrets {
   readonly door: Door | undefined;
   readonly join_token: string | undefined;
   readonly folder: string;
+  /** What it shows its callers; undefined: it speaks in clear. */
+  readonly tls: Tls | undefined;
+  /** The authority, PEM, that the orchestrator's certificate may be from. */
+  readonly ca: string | undefined;
 }
 
 /** What was named must be there, and that is found out before a model is loaded. */
@@ -92,7 +97,14 @@ function secretsOf(config: WorkerdConfig, env: Environment): Secrets {
   const id = config.worker_id !== "" || config.port > 0 ? workerId(config, config.port) : undefined;
   const has_credential = id !== undefined && Pass.isKept(folder, id);
   const join_token = config.join_token_file === "" ? undefined : readSecretFile(config.join_token_file, !has_credential, JOIN);
-  return { door: isClosed(config, has_credential) ? new Door() : undefined, join_token, folder };
+  const home = homeOf(env);
+  return {
+    door: isClosed(config, has_credential) ? new Door() : undefined,
+    join_token,
+    folder,
+    tls: serverTls(config, home, "worker"),
+    ca: trusted(config.tls_ca, home),
+  };
 }
 
 interface ModelFile {
@@ -169,9 +181,9 @@ class Life implements Workerd {
   async listen(log: Log, shutdown: () => void): Promise<void> {
     const { host, port, body_bytes_max, ping_ms, slots } = this.#config;
     const handlers = workerdHandlers({ attempts: this.attempts, metrics: this.#metrics, health: () => this.#health(), shutdown });
-    const { door, folder } = this.#secrets;
+    const { door, folder, tls } = this.#secrets;
     const authorize = door === undefined ? undefined : (route: string, headers: IncomingHttpHeaders) => void door.check(route, headers);
-    this.#server = await serve(workerdRoutes, handlers, { host, port, log, body_bytes_max, ping_ms, authorize });
+    this.#server = await serve(workerdRoutes, handlers, { host, port, log, body_bytes_max, ping_ms, tls, authorize });
     this.worker_id = workerId(this.#config, this.#server.port);
     door?.keepFor(folder, this.worker_id);
     this.url = this.#server.url;
@@ -183,10 +195,11 @@ class Life implements Workerd {
   enlist(log: Log, { on_fatal, enlist_limits }: WorkerdHooks): void {
     const { orchestrator } = this.#config;
     if (orchestrator === NO_ORCHESTRATOR) return;
-    const { door, folder, join_token } = this.#secrets;
+    const { door, folder, join_token, ca } = this.#secrets;
     this.#enlist = new Enlist({
       url: orchestrator,
       registration: this.#registration(),
+      fetch: fetchTrusting(ca),
       pass: door === undefined && join_token === undefined ? undefined : new Pass(folder, this.worker_id, join_token),
       beat: () => ({
         slots_busy: this.attempts.slots_busy,
@@ -229,6 +242,7 @@ class Life implements Workerd {
       labels: { ...labels },
       version: VERSION,
       epoch: this.#epoch,
+      tls: this.#secrets.tls !== undefined,
       door: this.#secrets.door?.secret,
     };
   }

@@ -4,7 +4,7 @@ import { fieldProblems } from "@rbees/contracts/error-body";
 import { EXIT, invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import { type Accepted, SubmitJob } from "@rbees/contracts/job";
 import type { Context } from "../context.ts";
-import { apiKey, type Orchestrator, orchestratorAt, orchestratorOf } from "../orchestrator.ts";
+import { type Orchestrator, orchestratorAt, orchestratorOf } from "../orchestrator.ts";
 import { cancelSentence } from "../render/jobs.ts";
 import { createAnswer } from "./answer.ts";
 import { followJob } from "./follow.ts";
@@ -118,7 +118,7 @@ async function followed(
 
 async function cancelAfterInterrupt(context: Context, url: string, job_id: string): Promise<void> {
   // The first Ctrl-C has stopped everything that hangs on the context's signal.
-  const orchestrator = orchestratorAt(url, new AbortController().signal, { key: apiKey(context), call_ms_max: CANCEL_MS_MAX });
+  const orchestrator = orchestratorAt(context, url, { stop: new AbortController().signal, call_ms_max: CANCEL_MS_MAX });
   try {
     const job = await orchestrator.call("deleteJob", { params: { id: job_id } });
     context.say(cancelSentence(job));

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { NODE_MIN, nodeTooOld, VERSION } from "@rbees/kit/version";
 import type { Context } from "../context.ts";
 import { plural, size } from "../look.ts";
-import { apiKey, orchestratorAt, orchestratorUrl } from "../orchestrator.ts";
+import { orchestratorAt, orchestratorUrl } from "../orchestrator.ts";
 import { backends } from "../pool/backends.ts";
 import { catalogue, DEMO } from "../pool/catalogue.ts";
 import { FIRST_PORT } from "../pool/spawn.ts";
@@ -179,7 +179,8 @@ async function portCheck(context: Context, port: number): Promise<Check> {
   for (const record of await readWorkers(context.home)) {
     if (record.port === port && (await isAlive(record.process))) return { name, level: "ok", found: `our worker ${record.worker_id}` };
   }
-  if (await isOrchestrator(`http://${HOST}:${port}`)) return { name, level: "ok", found: "an orchestrator that `rbees up` did not start" };
+  if (await isOrchestrator(context, `http://${HOST}:${port}`))
+    return { name, level: "ok", found: "an orchestrator that `rbees up` did not start" };
   const flag = port === ORCHESTRATOR_PORT ? `rbees up --port ${port + 1}` : "nothing: workers take the next free port";
   return { name, level: "warn", found: "taken by another program", next: flag };
 }
@@ -187,7 +188,7 @@ async function portCheck(context: Context, port: number): Promise<Check> {
 async function orchestrator(context: Context): Promise<Check[]> {
   const name = "orchestrator";
   try {
-    const client = orchestratorAt(await orchestratorUrl(context), context.signal, { key: apiKey(context), call_ms_max: CALL_MS_MAX });
+    const client = orchestratorAt(context, await orchestratorUrl(context), { call_ms_max: CALL_MS_MAX });
     const { workers } = await client.call("listWorkers", {});
     const ready = workers.filter(({ status }) => status === "ready");
     const answers: Check = { name, level: "ok", found: client.url };

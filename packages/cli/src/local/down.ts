@@ -1,6 +1,6 @@
 /** `rbees down`: ends what `rbees up` started and nothing else, also when part of it is dead. */
 import type { Context } from "../context.ts";
-import { apiKey, orchestratorAt } from "../orchestrator.ts";
+import { orchestratorAt } from "../orchestrator.ts";
 import { insist, stopWorker } from "../pool/stop.ts";
 import { readWorkers } from "../pool/worker-record.ts";
 import { withLock } from "./lock.ts";
@@ -43,8 +43,7 @@ export async function down(context: Context, { now }: { now: boolean }): Promise
 /** So that no job is sent to a worker that is about to end. Without an orchestrator nobody sends any. */
 async function drain(context: Context, url: string, worker_id: string): Promise<void> {
   try {
-    const key = apiKey(context);
-    const orchestrator = orchestratorAt(url, new AbortController().signal, { key, call_ms_max: DRAIN_MS_MAX });
+    const orchestrator = orchestratorAt(context, url, { stop: new AbortController().signal, call_ms_max: DRAIN_MS_MAX });
     await orchestrator.call("drainWorker", { params: { id: worker_id } });
   } catch {
     // It ends all the same: what ran there goes on elsewhere or is told.

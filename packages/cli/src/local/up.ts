@@ -6,10 +6,11 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import { OrcdHealth } from "@rbees/contracts/routes";
 import type { WorkerView } from "@rbees/contracts/worker";
-import { authority, isLoopback } from "@rbees/kit/network";
+import { authority, isLoopback, reachable } from "@rbees/kit/network";
+import { CA_FILE, tlsFolder } from "@rbees/kit/tls";
 import type { Context } from "../context.ts";
 import { duration } from "../look.ts";
-import { apiKey, orchestratorAt } from "../orchestrator.ts";
+import { fetchFrom, orchestratorAt } from "../orchestrator.ts";
 import { requireBackend } from "../pool/backends.ts";
 import { resolveModel } from "../pool/catalogue.ts";
 import { invitation } from "../pool/handover.ts";
@@ -34,6 +35,8 @@ export interface UpRequest {
   listen?: string | undefined;
   /** Nobody is asked for a key, whoever can reach that address. */
   insecure_no_auth?: boolean | undefined;
+  /** It speaks in clear there. */
+  insecure_no_tls?: boolean | undefined;
   slots?: number | undefined;
   ctx?: number | undefined;
   threads?: number | undefined;
@@ -49,6 +52,8 @@ export interface UpReport {
   orchestrator: { pid: number; log: string } | null;
   /** Null when the model is served by a worker that `up` did not start. */
   worker: PoolWorker | null;
+  /** The file of the authority that its clients have to trust; null where it speaks in clear. */
+  ca: string | null;
 }
 
 export const HOST = "127.0.0.1";
@@ -74,7 +79,8 @@ export async function up(context: Context, request: UpRequest): Promise<UpReport
         model: model.name,
         started: { orchestrator: started, worker: worker.started },
         orchestrator: orchestrator === undefined ? null : { pid: orchestrator.process.pid, log: orchestrator.log },
-        worker: worker.record === undefined ? null : await describeWorker(worker.record),
+        ca: url.startsWith("https:") ? join(tlsFolder(context.home), CA_FILE) : null,
+        worker: worker.record === undefined ? null : await describeWorker(context.home, worker.record),
       };
     } catch (error) {
       // Half a system is of no use: what this call started ends with it.
@@ -90,7 +96,12 @@ export async function up(context: Context, request: UpRequest): Promise<UpReport
 async function ensureOrchestrator(
   context: Context,
   record: UpRecord,
-  { port: asked, listen, insecure_no_auth = false }: Pick<UpRequest, "port" | "listen" | "insecure_no_auth">,
+  {
+    port: asked,
+    listen,
+    insecure_no_auth = false,
+    insecure_no_tls = false,
+  }: Pick<UpRequest, "port" | "listen" | "insecure_no_auth" | "insecure_no_tls">,
 ): Promise<{ url: string; started: boolean; orchestrator: Orchestrator }> {
   const ours = record.orchestrator;
   if (ours !== undefined && (await isAlive(ours.process))) {
@@ -100,7 +111,7 @@ async function ensureOrchestrator(
         `rbees is up already, at ${ours.url}; \`rbees down\` ends it before it can be started on port ${asked}.`,
       );
     }
-    if (listen !== undefined && listen !== hostOf(ours.url)) {
+    if (listen !== undefined && reachable(listen) !== hostOf(ours.url)) {
       throw new RbeesError("CONFLICT", `rbees is up already, at ${ours.url}; \`rbees down\` ends it before it can listen on ${listen}.`);
     }
     await untilHealthy(context, ours, async () => undefined);
@@ -108,8 +119,10 @@ async function ensureOrchestrator(
   }
   const port = asked ?? ORCHESTRATOR_PORT;
   const host = listen ?? HOST;
-  const url = `http://${authority(host, port)}`;
-  if (await isOrchestrator(url)) return { url, started: false, orchestrator: undefined };
+  const tls = !isLoopback(host) && !insecure_no_tls;
+  const url = `${tls ? "https" : "http"}://${authority(reachable(host), port)}`;
+  if (tls) await (await import("../tls/authority.ts")).ensureCertificate(context, host);
+  if (await isOrchestrator(context, url)) return { url, started: false, orchestrator: undefined };
   if (!(await isPortFree(host, port))) {
     throw new RbeesError(
       "CONFLICT",
@@ -117,7 +130,7 @@ async function ensureOrchestrator(
     );
   }
   const log = join(context.home.state, "logs", "orcd.log");
-  const open = insecure_no_auth ? ["--insecure-no-auth"] : [];
+  const open = [...(insecure_no_auth ? ["--insecure-no-auth"] : []), ...(insecure_no_tls ? ["--insecure-no-tls"] : [])];
   if (!isLoopback(host) && !insecure_no_auth) await ensureKey(context);
   const flags = [`--host=${host}`, `--port=${port}`, "--log-format=json", ...open];
   const { process, exit } = await startDetached([...context.programs.orcd, ...flags], log, context.env);
@@ -140,9 +153,10 @@ async function forgetOrchestrator({ home }: Context): Promise<void> {
   else await writeUp(home, { workers });
 }
 
-export async function isOrchestrator(url: string): Promise<boolean> {
+export async function isOrchestrator(context: Context, url: string): Promise<boolean> {
   try {
-    const response = await fetch(`${url}/health`, { headers: { accept: "application/json" }, signal: AbortSignal.timeout(2000) });
+    const send = url.startsWith("https:") ? fetchFrom(context) : fetch;
+    const response = await send(`${url}/health`, { headers: { accept: "application/json" }, signal: AbortSignal.timeout(2000) });
     return OrcdHealth.safeParse(await response.json()).success;
   } catch {
     return false;
@@ -151,7 +165,7 @@ export async function isOrchestrator(url: string): Promise<boolean> {
 
 async function untilHealthy(context: Context, { process, url, log }: NonNullable<Orchestrator>, exit: Started["exit"]): Promise<void> {
   await until(context, ORCHESTRATOR_MS_MAX, "starting the orchestrator", async () => {
-    const healthy = await isOrchestrator(url);
+    const healthy = await isOrchestrator(context, url);
     // Asked after: an answer on that port from another program is no answer of ours.
     if (!(await isAlive(process))) throw await deathOf({ what: "The orchestrator", log }, await exit());
     return healthy;
@@ -169,7 +183,7 @@ async function ensureWorker(
   url: string,
   wish: WorkerWish,
 ): Promise<{ record: WorkerRecord | undefined; started: boolean }> {
-  const orchestrator = orchestratorAt(url, context.signal, { key: apiKey(context) });
+  const orchestrator = orchestratorAt(context, url);
   const isThere = async (matches: (worker: WorkerView) => boolean) => (await orchestrator.call("listWorkers", {})).workers.some(matches);
 
   const { mine, living, dead } = await ownWorkers(context, record, wish.model.name);
@@ -180,7 +194,7 @@ async function ensureWorker(
     mine ??
     (await spawnWorker(
       context,
-      { ...wish, insecure_no_auth: undefined, host: HOST, port: wish.worker_port, orchestrator: url },
+      { ...wish, insecure_no_auth: undefined, insecure_no_tls: undefined, host: HOST, port: wish.worker_port, orchestrator: url },
       async (started) => {
         const workers = [...living, started].map(({ worker_id, process }) => ({ worker_id, process }));
         await writeUp(context.home, { ...record, workers });
@@ -190,7 +204,8 @@ async function ensureWorker(
   const ms_max = worker.ready_at === null ? wish.ready_ms_max : REGISTER_MS_MAX;
   await until(context, ms_max, `waiting for ${worker.worker_id} to register`, async () => {
     // The worker's own word too: what the orchestrator lists may be an earlier one with the same id.
-    const registered = (await healthOf(worker))?.registered === true && (await isThere(({ worker_id }) => worker_id === worker.worker_id));
+    const registered =
+      (await healthOf(context.home, worker))?.registered === true && (await isThere(({ worker_id }) => worker_id === worker.worker_id));
     if (!(await isAlive(worker.process))) throw await deathOf({ what: `Worker ${worker.worker_id}`, log: worker.log }, undefined);
     return registered;
   });

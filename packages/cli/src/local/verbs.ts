@@ -25,6 +25,7 @@ export const localVerbs = [
         .option("--port <port>", "the orchestrator's port (default 8080)", port)
         .option("--listen <address>", "the orchestrator's address, for workers and clients on other machines (default 127.0.0.1)")
         .option("--insecure-no-auth", "ask nobody for a key, whoever can reach that address")
+        .option("--insecure-no-tls", "speak in clear, where nobody on that network listens")
         .option("--worker-port <port>", "the worker's port (default: the first free one from 8001)", port)
         .option("--slots <n>", "jobs at once", whole(1, 256))
         .option("--ctx <tokens>", "tokens that one slot can hold", whole(1))
@@ -32,12 +33,13 @@ export const localVerbs = [
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--ready-ms-max <ms>", "how long the worker may take to get ready", whole(1), READY_MS_MAX),
     {
-      run: async (context, { workerPort, readyMsMax, insecureNoAuth, ...options }) =>
+      run: async (context, { workerPort, readyMsMax, insecureNoAuth, insecureNoTls, ...options }) =>
         (await import("./up.ts")).up(context, {
           ...options,
           worker_port: workerPort,
           ready_ms_max: readyMsMax,
           insecure_no_auth: insecureNoAuth,
+          insecure_no_tls: insecureNoTls,
         }),
       render: renderUp,
     },
@@ -69,7 +71,7 @@ export const localVerbs = [
   ),
 ];
 
-function renderUp({ url, model, started, worker }: UpReport, look: Look): string {
+function renderUp({ url, model, started, worker, ca }: UpReport, look: Look): string {
   const already = !started.orchestrator && !started.worker;
   const body = JSON.stringify({ model, prompt: "Write a haiku about Rust", stream: true });
   const served =
@@ -79,7 +81,7 @@ ${model} is served ${served}
 
 ${look.dim("Try it:")}
   ${look.runner}rbees jobs submit --model ${model} --prompt "Write a haiku about Rust"
-  curl -N ${url}/v2/tasks -H 'content-type: application/json' -d '${body}'
+  curl -N ${ca === null ? "" : `--cacert ${ca} `}${url}/v2/tasks -H 'content-type: application/json' -d '${body}'
 `;
 }
 

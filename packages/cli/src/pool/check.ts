@@ -34,7 +34,7 @@ export async function checkWorker(context: Context, worker_id: string): Promise<
     }
     answers.push(compared(question, first, second));
   }
-  const health = await healthOf(record);
+  const health = await healthOf(context.home, record);
   if (health === undefined) throw new RbeesError("WORKER_LOST", `${worker_id} has answered, and then did not say how it is.`);
   const { model, model_digest, backend, device, engine, context_size, memory_bytes } = health;
   return {

@@ -3,18 +3,25 @@
  * in files that only their owner can read; never among the words of a command.
  */
 import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { fieldProblems } from "@rbees/contracts/error-body";
 import { invalidRequest, RbeesError } from "@rbees/contracts/errors";
 import { JOIN_TOKEN } from "@rbees/contracts/join";
 import { JOIN, OPERATOR_KEY_FILE, readSecretFile } from "@rbees/kit/key-file";
 import { writePrivateFile } from "@rbees/kit/private-file";
+import { CA_FILE, tlsFolder } from "@rbees/kit/tls";
 import { workerFile, workerFolder } from "@rbees/kit/worker-files";
 import { z } from "zod";
 import type { Context } from "../context.ts";
 import { apiKey, KEY_VARIABLE, orchestratorAt } from "../orchestrator.ts";
 
+const PEM_CHARS_MAX = 16_384;
+
 export const Handover = z.strictObject({
   join_token: z.string().regex(JOIN_TOKEN).optional(),
+  /** Whom it can trust, and the certificate of this host, which fits the key that it has made (`rbees-pool tls request`); PEM. */
+  ca: z.string().max(PEM_CHARS_MAX).optional(),
+  certificate: z.string().max(PEM_CHARS_MAX).optional(),
 });
 export type Handover = z.infer<typeof Handover>;
 
@@ -34,7 +41,7 @@ export interface Invited {
 
 /** What the orchestrator at this address has to give; nothing where it asks nobody. Undefined: it does not answer. */
 export async function invitation(context: Context, url: string, whom: Invited): Promise<Handover | undefined> {
-  const orchestrator = orchestratorAt(url, context.signal, { key: apiKey(context) });
+  const orchestrator = orchestratorAt(context, url);
   const health = await orchestrator.call("health", {}).catch((error) => {
     if (error instanceof RbeesError && error.code === "UNREACHABLE") return undefined;
     throw error;
@@ -50,7 +57,10 @@ export async function invitation(context: Context, url: string, whom: Invited): 
 }
 
 /** The flags with which the worker finds what it was given. `dropHandover` takes the files away once it has read them. */
-export function keepHandover({ home }: Context, worker_id: string, { join_token }: Handover): string[] {
+export function keepHandover({ home }: Context, worker_id: string, { join_token, ca, certificate }: Handover): string[] {
+  const folder = tlsFolder(home);
+  if (ca !== undefined) writePrivateFile(join(folder, CA_FILE), ca);
+  if (certificate !== undefined) writePrivateFile(join(folder, "worker.pem"), certificate);
   if (join_token === undefined) return [];
   const file = workerFile(workerFolder(home), worker_id, "join");
   writePrivateFile(file, `${join_token}\n`);

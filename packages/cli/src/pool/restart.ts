@@ -40,7 +40,7 @@ export async function restartWorker(context: Context, record: WorkerRecord, opti
   try {
     const again = { ...request, name: worker_id, port };
     const started = await spawnWorker(context, again, ({ process }) => replaceInUp(context, record, process));
-    return { ...(await describeWorker(started)), ended };
+    return { ...(await describeWorker(home, started)), ended };
   } catch (error) {
     const taken = (await readWorkers(home)).some((other) => other.worker_id === worker_id);
     if (!taken) await writeWorker(home, record);

@@ -20,6 +20,7 @@ export const SpawnRequest = z.object({
   advertise_host: z.string().optional(),
   insecure_no_auth: z.boolean().optional().describe("Answer everybody who can reach it"),
   systemd: z.boolean().optional().describe("A unit of this user's systemd starts it, also after a reboot"),
+  insecure_no_tls: z.boolean().optional().describe("Speak in clear, also where others can reach it"),
   name: z.string().optional(),
   region: z.string().optional(),
   labels: z.record(z.string(), z.string()).optional(),

@@ -6,6 +6,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { WORKER_ID } from "@rbees/contracts/job";
 import type { WorkerHealth } from "@rbees/contracts/worker";
 import { readModel } from "@rbees/kit/gguf-split";
+import { isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
 import { fitOf } from "../download/fit.ts";
 import { type Exit, newLog, type Started, startDetached } from "../local/detach.ts";
@@ -84,7 +85,7 @@ async function spawnOnce(
   // It answers, so it has read them.
   await settle();
   await dropHandover(context, record.worker_id);
-  const health = await healthOf(record);
+  const health = await healthOf(context.home, record);
   if (health !== undefined) await remember(home, health, "loaded");
   const ready = {
     ...record,
@@ -157,6 +158,7 @@ async function launch(
     model_path: request.model.path,
     host: request.host,
     port,
+    tls: !isLoopback(request.host) && request.insecure_no_tls !== true,
     slots: request.slots ?? null,
     orchestrator: request.orchestrator,
     log,
@@ -249,7 +251,12 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--log-format", "json"],
   ];
   const flags = values.filter(([, value]) => value !== undefined).map(([flag, value]) => `${flag}=${value}`);
-  return [...flags, ...(request.deterministic ? ["--deterministic"] : []), ...(request.insecure_no_auth ? ["--insecure-no-auth"] : [])];
+  return [
+    ...flags,
+    ...(request.deterministic ? ["--deterministic"] : []),
+    ...(request.insecure_no_auth ? ["--insecure-no-auth"] : []),
+    ...(request.insecure_no_tls ? ["--insecure-no-tls"] : []),
+  ];
 }
 
 /** Until it answers under its own id. Its log says how far loading is, and why it died. */
@@ -266,7 +273,7 @@ async function untilReady(context: Context, record: WorkerRecord, { exit }: Star
       share === undefined ? duration(passed_ms) : `${percent(share, 1)}  ${duration(passed_ms)}`,
       share,
     );
-    if ((await healthOf(record)) !== undefined) return context.progress(undefined);
+    if ((await healthOf(context.home, record)) !== undefined) return context.progress(undefined);
     if (!(await isAlive(record.process))) throw await deathOf({ what: `Worker ${record.worker_id}`, log: record.log }, await exit());
     if (passed_ms > ready_ms_max) {
       throw new RbeesError(
@@ -287,7 +294,7 @@ async function untilRegistered(context: Context, record: WorkerRecord, { exit }:
     for (const line of await tail.read()) reason = String(fieldsOf(line)?.["reason"] ?? reason);
     const passed_ms = performance.now() - began;
     context.progress(`waiting for ${record.orchestrator} to accept ${record.worker_id}`, duration(passed_ms));
-    if ((await healthOf(record))?.registered === true) return context.progress(undefined);
+    if ((await healthOf(context.home, record))?.registered === true) return context.progress(undefined);
     if (!(await isAlive(record.process))) throw await deathOf({ what: `Worker ${record.worker_id}`, log: record.log }, await exit());
     if (passed_ms > ms_max) {
       throw new RbeesError(

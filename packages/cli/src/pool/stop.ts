@@ -34,7 +34,7 @@ export async function stopWorker(context: Context, record: WorkerRecord, { now }
 
 /** The same, but its record stays: it is to be started again. */
 export async function endWorker(context: Context, record: WorkerRecord, { now }: StopOptions): Promise<StopWay> {
-  const health = await healthOf(record);
+  const health = await healthOf(context.home, record);
   if (health !== undefined) await remember(context.home, health, "stopping");
   const way = await end(context, record, now);
   context.progress(undefined);
@@ -64,7 +64,7 @@ export async function insist(process: ProcessIdentity, what: string, term_ms_max
 
 async function askToDrain({ home }: Context, record: WorkerRecord): Promise<boolean> {
   // Another worker may have its port by now: only the one that is meant is asked.
-  if ((await healthOf(record)) === undefined) return false;
+  if ((await healthOf(home, record)) === undefined) return false;
   return workerAt(home, record)
     .call("shutdown", {}, { signal: AbortSignal.timeout(ASK_MS_MAX) })
     .then(
@@ -80,7 +80,7 @@ async function drained(context: Context, record: WorkerRecord): Promise<boolean>
     const passed_ms = performance.now() - began;
     if (passed_ms > DRAIN_MS_MAX) return false;
     if (looks % 10 === 0) {
-      const busy = (await healthOf(record))?.slots_busy;
+      const busy = (await healthOf(context.home, record))?.slots_busy;
       context.progress(
         `stopping ${record.worker_id}`,
         busy === undefined ? duration(passed_ms) : `${plural(busy, "job")} still running  ${duration(passed_ms)}`,

@@ -37,6 +37,7 @@ export interface SpawnFlags {
   deterministic?: true | undefined;
   orchestrator?: string | undefined;
   insecureNoAuth?: true | undefined;
+  insecureNoTls?: true | undefined;
   joinTokenFile?: string | undefined;
   handover?: true | undefined;
   advertise?: string | undefined;
@@ -68,6 +69,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     advertise_host: options.advertise,
     insecure_no_auth: options.insecureNoAuth,
     systemd: options.systemd,
+    insecure_no_tls: options.insecureNoTls,
     name: options.name,
     region: options.region,
     labels: options.labels,
@@ -76,7 +78,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
   };
   const record = await spawnWorker(context, request, undefined, handover);
   if (record.unit !== null) await sayWhenItStarts(context, record.unit);
-  return describeWorker(record);
+  return describeWorker(context.home, record);
 }
 
 async function handoverFor(context: Context, orchestrator: string, options: SpawnFlags): Promise<Handover | undefined> {

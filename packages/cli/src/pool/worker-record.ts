@@ -8,6 +8,7 @@ import { workerdRoutes } from "@rbees/contracts/routes";
 import { Backend, type WorkerHealth } from "@rbees/contracts/worker";
 import type { Home } from "@rbees/kit/home";
 import { DOOR, readSecretFile } from "@rbees/kit/key-file";
+import { fetchTrusting, trusted } from "@rbees/kit/tls";
 import { workerFile, workerFileName, workerFolder } from "@rbees/kit/worker-files";
 import { z } from "zod";
 import { readJson, writeJson } from "../local/json-file.ts";
@@ -24,6 +25,7 @@ export const WorkerRecord = z.object({
   model_path: z.string(),
   host: z.string(),
   port: z.int(),
+  tls: z.boolean().default(false),
   slots: z.int().nullable().describe("Null until the worker has said how many it has"),
   orchestrator: z.string(),
   log: z.string(),
@@ -88,16 +90,20 @@ export async function forgetWorker(home: Home, worker_id: string): Promise<void>
 }
 
 /** The worker's own doors, with the secret that opens them if it asks for one. */
-export function workerAt(home: Home, record: { worker_id: string; host: string; port: number }) {
+export function workerAt(home: Home, record: { worker_id: string; host: string; port: number; tls: boolean }) {
   const door = readSecretFile(workerFile(workerFolder(home), record.worker_id, "door"), false, DOOR);
-  return createClient(workerdRoutes, addressOf(record), door === undefined ? {} : { headers: { authorization: `Bearer ${door}` } });
+  return clientAt(home, record, door === undefined ? {} : { authorization: `Bearer ${door}` });
+}
+
+function clientAt(home: Home, record: { host: string; port: number; tls: boolean }, headers: Record<string, string>) {
+  return createClient(workerdRoutes, addressOf(record), { headers, ...(record.tls ? { fetch: fetchTrusting(trusted("", home)) } : {}) });
 }
 
 /** What the worker itself says; undefined when it says nothing, or when another worker answers at its address. */
-export async function healthOf(record: WorkerRecord): Promise<WorkerHealth | undefined> {
+export async function healthOf(home: Home, record: WorkerRecord): Promise<WorkerHealth | undefined> {
   try {
     // Without its secret, which it may not have written yet: health asks nobody.
-    const health = await createClient(workerdRoutes, addressOf(record)).call("health", {}, { signal: AbortSignal.timeout(HEALTH_MS_MAX) });
+    const health = await clientAt(home, record, {}).call("health", {}, { signal: AbortSignal.timeout(HEALTH_MS_MAX) });
     // By pid as well: two users of this host may have chosen the same port and id before either listened.
     return health.worker_id === record.worker_id && health.pid === record.process.pid ? health : undefined;
   } catch {
@@ -105,9 +111,9 @@ export async function healthOf(record: WorkerRecord): Promise<WorkerHealth | und
   }
 }
 
-export async function describeWorker(record: WorkerRecord): Promise<PoolWorker> {
+export async function describeWorker(home: Home, record: WorkerRecord): Promise<PoolWorker> {
   const alive = await isAlive(record.process);
-  const health = alive ? await healthOf(record) : undefined;
+  const health = alive ? await healthOf(home, record) : undefined;
   const silent = record.ready_at === null ? "starting" : "unresponsive";
   return {
     worker_id: record.worker_id,
@@ -117,6 +123,7 @@ export async function describeWorker(record: WorkerRecord): Promise<PoolWorker> 
     model: record.model,
     host: record.host,
     port: record.port,
+    tls: record.tls,
     slots: health?.slots ?? record.slots ?? 1,
     slots_busy: health?.slots_busy ?? null,
     tokens_per_second: health?.tokens_per_second ?? null,
@@ -129,5 +136,5 @@ export async function describeWorker(record: WorkerRecord): Promise<PoolWorker> 
 }
 
 export async function listWorkers(home: Home): Promise<PoolWorker[]> {
-  return Promise.all((await readWorkers(home)).map(describeWorker));
+  return Promise.all((await readWorkers(home)).map((record) => describeWorker(home, record)));
 }

@@ -1,11 +1,16 @@
 /** `rbees pool worker spawn … --host`: the worker is told which orchestrator it belongs to, by an address that leads there. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { isLoopback } from "@rbees/kit/network";
+import { CA_FILE, tlsFolder } from "@rbees/kit/tls";
 import type { Context } from "../context.ts";
 import { addressTowards, hostOf } from "../local/route.ts";
 import { orchestratorOf, orchestratorUrl } from "../orchestrator.ts";
 import { type Handover, invitation, readHandover } from "../pool/handover.ts";
+import { CertificateRequest } from "../tls/request.ts";
 import type { Errand } from "../verb.ts";
+import { call, lastLine } from "./errand.ts";
 import { resolved } from "./ssh.ts";
 import { type Target, targetOf } from "./target.ts";
 
@@ -21,7 +26,7 @@ export async function withOrchestrator(context: Context, errand: Errand): Promis
   const hostname = target.here ? "localhost" : (await resolved(context, target)).hostname;
   if (isLoopback(hostOf(url)) && !isLoopback(hostname)) throw await outOfReach(url, target, hostname);
   await (await orchestratorOf(context)).call("health", {});
-  const handover = await handoverFor(context, errand, url, target);
+  const handover = { ...(await handoverFor(context, errand, url, target)), ...(await trustFor(context, errand, url, target)) };
   const flags = errand.flags.filter(([flag]) => flag !== "--orchestrator" && flag !== "--handover");
   const patience: Errand["flags"] = flags.some(([flag]) => flag === "--registered-ms-max")
     ? []
@@ -32,6 +37,19 @@ export async function withOrchestrator(context: Context, errand: Errand): Promis
     flags: [...flags, ["--orchestrator", url], ...patience, ...told],
     handover: told.length === 0 ? undefined : JSON.stringify(handover),
   };
+}
+
+/** Whom the workers there can trust, and a certificate for them: for a key that is made there and stays there. */
+async function trustFor(context: Context, { flags }: Errand, url: string, target: Target): Promise<Handover> {
+  if (target.here || !url.startsWith("https:")) return {};
+  const file = join(tlsFolder(context.home), CA_FILE);
+  const ca = await readFile(context.ca ?? file, "utf8").catch(() => undefined);
+  const { allowedNames, hasAuthority, issue } = await import("../tls/authority.ts");
+  if (!hasAuthority(context) || flags.some(([flag]) => flag === "--insecure-no-tls")) return ca === undefined ? {} : { ca };
+  const more = flags.filter(([flag]) => flag === "--advertise").flatMap(([, value]) => (value === undefined ? [] : [`--name=${value}`]));
+  const { out } = await call(context, target, ["tls", "request", "--json", ...more], { silent: true });
+  const request = CertificateRequest.parse(JSON.parse(lastLine(out)));
+  return { ca, certificate: await issue(context, { public_key: request.public_key, names: allowedNames(context, request.names) }) };
 }
 
 /** With `--handover` the orchestrator itself calls, and has said on stdin what goes along. */

@@ -19,16 +19,20 @@ export interface WorkerPorts {
   readonly workers: WorkerDirectory;
   readonly credentials: WorkerCredentials;
   readonly heartbeat_ms: number;
+  readonly insecure_no_tls: boolean;
+  /** Whom the certificates of workers are from. */
+  readonly ca: string[] | undefined;
 }
 
 /** Nobody in between may keep a token. */
 const ONCE = { "cache-control": "no-store" };
 
-export function workerHandlers({ loop, workers, credentials, heartbeat_ms }: WorkerPorts): Handlers<WorkerRoutes> {
+export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insecure_no_tls, ca }: WorkerPorts): Handlers<WorkerRoutes> {
   return {
     async registerWorker({ body, wants, who, peer }) {
       const { id, epoch, model, slots, context_size, labels } = body;
-      const place = await placeOf(body, peer, credentials.warrant(body, who).address);
+      const { address: approved } = credentials.warrant(body, who);
+      const place = await placeOf(body, peer, { approved, ca, insecure_no_tls });
       await callBack(body, place, workers.place(id));
       // Looked at again: the token may have been used meanwhile. From here on there is no waiting until it is used up.
       const warrant = credentials.warrant(body, who);

@@ -4,6 +4,8 @@
  */
 
 import { connect, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
+import { tlsSentence } from "@rbees/contracts/tls-errors";
 import { authority } from "@rbees/kit/network";
 import { ProtocolError, type ResponseListener, ResponseReader } from "./response.ts";
 
@@ -30,8 +32,7 @@ const BROKEN = "the connection broke";
 const shared = Buffer.allocUnsafeSlow(READ_BYTES);
 
 export class Connections {
-  readonly #address: string;
-  readonly #port: number;
+  readonly #at: Address;
   readonly #host_header: string;
   readonly #limits: ConnectionLimits;
   readonly #open = new Set<Connection>();
@@ -39,10 +40,9 @@ export class Connections {
   readonly #idle: Connection[] = [];
   #sweep: NodeJS.Timeout | undefined;
 
-  /** `address` is where `host` is. */
-  constructor({ host, port, address }: { host: string; port: number; address: string }, limits: ConnectionLimits) {
-    this.#address = address;
-    this.#port = port;
+  constructor(at: Address & { readonly host: string }, limits: ConnectionLimits) {
+    const { host, port } = at;
+    this.#at = at;
     this.#host_header = `host: ${authority(host, port)}\r\n`;
     this.#limits = limits;
   }
@@ -55,7 +55,7 @@ export class Connections {
   }
 
   #connect(): Connection {
-    const connection = new Connection(this.#address, this.#port, {
+    const connection = new Connection(this.#at, {
       onIdle: () => this.#idle.push(connection),
       onGone: () => {
         this.#open.delete(connection);
@@ -83,6 +83,14 @@ export class Connections {
   }
 }
 
+export interface Address {
+  /** Where it is. */
+  readonly address: string;
+  readonly port: number;
+  /** Undefined: in clear. */
+  readonly tls?: { readonly servername: string | undefined; readonly ca: string[] | undefined } | undefined;
+}
+
 interface ConnectionOwner {
   onIdle(): void;
   onGone(): void;
@@ -97,21 +105,19 @@ class Connection implements ResponseListener {
   #since_ms = performance.now();
   #connected = false;
 
-  constructor(host: string, port: number, owner: ConnectionOwner) {
+  constructor({ address, port, tls }: Address, owner: ConnectionOwner) {
     this.#owner = owner;
-    this.#socket = connect({
-      host,
-      port,
-      noDelay: true,
-      onread: {
-        buffer: shared,
-        callback: (length) => {
-          this.#read(length);
-          return true;
-        },
+    const onread = {
+      buffer: shared,
+      callback: (length: number) => {
+        this.#read(length);
+        return true;
       },
-    });
-    this.#socket.on("connect", () => {
+    };
+    const to = { host: address, port, noDelay: true, onread };
+    this.#socket = tls === undefined ? connect(to) : connectTls({ ...to, ...tls });
+    // What is written before is sent once the other side has shown who it is.
+    this.#socket.on(tls === undefined ? "connect" : "secureConnect", () => {
       this.#connected = true;
       this.#since_ms = performance.now();
     });
@@ -193,5 +199,7 @@ function lines(headers: Readonly<Record<string, string>>): string {
 
 function reasonOf(error: NodeJS.ErrnoException, connected: boolean): string {
   if (connected) return BROKEN;
+  const tls = tlsSentence(error.code ?? "");
+  if (tls !== undefined) return `it is not trusted (${error.code}): ${tls}`;
   return error.code === "ECONNREFUSED" ? "nothing listens at its address" : `its address can't be reached (${error.message})`;
 }
