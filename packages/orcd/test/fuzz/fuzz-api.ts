@@ -13,7 +13,7 @@ import { eventually, type Harness, type Json, startHarness } from "../harness.ts
 import { type FuzzRequest, nextRequest } from "./requests.ts";
 
 /** 5xx that are outcomes of what was asked: no such worker, a deadline that passed. */
-const OUTCOMES: readonly string[] = ["NO_WORKER", "DEADLINE_EXCEEDED"];
+const OUTCOMES: readonly ErrorCode[] = ["NO_WORKER", "DEADLINE_EXCEEDED"];
 /** A stream that has said nothing for so long belongs to a job that waits: its client leaves. */
 const SILENCE_MS = 100;
 /** Nobody waits longer: it is said as a violation. */
@@ -186,11 +186,13 @@ function wrongWith({ status, content_type, text }: Answer, { method, path, raw }
   } catch {
     return "the refusal is no JSON";
   }
-  if (path.startsWith("/api/") && typeof said.error === "string") return status >= 500 ? "5xx" : undefined;
+  const outcome = OUTCOMES.some((code) => ERRORS[code].status === status);
+  // Ollama's form has no code.
+  if (path.startsWith("/api/") && typeof said.error === "string") return status >= 500 && !outcome ? "5xx" : undefined;
   const code: unknown = said.type === "error" ? said.error?.details?.error_code : said.error?.code;
   if (typeof code !== "string" || !Object.hasOwn(ERRORS, code)) return "the refusal has no code of the table";
   if (ERRORS[code as ErrorCode].status !== status) return `the status of ${code} is ${ERRORS[code as ErrorCode].status}`;
-  if (status >= 500 && !OUTCOMES.includes(code)) return "5xx";
+  if (status >= 500 && !OUTCOMES.includes(code as ErrorCode)) return "5xx";
   return undefined;
 }
 

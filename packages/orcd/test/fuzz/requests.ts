@@ -225,7 +225,7 @@ function anything(random: Random): unknown {
     case 7:
       return "x".repeat(random.pick([300, 5000, 70_000]));
     case 8:
-      return Array.from({ length: random.pick([5, 17, 4097]) }, () => random.pick(["a", message]));
+      return Array.from({ length: random.pick([5, 17, 4097]) }, () => random.pick(["a", { ...message }]));
     default:
       // The same member twice.
       return new Text('{"type":"text","type":"image","text":"t"}');
