@@ -192,14 +192,24 @@ export class System {
     const old = worker.program;
     old.signal("SIGSTOP");
     old.doomed = true;
+    const since_ms = Date.now();
     await this.#again(worker, 0);
     await sleep(frozen_ms);
     old.signal("SIGCONT");
     const left = await Promise.race([old.exited, sleep(FENCED_MS_MAX, "alive" as const, { ref: false })]);
     if (left !== "alive") return true;
-    this.#violation("a worker whose place was taken ends", "ended", `${worker.id} was alive after ${FENCED_MS_MAX} ms`);
+    // An orchestrator that was started anew meanwhile may have met the old life first: then the id is that one's while it lives.
+    const kept = await this.#epochOf(worker.id).catch(() => undefined);
+    if (kept === undefined || kept >= since_ms)
+      this.#violation("a worker whose place was taken ends", "ended", `${worker.id} was alive after ${FENCED_MS_MAX} ms`);
     await old.end("SIGKILL");
     return true;
+  }
+
+  /** Which life of it is registered: when that one began. */
+  async #epochOf(worker_id: string): Promise<number | undefined> {
+    const { workers } = (await (await this.get("/v2/workers")).json()) as { workers: { worker_id: string; epoch: number }[] };
+    return workers.find((one) => one.worker_id === worker_id)?.epoch;
   }
 
   async #linkFault({ execute, register }: Worker, { kind, link, for_ms, bytes_per_s, delay_ms }: Fault): Promise<boolean> {
