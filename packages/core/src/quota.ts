@@ -145,6 +145,15 @@ export class Quotas {
 
 const NONE: readonly Account[] = [];
 
+/** Tokens of prompt and answer beyond which a request could never be let in. */
+export function largestRequest(accounts: readonly Account[]): number {
+  let largest = Number.POSITIVE_INFINITY;
+  for (const { limits } of accounts) {
+    largest = Math.min(largest, limits.tokens_per_minute_max || largest, limits.tokens_per_day_max || largest);
+  }
+  return largest;
+}
+
 /** Prompt and answer at their longest. */
 function tokensNeeded({ prompt_tokens, max_tokens }: JobSpec): number {
   return prompt_tokens + max_tokens;

@@ -74,6 +74,15 @@ test("over a rate every door refuses in its own words, says what is left and whe
   assert.deepEqual([changed.requests_per_minute_max, changed.models, changed.who], [0, ["other"], operator.key_id]);
 });
 
+test("a chat that does not say how long its answer may be gets as long a one as the limits allow", async (t) => {
+  const { worker, who } = await startTenants(t);
+  const acme = await who({ tenant: "acme", tokens_per_day_max: 500 }, { tokens_per_minute_max: 1000 });
+  const { max_tokens: _, ...chat } = CHAT;
+  const [answer, attempt] = await Promise.all([acme.send("POST", "/v1/chat/completions", chat), answers(worker, ["a"])]);
+  assert.equal(answer.status, 200);
+  assert.ok(attempt.body.max_tokens > 400 && attempt.body.max_tokens < 500, `${attempt.body.max_tokens}`);
+});
+
 test("tokens a day count what was used, of the tenant and of the key, also by what was cancelled, and outlive a restart", async (t) => {
   const { worker, who, operator, again } = await startTenants(t);
   const acme = await who({ tenant: "acme", tokens_per_day_max: 150 }, { tokens_per_day_max: 10_000 });

@@ -3,6 +3,7 @@ import { randomInt } from "node:crypto";
 import { RbeesError } from "@rbees/contracts/errors";
 import { largestContext } from "@rbees/core/admission";
 import type { Decision } from "@rbees/core/events";
+import { largestRequest } from "@rbees/core/quota";
 import type { Job, JobSpec, Limits, State } from "@rbees/core/state";
 import type { EventSink } from "@rbees/kit/event-stream";
 import type { ActiveJob, AskedJob } from "../active-job.ts";
@@ -44,8 +45,9 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
     throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
-  const request = { ...asked, max_tokens: tokensThatFit(loop.state, asked), seed: asked.seed ?? randomInt(0, 2 ** 32) };
   const { tenant, key_id } = ports.callerOf(who);
+  const limited = largestRequest(loop.state.quotas.of({ tenant, key: key_id }));
+  const request = { ...asked, max_tokens: tokensThatFit(loop.state, asked, limited), seed: asked.seed ?? randomInt(0, 2 ** 32) };
   const job = jobs.add({ id, request, tenant, key_id, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });
   const began = performance.now();
   const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(job, loop.state.limits) }, who);
@@ -57,8 +59,10 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
   metrics.enqueued.inc({ outcome: verdict?.type === "refuse" ? verdict.code : "accepted" });
   if (verdict?.type === "refuse") {
     const { code, message, retry_after_ms } = verdict;
-    const limited = rateHeaders(loop.state, job);
-    throw new RbeesError(code, message, { headers: limited, ...(retry_after_ms === undefined ? {} : { retry_after_ms }) });
+    throw new RbeesError(code, message, {
+      headers: rateHeaders(loop.state, job),
+      ...(retry_after_ms === undefined ? {} : { retry_after_ms }),
+    });
   }
   const position = verdict?.position ?? 0;
   const headers = {
@@ -76,11 +80,15 @@ export function followOwn({ loop }: AdmitPorts, job: ActiveJob, reader: EventSin
   if (job.request.on_disconnect === "cancel") reader.onClose(() => void loop.send({ type: "job.cancelled", job_id: job.id }));
 }
 
-/** `max_tokens`; with `fit_context` no more than the largest context has room for, by what is certain of the prompt. The worker counts. */
-function tokensThatFit(state: State, asked: AskedJob): number {
+/**
+ * `max_tokens`; with `fit_context` no more than the largest context has room for, by what is certain of the prompt (the worker counts),
+ * and no more than `limited` tokens together with the prompt, by the estimate that limits go by.
+ */
+function tokensThatFit(state: State, asked: AskedJob, limited: number): number {
   if (asked.fit_context !== true) return asked.max_tokens;
-  const { prompt_tokens_min } = tokensOf(Buffer.byteLength(contentText(asked), "utf8"));
-  const room = largestContext(state, asked.model, asked.placement?.pin ?? null) - prompt_tokens_min;
+  const { prompt_tokens, prompt_tokens_min } = tokensOf(Buffer.byteLength(contentText(asked), "utf8"));
+  const largest = largestContext(state, asked.model, asked.placement?.pin ?? null);
+  const room = Math.min(largest - prompt_tokens_min, limited - prompt_tokens);
   return Math.max(1, Math.min(asked.max_tokens, room));
 }
 
