@@ -139,6 +139,7 @@ test("id, host, port and model are enough to register, and fields of a later ver
     labels: {},
     version: "",
     epoch: 0,
+    tls: false,
   });
   assert.equal(Beat.parse({ slots_busy: 0, memory_bytes: 0, tokens_per_second: 0, new: 1 }).draining, false);
 });

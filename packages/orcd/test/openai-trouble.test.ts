@@ -83,7 +83,8 @@ test("a worker that dies in mid-stream is not seen: the answer goes on with the 
 });
 
 test("an answer that has to begin anew ends its stream with an error that says so, unless nothing was sent of it; a whole answer is unharmed", async (t) => {
-  const { client, orcd, worker } = await startOpenai(t, { attempts_max: 5 }, { model_digest: "gguf-sample:aaaa" });
+  // A connection that breaks before anything was heard on it makes its worker unwanted for a while; here each is to go to w1 first.
+  const { client, orcd, worker } = await startOpenai(t, { attempts_max: 5, worker_inhibit_ms: 0 }, { model_digest: "gguf-sample:aaaa" });
   const other = await orcd.worker("w2", { model_digest: "gguf-sample:bbbb" });
   const headers = { "x-rbees-prefer": "w1" };
   const lose = async (tokens: string[]) => {

@@ -22,7 +22,7 @@ async function setUp(t: TestContext) {
   const store = await openStore(databaseIn(data_dir));
   const { key } = await (await Keyring.open(store)).create({ name: "first", roles: ["operate"] }, undefined);
   await store.close();
-  const orcd = await startHarness(t, { auth_required: true }, data_dir);
+  const orcd = await startHarness(t, { auth_required: true, attempts_max: 1000 }, data_dir);
   const client = createClient(orcdRoutes, orcd.url, { headers: bearer(key) });
   const worker = async (id: string, door?: string) => {
     const made = await startFakeWorker(id, "fake", door);
