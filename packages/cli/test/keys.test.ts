@@ -1,5 +1,6 @@
 /** `rbees keys`, and an orchestrator of `rbees up` that others can reach: real programs, keys made by themselves. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -37,6 +38,11 @@ test("up beyond loopback makes the key of this host, and its worker joins with a
     0,
     "and the tools of its host",
   );
+  // The line that it prints works as it is.
+  const [, line = ""] = /^ {2}(curl .*)$/m.exec(up.out) ?? [];
+  assert.match(line, /--cacert .* -H "authorization: Bearer \$\(cat .*api\.key\)"/);
+  const shell = spawnSync("sh", ["-c", `command -v curl >/dev/null || exit 99; ${line} --silent`], { encoding: "utf8" });
+  if (shell.status !== 99) assert.match(shell.stdout, /event: end/);
   const key = readFileSync(mine, "utf8").trim();
   const url = `https://127.0.0.1:${port}`;
   assert.match(up.out, /rbees is up: https:/);

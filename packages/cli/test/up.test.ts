@@ -69,7 +69,8 @@ test("down leaves alone what up did not start", async (t) => {
 test("down leaves alone a worker that came to have the id of one of its own", async (t) => {
   const { rbees, port, run } = await setUp(t);
   const worker_port = String(await freePort());
-  await run("up", "--port", String(port), "--worker-port", worker_port);
+  const up = await run("up", "--port", String(port), "--worker-port", worker_port);
+  assert.equal(up.exit, 0, up.err);
   const [first] = await readWorkers(homeOf(rbees.env));
   assert.ok(first);
   await rbees.run(["rbees-pool", "worker", "stop", first.worker_id]);

@@ -1,12 +1,20 @@
 /** The first key: an orchestrator that others can reach does not start without, so `rbees up` makes the one that this host needs. */
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { RbeesError } from "@rbees/contracts/errors";
+import type { Home } from "@rbees/kit/home";
 import { OPERATOR_KEY_FILE } from "@rbees/kit/key-file";
 import type { Context } from "../context.ts";
 import { apiKey } from "../orchestrator.ts";
+
+/** The file with the key of this host; null when there is none. */
+export function keyFile(home: Home): string | null {
+  const path = join(home.config, OPERATOR_KEY_FILE);
+  return existsSync(path) ? path : null;
+}
 
 /** Before the orchestrator starts: while it runs, nobody else opens its database. */
 export async function ensureKey(context: Context): Promise<void> {

@@ -22,7 +22,7 @@ import { withLock } from "./lock.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
 import { hostOf } from "./route.ts";
-import { ensureKey } from "./up-keys.ts";
+import { ensureKey, keyFile } from "./up-keys.ts";
 import { isOfUp, readUp, removeUp, type UpRecord, upLock, writeUp } from "./up-record.ts";
 
 export interface UpRequest {
@@ -54,6 +54,8 @@ export interface UpReport {
   worker: PoolWorker | null;
   /** The file of the authority that its clients have to trust; null where it speaks in clear. */
   ca: string | null;
+  /** Where the key is that this host shows; null where there is none. */
+  key_file: string | null;
 }
 
 export const HOST = "127.0.0.1";
@@ -80,6 +82,7 @@ export async function up(context: Context, request: UpRequest): Promise<UpReport
         started: { orchestrator: started, worker: worker.started },
         orchestrator: orchestrator === undefined ? null : { pid: orchestrator.process.pid, log: orchestrator.log },
         ca: url.startsWith("https:") ? join(tlsFolder(context.home), CA_FILE) : null,
+        key_file: keyFile(context.home),
         worker: worker.record === undefined ? null : await describeWorker(context.home, worker.record),
       };
     } catch (error) {

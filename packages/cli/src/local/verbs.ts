@@ -71,9 +71,16 @@ export const localVerbs = [
   ),
 ];
 
-function renderUp({ url, model, started, worker, ca }: UpReport, look: Look): string {
+function renderUp({ url, model, started, worker, ca, key_file }: UpReport, look: Look): string {
   const already = !started.orchestrator && !started.worker;
   const body = JSON.stringify({ model, prompt: "Write a haiku about Rust", stream: true });
+  const curl = [
+    "curl -N",
+    ...(ca === null ? [] : [`--cacert ${ca}`]),
+    `${url}/v2/tasks`,
+    ...(key_file === null ? [] : [`-H "authorization: Bearer $(cat ${key_file})"`]),
+    `-H 'content-type: application/json' -d '${body}'`,
+  ];
   const served =
     worker === null ? "by a worker that was there already" : `by ${worker.worker_id}, ${worker.backend}, ${plural(worker.slots, "slot")}`;
   return `${look.bold(`rbees is ${already ? "up already" : "up"}:`)} ${look.accent(url)}
@@ -81,7 +88,7 @@ ${model} is served ${served}
 
 ${look.dim("Try it:")}
   ${look.runner}rbees jobs submit --model ${model} --prompt "Write a haiku about Rust"
-  curl -N ${ca === null ? "" : `--cacert ${ca} `}${url}/v2/tasks -H 'content-type: application/json' -d '${body}'
+  ${curl.join(" ")}
 `;
 }
 
