@@ -15,6 +15,9 @@ export const DISCONNECT_RULES = ["continue", "cancel"] as const;
 export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE"] as const;
 
 export const BACKENDS = ["cpu", "cuda", "metal"] as const;
+/** What computes: libllama called directly, or through node-llama-cpp; auto: the first that works. */
+export const ENGINES = ["auto", "libllama", "node-llama-cpp"] as const;
+export type EngineName = (typeof ENGINES)[number];
 
 export const WORKER_STATUSES = ["ready", "draining"] as const;
 

@@ -3,13 +3,12 @@ import { availableParallelism, hostname } from "node:os";
 import { basename } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
-import { BACKENDS } from "@rbees/contracts/sets";
+import { BACKENDS, ENGINES, type EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "@rbees/kit/log";
 import { PREFILL_CHUNK_TOKENS_DEFAULT, SLOTS_DEFAULT } from "@rbees/kit/model-memory";
 import { isInClear, isLoopback } from "@rbees/kit/network";
-import { ENGINES, type EngineName } from "./engine.ts";
 import { CONTEXT_MIN } from "./model-check.ts";
 
 /** `--orchestrator none`: a worker that nobody schedules, for tests by hand. */

@@ -9,11 +9,8 @@
  */
 import type { ErrorCode } from "@rbees/contracts/errors";
 import type { Message, StopReason } from "@rbees/contracts/job";
+import type { EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
-
-/** What computes: libllama called directly, or through node-llama-cpp; auto: the first that works. */
-export const ENGINES = ["auto", "libllama", "node-llama-cpp"] as const;
-export type EngineName = (typeof ENGINES)[number];
 
 export interface EngineOptions {
   engine: EngineName;

@@ -1,5 +1,6 @@
 /** The engines, and what a test asks of one. */
-import { ENGINES, type EngineOptions } from "../src/engine.ts";
+import { ENGINES } from "@rbees/contracts/sets";
+import type { EngineOptions } from "../src/engine.ts";
 
 export const LIBRARIES = ENGINES.filter((name) => name !== "auto");
 

@@ -1,10 +1,12 @@
 /** What a worker was asked for: kept in its record, so that it can be started again as it was. */
+import { ENGINES } from "@rbees/contracts/sets";
 import { Backend } from "@rbees/contracts/worker";
 import { z } from "zod";
 
 export const SpawnRequest = z.object({
   backend: Backend,
   model: z.object({ name: z.string(), path: z.string() }),
+  engine: z.enum(ENGINES).optional(),
   gpu: z.int().optional(),
   gpu_layers: z
     .union([z.literal("auto"), z.int().nonnegative()])

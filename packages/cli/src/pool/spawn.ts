@@ -236,6 +236,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--model-name", request.model.name],
     ["--worker-id", worker_id],
     ["--backend", request.backend],
+    ["--engine", request.engine],
     ["--gpu", request.gpu],
     ["--gpu-layers", request.gpu_layers],
     ["--host", request.host],

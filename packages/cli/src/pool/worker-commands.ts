@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
+import type { EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import { isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
@@ -27,6 +28,7 @@ const LOG_LOOK_MS = 100;
 /** The flags of `worker spawn`. */
 export interface SpawnFlags {
   model: string;
+  engine?: EngineName | undefined;
   gpu?: number | undefined;
   gpuLayers?: number | "auto" | undefined;
   port?: number | undefined;
@@ -57,6 +59,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
   const request = {
     backend: requireGpuFor(options.gpuLayers, await requireBackend(context, backend, options.gpu)),
     model: await resolveModel(context, options.model),
+    engine: options.engine,
     gpu: options.gpu,
     gpu_layers: options.gpuLayers,
     host: listen,

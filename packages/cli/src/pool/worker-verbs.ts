@@ -2,6 +2,7 @@
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { EXIT } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
+import { ENGINES } from "@rbees/contracts/sets";
 import { readableLine } from "../local/log-file.ts";
 import { plural } from "../look.ts";
 import { pairs, port, verb, whole } from "../verb.ts";
@@ -33,6 +34,7 @@ export const workerVerbs = [
       command
         .argument("<backend>", "cpu, cuda or metal")
         .requiredOption("--model <model>", "a model's name, or a GGUF file")
+        .addOption(new Option("--engine <engine>", "what computes (default auto: the first that works)").choices(ENGINES))
         .option("--gpu <index>", "which GPU", whole(0, 255))
         .option("--gpu-layers <n>", "how many layers the GPU computes; auto: as many as its memory holds", layers)
         .option("--port <port>", "exactly this port (default: the first free one from 8001)", port)
