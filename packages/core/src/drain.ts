@@ -44,20 +44,19 @@ function fillFrom(
 ): void {
   // Mostly the first one gets the one slot that is free. Only when it can't is the rest of the line looked through, which costs more.
   for (let job = line.first; job !== undefined; job = line.first) {
-    const { worker, scored, exhausted } = place(state, job, now_ms);
-    if (worker === undefined) {
-      if (exhausted) return;
-      break;
-    }
-    dispatch(state, job, worker, scored, now_ms, out);
-    if (!fleet.may_be_free) return;
+    const found = seat(state, job, fleet, now_ms, out);
+    if (found === "none left") return;
+    if (found === "none for it") break;
   }
-  for (const job of line) {
-    const { worker, scored, exhausted } = place(state, job, now_ms);
-    if (worker !== undefined) dispatch(state, job, worker, scored, now_ms, out);
-    // Whoever comes next would find nobody either.
-    if (!fleet.may_be_free || (worker === undefined && exhausted)) return;
-  }
+  for (const job of line) if (seat(state, job, fleet, now_ms, out) === "none left") return;
+}
+
+/** Gives the job a slot. `none left`: whoever comes next would find nobody either. */
+function seat(state: State, job: Job, fleet: Fleet<Worker>, now_ms: number, out: Decision[]): "seated" | "none for it" | "none left" {
+  const { worker, scored, exhausted } = place(state, job, now_ms);
+  if (worker !== undefined) dispatch(state, job, worker, scored, now_ms, out);
+  if (!fleet.may_be_free || (worker === undefined && exhausted)) return "none left";
+  return worker === undefined ? "none for it" : "seated";
 }
 
 /** Lets what runs on a draining worker go on elsewhere; what no other worker could take stays, and finishes there. */

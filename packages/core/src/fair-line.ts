@@ -1,7 +1,7 @@
 /**
- * Those that wait, in a line for each tenant: the tenant that has got least is next, first come first served within it
- * and among equals. Whoever is
- * looked at and passed over counts as served for the rest of that look, so that the order is the one in which they would run.
+ * Those that wait, in a line for each tenant: the tenant that has got least is next, first come first served within it and among
+ * equals. Whoever is looked at and passed over counts as served for the rest of that look, so that the order is the one in which they
+ * would run.
  */
 import type { Shares } from "./fairness.ts";
 import { Heap } from "./heap.ts";

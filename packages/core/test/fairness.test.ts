@@ -128,22 +128,15 @@ test("while two tenants have work, what they have got, also of answers under way
   );
 });
 
+/** One that waits in the line `flow` of a tenant. */
+function waits(name: string, flow: string, tenant: string, prompt_tokens: number) {
+  return { name, flow, number_in_line: 0, arrival: 0, spec: { tenant, prompt_tokens } };
+}
+
 test("a look goes through all lines in the order in which they would run, and leaves them as they were", () => {
   const shares = new Shares();
-  const line = new FairLine<{
-    name: string;
-    flow: string;
-    number_in_line: number;
-    arrival: number;
-    spec: { tenant: string; prompt_tokens: number };
-  }>(shares);
-  const one = (name: string, tenant: string, prompt_tokens: number) => ({
-    name,
-    flow: tenant,
-    number_in_line: 0,
-    arrival: 0,
-    spec: { tenant, prompt_tokens },
-  });
+  const line = new FairLine<ReturnType<typeof waits>>(shares);
+  const one = (name: string, tenant: string, prompt_tokens: number) => waits(name, tenant, tenant, prompt_tokens);
   const all = [one("a1", "a", 10), one("a2", "a", 10), one("a3", "a", 10), one("b1", "b", 25), one("b2", "b", 25)];
   for (const each of all) line.push(each);
   const order = () => [...line].map(({ name }) => name).join(" ");
@@ -162,15 +155,8 @@ test("a look goes through all lines in the order in which they would run, and le
 
 test("the keys of one tenant are served in the order in which their jobs came: none of them waits for all of another's", () => {
   const shares = new Shares();
-  const line = new FairLine<{
-    name: string;
-    flow: string;
-    number_in_line: number;
-    arrival: number;
-    spec: { tenant: string; prompt_tokens: number };
-  }>(shares);
-  const push = (name: string) =>
-    line.push({ name, flow: name[0] as string, number_in_line: 0, arrival: 0, spec: { tenant: "t", prompt_tokens: 10 } });
+  const line = new FairLine<ReturnType<typeof waits>>(shares);
+  const push = (name: string) => line.push(waits(name, name[0] as string, "t", 10));
   const names = ["a1", "b1", "a2", "b2", "b3", "a3", "a4", "b4"];
   for (const name of names) push(name);
   const served: string[] = [];

@@ -6,8 +6,8 @@ import type { Tenants } from "../tenants.ts";
 
 type KeyRoutes = Pick<typeof orcdRoutes, "listKeys" | "createKey" | "setKey" | "rotateKey" | "revokeKey">;
 
-/** Nobody in between may keep a key. */
-const ONCE = { "cache-control": "no-store" };
+/** For answers with a secret that is shown this once: nobody in between may keep it. */
+export const ONCE = { "cache-control": "no-store" };
 
 export function keyHandlers(keys: Keyring, tenants: Tenants): Handlers<KeyRoutes> {
   return {

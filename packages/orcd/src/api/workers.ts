@@ -8,6 +8,7 @@ import type { Loop } from "../loop.ts";
 import type { WorkerCredentials } from "../worker-credentials.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { placeOf } from "../worker-place.ts";
+import { ONCE } from "./keys.ts";
 
 type WorkerRoutes = Pick<
   typeof orcdRoutes,
@@ -23,9 +24,6 @@ export interface WorkerPorts {
   /** Whom the certificates of workers are from. */
   readonly ca: string[] | undefined;
 }
-
-/** Nobody in between may keep a token. */
-const ONCE = { "cache-control": "no-store" };
 
 export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insecure_no_tls, ca }: WorkerPorts): Handlers<WorkerRoutes> {
   return {
