@@ -63,6 +63,7 @@ class Loaded {
         context_size: null,
         cache_tokens: null,
         labels: {},
+        features: [],
       };
       step(this.state, { type: "worker.registered", spec, now_ms: this.#now_ms });
     }
@@ -92,6 +93,7 @@ class Loaded {
       fails_if_lost: false,
       avoid: [],
       labels: {},
+      needs: [],
     };
     this.#note(step(this.state, { type: "job.submitted", spec, now_ms: this.#now_ms }));
   }

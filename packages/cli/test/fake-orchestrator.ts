@@ -245,6 +245,7 @@ export function workerView(body: RegisterWorker): WorkerView {
     tokens_per_second: null,
     region: body.region ?? null,
     labels: body.labels,
+    features: body.features,
     version: body.version,
     epoch: body.epoch,
     registered_at: "2026-01-01T00:00:00.000Z",

@@ -86,6 +86,7 @@ async function main(): Promise<void> {
           registered: true,
           closed: false,
           engine: { name: "fake", version: "1" },
+          features: [],
         },
       }),
       metrics: () => ({ text: "" }),

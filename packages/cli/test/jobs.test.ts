@@ -225,6 +225,7 @@ test("list, show, why, cancel, workers and models print tables for people and th
       device: "",
       slots: 4,
       labels: {},
+      features: ["grammar"],
       version: "",
       epoch: 0,
     }),
@@ -238,7 +239,7 @@ test("list, show, why, cancel, workers and models print tables for people and th
       shows: /^It waits for a free slot\.\n\nWORKER +VERDICT +SCORE +CACHED +REASON\nw1 +excluded +– +– +no slot is free\n$/,
     },
     { argv: ["jobs", "cancel", JOB], shape: JobSummary, shows: /^Job job_1 is cancelled\.\n$/ },
-    { argv: ["workers", "list"], shape: WorkerList, shows: /^WORKER [\s\S]*\nw1 +ready +demo +127\.0\.0\.1:8001 +cpu +0\/4 / },
+    { argv: ["workers", "list"], shape: WorkerList, shows: /^WORKER [\s\S]*\nw1 +ready +demo +127\.0\.0\.1:8001 +cpu +grammar +0\/4 / },
     { argv: ["workers", "drain", "w1"], shape: WorkerView, shows: /^w1 takes no new jobs; 0 still running\.\n$/ },
     { argv: ["models", "list"], shape: ModelList, shows: /^MODEL [\s\S]*\ndemo +w1 +512 tokens +0123456789ab\n$/ },
   ];

@@ -19,6 +19,10 @@ export const BACKENDS = ["cpu", "cuda", "metal"] as const;
 export const ENGINES = ["auto", "libllama", "node-llama-cpp"] as const;
 export type EngineName = (typeof ENGINES)[number];
 
+/** What not every engine can do. A job that needs one of these runs only where the worker says that it has it. */
+export const FEATURES = ["grammar"] as const;
+export type Feature = (typeof FEATURES)[number];
+
 export const WORKER_STATUSES = ["ready", "draining"] as const;
 
 export const ROLES = ["submit", "observe", "operate", "audit"] as const;

@@ -22,6 +22,7 @@ export const RegisterWorker = z
     memory_bytes: z.int().nonnegative().optional(),
     region: z.string().optional(),
     labels: z.record(z.string(), z.string()).default({}),
+    features: z.array(z.string().max(64)).max(64).default([]).describe("What its engine can do beyond what every engine can"),
     version: z.string().default(""),
     epoch: z.int().nonnegative().default(0).describe("Rises with each life of the worker: an older life is fenced off"),
     tls: z.boolean().default(false).describe("Whether it speaks TLS at that address"),
@@ -65,6 +66,7 @@ export const WorkerView = z
     tokens_per_second: z.number().nullable(),
     region: z.string().nullable(),
     labels: z.record(z.string(), z.string()),
+    features: z.array(z.string()).default([]).describe("What its engine can do beyond what every engine can"),
     version: z.string(),
     epoch: z.int(),
     registered_at: z.string(),
@@ -128,6 +130,7 @@ export const WorkerHealth = z
     registered: z.boolean().describe("Whether the orchestrator knows this worker"),
     closed: z.boolean().default(false).describe("Whether it answers only those who show its secret"),
     engine: z.object({ name: z.string(), version: z.string() }),
+    features: z.array(z.string()).default([]).describe("What its engine can do beyond what every engine can"),
   })
   .meta({ id: "WorkerHealth" });
 export type WorkerHealth = z.infer<typeof WorkerHealth>;

@@ -137,6 +137,7 @@ test("id, host, port and model are enough to register, and fields of a later ver
     device: "",
     slots: 1,
     labels: {},
+    features: [],
     version: "",
     epoch: 0,
     tls: false,

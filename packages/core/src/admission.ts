@@ -19,6 +19,8 @@ export interface Refusal {
   readonly code: RefusalCode;
   readonly message: string;
   readonly retry_after_ms?: number;
+  /** The field of the request that can't be honoured. */
+  readonly param?: string;
   /** Which limit of whom it is, if it is one of a tenant or a key. */
   readonly limit?: string;
 }
@@ -28,6 +30,7 @@ export function objection(state: State, job: Job, now_ms: number): Refusal | und
   const [first, ...others] = [
     modelUnknown(state, job.spec),
     pinVain(state, job.spec),
+    beyondEngines(state, job.spec),
     contextTooLarge(state, job.spec),
     tooLate(state, job, now_ms),
   ].filter((found) => found !== undefined);
@@ -63,6 +66,19 @@ function pinVain(state: State, { model, pin }: JobSpec): Refusal | undefined {
     message: `The job is pinned to "${pin}", and no worker of that name serves ${model} now.`,
     retry_after_ms: state.limits.worker_silence_ms_max,
   };
+}
+
+/** Nobody is asked to wait for a worker that may never come: what none of those that serve the model can do is refused. */
+function beyondEngines(state: State, { model, pin, needs }: JobSpec): Refusal | undefined {
+  if (needs.length === 0) return undefined;
+  const serving = [...(state.fleets.get(model) ?? [])].filter(({ spec }) => pin === null || spec.id === pin);
+  if (serving.length === 0 || serving.some(({ spec }) => needs.every(({ feature }) => spec.features.includes(feature)))) return undefined;
+  const lacking = needs.filter(({ feature }) => !serving.some(({ spec }) => spec.features.includes(feature)));
+  // Each may be within reach of some worker, and all together of none.
+  const named = lacking.length > 0 ? lacking : needs;
+  const asked = named.map(({ field, feature }) => `${field} (${feature})`).join(" and ");
+  const message = `${asked}: the engine of no worker that serves ${model}${pin === null ? "" : ` under the name ${pin}`} can do that. \`rbees workers list\` says what each can.`;
+  return { code: "INVALID_REQUEST", message, ...(named[0] === undefined ? {} : { param: named[0].field }) };
 }
 
 /** Tokens that the largest context for a job holds: infinite while no worker is there for it, or one does not say how much it holds. */

@@ -47,7 +47,7 @@ export type Event = { readonly now_ms: number } & (
 
 export type Decision =
   | { type: "accept"; job_id: string; position: number; eta_ms: number | undefined }
-  | { type: "refuse"; job_id: string; code: RefusalCode; message: string; retry_after_ms?: number; limit?: string }
+  | { type: "refuse"; job_id: string; code: RefusalCode; message: string; retry_after_ms?: number; param?: string; limit?: string }
   | { type: "dispatch"; job_id: string; attempt: number; worker_id: string; routing: Routing }
   | { type: "abort"; job_id: string; attempt: number; worker_id: string; reason: string }
   | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }

@@ -3,7 +3,7 @@ import { isBroken } from "./breaker.ts";
 import type { Found, Standing } from "./fleet.ts";
 import { type Prospect, scoreOf } from "./policy.ts";
 import { mayRun } from "./quota.ts";
-import { isSilent, type Job, type JobSpec, type State, type Worker } from "./state.ts";
+import { isSilent, type Job, type JobSpec, type Need, type State, type Worker } from "./state.ts";
 
 /** What can stand between a job and a worker. */
 export type Obstacle =
@@ -11,6 +11,7 @@ export type Obstacle =
   | "pinned elsewhere"
   | "avoided"
   | "labels"
+  | "feature"
   | "draining"
   | "silent"
   | "context"
@@ -24,6 +25,7 @@ const STANDING: Readonly<Record<Obstacle, Standing>> = {
   "pinned elsewhere": "free for others",
   avoided: "free for others",
   labels: "free for others",
+  feature: "free for others",
   context: "free for others",
   broken: "not now",
   inhibited: "not now",
@@ -38,6 +40,7 @@ export function obstacle(state: State, { spec }: Job, worker: Worker, now_ms: nu
   if (spec.pin !== null && spec.pin !== worker.spec.id) return "pinned elsewhere";
   if (spec.avoid.includes(worker.spec.id)) return "avoided";
   if (missingLabel(spec, worker) !== undefined) return "labels";
+  if (missingFeature(spec, worker) !== undefined) return "feature";
   if (worker.draining) return "draining";
   if (isSilent(state, worker, now_ms)) return "silent";
   if (worker.spec.context_size !== null && spec.prompt_tokens_min + spec.max_tokens > worker.spec.context_size) return "context";
@@ -51,12 +54,20 @@ function missingLabel({ labels }: JobSpec, worker: Worker): string | undefined {
   return undefined;
 }
 
+function missingFeature({ needs }: JobSpec, { spec }: Worker): Need | undefined {
+  return needs.find(({ feature }) => !spec.features.includes(feature));
+}
+
 /** The obstacle in words, for people. */
 export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms: number): string {
   switch (found) {
     case "labels": {
       const name = missingLabel(spec, worker) ?? "";
       return `its label ${name} is ${worker.spec.labels[name] ?? "not set"}, and the job asks for ${spec.labels[name]}`;
+    }
+    case "feature": {
+      const need = missingFeature(spec, worker);
+      return `its engine can't do what ${need?.field} asks for (${need?.feature})`;
     }
     case "broken": {
       const failed = `its last ${worker.failures} attempts were lost or failed`;

@@ -123,8 +123,16 @@ export interface JobSpec {
   readonly avoid: readonly string[];
   /** Labels that its worker must have. */
   readonly labels: Readonly<Record<string, string>>;
+  /** What its worker must be able to do. */
+  readonly needs: readonly Need[];
   /** It ends when its worker is lost after the first token, instead of going on elsewhere. */
   readonly fails_if_lost: boolean;
+}
+
+/** Something that not every engine can do, and the field of the request that asks for it. */
+export interface Need {
+  readonly feature: string;
+  readonly field: string;
 }
 
 /** How the worker was chosen. */
@@ -184,6 +192,8 @@ export interface WorkerSpec {
   /** Tokens that all its slots together keep; null when it does not say. */
   readonly cache_tokens: number | null;
   readonly labels: Readonly<Record<string, string>>;
+  /** What its engine can do beyond what every engine can. */
+  readonly features: readonly string[];
 }
 
 export interface Worker extends Member {

@@ -196,3 +196,37 @@ test("deadlines of jobs that have ended are not kept until they come, and those 
   core.now_ms = late;
   assert.equal(the(core.after(0), "settle").code, "DEADLINE_EXCEEDED");
 });
+
+test("a job that needs what no worker of its model can do is refused by the field that asks for it, and one that some worker can do waits for that one", () => {
+  const needs = [{ feature: "grammar", field: "response_format" }];
+  const core = new Core();
+  core.worker("plain");
+  core.worker("other", { model: "n", features: ["grammar"] });
+  const { code, message, param } = the(core.submit("a", { needs }), "refuse");
+  assert.deepEqual({ code, param }, { code: "INVALID_REQUEST", param: "response_format" });
+  assert.match(message, /^response_format \(grammar\): the engine of no worker that serves m can do that/);
+  core.worker("able", { features: ["grammar"] });
+  assert.deepEqual(dispatched(core.submit("b", { needs })), ["b→able"]);
+  assert.deepEqual(dispatched(core.submit("c", { needs })), []);
+  assert.deepEqual(dispatched(core.submit("d")), ["d→plain"]);
+  assert.match(the(core.submit("e", { needs, pin: "plain" }), "refuse").message, /serves m under the name plain can/);
+  assert.deepEqual(dispatched(core.ends("b")), ["c→able"]);
+});
+
+test("a job whose needs no single worker meets is refused, although each is met by some", () => {
+  const core = new Core();
+  core.worker("one", { features: ["grammar"] });
+  core.worker("two", { features: ["logprobs"] });
+  const needs = ["grammar", "logprobs"].map((feature) => ({ feature, field: feature }));
+  assert.match(the(core.submit("a", { needs }), "refuse").message, /^grammar \(grammar\) and logprobs \(logprobs\)/);
+  assert.deepEqual(dispatched(core.submit("b", { needs: needs.slice(1) })), ["b→two"]);
+});
+
+test("while nobody serves its model, a job waits for whoever comes, and not for a worker that can't do what it needs", () => {
+  const core = new Core();
+  core.worker("gone");
+  core.send({ type: "worker.left", worker_id: "gone", epoch: null });
+  the(core.submit("a", { needs: [{ feature: "grammar", field: "grammar" }] }), "accept");
+  assert.deepEqual(dispatched(core.worker("plain")), []);
+  assert.deepEqual(dispatched(core.worker("able", { features: ["grammar"] })), ["a→able"]);
+});

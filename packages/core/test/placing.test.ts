@@ -1,6 +1,7 @@
 /** Which job is next and which worker gets it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { explain } from "../src/explain.ts";
 import { Core, dispatched, LOST, the, UNREACHED } from "./support.ts";
 
 test("jobs of one priority run in the order of their submission", () => {
@@ -150,4 +151,16 @@ test("a worker that lost the job comes last even when the job prefers it", () =>
   assert.deepEqual(dispatched(core.submit("a", { prefer: ["w1"] })), ["a→w1"]);
   core.ends("a", LOST);
   assert.deepEqual(dispatched(core.after(100)), ["a→w2"]);
+});
+
+test("explain says which field asks for what a worker's engine can't do", () => {
+  const core = new Core();
+  core.worker("plain");
+  core.worker("able", { features: ["grammar"] });
+  core.submit("a", { needs: [{ feature: "grammar", field: "json_schema" }] });
+  const why = explain(core.state, "a", core.now_ms);
+  assert.partialDeepStrictEqual(why?.workers, [
+    { worker_id: "plain", verdict: "excluded", reason: "its engine can't do what json_schema asks for (grammar)" },
+    { worker_id: "able", verdict: "chosen" },
+  ]);
 });

@@ -243,6 +243,7 @@ export class Oracle {
     this.#must(!spec.avoid.includes(worker_id), `${to}, which it avoids`);
     for (const [name, value] of Object.entries(spec.labels))
       this.#must(worker.spec.labels[name] === value, `${to}, whose ${name} is not ${value}`);
+    for (const { feature } of spec.needs) this.#must(worker.spec.features.includes(feature), `${to}, which can't do ${feature}`);
     const context = worker.spec.context_size ?? Number.POSITIVE_INFINITY;
     this.#must(spec.prompt_tokens_min + spec.max_tokens <= context, `${to}, whose context is too small`);
     const most = this.#running_max.get(spec.tenant) ?? 0;

@@ -65,6 +65,7 @@ interface SimWorker {
   readonly slots: number;
   readonly context_size: number | null;
   readonly labels: Readonly<Record<string, string>>;
+  readonly features: readonly string[];
   epoch: number;
   alive: boolean;
   draining: boolean;
@@ -152,6 +153,7 @@ export class World {
         slots: random.from(1, 3),
         context_size: random.chance(0.3) ? random.from(50, 200) : null,
         labels: random.chance(0.5) ? { disk: "fast" } : {},
+        features: random.chance(0.5) ? ["grammar"] : [],
         epoch: random.from(0, 3),
         alive: true,
         draining: false,
@@ -275,6 +277,7 @@ export class World {
         slots: 2,
         context_size: null,
         labels,
+        features: [],
         epoch: 0,
         alive: true,
         draining: false,
@@ -391,6 +394,10 @@ export class World {
     const avoid = pin === null && serving.length > 1 && random.chance(0.2) ? [random.pick(serving).id] : [];
     const fast = serving.some((worker) => worker.labels["disk"] === "fast" && pin === null && !avoid.includes(worker.id));
     const roomy = serving.some(({ id, context_size }) => context_size === null && (pin ?? id) === id && !avoid.includes(id));
+    const able = serving.some(
+      ({ id, context_size, features }) =>
+        features.includes("grammar") && context_size === null && (pin ?? id) === id && !avoid.includes(id),
+    );
     const tenant = `t${random.from(0, 3)}`;
     const key = tenant === "t2" ? random.pick(["k1", "k2", null]) : null;
     const spec: JobSpec = {
@@ -403,6 +410,7 @@ export class World {
       priority: random.chance(0.6) ? "interactive" : "batch",
       max_tokens: roomy && !fast && random.chance(0.2) ? random.from(50, 400) : 10,
       labels: fast && random.chance(0.2) ? { disk: "fast" } : {},
+      needs: able && !fast && random.chance(0.3) ? [{ feature: "grammar", field: "grammar" }] : [],
       prompt_tokens_min: 1,
       prompt_tokens: random.from(1, 40),
       prefix: Array.from({ length: random.from(0, 5) }, (_, at) => at + 10 * (at < 2 ? 0 : random.from(0, 3))),
@@ -480,8 +488,8 @@ export class World {
   }
 }
 
-function specOf({ id, epoch, model, slots, context_size, labels }: SimWorker): WorkerSpec {
-  return { id, epoch, model, slots, context_size, cache_tokens: slots * 8, labels };
+function specOf({ id, epoch, model, slots, context_size, labels, features }: SimWorker): WorkerSpec {
+  return { id, epoch, model, slots, context_size, cache_tokens: slots * 8, labels, features };
 }
 
 /** Each world has rules of its own. */

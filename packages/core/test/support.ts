@@ -39,7 +39,7 @@ export class Core {
   worker(id: string, more: Partial<WorkerSpec> = {}): Decision[] {
     return this.send({
       type: "worker.registered",
-      spec: { id, epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null, labels: {}, ...more },
+      spec: { id, epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null, labels: {}, features: [], ...more },
     });
   }
 
@@ -74,6 +74,7 @@ export class Core {
       prefer: [],
       avoid: [],
       labels: {},
+      needs: [],
       fails_if_lost: false,
       ...more,
     };

@@ -1,6 +1,7 @@
 /** A job that has not ended, as the shell holds it: the request, its stream, what its attempts reported. */
 import type { EndEvent, TokenEvent } from "@rbees/contracts/events";
 import type { SubmitJob } from "@rbees/contracts/job";
+import type { Feature } from "@rbees/contracts/sets";
 import { eventIdBase } from "./event-id.ts";
 import type { JobStream } from "./job-stream.ts";
 
@@ -8,6 +9,8 @@ import type { JobStream } from "./job-stream.ts";
 export type AskedJob = SubmitJob & {
   /** Through the OpenAI API, or another that has no way back either: whoever loses the connection can't resume it. */
   readonly openai?: true;
+  /** What its worker must be able to do beyond what every engine can, and the fields that ask for it, as that door calls them. */
+  readonly needs?: readonly { readonly feature: Feature; readonly field: string }[];
 };
 
 /** As it is kept: with the seed that was drawn for it. */

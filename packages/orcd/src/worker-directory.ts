@@ -102,6 +102,7 @@ export class WorkerDirectory {
       tokens_per_second: beat?.tokens_per_second ?? null,
       region: registration.region ?? null,
       labels: registration.labels,
+      features: registration.features,
       version: registration.version,
       epoch: registration.epoch,
       registered_at: new Date(registered_at_ms).toISOString(),

@@ -130,7 +130,7 @@ test("interactive jobs go before batch jobs, each in order of submission", async
 
 test("the registry: register, heartbeat, an older life is fenced off, drain, leave", async (t) => {
   const orcd = await startHarness(t);
-  const worker = await orcd.worker("w1", { epoch: 5, labels: { site: "attic" } });
+  const worker = await orcd.worker("w1", { epoch: 5, labels: { site: "attic" }, features: ["grammar", "of a later version"] });
   const beat = (epoch: number, id = "w1") =>
     fetch(`${orcd.url}/workers/${id}/heartbeat`, {
       method: "POST",
@@ -143,6 +143,10 @@ test("the registry: register, heartbeat, an older life is fenced off, drain, lea
   assert.equal((await worker.register(orcd.url, { epoch: 4 })).status, 409);
   const [shown] = WorkerList.parse(await orcd.json("/v2/workers")).workers;
   assert.deepEqual([shown?.status, shown?.tokens_per_second, shown?.labels], ["ready", 42, { site: "attic" }]);
+  assert.deepEqual(shown?.features, ["grammar", "of a later version"]);
+  await orcd.worker("w2", { model: "other" });
+  const old = WorkerList.parse(await orcd.json("/v2/workers")).workers.find(({ worker_id }) => worker_id === "w2");
+  assert.deepEqual(old?.features, [], "a worker that registers no features has none");
   assert.deepEqual(ModelList.parse(await orcd.json("/v2/models")).models[0]?.workers, ["w1"]);
   assert.equal((await fetch(`${orcd.url}/v2/workers/w1/drain`, { method: "POST" })).status, 202);
   const { job_id } = (await (await orcd.submit({})).json()) as Json;

@@ -81,7 +81,7 @@ export function* replay(requests: readonly Request[], machines: readonly Machine
     send({
       now_ms: 0,
       type: "worker.registered",
-      spec: { id, epoch: 1, model: MODEL, slots, context_size: null, cache_tokens, labels: {} },
+      spec: { id, epoch: 1, model: MODEL, slots, context_size: null, cache_tokens, labels: {}, features: [] },
     });
   }
   let reported = 0;
@@ -206,6 +206,7 @@ function jobOf(number: number, request: Request): JobSpec {
     prompt_tokens_min: 1,
     prefix,
     labels: {},
+    needs: [],
     fails_if_lost: false,
     deadline_at_ms: null,
     pin: null,

@@ -9,7 +9,7 @@
  */
 import type { ErrorCode } from "@rbees/contracts/errors";
 import type { Message, StopReason } from "@rbees/contracts/job";
-import type { EngineName } from "@rbees/contracts/sets";
+import type { EngineName, Feature } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 
 export interface EngineOptions {
@@ -38,6 +38,8 @@ export interface ModelFacts {
   /** Memory of the GPU that the model and its context take; 0 on the CPU. */
   vram_bytes: number;
   engine: { name: string; version: string };
+  /** What it can do beyond what every engine can. */
+  features: readonly Feature[];
   /** What a step of 1, 2, … rows took when the model was loaded, microseconds; absent where the engine does not time it. */
   step_us?: readonly number[];
 }

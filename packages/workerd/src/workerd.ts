@@ -240,6 +240,7 @@ class Life implements Workerd {
       memory_bytes: this.#memoryBytes(),
       ...(region === "" ? {} : { region }),
       labels: { ...labels },
+      features: [...this.#facts.features],
       version: VERSION,
       epoch: this.#epoch,
       tls: this.#secrets.tls !== undefined,
@@ -249,7 +250,7 @@ class Life implements Workerd {
 
   #health(): WorkerHealth {
     const { backend, slots, deterministic } = this.#config;
-    const { device, context_size, engine } = this.#facts;
+    const { device, context_size, engine, features } = this.#facts;
     return {
       status: this.attempts.draining ? "draining" : "ready",
       worker_id: this.worker_id,
@@ -269,6 +270,7 @@ class Life implements Workerd {
       registered: this.#enlist?.registered ?? false,
       closed: this.#secrets.door !== undefined,
       engine,
+      features: [...features],
     };
   }
 

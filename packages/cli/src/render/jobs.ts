@@ -92,6 +92,7 @@ export function renderWorkers(list: z.infer<typeof WorkerList>, look: Look, now 
       { title: "MODEL", of: (worker) => worker.model },
       { title: "ADDRESS", of: (worker) => worker.address },
       { title: "BACKEND", of: (worker) => worker.backend },
+      { title: "CAN", of: (worker) => worker.features.join(", ") || "–" },
       { title: "JOBS", of: (worker) => `${worker.jobs_running}/${worker.slots}`, right: true },
       { title: "TOKENS/S", of: (worker) => rate(worker.tokens_per_second), right: true },
       { title: "MEMORY", of: (worker) => size(worker.memory_bytes), right: true },

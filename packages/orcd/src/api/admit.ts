@@ -58,10 +58,11 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
   );
   metrics.enqueued.inc({ outcome: verdict?.type === "refuse" ? verdict.code : "accepted" });
   if (verdict?.type === "refuse") {
-    const { code, message, retry_after_ms } = verdict;
+    const { code, message, retry_after_ms, param } = verdict;
     throw new RbeesError(code, message, {
       headers: rateHeaders(loop.state, job),
       ...(retry_after_ms === undefined ? {} : { retry_after_ms }),
+      ...(param === undefined ? {} : { param }),
     });
   }
   const position = verdict?.position ?? 0;
@@ -114,6 +115,7 @@ export function jobSpec(
     prefer: placement?.prefer ?? [],
     avoid: placement?.avoid ?? [],
     labels: placement?.labels ?? {},
+    needs: request.needs ?? [],
     fails_if_lost: request.on_worker_lost === "fail",
   };
 }

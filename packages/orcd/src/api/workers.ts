@@ -28,7 +28,7 @@ export interface WorkerPorts {
 export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insecure_no_tls, ca }: WorkerPorts): Handlers<WorkerRoutes> {
   return {
     async registerWorker({ body, wants, who, peer }) {
-      const { id, epoch, model, slots, context_size, labels } = body;
+      const { id, epoch, model, slots, context_size, labels, features } = body;
       const { address: approved } = credentials.warrant(body, who);
       const place = await placeOf(body, peer, { approved, ca, insecure_no_tls });
       await callBack(body, place, workers.place(id));
@@ -45,6 +45,7 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
             context_size: context_size ?? null,
             cache_tokens: context_size === undefined ? null : slots * context_size,
             labels,
+            features,
           },
         },
         who,

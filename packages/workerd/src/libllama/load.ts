@@ -103,6 +103,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
       device: "",
       vram_bytes: 0,
       engine: { name: "libllama", version: `${HEADER_RELEASE} (koffi ${KOFFI_VERSION})` },
+      features: [],
     },
     prompt: {
       tokenize: tokenizer.tokenize,
