@@ -1,20 +1,23 @@
 /** `npm run test:cluster`: an operator and three machines, each with its own address, name, sshd and home. */
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { noSshd, processes, type Sshd, startSshd } from "../../packages/cli/test/sshd.ts";
 import { eventually, type Json } from "../support/cluster.ts";
 import { machines, noNamespaces } from "../support/netns.ts";
 
+const HUB = fileURLToPath(new URL("./hub.ts", import.meta.url));
 const RBEES = fileURLToPath(new URL("../../packages/cli/src/rbees.ts", import.meta.url));
 const HOSTS = ["h1", "h2", "h3"] as const;
 const skip = noSshd() || noNamespaces();
 
-function nodeOn(prefix: readonly string[], code: string): [string, string[]] {
-  const [program = "", ...args] = [...prefix, process.execPath, "-e", code];
+function onMachine(prefix: readonly string[], words: readonly string[]): [string, string[]] {
+  const [program = "", ...args] = [...prefix, process.execPath, ...words];
   return [program, args];
 }
 
@@ -25,7 +28,7 @@ interface Ran {
   ms: number;
 }
 
-test("three hosts: register, install, spawn, a job, a cable pulled and plugged in, stop-all, nothing left", {
+test("three hosts: register, install, download, spawn, a job, a cable pulled and plugged in, stop-all, nothing left", {
   skip,
   timeout: 400_000,
 }, async (t) => {
@@ -63,10 +66,19 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
     XDG_RUNTIME_DIR: join(folder, "run"),
   };
 
+  // A hub on the operator's machine. The hosts know nothing of it: which one it is, and a token for it, come from the operator.
+  const model = fileURLToPath(new URL("../../models/demo/demo.gguf", import.meta.url));
+  const hub = spawn(
+    ...onMachine(op.prefix, [HUB, op.address, "Qwen/Qwen2.5-0.5B-Instruct-GGUF", "qwen2.5-0.5b-instruct-q4_k_m.gguf", model, "hf_op"]),
+    { env, stdio: ["pipe", "pipe", "inherit"] },
+  );
+  t.after(() => hub.kill());
+  const [hub_url] = await once(createInterface({ input: hub.stdout }), "line");
+  Object.assign(env, { HF_ENDPOINT: hub_url, HF_TOKEN: "hf_op" });
+
   const rbees = (...words: string[]): Promise<Ran> => {
-    const [program = "", ...args] = [...op.prefix, process.execPath, RBEES, ...words];
     const began = performance.now();
-    const child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(...onMachine(op.prefix, [RBEES, ...words]), { env, stdio: ["ignore", "pipe", "pipe"] });
     const ran: Ran = { exit: -1, out: "", err: "", ms: 0 };
     child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
       ran.out += chunk;
@@ -101,7 +113,13 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
   assert.match((await good("up", "--listen", op.address, "--threads", "1", "--slots", "1")).err, /Made a key for rbees here/);
   await onAll("install");
   assert.match((await good("pool", "register", "h1", "--host", hosts[0]?.address ?? "", "--user", "root")).out, /ok +rbees-pool +0\.1\.0/);
-  const spawned = await onAll("worker", "spawn", "cpu", "--model", "demo", "--threads", "1", "--slots", "2");
+
+  // Each fetches the model over the network, into its own home; what it got is what the hub said it would be.
+  for (const [i, { out }] of (await onAll("models", "download", "qwen")).entries())
+    assert.match(out, new RegExp(`qwen-0.5b is here, [^\\n]*: ${sshds[i]?.home}/`));
+  for (const { out } of await onAll("models", "verify", "qwen")) assert.match(out, /qwen-0.5b +yes/);
+
+  const spawned = await onAll("worker", "spawn", "cpu", "--model", "qwen", "--threads", "1", "--slots", "2");
   for (const { err } of spawned)
     assert.match(err, /The worker listens on 10\.77\.0\.\d: others on that network can reach it too; it answers its orchestrator alone/);
   const addresses = (await workers()).map(({ worker_id, address }) => [worker_id, address]);
@@ -114,10 +132,10 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
   // Whoever is on the network, on another of the machines too, gets nothing of a worker but its health.
   const knock = (method: string, path: string) =>
     execFileSync(
-      ...nodeOn(
-        hosts[0]?.prefix ?? [],
+      ...onMachine(hosts[0]?.prefix ?? [], [
+        "-e",
         `fetch("https://${hosts[1]?.address}:8001${path}", { method: "${method}" }).then(({ status }) => console.log(status))`,
-      ),
+      ]),
       { env: { ...env, NODE_EXTRA_CA_CERTS: join(folder, "op/config/tls/ca.pem") } },
     ).toString();
   assert.deepEqual(
@@ -125,7 +143,7 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
     ["200", "401", "401"],
   );
 
-  const job = (worker: string) => good("jobs", "submit", "--model", "demo", "--prompt", "What is a bee?", "--pin", worker);
+  const job = (worker: string) => good("jobs", "submit", "--model", "qwen", "--prompt", "What is a bee?", "--pin", worker);
   assert.match((await job("h2-8001")).err, /worker h2-8001/);
   const status = await good("pool", "status");
   assert.match(status.out, /h1 [^\n]* 1\/1 [^\n]*answers\nh2 [^\n]* 1\/1 [^\n]*answers\nh3 [^\n]* 1\/1 [^\n]*answers\n$/);
@@ -153,6 +171,8 @@ test("three hosts: register, install, spawn, a job, a cable pulled and plugged i
     [],
   );
   await good("down");
+  hub.stdin.end();
+  await once(hub, "exit");
 
   // Kept connections end by themselves; the machines are then taken away.
   const left = () => processes().filter(({ args }) => folders.some((one) => args.includes(one)) && !args.includes("sshd_config"));

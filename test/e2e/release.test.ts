@@ -1,13 +1,14 @@
 /** What is released works away from the sources: one bundle a program, and the native packages beside them. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { symlinkSync } from "node:fs";
+import { readFileSync, symlinkSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { temporaryFolder } from "../support/cluster.ts";
+import { contentOf, FakeHub } from "../support/fake-hub.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const run = promisify(execFile);
@@ -26,10 +27,18 @@ test("the bundles run the main job without the sources", async (t) => {
   await run(process.execPath, [join(root, "scripts/build.ts"), out]);
   // What `npm install` in that folder would fetch is here already.
   symlinkSync(join(root, "node_modules"), join(out, "node_modules"));
+  const hub = await FakeHub.start();
+  t.after(() => hub.stop());
+  const files = { "demo-Q8_0.gguf": contentOf(readFileSync(join(root, "models/demo/demo.gguf"))) };
+  hub.repos.set("example/demo-GGUF", { commit: "5a".repeat(20), files });
   const port = String(await freePort());
-  const env = { PATH: "/usr/bin:/bin", RBEES_HOME: join(out, "home") };
-  const rbees = async (...args: string[]) => (await run(process.execPath, [join(out, "rbees.mjs"), ...args], { env, cwd: out })).stdout;
+  const env = { PATH: "/usr/bin:/bin", RBEES_HOME: join(out, "home"), HF_ENDPOINT: hub.url };
+  const ran = async (program: string, ...args: string[]) =>
+    (await run(process.execPath, [join(out, `${program}.mjs`), ...args], { env, cwd: out })).stdout;
+  const rbees = (...args: string[]) => ran("rbees", ...args);
   try {
+    assert.match(await ran("rbees-pool", "models", "download", "hf:example/demo-GGUF", "--name", "fetched"), /^fetched is here/);
+    assert.match(await ran("rbees-pool", "models", "verify", "fetched"), /fetched +yes/);
     const up = JSON.parse(await rbees("up", "--port", port, "--slots", "1", "--threads", "1", "--json"));
     assert.deepEqual(up.started, { orchestrator: true, worker: true });
     const text = await rbees("jobs", "submit", "--model", "demo", "--prompt", "Hello", "--temperature", "0");

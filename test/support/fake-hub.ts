@@ -85,10 +85,10 @@ export class FakeHub {
     });
   }
 
-  static async start(): Promise<FakeHub> {
+  static async start(address = "127.0.0.1"): Promise<FakeHub> {
     const hub = new FakeHub();
-    hub.#hub_url = await listen(hub.#hub);
-    hub.#storage_url = await listen(hub.#storage);
+    hub.#hub_url = await listen(hub.#hub, address);
+    hub.#storage_url = await listen(hub.#storage, address);
     return hub;
   }
 
@@ -263,8 +263,8 @@ function json(response: ServerResponse, value: unknown): void {
   response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
 }
 
-async function listen(server: Server): Promise<string> {
-  server.listen(0, "127.0.0.1");
+async function listen(server: Server, address: string): Promise<string> {
+  server.listen(0, address);
   await once(server, "listening");
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return `http://${address}:${(server.address() as AddressInfo).port}`;
 }

@@ -1,6 +1,6 @@
 /** What a client asks for and sees of a job. The noun is `job`; `task` lives only in the URL. */
 import { z } from "zod";
-import { DISCONNECT_RULES, JOB_STATUSES, PRIORITIES, STOP_REASONS, WORKER_LOST_RULES } from "./sets.ts";
+import { canonicalModel, DISCONNECT_RULES, JOB_STATUSES, PRIORITIES, STOP_REASONS, WORKER_LOST_RULES } from "./sets.ts";
 
 export const Priority = z.enum(PRIORITIES);
 export type Priority = z.infer<typeof Priority>;
@@ -24,7 +24,11 @@ export const WIRE_LIMITS = {
 } as const;
 
 export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,255}$/;
-export const ModelName = z.string().regex(MODEL_NAME, "must be a model name: letters, digits and . _ : @ / + -, at most 256 characters");
+/** What is parsed is the model's own name, also where it was asked for by another. */
+export const ModelName = z
+  .string()
+  .regex(MODEL_NAME, "must be a model name: letters, digits and . _ : @ / + -, at most 256 characters")
+  .overwrite(canonicalModel);
 
 export const WORKER_ID = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 export const WorkerId = z.string().regex(WORKER_ID, "must be a worker id: letters, digits and . _ : -, at most 128 characters");

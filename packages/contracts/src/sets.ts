@@ -33,3 +33,16 @@ export const POOL_WORKER_STATUSES = ["starting", "ready", "draining", "unrespons
 
 /** What becomes of a job that is over a rate: it is refused, or waits until the rate allows it. */
 export const OVER_LIMIT_RULES = ["refuse", "queue"] as const;
+
+/** Other names under which people ask for a known model → its own name. */
+const MODEL_ALIASES: ReadonlyMap<string, string> = new Map([["qwen", "qwen-0.5b"]]);
+
+/** What a model is really called. */
+export function canonicalModel(name: string): string {
+  return MODEL_ALIASES.get(name) ?? name;
+}
+
+/** By which other names a model goes. */
+export function aliasesOf(name: string): string[] {
+  return [...MODEL_ALIASES].filter(([, own]) => own === name).map(([alias]) => alias);
+}

@@ -28,6 +28,31 @@ test("models are listed and shown; the version is told", async (t) => {
   await assert.rejects(client.show({ model: "gpt-99" }), { name: "ResponseError", status_code: 404, error: /model "gpt-99" not found/ });
 });
 
+test("a known model answers to its other name, on every door", async (t) => {
+  const { orcd, client } = await startOllama(t);
+  const worker = await orcd.worker("w2", { model: "qwen" });
+  assert.equal((await client.show({ model: "qwen:latest" })).details.format, "gguf");
+  assert.equal(((await (await fetch(`${orcd.url}/v1/models/qwen`)).json()) as Json).id, "qwen-0.5b");
+  const doors: [string, object][] = [
+    ["/api/chat", { ...CHAT, model: "qwen:latest", stream: false }],
+    ["/v1/chat/completions", { ...CHAT, model: "qwen" }],
+    ["/v2/tasks", { prompt: "hi", model: "qwen" }],
+  ];
+  for (const [path, body] of doors) {
+    const asked = fetch(orcd.url + path, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    await answers(worker, ["yes"]);
+    assert.ok((await asked).ok, path);
+  }
+  assert.deepEqual(
+    ((await (await fetch(`${orcd.url}/v2/tasks`)).json()) as Json).tasks.map(({ model }: Json) => model),
+    ["qwen-0.5b", "qwen-0.5b", "qwen-0.5b"],
+  );
+});
+
 test("a chat: what the worker is asked, and the answer's shape", async (t) => {
   const { client, worker } = await startOllama(t);
   const answer = client.chat({

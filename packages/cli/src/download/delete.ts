@@ -3,10 +3,11 @@ import { readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolModel } from "@rbees/contracts/pool";
+import { canonicalModel } from "@rbees/contracts/sets";
 import type { Context } from "../context.ts";
 import { withLock } from "../local/lock.ts";
 import { isAlive } from "../local/process-identity.ts";
-import { canonical, catalogue, DEMO, modelsFolder, unregister } from "../pool/catalogue.ts";
+import { catalogue, DEMO, modelsFolder, unregister } from "../pool/catalogue.ts";
 import { readWorkers } from "../pool/worker-record.ts";
 import { readJournal } from "./journal.ts";
 
@@ -19,7 +20,7 @@ interface Deleted {
 }
 
 export async function deleteModel(context: Context, given: string, force: boolean): Promise<Deleted> {
-  const name = canonical(given);
+  const name = canonicalModel(given);
   if (name === DEMO) throw new RbeesError("CONFLICT", `"${DEMO}" is the model that ships with rbees; it can't be deleted.`);
   const models = await catalogue(context);
   const model = models.find((one) => one.name === name);

@@ -4,13 +4,13 @@ import { mkdir, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
+import { canonicalModel } from "@rbees/contracts/sets";
 import type { PoolDownloaded, PoolModel } from "@rbees/contracts/pool";
 import type { Context } from "../context.ts";
 import { withLock } from "../local/lock.ts";
 import { identify } from "../local/process-identity.ts";
 import { size } from "../look.ts";
 import {
-  canonical,
   catalogue,
   knownName,
   knownReference,
@@ -91,17 +91,17 @@ export async function download(context: Context, request: DownloadRequest): Prom
 /** Without asking anybody: by its name, or by where it came from. */
 async function alreadyHere(context: Context, { given, name }: DownloadRequest): Promise<PoolModel | undefined> {
   const models = (await catalogue(context)).filter(({ present }) => present);
-  if (name === undefined && !isReference(given)) return models.find((model) => model.name === canonical(given));
+  if (name === undefined && !isReference(given)) return models.find((model) => model.name === canonicalModel(given));
   const wanted = isReference(given) ? given : knownReference(given);
   return models.find(
     ({ name: has, reference }) =>
-      (reference === wanted || unpinned(reference) === wanted) && (name === undefined || has === canonical(name)),
+      (reference === wanted || unpinned(reference) === wanted) && (name === undefined || has === canonicalModel(name)),
   );
 }
 
 function nameFor({ given, name }: DownloadRequest, { hub, files }: Plan): string {
   if (name !== undefined) return registrableName(name);
-  if (!isReference(given)) return canonical(given);
+  if (!isReference(given)) return canonicalModel(given);
   const known = hub && knownName(hub.repo, hub.file);
   return registrableName(known ?? nameOfFile(files[0]?.name ?? ""));
 }

@@ -1,6 +1,7 @@
 /** `rbees-pool models download`, `info`, `verify` and `delete`. */
-import { InvalidArgumentError } from "@commander-js/extra-typings";
+import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { EXIT } from "@rbees/contracts/errors";
+import type { Context } from "../context.ts";
 import { size } from "../look.ts";
 import { verb, whole } from "../verb.ts";
 import { ATTEMPTS_MAX, CONNECTIONS, STALL_MS_MAX } from "./limits.ts";
@@ -8,6 +9,13 @@ import { ATTEMPTS_MAX, CONNECTIONS, STALL_MS_MAX } from "./limits.ts";
 /** Loaded when they are called: `--help` need not wait for them. */
 const looking = () => import("./look-at.ts");
 const rendering = () => import("../render/pool.ts");
+
+/** Called from afar, by somebody whose environment names a hub or has a token for it. */
+const fromAfar = () => new Option("--hub-account", "read HF_ENDPOINT and HF_TOKEN from stdin, as JSON").hideHelp();
+
+async function asked(context: Context, { hubAccount }: { hubAccount?: true | undefined }): Promise<Context> {
+  return hubAccount === true ? (await import("./hub-account.ts")).withHubFromStdin(context) : context;
+}
 
 function sha256(text: string): string {
   if (!/^[0-9a-f]{64}$/i.test(text)) throw new InvalidArgumentError("Give 64 hexadecimal digits.");
@@ -36,9 +44,11 @@ export const downloadVerbs = [
         .option("--sha256 <hex>", "what the file must have, where the server does not say", sha256)
         .option("--connections <n>", "how many at once", whole(1, 16), CONNECTIONS)
         .option("--stall-ms-max <ms>", "a connection without a byte for so long is replaced", whole(1), STALL_MS_MAX)
-        .option("--attempts-max <n>", "how often in a row a request may fail", whole(1, 100), ATTEMPTS_MAX),
+        .option("--attempts-max <n>", "how often in a row a request may fail", whole(1, 100), ATTEMPTS_MAX)
+        .addOption(fromAfar()),
     {
-      async run(context, options, given) {
+      async run(called, options, given) {
+        const context = await asked(called, options);
         const limits = { stall_ms_max: options.stallMsMax, attempts_max: options.attemptsMax };
         if (options.dryRun) {
           const { lookAt } = await looking();
@@ -70,9 +80,10 @@ export const downloadVerbs = [
       command
         .argument("<model>", "a name, a file, or a reference to what is not here yet")
         .option("--ctx <tokens>", "tokens that one slot shall hold", whole(1))
-        .option("--slots <n>", "jobs at once", whole(1, 256)),
+        .option("--slots <n>", "jobs at once", whole(1, 256))
+        .addOption(fromAfar()),
     {
-      run: async (context, options, given) => (await looking()).infoOf(context, given, options),
+      run: async (context, options, given) => (await looking()).infoOf(await asked(context, options), given, options),
       render: async (facts, look) => (await rendering()).renderModelFacts(facts, look),
     },
   ),

@@ -3,9 +3,10 @@ import { stat } from "node:fs/promises";
 import { basename } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolModel } from "@rbees/contracts/pool";
+import { canonicalModel } from "@rbees/contracts/sets";
 import type { Context } from "../context.ts";
 import { percent, size } from "../look.ts";
-import { canonical, catalogue } from "../pool/catalogue.ts";
+import { catalogue } from "../pool/catalogue.ts";
 import { sha256Of } from "../pool/model-file.ts";
 
 export interface Verified {
@@ -23,7 +24,7 @@ export async function verifyModels(context: Context, names: readonly string[]): 
 }
 
 function require(models: readonly PoolModel[], name: string): PoolModel {
-  const found = models.find((model) => model.name === canonical(name));
+  const found = models.find((model) => model.name === canonicalModel(name));
   if (found === undefined)
     throw new RbeesError("MODEL_NOT_FOUND", `There is no model "${name}" here. \`rbees-pool models list\` shows those that are.`);
   if (filesOf(found).length === 0)

@@ -7,6 +7,7 @@ import { basename, join, resolve } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { MODEL_NAME } from "@rbees/contracts/job";
 import { PoolModel } from "@rbees/contracts/pool";
+import { aliasesOf, canonicalModel } from "@rbees/contracts/sets";
 import type { Home } from "@rbees/kit/home";
 import { z } from "zod";
 import type { World } from "../context.ts";
@@ -18,7 +19,6 @@ export const DEMO = "demo";
 
 interface Known {
   name: string;
-  aliases: readonly string[];
   repo: string;
   file: string;
 }
@@ -27,13 +27,12 @@ interface Known {
 const KNOWN: readonly Known[] = [
   {
     name: "tinyllama",
-    aliases: [],
     repo: "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF",
     file: "tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf",
   },
-  { name: "qwen-0.5b", aliases: ["qwen"], repo: "Qwen/Qwen2.5-0.5B-Instruct-GGUF", file: "qwen2.5-0.5b-instruct-q4_k_m.gguf" },
-  { name: "phi3", aliases: [], repo: "microsoft/Phi-3-mini-4k-instruct-gguf", file: "Phi-3-mini-4k-instruct-q4.gguf" },
-  { name: "mistral", aliases: [], repo: "TheBloke/Mistral-7B-Instruct-v0.2-GGUF", file: "mistral-7b-instruct-v0.2.Q4_K_M.gguf" },
+  { name: "qwen-0.5b", repo: "Qwen/Qwen2.5-0.5B-Instruct-GGUF", file: "qwen2.5-0.5b-instruct-q4_k_m.gguf" },
+  { name: "phi3", repo: "microsoft/Phi-3-mini-4k-instruct-gguf", file: "Phi-3-mini-4k-instruct-q4.gguf" },
+  { name: "mistral", repo: "TheBloke/Mistral-7B-Instruct-v0.2-GGUF", file: "mistral-7b-instruct-v0.2.Q4_K_M.gguf" },
 ];
 
 const Registered = PoolModel.omit({ present: true, aliases: true }).extend({
@@ -95,7 +94,7 @@ export async function catalogue(world: World): Promise<PoolModel[]> {
       .map(async ({ registered_at: _, ...model }) => ({
         ...model,
         present: await isHere(model),
-        aliases: [...(KNOWN.find(({ name }) => name === model.name)?.aliases ?? [])],
+        aliases: aliasesOf(model.name),
       })),
   );
   const unregistered = KNOWN.filter(({ name }) => models[name] === undefined).map(absent);
@@ -120,7 +119,7 @@ async function demo({ programs }: World): Promise<PoolModel> {
   };
 }
 
-function absent({ name, aliases, repo, file }: Known): PoolModel {
+function absent({ name, repo, file }: Known): PoolModel {
   return {
     name,
     reference: `hf:${repo}::file=${file}`,
@@ -134,18 +133,13 @@ function absent({ name, aliases, repo, file }: Known): PoolModel {
     quantisation: null,
     context_size: null,
     license: null,
-    aliases: [...aliases],
+    aliases: aliasesOf(name),
   };
-}
-
-/** What each name that everyone knows is really called. */
-export function canonical(name: string): string {
-  return KNOWN.find(({ aliases }) => aliases.includes(name))?.name ?? name;
 }
 
 /** The reference of a name that everyone knows. */
 export function knownReference(name: string): string | undefined {
-  const known = KNOWN.find((one) => one.name === canonical(name));
+  const known = KNOWN.find((one) => one.name === canonicalModel(name));
   return known && absent(known).reference;
 }
 
@@ -172,7 +166,7 @@ export async function resolveModel(world: World, given: string): Promise<{ name:
     if (!(await isFile(absolute))) throw new RbeesError("NOT_FOUND", `There is no file ${absolute}.`);
     return { name: nameOfFile(absolute), path: absolute };
   }
-  const name = canonical(given);
+  const name = canonicalModel(given);
   const model = models.find((one) => one.name === name);
   if (model === undefined) {
     const present = models.filter((one) => one.present).map((one) => one.name);
@@ -229,7 +223,7 @@ export async function register(
 }
 
 export function registrableName(given: string): string {
-  const name = canonical(given);
+  const name = canonicalModel(given);
   if (!MODEL_NAME.test(name))
     throw new RbeesError("INVALID_REQUEST", `"${given}" can't be a model's name: use letters, digits and . _ : @ / + -`);
   if (name === DEMO) throw new RbeesError("CONFLICT", `"${DEMO}" is the model that ships with rbees; choose another name.`);
@@ -238,7 +232,7 @@ export function registrableName(given: string): string {
 
 /** Forgets a name; the file stays where it is. */
 export async function unregister(world: World, given: string): Promise<string> {
-  const name = canonical(given);
+  const name = canonicalModel(given);
   let path = "";
   await catalogueFile(world).update((now) => {
     const { [name]: gone, ...models } = now.models;

@@ -50,7 +50,7 @@ export async function invitation(context: Context, url: string, whom: Invited): 
   if (apiKey(context) === undefined) {
     throw new RbeesError(
       "UNAUTHORIZED",
-      `The orchestrator at ${url} takes a worker only with a join token, and this host has no key to make one (${KEY_VARIABLE}, or ${OPERATOR_KEY_FILE} in the config folder). Spawn it from the operator's machine with \`rbees pool worker spawn --host\`; or make a token there with \`rbees workers invite\`, and name the file with it here: --join-token-file.`,
+      `The orchestrator at ${url} takes a worker only with a join token, and this host has no key to make one (${KEY_VARIABLE}, or ${OPERATOR_KEY_FILE} in the config folder). Spawn it from the operator's machine with \`rbees pool worker spawn --host\`; or make a token there with \`rbees workers invite\`, and name the file with it here: --token-file.`,
     );
   }
   return { join_token: (await orchestrator.call("inviteWorker", { body: whom })).token };

@@ -40,7 +40,7 @@ export interface SpawnFlags {
   orchestrator?: string | undefined;
   insecureNoAuth?: true | undefined;
   insecureNoTls?: true | undefined;
-  joinTokenFile?: string | undefined;
+  tokenFile?: string | undefined;
   handover?: true | undefined;
   advertise?: string | undefined;
   systemd?: true | undefined;
@@ -85,7 +85,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
 }
 
 async function handoverFor(context: Context, orchestrator: string, options: SpawnFlags): Promise<Handover | undefined> {
-  if (options.joinTokenFile !== undefined) return { join_token: joinTokenIn(options.joinTokenFile) };
+  if (options.tokenFile !== undefined) return { join_token: joinTokenIn(options.tokenFile) };
   if (options.handover) return readHandover(context);
   if (orchestrator === "none") return undefined;
   return invitation(context, orchestrator, { pool: hostname(), worker_id: options.name, address: options.advertise });

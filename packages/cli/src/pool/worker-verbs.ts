@@ -46,7 +46,7 @@ export const workerVerbs = [
         .option("--orchestrator <url>", "whom to register with; none: nobody")
         .option("--insecure-no-auth", "answer everybody who can reach the address, not the orchestrator alone")
         .option("--insecure-no-tls", "speak in clear, with the orchestrator too, where nobody on the network listens")
-        .option("--join-token-file <file>", "file with the join token that the orchestrator asks for (rbees workers invite)")
+        .option("--token-file <file>", "file with the join token that the orchestrator asks for (rbees workers invite)")
         .addOption(new Option("--handover", "read what the orchestrator gives along from stdin").hideHelp())
         .option("--advertise <host>", "the address that the orchestrator is told (default: --listen)")
         .option("--systemd", "a unit of this user's systemd keeps it over a reboot")

@@ -55,7 +55,7 @@ async function trustFor(context: Context, { flags }: Errand, url: string, target
 /** With `--handover` the orchestrator itself calls, and has said on stdin what goes along. */
 async function handoverFor(context: Context, { flags }: Errand, url: string, target: Target): Promise<Handover> {
   if (flags.some(([flag]) => flag === "--handover")) return readHandover(context);
-  if (flags.some(([flag]) => flag === "--join-token-file")) return {};
+  if (flags.some(([flag]) => flag === "--token-file")) return {};
   const last = (name: string) => flags.findLast(([flag]) => flag === name)?.[1];
   const labelled = flags.filter(([flag]) => flag === "--labels").flatMap(([, value]) => value?.split(",") ?? []);
   const pool = labelled.findLast((label) => label.startsWith(POOL_LABEL_SIGN))?.slice(POOL_LABEL_SIGN.length) ?? target.name;

@@ -2,7 +2,7 @@
 import { EXIT } from "@rbees/contracts/errors";
 import type { Context } from "../context.ts";
 import { pool } from "../pool-verbs.ts";
-import { type Verb, verb } from "../verb.ts";
+import { type Errand, type Verb, verb } from "../verb.ts";
 
 /** Loaded when it is called: `--help` need not wait for it. */
 const rendering = () => import("../render/remote.ts");
@@ -21,10 +21,23 @@ const carried: Verb[] = pool.verbs.map((local) =>
     async (context, errand) => {
       const { carry } = await import("./errand.ts");
       if (local.path === "status" && errand.host === undefined) return allPools(context);
-      return carry(context, local.path === "worker spawn" ? await (await import("./spawn.ts")).withOrchestrator(context, errand) : errand);
+      return carry(context, await prepared(local.path, context, errand));
     },
   ),
 );
+
+/** What an errand takes along from here. */
+async function prepared(path: string, context: Context, errand: Errand): Promise<Errand> {
+  switch (path) {
+    case "worker spawn":
+      return (await import("./spawn.ts")).withOrchestrator(context, errand);
+    case "models download":
+    case "models info":
+      return (await import("../download/hub-account.ts")).withHubAccount(context, errand);
+    default:
+      return errand;
+  }
+}
 
 /** `rbees pool status` without a machine is about all of them. */
 async function allPools(context: Context): Promise<number> {

@@ -9,6 +9,7 @@ import type { Backend } from "@rbees/contracts/worker";
 import { VERSION } from "@rbees/kit/version";
 import { z } from "zod";
 import type { Context } from "../context.ts";
+import { hubAccount } from "../download/hub-account.ts";
 import { rate, size } from "../look.ts";
 import { call, lastLine } from "../remote/errand.ts";
 import { type Target, targetOf } from "../remote/target.ts";
@@ -152,7 +153,7 @@ async function stop(context: Context, target: Target, worker_id: string): Promis
 async function sizeOf(context: Context, { target }: Machine, model: string): Promise<ModelFit | string> {
   if (target === undefined) return "the pool does not answer";
   try {
-    return (await ask(context, target, ["models", "info", model], z.object({ fit: ModelFit }))).fit;
+    return (await askOfHub(context, target, ["models", "info", model], z.object({ fit: ModelFit }))).fit;
   } catch (error) {
     return cannotBeHad(context, target, error);
   }
@@ -161,7 +162,7 @@ async function sizeOf(context: Context, { target }: Machine, model: string): Pro
 async function fetchModel(context: Context, { target, status }: Machine, model: string): Promise<{ name: string } | string> {
   if (target === undefined || status?.models.some(({ name }) => name === model) === true) return { name: model };
   try {
-    return (await ask(context, target, ["models", "download", model], PoolDownloaded)).model;
+    return (await askOfHub(context, target, ["models", "download", model], PoolDownloaded)).model;
   } catch (error) {
     return cannotBeHad(context, target, error);
   }
@@ -171,9 +172,15 @@ function cannotBeHad(context: Context, { name }: Target, error: unknown): string
   return `the model can't be had: ${reasonOf(context, name, error)}`;
 }
 
-async function ask<T>(context: Context, target: Target, words: readonly string[], schema: z.ZodType<T>): Promise<T> {
+/** What may need a model from the hub. */
+function askOfHub<T>(context: Context, target: Target, words: readonly string[], schema: z.ZodType<T>): Promise<T> {
+  const { flags, handover } = hubAccount(context.env);
+  return ask(context, target, [...words, ...flags], schema, handover);
+}
+
+async function ask<T>(context: Context, target: Target, words: readonly string[], schema: z.ZodType<T>, handover?: string): Promise<T> {
   context.signal.throwIfAborted();
-  const { out } = await call(context, target, [...words, "--json"]);
+  const { out } = await call(context, target, [...words, "--json"], { handover });
   try {
     return schema.parse(JSON.parse(lastLine(out)));
   } catch (cause) {

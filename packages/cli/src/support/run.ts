@@ -1,10 +1,11 @@
 /** `rbees test models` from end to end: what shall be tested, the tests, the page. */
 import { RbeesError } from "@rbees/contracts/errors";
+import { canonicalModel } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import type { Context } from "../context.ts";
 import { isReference } from "../download/reference.ts";
 import { plural } from "../look.ts";
-import { canonical, catalogue, DEMO, knownReference } from "../pool/catalogue.ts";
+import { catalogue, DEMO, knownReference } from "../pool/catalogue.ts";
 import { readPools } from "../remote/pools.ts";
 import { testCombinations } from "./combinations.ts";
 import { merged, readPage, writePage } from "./page.ts";
@@ -55,7 +56,7 @@ function nameOf(given: string): string {
   if (given.startsWith("file:") || (!isReference(given) && /[/\\]|\.gguf$/.test(given))) {
     throw new RbeesError("INVALID_REQUEST", `--models: give ${given} a name first: rbees-pool models register NAME ${given}`);
   }
-  return canonical(given);
+  return canonicalModel(given);
 }
 
 /** A name that was given on this host alone means nothing on a page for others, until it has been tested. */

@@ -3,6 +3,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { OLLAMA_DEFAULTS, type OllamaChatRequest, type OllamaGenerateRequest } from "@rbees/contracts/ollama";
 import type { JobHeaders } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
+import { canonicalModel } from "@rbees/contracts/sets";
 import { LINES } from "@rbees/kit/event-stream";
 import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
@@ -28,9 +29,8 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   const { loop, workers } = ports;
   const { state } = loop;
   const named = (name: string): string => {
-    if (!state.models.has(name) && name.endsWith(LATEST) && state.models.has(name.slice(0, -LATEST.length)))
-      return name.slice(0, -LATEST.length);
-    return name;
+    const bare = canonicalModel(name.endsWith(LATEST) ? name.slice(0, -LATEST.length) : name);
+    return state.models.has(name) || !state.models.has(bare) ? name : bare;
   };
   const known = (name: string): string => {
     if (state.models.has(named(name))) return named(name);

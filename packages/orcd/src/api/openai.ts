@@ -9,6 +9,7 @@ import {
   type OpenaiModel,
 } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
+import { canonicalModel } from "@rbees/contracts/sets";
 import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob } from "../active-job.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
@@ -26,9 +27,10 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
   return {
     openaiModels: () => ({ json: { object: "list", data: [...state.models].sort().map(model) } }),
     openaiModel({ params }) {
-      if (!state.models.has(params.id))
-        throw new RbeesError("MODEL_NOT_FOUND", `No worker has ever served "${params.id.slice(0, 256)}". GET /v1/models lists the models.`);
-      return { json: model(params.id) };
+      const id = canonicalModel(params.id);
+      if (!state.models.has(id))
+        throw new RbeesError("MODEL_NOT_FOUND", `No worker has ever served "${id.slice(0, 256)}". GET /v1/models lists the models.`);
+      return { json: model(id) };
     },
     async openaiChat(request) {
       const asked = chatJob(request.body, request.head, ports.v1_max_tokens_default);
