@@ -15,13 +15,19 @@ export const DISCONNECT_RULES = ["continue", "cancel"] as const;
 export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE"] as const;
 
 export const BACKENDS = ["cpu", "cuda", "metal"] as const;
-/** What computes: libllama called directly, or through node-llama-cpp; auto: the first that works. */
-export const ENGINES = ["auto", "libllama", "node-llama-cpp"] as const;
+/**
+ * What computes: libllama called directly, or through node-llama-cpp; auto: the first of them that works; openai: a server that speaks
+ * OpenAI's API.
+ */
+export const ENGINES = ["auto", "libllama", "node-llama-cpp", "openai"] as const;
 export type EngineName = (typeof ENGINES)[number];
 
 /** What not every engine can do. A job that needs one of these runs only where the worker says that it has it. */
 export const FEATURES = ["grammar"] as const;
 export type Feature = (typeof FEATURES)[number];
+
+/** How the digest of a model begins that another server holds: nobody knows its tokens, so no answer of it is gone on with. */
+export const EXTERNAL_DIGEST = "external:";
 
 export const WORKER_STATUSES = ["ready", "draining"] as const;
 

@@ -15,6 +15,8 @@ export interface SecretKind {
 export const KEY: SecretKind = { what: "API key", form: API_KEY, looks: "rbk_… as `rbees keys create` printed it" };
 export const JOIN: SecretKind = { what: "join token", form: JOIN_TOKEN, looks: "rbj_… as `rbees workers invite` printed it" };
 export const CREDENTIAL: SecretKind = { what: "worker's credential", form: WORKER_CREDENTIAL, looks: "rbw_…" };
+/** Of another server, in whatever form that has. */
+export const ENGINE_KEY: SecretKind = { what: "key", form: /^[!-~]{1,4096}$/, looks: "without spaces" };
 export const DOOR: SecretKind = { what: "worker's secret", form: DOOR_SECRET, looks: "43 letters, digits, - and _" };
 
 /** The secret in the file, or undefined when there is none and none is required. Nothing of what is in it is ever said. */

@@ -2,6 +2,7 @@
 
 import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
+import { EXTERNAL_DIGEST } from "@rbees/contracts/sets";
 import type { AttemptOutcome, Decision } from "@rbees/core/events";
 import { LiveMap } from "@rbees/core/live-map";
 import { attemptKey } from "@rbees/core/state";
@@ -191,6 +192,8 @@ function whyAnew({ request, moved_because, model_digest }: ActiveJob, sent: numb
   if (sent === undefined) return "more was sent than is kept for replay";
   if (sent.length === 0) return undefined;
   if (request.on_worker_lost === "restart") return moved_because;
+  if (digest?.startsWith(EXTERNAL_DIGEST) || model_digest?.startsWith(EXTERNAL_DIGEST))
+    return "the server that computes can't go on in the middle of an answer";
   // Its tokens may be other ones, and its probabilities are: what came out would be no answer of either.
   if (digest !== undefined && model_digest !== undefined && digest !== model_digest)
     return "the next worker has another build of the model";

@@ -15,15 +15,21 @@ import { CONTEXT_MIN } from "./model-check.ts";
 export const NO_ORCHESTRATOR = "none";
 
 export const workerdSettings = {
-  model: text<string>({ default: "", help: "the model's GGUF file (required)" }),
+  model: text<string>({ default: "", help: "the model's GGUF file (required); with --engine openai what that server calls it" }),
   model_name: text<string>({ default: "", help: "what the model is called; default: its file's name" }),
   worker_id: text<string>({ default: "", help: "default: host name and port" }),
   backend: text<Backend>({ default: "cpu", one_of: BACKENDS, help: BACKENDS.join(" | ") }),
   engine: text<EngineName>({
     default: "auto",
     one_of: ENGINES,
-    help: "what computes: libllama (called directly, on a CPU only) | node-llama-cpp | auto (the first that works)",
+    help: "what computes: libllama (called directly, on a CPU only) | node-llama-cpp | auto (the first of these that works) | openai (a server that speaks OpenAI's API)",
   }),
+  engine_url: text<string>({
+    default: "",
+    matches: /^(|https?:\/\/\S+)$/,
+    help: "with --engine openai: where its API is, up to and with /v1",
+  }),
+  engine_key_file: text<string>({ default: "", help: "with --engine openai: file with the key that it asks for" }),
   gpu: number({ default: 0, max: 255, help: "which GPU" }),
   gpu_layers: text<string>({
     default: "auto",
@@ -94,6 +100,7 @@ export type WorkerdConfig = ConfigOf<typeof workerdSettings>;
 export function checkConfig(config: WorkerdConfig): void {
   const problems: string[] = [];
   if (config.model === "") problems.push("model: is required; give the GGUF file with --model");
+  problems.push(...upstreamProblems(config));
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
@@ -115,13 +122,24 @@ export function checkConfig(config: WorkerdConfig): void {
   }
 }
 
+function upstreamProblems({ engine, engine_url, engine_key_file, deterministic, backend }: WorkerdConfig): string[] {
+  const given = [engine_url !== "" && "engine-url", engine_key_file !== "" && "engine-key-file"].filter((name) => name !== false);
+  if (engine !== "openai") return given.map((name) => `${name}: is for --engine openai alone`);
+  return [
+    engine_url === "" && "engine-url: is required with --engine openai, such as http://127.0.0.1:8000/v1",
+    backend !== "cpu" && `backend: the server at --engine-url has its own; leave --backend ${backend} out`,
+    deterministic && "deterministic: can't be promised of another server; leave it out",
+  ].filter((problem) => problem !== false);
+}
+
 /** Whether callers must show its secret: on loopback only if it knows its orchestrator by one too. */
 export function isClosed({ insecure_no_auth, host, join_token_file }: WorkerdConfig, has_credential: boolean): boolean {
   return !insecure_no_auth && (!isLoopback(host) || join_token_file !== "" || has_credential);
 }
 
-export function modelName({ model, model_name }: Pick<WorkerdConfig, "model" | "model_name">): string {
-  return model_name !== "" ? model_name : basename(model).replace(/\.gguf$/i, "");
+export function modelName({ model, model_name, engine }: Pick<WorkerdConfig, "model" | "model_name" | "engine">): string {
+  if (model_name !== "" || engine === "openai") return model_name || model;
+  return basename(model).replace(/\.gguf$/i, "");
 }
 
 export function workerId({ worker_id }: Pick<WorkerdConfig, "worker_id">, port: number): string {

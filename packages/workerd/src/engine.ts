@@ -11,6 +11,7 @@ import type { ErrorCode } from "@rbees/contracts/errors";
 import type { Message, StopReason } from "@rbees/contracts/job";
 import type { EngineName, Feature } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
+import type { UpstreamOptions } from "./openai/upstream.ts";
 
 export interface EngineOptions {
   engine: EngineName;
@@ -27,6 +28,8 @@ export interface EngineOptions {
   /** Same request, same tokens, whatever runs beside it. */
   deterministic: boolean;
   prefill_chunk_tokens: number;
+  /** The server that computes, for the engine `openai` and no other. */
+  upstream?: UpstreamOptions | undefined;
 }
 
 export interface ModelFacts {

@@ -1,16 +1,17 @@
 /** The engines there are, and which of them computes: the one that was asked for, or the fastest that works here. */
 import { RbeesError } from "@rbees/contracts/errors";
-import type { EngineOptions } from "./engine.ts";
+import type { Engine, EngineOptions } from "./engine.ts";
 import { LlamaEngine } from "./llama/engine.ts";
 
 export interface ChosenEngine {
-  engine: LlamaEngine;
+  engine: Engine;
   /** Why it is not the engine that is usually taken. */
   instead_of?: string;
 }
 
 /** The other engine's code is not even loaded. `folder` is where libllama lies, if not where it is installed. */
 export async function chooseEngine({ engine, backend }: Pick<EngineOptions, "engine" | "backend">, folder?: string): Promise<ChosenEngine> {
+  if (engine === "openai") return { engine: new (await import("./openai/engine.ts")).OpenaiEngine() };
   if (engine === "node-llama-cpp") return await nodeLlamaCpp();
   // Its part of a GPU's memory is not worked out here: that the binding does.
   if (engine === "auto" && backend !== "cpu") return await nodeLlamaCpp();

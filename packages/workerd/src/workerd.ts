@@ -1,14 +1,16 @@
 /** The wiring of a worker: checks and loads the model, listens, registers. The only place where the parts meet. */
+import { createHash } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { freemem } from "node:os";
 import type { RbeesError } from "@rbees/contracts/errors";
 import { workerdRoutes } from "@rbees/contracts/routes";
+import { EXTERNAL_DIGEST } from "@rbees/contracts/sets";
 import type { RegisterWorker, WorkerHealth } from "@rbees/contracts/worker";
 import type { Environment } from "@rbees/kit/config";
 import { fingerprint } from "@rbees/kit/fingerprint";
 import { homeOf } from "@rbees/kit/home";
 import { type Served, serve } from "@rbees/kit/http";
-import { JOIN, readSecretFile } from "@rbees/kit/key-file";
+import { ENGINE_KEY, JOIN, readSecretFile } from "@rbees/kit/key-file";
 import type { Log } from "@rbees/kit/log";
 import { fetchTrusting, serverTls, type Tls, trusted } from "@rbees/kit/tls";
 import { VERSION } from "@rbees/kit/version";
@@ -114,7 +116,15 @@ interface ModelFile {
   context_size: number;
 }
 
+/** The server at `--engine-url` holds it: there is no file, and its tokens are not those of any model with another digest. */
+function modelElsewhere(config: WorkerdConfig): ModelFile {
+  const { model, engine_url, ctx } = config;
+  const digest = EXTERNAL_DIGEST + createHash("sha256").update(`${engine_url}\n${model}`).digest("hex");
+  return { name: modelName(config), digest, file_bytes: 0, context_size: ctx };
+}
+
 async function modelFile(config: WorkerdConfig): Promise<ModelFile> {
+  if (config.engine === "openai") return modelElsewhere(config);
   const { model: path, backend, slots, ctx, prefill_chunk_tokens, measured_bytes } = config;
   // What a model needs is told of the whole worker, and this process is part of it.
   const available_bytes = process.availableMemory() + process.memoryUsage.rss();
@@ -285,8 +295,10 @@ class Life implements Workerd {
 }
 
 function engineOptions(config: WorkerdConfig, context_size: number): EngineOptions {
-  const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens } = config;
+  const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens, engine_url, engine_key_file } = config;
+  const key = engine_key_file === "" ? undefined : readSecretFile(engine_key_file, true, ENGINE_KEY);
   return {
+    ...(engine === "openai" ? { upstream: { url: engine_url, model, key } } : {}),
     model_path: model,
     ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens },
     gpu_layers: gpuLayers(config),

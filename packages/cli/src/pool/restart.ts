@@ -30,7 +30,7 @@ export async function restartWorker(context: Context, record: WorkerRecord, opti
   }
   await requireBackend(context, request.backend, request.gpu);
   const { path } = request.model;
-  if (!(await isFile(path))) {
+  if (request.engine !== "openai" && !(await isFile(path))) {
     throw new RbeesError(
       "MODEL_NOT_FOUND",
       `The model's file is gone from ${path}, so worker ${worker_id} could not start again; it is left as it is.`,

@@ -7,6 +7,11 @@ export const SpawnRequest = z.object({
   backend: Backend,
   model: z.object({ name: z.string(), path: z.string() }),
   engine: z.enum(ENGINES).optional(),
+  engine_url: z
+    .string()
+    .optional()
+    .describe("Of the server that computes, for the engine openai; `model.path` is what that calls the model"),
+  engine_key_file: z.string().optional(),
   gpu: z.int().optional(),
   gpu_layers: z
     .union([z.literal("auto"), z.int().nonnegative()])

@@ -237,6 +237,8 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--worker-id", worker_id],
     ["--backend", request.backend],
     ["--engine", request.engine],
+    ["--engine-url", request.engine_url],
+    ["--engine-key-file", request.engine_key_file],
     ["--gpu", request.gpu],
     ["--gpu-layers", request.gpu_layers],
     ["--host", request.host],

@@ -1,6 +1,7 @@
 /** What the verbs of `rbees-pool worker` do. */
 import { existsSync } from "node:fs";
 import { hostname } from "node:os";
+import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
@@ -29,6 +30,8 @@ const LOG_LOOK_MS = 100;
 export interface SpawnFlags {
   model: string;
   engine?: EngineName | undefined;
+  engineUrl?: string | undefined;
+  engineKeyFile?: string | undefined;
   gpu?: number | undefined;
   gpuLayers?: number | "auto" | undefined;
   port?: number | undefined;
@@ -58,8 +61,11 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
   const handover = await handoverFor(context, orchestrator, options);
   const request = {
     backend: requireGpuFor(options.gpuLayers, await requireBackend(context, backend, options.gpu)),
-    model: await resolveModel(context, options.model),
+    // Another server's models are not of this host: it says itself whether it has this one.
+    model: options.engine === "openai" ? { name: options.model, path: options.model } : await resolveModel(context, options.model),
     engine: options.engine,
+    engine_url: options.engineUrl,
+    engine_key_file: options.engineKeyFile && resolve(options.engineKeyFile),
     gpu: options.gpu,
     gpu_layers: options.gpuLayers,
     host: listen,

@@ -1,0 +1,191 @@
+/**
+ * The engine port on a server that speaks OpenAI's API: vLLM, SGLang, TGI, Ollama, LM Studio, another rbees. It owns the answers under
+ * way and nothing else; the server computes, with its own batching, templates and tokenizer.
+ *
+ * Such a server does not say which tokens an answer has: each piece of text counts as one until the end, and an answer can't be gone on
+ * with elsewhere, which the digest of its model says (`EXTERNAL_DIGEST`).
+ */
+import { RbeesError } from "@rbees/contracts/errors";
+import { Answer } from "../answer.ts";
+import type {
+  Engine,
+  EngineEvents,
+  EngineOptions,
+  ModelFacts,
+  RunAccepted,
+  RunEnd,
+  RunRequest,
+  StepReport,
+  TokenReport,
+} from "../engine.ts";
+import { failed, type Piece, reasonOf, Upstream, type Usage } from "./upstream.ts";
+
+/** What each piece's token is called: its number is not known. */
+const UNKNOWN_TOKEN = 0;
+/** Bytes of text that make about a token, where the server has not counted. */
+const BYTES_A_TOKEN = 4;
+
+interface Under {
+  readonly abort: AbortController;
+}
+
+export class OpenaiEngine implements Engine {
+  #upstream: Upstream | undefined;
+  #events: EngineEvents | undefined;
+  #context_size = 0;
+  #slots = 0;
+  readonly #running = new Map<number, Under>();
+
+  async load({ upstream, context_size, slots }: EngineOptions, events: EngineEvents): Promise<ModelFacts> {
+    if (upstream === undefined) throw new RbeesError("INVALID_REQUEST", "engine-url: is required with --engine openai");
+    const server = new Upstream(upstream);
+    const said = await server.look();
+    if (said === undefined && context_size === 0)
+      throw failed(`${server.name} does not say how long the context of "${upstream.model}" is: say so with --ctx`);
+    this.#context_size = context_size === 0 ? (said ?? 0) : Math.min(context_size, said ?? context_size);
+    this.#upstream = server;
+    this.#events = events;
+    this.#slots = slots;
+    events.progress(1);
+    return {
+      vocab_size: 0,
+      context_size: this.#context_size,
+      has_chat_template: true,
+      device: server.name,
+      vram_bytes: 0,
+      engine: { name: "openai", version: "" },
+      features: [],
+    };
+  }
+
+  async start(id: number, request: RunRequest): Promise<RunAccepted> {
+    const upstream = this.#upstream;
+    if (upstream === undefined) throw new Error("no server is known");
+    if (request.continue_tokens.length > 0)
+      throw new RbeesError("INVALID_REQUEST", "continue_from: this worker's engine can't go on in the middle of an answer", {
+        param: "continue_from",
+      });
+    if (this.#running.size >= this.#slots) throw new RbeesError("ALL_SLOTS_BUSY", "Every slot of the engine is busy.");
+    const tokens_in = estimated(request);
+    const room = this.#context_size - tokens_in;
+    const max_tokens = request.fit_context ? Math.max(1, Math.min(request.max_tokens, room)) : request.max_tokens;
+    const under: Under = { abort: new AbortController() };
+    this.#running.set(id, under);
+    try {
+      const pieces = await upstream.begin(request, max_tokens, under.abort.signal);
+      void this.#follow(id, under, pieces, new Progress(id, request, tokens_in));
+    } catch (error) {
+      this.#running.delete(id);
+      // It was aborted before the server had answered: that it is over is told as ever.
+      if (!under.abort.signal.aborted) throw error;
+      queueMicrotask(() => this.#report({ ...new Progress(id, request, tokens_in).report(0), aborted: true }));
+    }
+    return { slot: 0, tokens_in, tokens_cached: 0 };
+  }
+
+  abort(id: number): void {
+    this.#running.get(id)?.abort.abort();
+  }
+
+  async #follow(id: number, under: Under, pieces: AsyncGenerator<Piece>, progress: Progress): Promise<void> {
+    try {
+      for await (const piece of pieces) {
+        const report = progress.took(piece);
+        if (report === undefined) continue;
+        if (report.end !== undefined) return this.#over(id, under, report);
+        this.#report(report);
+      }
+      this.#over(id, under, progress.complete() ?? { ...progress.report(0), error: broken("it ended without saying why") });
+    } catch (error) {
+      const report = progress.report(0);
+      this.#over(id, under, under.abort.signal.aborted ? { ...report, aborted: true } : { ...report, error: broken(reasonOf(error)) });
+    }
+  }
+
+  /** The slot is free before anybody hears that the answer is over; the server need not go on with it. */
+  #over(id: number, { abort }: Under, report: StepReport): void {
+    this.#running.delete(id);
+    abort.abort();
+    this.#report(report);
+  }
+
+  #report(report: StepReport): void {
+    this.#events?.step([report]);
+  }
+}
+
+function broken(reason: string) {
+  return { code: "ENGINE_FAILED" as const, message: `The stream of the server that computes broke: ${reason.slice(0, 300)}.` };
+}
+
+/** An answer under way. */
+class Progress {
+  readonly #id: number;
+  readonly #answer: Answer;
+  readonly #tokens_in: number;
+  readonly #began_ms = performance.now();
+  #first_ms: number | undefined;
+  #usage: Usage | undefined;
+  /** The answer is complete; what is still to come is what it cost. */
+  #reason: "EOS" | "MAX_TOKENS" | undefined;
+
+  constructor(id: number, { stop }: RunRequest, tokens_in: number) {
+    this.#id = id;
+    this.#answer = new Answer(stop);
+    this.#tokens_in = tokens_in;
+  }
+
+  /** Undefined: nothing that anybody has to hear. */
+  took({ text, finish_reason, usage }: Piece): StepReport | undefined {
+    this.#usage = usage ?? this.#usage;
+    if (text !== "") {
+      this.#first_ms ??= performance.now();
+      const token = this.#answer.push(UNKNOWN_TOKEN, Buffer.from(text));
+      if (this.#answer.stop !== undefined) return this.report(1, token, "STOP_SEQUENCE");
+      if (finish_reason !== undefined) this.#reason = finish_reason === "length" ? "MAX_TOKENS" : "EOS";
+      return this.report(1, token);
+    }
+    if (finish_reason !== undefined) this.#reason = finish_reason === "length" ? "MAX_TOKENS" : "EOS";
+    return undefined;
+  }
+
+  /** The stream is over; undefined when the answer was not. */
+  complete(): StepReport | undefined {
+    if (this.#reason === undefined) return undefined;
+    const rest = this.#answer.finish();
+    return this.report(0, rest, this.#answer.stop === undefined ? this.#reason : "STOP_SEQUENCE");
+  }
+
+  report(generated: number, token?: TokenReport, end?: RunEnd["stop_reason"]): StepReport {
+    const { tokens } = this.#answer;
+    const now = performance.now();
+    const decode_ms = this.#first_ms === undefined ? 0 : now - this.#first_ms;
+    return {
+      run: this.#id,
+      tokens_out: tokens,
+      generated,
+      decode_ms,
+      ...(token === undefined ? {} : { token }),
+      ...(end === undefined ? {} : { end: this.#end(end, decode_ms, now) }),
+    };
+  }
+
+  #end(stop_reason: RunEnd["stop_reason"], decode_ms: number, now: number): RunEnd {
+    const { stop, tokens } = this.#answer;
+    return {
+      stop_reason,
+      ...(stop === undefined ? {} : { stop }),
+      // A server that was stopped early has not said what it counted.
+      tokens_in: this.#usage?.prompt_tokens ?? this.#tokens_in,
+      tokens_out: this.#usage?.completion_tokens ?? tokens,
+      tokens_cached: this.#usage?.prompt_tokens_details?.cached_tokens ?? 0,
+      timings: { prefill_ms: (this.#first_ms ?? now) - this.#began_ms, decode_ms },
+    };
+  }
+}
+
+/** Prompt tokens by the length of the text. */
+function estimated({ prompt = "", messages = [] }: RunRequest): number {
+  const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), Buffer.byteLength(prompt));
+  return Math.ceil(bytes / BYTES_A_TOKEN);
+}

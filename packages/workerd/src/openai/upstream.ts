@@ -1,0 +1,178 @@
+/**
+ * The server that an engine of OpenAI's API stands on: what it is asked, what its answers mean. Only what every such server has is used,
+ * except for `top_k` and `min_p`, which go along when a job asks for them.
+ */
+import { RbeesError } from "@rbees/contracts/errors";
+import { readEvents } from "@rbees/contracts/sse";
+import { z } from "zod";
+import type { RunRequest } from "../engine.ts";
+
+export interface UpstreamOptions {
+  /** Up to and with `/v1`. */
+  url: string;
+  /** What the server calls the model. */
+  model: string;
+  /** Shown as a bearer token. */
+  key?: string | undefined;
+}
+
+const MODELS_MS_MAX = 10_000;
+const REASON_CHARS_MAX = 300;
+
+/** vLLM and SGLang say how long a context is, llama-server in its own place; others don't. */
+const Models = z.object({
+  data: z.array(
+    z.object({
+      id: z.string(),
+      max_model_len: z.int().positive().nullish(),
+      meta: z.object({ n_ctx: z.int().positive().nullish() }).nullish(),
+    }),
+  ),
+});
+
+/** A chunk of either API: of a chat in `delta`, of a completion in `text`. */
+const Chunk = z.object({
+  choices: z
+    .array(
+      z.object({
+        delta: z.object({ content: z.string().nullish() }).nullish(),
+        text: z.string().nullish(),
+        finish_reason: z.string().nullish(),
+      }),
+    )
+    .default([]),
+  usage: z
+    .object({
+      prompt_tokens: z.int().nonnegative(),
+      completion_tokens: z.int().nonnegative(),
+      prompt_tokens_details: z.object({ cached_tokens: z.int().nonnegative().nullish() }).nullish(),
+    })
+    .nullish(),
+  error: z.object({ message: z.string().nullish() }).nullish(),
+});
+export type Usage = NonNullable<z.infer<typeof Chunk>["usage"]>;
+
+/** What a chunk brought. */
+export interface Piece {
+  text: string;
+  /** `length`, or another word for complete. */
+  finish_reason?: string;
+  usage?: Usage;
+}
+
+export class Upstream {
+  readonly #options: UpstreamOptions;
+
+  constructor(options: UpstreamOptions) {
+    this.#options = { ...options, url: options.url.replace(/\/+$/, "") };
+  }
+
+  /** For people. */
+  get name(): string {
+    return URL.parse(this.#options.url)?.host ?? this.#options.url;
+  }
+
+  /** That the server is there and has the model; tokens of its context, where it says so. */
+  async look(): Promise<number | undefined> {
+    const { url, model } = this.#options;
+    const answer = await this.#ask("/models", { signal: AbortSignal.timeout(MODELS_MS_MAX) });
+    if (!answer.ok) throw await this.#refusal(answer);
+    const listed = Models.safeParse(await answer.json().catch(() => undefined));
+    if (!listed.success) throw failed(`${url}/models does not answer as OpenAI's API does. Is --engine-url right? It usually ends in /v1`);
+    const found = listed.data.data.find(({ id }) => id === model);
+    const others = listed.data.data.map(({ id }) => id).join(", ");
+    if (found === undefined) throw failed(`${url} has no model "${model}"; it has: ${others === "" ? "none" : others}`);
+    return found.max_model_len ?? found.meta?.n_ctx ?? undefined;
+  }
+
+  /** Begins an answer; what refuses it is thrown before there is a stream. */
+  async begin(request: RunRequest, max_tokens: number, signal: AbortSignal): Promise<AsyncGenerator<Piece>> {
+    const { prompt, messages, raw, temperature, top_p, top_k, min_p, seed } = request;
+    const content = raw ? { prompt } : { messages: messages ?? [{ role: "user", content: prompt ?? "" }] };
+    const body = {
+      model: this.#options.model,
+      ...content,
+      ...{ max_tokens, temperature, top_p, top_k, min_p, seed },
+      stream: true,
+      stream_options: { include_usage: true },
+    };
+    const answer = await this.#ask(raw ? "/completions" : "/chat/completions", {
+      method: "POST",
+      headers: { "content-type": "application/json", accept: "text/event-stream" },
+      body: JSON.stringify(body),
+      signal,
+    });
+    if (!answer.ok || answer.body === null) throw await this.#refusal(answer);
+    return pieces(answer.body as unknown as AsyncIterable<Uint8Array>);
+  }
+
+  async #ask(path: string, { headers, ...init }: RequestInit): Promise<Response> {
+    const { url, key } = this.#options;
+    const authorization: Record<string, string> = key === undefined ? {} : { authorization: `Bearer ${key}` };
+    try {
+      return await fetch(url + path, { ...init, headers: { ...(headers as Record<string, string>), ...authorization } });
+    } catch (error) {
+      if (init.signal?.aborted && (init.signal.reason as Error | undefined)?.name !== "TimeoutError") throw error;
+      throw failed(`${url} does not answer (${reasonOf(error)})`);
+    }
+  }
+
+  async #refusal(answer: Response): Promise<RbeesError> {
+    const { url, key } = this.#options;
+    const text = await answer.text().catch(() => "");
+    const said = messageIn(text);
+    switch (answer.status) {
+      case 401:
+      case 403:
+        return failed(
+          `${url} ${key === undefined ? "asks for a key: name a file with it, --engine-key-file" : `does not accept the key (${answer.status})`}`,
+        );
+      case 404:
+        return failed(`${url} does not know the model or the address (404)${said}`);
+      case 429:
+      case 503:
+        return new RbeesError("ALL_SLOTS_BUSY", `The server at ${url} takes no more requests now (${answer.status})${said}`);
+      case 400:
+      case 413:
+      case 422:
+        return new RbeesError("INVALID_REQUEST", `The server at ${this.name} does not take the request${said}`);
+      default:
+        return failed(`${url} failed (${answer.status})${said}`);
+    }
+  }
+}
+
+async function* pieces(body: AsyncIterable<Uint8Array>): AsyncGenerator<Piece> {
+  for await (const { data } of readEvents(body)) {
+    if (data === "[DONE]") return;
+    const { choices, usage, error } = Chunk.parse(JSON.parse(data));
+    if (error) throw new Error(error.message ?? "no reason given");
+    const [choice] = choices;
+    yield {
+      text: choice?.delta?.content ?? choice?.text ?? "",
+      ...(choice?.finish_reason ? { finish_reason: choice.finish_reason } : {}),
+      ...(usage ? { usage } : {}),
+    };
+  }
+}
+
+export function failed(message: string): RbeesError {
+  return new RbeesError("ENGINE_FAILED", `${message}.`);
+}
+
+export function reasonOf(error: unknown): string {
+  const { message = String(error), cause } = error as Error;
+  return cause instanceof Error && cause.message !== "" ? cause.message : message;
+}
+
+/** The body's own words. It may quote the prompt nowhere but there, and is cut. */
+function messageIn(text: string): string {
+  let message: unknown;
+  try {
+    const body = JSON.parse(text) as { error?: { message?: unknown } | string; message?: unknown };
+    message = typeof body.error === "object" ? body.error.message : (body.error ?? body.message);
+  } catch {
+    message = undefined;
+  }
+  return typeof message === "string" && message !== "" ? `: ${message.slice(0, REASON_CHARS_MAX)}` : "";
+}

@@ -1,0 +1,141 @@
+/** The engine that stands on another server: what that server may do wrong, and what a job hears of it. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { writeFileSync } from "node:fs";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { ask, folder, health, post, startWorker, testConfig } from "./support.ts";
+
+type Act = (request: IncomingMessage, response: ServerResponse, body: Record<string, unknown>) => void;
+
+const servers: Server[] = [];
+after(() => {
+  for (const server of servers) server.close().closeAllConnections();
+});
+
+/** A server that lists one model and answers a chat as it is told. */
+async function upstream(act: Act, model: object = { id: "m", max_model_len: 512 }): Promise<string> {
+  const server = createServer(async (request, response) => {
+    if (request.method === "GET") return void response.end(JSON.stringify({ object: "list", data: [model] }));
+    let text = "";
+    for await (const chunk of request) text += chunk;
+    act(request, response, JSON.parse(text));
+  });
+  servers.push(server);
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`;
+}
+
+const chunk = (content: string, more: object = {}) =>
+  `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content }, finish_reason: null, ...more }] })}\n\n`;
+const worker = (url: string, more: Record<string, string | number | true> = {}) =>
+  startWorker({ model: "m", engine: "openai", engine_url: url, ...more });
+const HI = { job_id: "j", prompt: "hi", max_tokens: 16 };
+
+test("what is asked: messages or the raw prompt, sampling, the key; the context is the server's", async () => {
+  const asked: { path: string | undefined; key: string | undefined; body: Record<string, unknown> }[] = [];
+  const url = await upstream(({ url: path, headers }, response, body) => {
+    asked.push({ path, key: headers.authorization, body });
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.end(`${chunk("yes", { finish_reason: "stop" })}data: [DONE]\n\n`);
+  });
+  const key_file = join(folder, "engine.key");
+  writeFileSync(key_file, "sk-secret\n", { mode: 0o600 });
+  const one = await worker(url, { engine_key_file: key_file });
+  assert.equal((await health(one)).context_size, 512);
+  const { end, text } = await ask(one, { ...HI, top_k: 5, seed: 7, temperature: 0.5 });
+  assert.deepEqual([text, end?.stop_reason, end?.tokens_in, end?.tokens_out], ["yes", "EOS", 1, 1]);
+  await ask(one, { ...HI, raw: true });
+  assert.deepEqual(asked[0], {
+    path: "/v1/chat/completions",
+    key: "Bearer sk-secret",
+    body: {
+      model: "m",
+      messages: [{ role: "user", content: "hi" }],
+      ...{ max_tokens: 16, temperature: 0.5, top_k: 5, seed: 7, stream: true, stream_options: { include_usage: true } },
+    },
+  });
+  assert.deepEqual([asked[1]?.path, asked[1]?.body["prompt"], asked[1]?.body["messages"]], ["/v1/completions", "hi", undefined]);
+});
+
+test("characters that come in pieces, a chunk without choices, usage after the end", async () => {
+  const url = await upstream((_, response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write(chunk("", { delta: { role: "assistant" } }));
+    const bytes = Buffer.from(`: ping\n\n${chunk("世界")}${chunk("🐝", { finish_reason: "length" })}`);
+    for (const byte of bytes) response.write(Buffer.of(byte));
+    const usage = { prompt_tokens: 9, completion_tokens: 4, prompt_tokens_details: { cached_tokens: 8 } };
+    response.end(`data: ${JSON.stringify({ choices: [], usage })}\n\ndata: [DONE]\n\n`);
+  });
+  const { text, end } = await ask(await worker(url), HI);
+  assert.equal(text, "世界🐝");
+  assert.deepEqual([end?.stop_reason, end?.tokens_in, end?.tokens_out, end?.tokens_cached], ["MAX_TOKENS", 9, 4, 8]);
+});
+
+test("refusals before the first token have their meaning; nothing is left of them", async () => {
+  let status = 429;
+  let message = "";
+  const url = await upstream((_, response) => void response.writeHead(status).end(JSON.stringify({ error: { message } })));
+  const one = await worker(url);
+  for (const [is, said, as, code, says] of [
+    [429, "slow down", 503, "ALL_SLOTS_BUSY", /takes no more requests now \(429\): slow down/],
+    [503, "", 503, "ALL_SLOTS_BUSY", /\(503\)/],
+    [400, "maximum context length is 512", 400, "INVALID_REQUEST", /does not take the request: maximum context length/],
+    [401, "", 500, "ENGINE_FAILED", /asks for a key: name a file with it, --engine-key-file/],
+    [500, "boom", 500, "ENGINE_FAILED", /failed \(500\): boom/],
+  ] as const) {
+    [status, message] = [is, said];
+    const answer = await post(one, "/execute", HI);
+    const { error } = (await answer.json()) as { error: { code: string; message: string } };
+    assert.equal(error.code, code);
+    assert.match(error.message, says);
+    assert.equal(answer.status, as);
+    assert.equal((await health(one)).slots_busy, 0);
+  }
+});
+
+test("a stream that breaks, says nonsense or ends without an end fails the attempt; what came before it is kept", async () => {
+  let act: (response: ServerResponse) => void = () => {};
+  const url = await upstream((_, response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    // Once it has left: a connection that is destroyed takes along what was still to be written.
+    response.write(chunk("be"), () => act(response));
+  });
+  const one = await worker(url);
+  for (const [does, says] of [
+    [(response: ServerResponse) => void response.socket?.end(), /broke/],
+    [(response: ServerResponse) => void response.end("data: {no json\n\n"), /broke/],
+    [(response: ServerResponse) => void response.end(), /ended without saying why/],
+    [
+      (response: ServerResponse) => void response.end(`data: ${JSON.stringify({ error: { message: "out of memory" } })}\n\n`),
+      /out of memory/,
+    ],
+  ] as const) {
+    act = does;
+    const { text, error: failed } = await ask(one, HI);
+    assert.equal(text, "be");
+    assert.equal(failed?.code, "ENGINE_FAILED");
+    assert.match(failed?.message ?? "", says);
+    assert.equal((await health(one)).slots_busy, 0);
+  }
+});
+
+test("settings that don't fit are told together; a context that nobody says must be given", async () => {
+  await assert.rejects(
+    startWorker({ model: "m", engine: "openai", deterministic: true, backend: "cuda" }),
+    /engine-url: is required[\s\S]*backend: the server[\s\S]*deterministic: can't be promised/,
+  );
+  assert.equal(testConfig({ model: "m" }).engine_url, "");
+  await assert.rejects(startWorker({ model: "m", engine_url: "http://127.0.0.1:9/v1" }), /engine-url: is for --engine openai alone/);
+  await assert.rejects(worker(await upstream(() => {}, { id: "m" })), /does not say how long the context of "m" is: say so with --ctx/);
+});
+
+test("what another attempt has begun can't be gone on with, and that is refused by name", async () => {
+  const one = await worker(await upstream(() => {}));
+  const answer = await post(one, "/execute", { ...HI, continue_from: { tokens: [0, 0] } });
+  assert.equal(answer.status, 400);
+  assert.match(await answer.text(), /can't go on in the middle of an answer/);
+});
