@@ -86,7 +86,9 @@ class BareEngine {
     expectEqual("n_batch", library.n_batch(context), batch_tokens);
     expectEqual("n_seq_max", library.n_seq_max(context), slots);
     expectEqual("n_threads", library.n_threads(context), threads);
-    this.#memory = library.get_memory(context);
+    const memory = library.get_memory(context);
+    if (memory === null) throw new Error("the model keeps no state, and generates nothing");
+    this.#memory = memory;
     this.#batch = new WritableBatch(library, batch_tokens);
     this.#samplers = Array.from({ length: slots }, (_, slot) => samplerChain(library, slot));
   }

@@ -5,18 +5,23 @@
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Embed } from "@rbees/contracts/embed";
+import type { StopReason } from "@rbees/contracts/job";
 import { encodeEvent } from "@rbees/contracts/sse";
 import type { Execute } from "@rbees/contracts/worker";
 
 export interface FakeAttempt {
-  readonly body: Execute;
+  /** Of `/execute`, or of `/embed`. */
+  readonly body: Execute & Partial<Pick<Embed, "inputs" | "truncate">>;
   readonly response: ServerResponse;
   /** True once the orchestrator has broken the connection. */
   readonly closed: Promise<void>;
   started(): void;
   /** Sends tokens with the given texts; ids count up from the index. */
   tokens(...texts: string[]): void;
-  end(stop_reason?: "EOS" | "MAX_TOKENS" | "STOP_SEQUENCE", more?: Record<string, unknown>): void;
+  /** Sends the vectors of an embedding job's inputs, from input `from` on. */
+  vectors(vectors: readonly (readonly number[])[], from?: number): void;
+  end(stop_reason?: StopReason, more?: Record<string, unknown>): void;
   fail(code: string, retriable: boolean): void;
   /** Breaks the connection in mid-stream. */
   drop(): void;
@@ -109,6 +114,12 @@ function fakeAttempt(worker_id: string, model: string, body: Execute, response: 
       for (const t of texts) {
         response.write(encodeEvent({ type: "token", t, i: index, ids: [1000 + index] } as never));
         index += 1;
+      }
+    },
+    vectors(vectors, from = 0) {
+      for (const [at, vector] of vectors.entries()) {
+        const v = Buffer.from(Float32Array.from(vector).buffer).toString("base64");
+        response.write(encodeEvent({ type: "embedding", i: from + at, v } as never));
       }
     },
     end(stop_reason = "EOS", more = {}) {

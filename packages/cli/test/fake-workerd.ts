@@ -65,6 +65,7 @@ async function main(): Promise<void> {
           stream.end();
         },
       }),
+      embed: () => ({ events: (stream) => stream.end() }),
       cancel: () => ({ status: 202, json: { cancelled: true } }),
       health: () => ({
         json: {

@@ -80,8 +80,12 @@ export type RestartedEvent = z.infer<typeof Restarted>;
 export type EndEvent = z.infer<typeof End>;
 export type FailedEvent = z.infer<typeof Failed>;
 
-/** What a worker may send on `/execute`: `started`, tokens and metrics, then exactly one `end` or `error`. */
-export const WorkerEvent = z.discriminatedUnion("type", [Started, Token, Metrics, End, Failed]);
+/** The vector of one input: a unit vector of 32-bit numbers, the lowest byte first, as base64. Only from worker to orchestrator. */
+export const Embedding = z.object({ type: z.literal("embedding"), i: z.int().nonnegative(), v: z.base64() });
+export type EmbeddingEvent = z.infer<typeof Embedding>;
+
+/** What a worker may send on `/execute`: `started`, tokens and metrics (on `/embed` vectors), then exactly one `end` or `error`. */
+export const WorkerEvent = z.discriminatedUnion("type", [Started, Token, Embedding, Metrics, End, Failed]);
 export type WorkerEvent = z.infer<typeof WorkerEvent>;
 
 /** True for the event after which a stream closes. */

@@ -1,6 +1,6 @@
 /** What a client asks for and sees of a job. The noun is `job`; `task` lives only in the URL. */
 import { z } from "zod";
-import { canonicalModel, DISCONNECT_RULES, JOB_STATUSES, PRIORITIES, STOP_REASONS, WORKER_LOST_RULES } from "./sets.ts";
+import { canonicalModel, DISCONNECT_RULES, JOB_KINDS, JOB_STATUSES, PRIORITIES, STOP_REASONS, WORKER_LOST_RULES } from "./sets.ts";
 
 export const Priority = z.enum(PRIORITIES);
 export type Priority = z.infer<typeof Priority>;
@@ -18,6 +18,7 @@ export const WIRE_LIMITS = {
   stop_string_chars_max: 256,
   metadata_keys_max: 16,
   messages_max: 4096,
+  embed_inputs_max: 2048,
   placement_workers_max: 64,
   placement_labels_max: 16,
   deadline_ms_max: 86_400_000,
@@ -160,6 +161,7 @@ export const JobSummary = z
   .object({
     job_id: z.string(),
     tenant: z.string(),
+    kind: z.enum(JOB_KINDS).default("generate").describe("Text that goes on, or vectors of texts"),
     status: JobStatus,
     model: z.string(),
     priority: Priority,

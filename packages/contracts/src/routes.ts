@@ -1,6 +1,16 @@
 /** The two route tables, everything the orchestrator and the worker answer to; and who may call which of the orchestrator's. */
 import { z } from "zod";
 import { AnthropicMessage, MessagesRequest } from "./anthropic.ts";
+import {
+  Embed,
+  EmbeddingList,
+  EmbeddingsRequest,
+  EmbedHeaders,
+  OllamaEmbedAnswer,
+  OllamaEmbeddingsAnswer,
+  OllamaEmbeddingsRequest,
+  OllamaEmbedRequest,
+} from "./embed.ts";
 import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
 import { Expelled, InviteWorker, JoinToken } from "./join.ts";
 import { CreateKey, KeyList, KeyView, NewKey, type Role, RotateKey, SetKey } from "./key.ts";
@@ -125,6 +135,14 @@ export const orcdRoutes = {
     body: CompletionRequest,
     replies: { 200: [TextCompletion, "events"] },
   },
+  openaiEmbeddings: {
+    method: "POST",
+    path: "/v1/embeddings",
+    summary: "OpenAI: the vectors of texts",
+    headers: EmbedHeaders,
+    body: EmbeddingsRequest,
+    replies: { 200: [EmbeddingList] },
+  },
   openaiResponse: {
     method: "POST",
     path: "/v1/responses",
@@ -221,6 +239,24 @@ export const orcdRoutes = {
     replies: { 200: [OllamaGenerateAnswer, "lines"] },
     error_form: "ollama",
   },
+  ollamaEmbed: {
+    method: "POST",
+    path: "/api/embed",
+    summary: "Ollama: the vectors of texts",
+    headers: EmbedHeaders,
+    body: OllamaEmbedRequest,
+    replies: { 200: [OllamaEmbedAnswer] },
+    error_form: "ollama",
+  },
+  ollamaEmbeddings: {
+    method: "POST",
+    path: "/api/embeddings",
+    summary: "Ollama, the older form: the vector of one text",
+    headers: EmbedHeaders,
+    body: OllamaEmbeddingsRequest,
+    replies: { 200: [OllamaEmbeddingsAnswer] },
+    error_form: "ollama",
+  },
   metrics: { method: "GET", path: "/metrics", summary: "Prometheus text", replies: { 200: ["text"] } },
   openapi: { method: "GET", path: "/openapi.json", summary: "This description", replies: { 200: [z.unknown()] } },
 } as const satisfies RouteTable;
@@ -258,6 +294,7 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   openaiModel: READ,
   openaiChat: SUBMIT,
   openaiCompletion: SUBMIT,
+  openaiEmbeddings: SUBMIT,
   openaiResponse: SUBMIT,
   anthropicMessages: SUBMIT,
   ollamaVersion: READ,
@@ -265,6 +302,8 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   ollamaShow: READ,
   ollamaChat: SUBMIT,
   ollamaGenerate: SUBMIT,
+  ollamaEmbed: SUBMIT,
+  ollamaEmbeddings: SUBMIT,
   listKeys: OPERATE,
   createKey: OPERATE,
   rotateKey: OPERATE,
@@ -285,6 +324,13 @@ export const workerdRoutes = {
     path: "/execute",
     summary: "One attempt at a job; the connection is the attempt",
     body: Execute,
+    replies: { 200: ["events"] },
+  },
+  embed: {
+    method: "POST",
+    path: "/embed",
+    summary: "One attempt at an embedding job; the connection is the attempt",
+    body: Embed,
     replies: { 200: ["events"] },
   },
   cancel: {

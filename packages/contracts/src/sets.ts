@@ -12,7 +12,11 @@ export const WORKER_LOST_RULES = ["continue", "restart", "fail"] as const;
 /** What becomes of a job when the connection that submitted it breaks. */
 export const DISCONNECT_RULES = ["continue", "cancel"] as const;
 
-export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE"] as const;
+/** `EMBEDDED`: the job was to make vectors, and has. */
+export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE", "EMBEDDED"] as const;
+
+/** What a job asks for: text that goes on, or vectors of texts. */
+export const JOB_KINDS = ["generate", "embed"] as const;
 
 export const BACKENDS = ["cpu", "cuda", "metal"] as const;
 /**
@@ -23,7 +27,7 @@ export const ENGINES = ["auto", "libllama", "node-llama-cpp", "openai"] as const
 export type EngineName = (typeof ENGINES)[number];
 
 /** What not every engine can do. A job that needs one of these runs only where the worker says that it has it. */
-export const FEATURES = ["grammar"] as const;
+export const FEATURES = ["grammar", "embeddings"] as const;
 export type Feature = (typeof FEATURES)[number];
 
 /** How the digest of a model begins that another server holds: nobody knows its tokens, so no answer of it is gone on with. */

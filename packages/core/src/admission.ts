@@ -89,6 +89,10 @@ export function largestContext(state: State, model: string, pin: string | null):
 function contextTooLarge(state: State, { model, pin, prompt_tokens_min, max_tokens }: JobSpec): Refusal | undefined {
   const largest = largestContext(state, model, pin);
   if (prompt_tokens_min + max_tokens <= largest) return undefined;
+  if (max_tokens === 0) {
+    const message = `The longest input has at least ${prompt_tokens_min} tokens (estimated from its length), and the largest context for ${model} holds ${largest}.`;
+    return { code: "CONTEXT_TOO_LARGE", message };
+  }
   const asked =
     max_tokens >= largest
       ? `max_tokens is ${max_tokens}`

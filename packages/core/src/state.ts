@@ -110,10 +110,11 @@ export interface JobSpec {
   readonly submitted_at_ms: number;
   /** Of its request, which it takes up while it waits. */
   readonly bytes: number;
+  /** 0: it makes vectors of its inputs and no text. */
   readonly max_tokens: number;
   /** Tokens of the prompt, counted or estimated. */
   readonly prompt_tokens: number;
-  /** No fewer than this, for certain: what may be refused for. */
+  /** No fewer than this, for certain (of several inputs: in one of them): what may be refused for. */
   readonly prompt_tokens_min: number;
   /** The prompt from its beginning, block by block; equal blocks mean that everything up to there is equal. */
   readonly prefix: readonly Block[];

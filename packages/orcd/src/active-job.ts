@@ -1,6 +1,7 @@
 /** A job that has not ended, as the shell holds it: the request, its stream, what its attempts reported. */
+import type { EmbedInput } from "@rbees/contracts/embed";
 import type { EndEvent, TokenEvent } from "@rbees/contracts/events";
-import type { SubmitJob } from "@rbees/contracts/job";
+import type { JobSummary, SubmitJob } from "@rbees/contracts/job";
 import type { Feature } from "@rbees/contracts/sets";
 import { eventIdBase } from "./event-id.ts";
 import type { JobStream } from "./job-stream.ts";
@@ -11,7 +12,16 @@ export type AskedJob = SubmitJob & {
   readonly openai?: true;
   /** What its worker must be able to do beyond what every engine can, and the fields that ask for it, as that door calls them. */
   readonly needs?: readonly { readonly feature: Feature; readonly field: string }[];
+  /** Their vectors are asked for, and no text. */
+  readonly inputs?: readonly EmbedInput[];
+  /** Inputs that are too long lose their end. */
+  readonly truncate?: boolean;
 };
+
+/** What the job asks for. */
+export function kindOf({ inputs }: Pick<AskedJob, "inputs">): JobSummary["kind"] {
+  return inputs === undefined ? "generate" : "embed";
+}
 
 /** As it is kept: with the seed that was drawn for it. */
 export type JobRequest = AskedJob & { readonly seed: number };
@@ -29,6 +39,8 @@ export interface ActiveJob {
   readonly lives: number;
   attempt: number;
   first_token_at_ms: number | null;
+  /** Of an embedding job, by input: the vectors that the present attempt has brought, base64. They are kept nowhere else. */
+  vectors: string[];
   /** Set by the worker's `end`, read when the job is settled. */
   end: EndEvent | undefined;
   /** Its end is decided and its row has the text: what still comes of an attempt is not sent any more. */

@@ -9,7 +9,7 @@ import { attemptKey } from "@rbees/core/state";
 import type { Log } from "@rbees/kit/log";
 import { type ActiveJob, sentTokens } from "./active-job.ts";
 import type { JobRegistry } from "./job-registry.ts";
-import type { LinkOutcome } from "./link.ts";
+import type { AttemptListener, Link, LinkOutcome } from "./link.ts";
 import type { OrcdMetrics } from "./metrics.ts";
 import type { Pools } from "./pools.ts";
 import { tellPosition } from "./queue-news.ts";
@@ -97,9 +97,10 @@ export class Deeds {
     const link = workers.link(worker_id);
     let over = false;
     let prefilled = false;
-    const ended = (found: LinkOutcome) => {
+    const ended = (reported: LinkOutcome) => {
       over = true;
       this.#running.delete(attemptKey(job_id, attempt));
+      const found = reported.kind === "done" && job !== undefined && lacksVectors(job) ? NOT_ALL_VECTORS : reported;
       const outcome = found.kind === "done" ? { ...found, tokens_in: job?.end?.tokens_in, tokens_out: job?.end?.tokens_out ?? 0 } : found;
       metrics.dispatched.inc({ worker_id, outcome: outcome.kind });
       metrics.connections.dec({ worker_id });
@@ -110,20 +111,17 @@ export class Deeds {
     job.attempt = attempt;
     const tokens = this.#continueFrom(job, workers.modelDigest(worker_id));
     const { request } = job;
-    const { prompt, messages, raw, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } = request;
-    const continue_from = tokens.length > 0 ? { tokens } : undefined;
-    const time_left_ms = deadline_ms === undefined ? undefined : Math.max(1, job.submitted_at_ms + deadline_ms - Date.now());
-    const sampling = { max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop };
-    const asked = { job_id, attempt, prompt, messages, raw, ...sampling, continue_from, time_left_ms };
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
-    const abort = link.execute(asked, job.correlation_id, {
+    job.vectors = [];
+    const prefill = () => {
+      if (!prefilled) this.#ports.attemptPrefilled(job_id, attempt, worker_id);
+      prefilled = true;
+    };
+    const abort = begin(link, job, attempt, tokens, {
       onBurst: () => job.stream.hold(),
       onToken: (block) => {
         if (job.decided) return;
-        if (!prefilled) {
-          prefilled = true;
-          this.#ports.attemptPrefilled(job_id, attempt, worker_id);
-        }
+        prefill();
         if (job.first_token_at_ms === null) {
           job.first_token_at_ms = Date.now();
           metrics.time_to_first_token.observe({ model: request.model }, Math.max(0, job.first_token_at_ms - job.submitted_at_ms) / 1000);
@@ -139,6 +137,9 @@ export class Deeds {
       },
       onEvent(event) {
         if (event.type === "end") job.end = event;
+        if (event.type === "embedding") {
+          if (!job.decided && event.i < (request.inputs?.length ?? 0)) job.vectors[event.i] = event.v;
+        } else if (event.type === "end" && request.inputs !== undefined) prefill();
         else if (event.type === "metrics") {
           job.stream.append(event);
           attemptProgressed(job_id, attempt, worker_id, event.tokens_out);
@@ -185,6 +186,31 @@ export class Deeds {
   abortAll(): void {
     for (const abort of this.#running.values()) abort();
   }
+}
+
+/** Sends the attempt; the returned function ends it. */
+function begin(link: Link, job: ActiveJob, attempt: number, tokens: number[], listener: AttemptListener): () => void {
+  const { id: job_id, request, submitted_at_ms, correlation_id } = job;
+  const { prompt, messages, raw, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } = request;
+  const time_left_ms = deadline_ms === undefined ? undefined : Math.max(1, submitted_at_ms + deadline_ms - Date.now());
+  if (request.inputs !== undefined) {
+    const { inputs, truncate } = request;
+    return link.embed({ job_id, attempt, inputs: [...inputs], truncate, time_left_ms }, correlation_id, listener);
+  }
+  const continue_from = tokens.length > 0 ? { tokens } : undefined;
+  const sampling = { max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop };
+  return link.execute({ job_id, attempt, prompt, messages, raw, ...sampling, continue_from, time_left_ms }, correlation_id, listener);
+}
+
+const NOT_ALL_VECTORS: LinkOutcome = {
+  kind: "failed",
+  code: "ENGINE_FAILED",
+  message: "The worker ended without the vectors of all inputs.",
+  retriable: true,
+};
+
+function lacksVectors({ request: { inputs = [] }, vectors }: ActiveJob): boolean {
+  return inputs.some((_, i) => vectors[i] === undefined);
 }
 
 /** Why the answer can't go on after the tokens that were sent, or must not; undefined when it does, or none were. */

@@ -44,6 +44,7 @@ export class JobRegistry {
       ...job,
       lives,
       stream,
+      vectors: [],
       end: undefined,
       decided: false,
       told: undefined,

@@ -10,6 +10,7 @@ export function summary(row: JobTable, state: State, active: ActiveJob | undefin
   return {
     job_id: row.id,
     tenant: row.tenant,
+    kind: row.kind as JobSummary["kind"],
     status: row.status as JobStatus,
     model: row.model,
     priority: row.priority as JobSummary["priority"],

@@ -3,6 +3,7 @@
  * untouched; everything else is parsed and checked. The connection is the attempt: when it breaks, the attempt is lost.
  */
 
+import type { Embed } from "@rbees/contracts/embed";
 import { ErrorBody } from "@rbees/contracts/error-body";
 import type { WorkerEvent } from "@rbees/contracts/events";
 import { WorkerEvent as WorkerEventSchema } from "@rbees/contracts/events";
@@ -31,7 +32,7 @@ export interface AttemptListener {
   /** One token event, as the latin1 string of its bytes. */
   onToken(block: string): void;
   onStarted(): void;
-  /** `metrics`, and the `end` or `error` just before `onEnded`. */
+  /** `embedding`, `metrics`, and the `end` or `error` just before `onEnded`. */
   onEvent(event: Exclude<WorkerEvent, { type: "token" | "started" }>): void;
   /** Exactly once, last. */
   onEnded(outcome: LinkOutcome): void;
@@ -56,9 +57,18 @@ export class Link {
 
   /** Starts an attempt; the returned function ends it by breaking the connection. */
   execute(body: Loose<z.input<typeof Execute>>, correlation_id: string, listener: AttemptListener): () => void {
+    return this.#begin("/execute", body, correlation_id, listener);
+  }
+
+  /** The same for vectors. */
+  embed(body: Loose<z.input<typeof Embed>>, correlation_id: string, listener: AttemptListener): () => void {
+    return this.#begin("/embed", body, correlation_id, listener);
+  }
+
+  #begin(path: string, body: object, correlation_id: string, listener: AttemptListener): () => void {
     const attempt = new Attempt(listener);
     const headers = { ...this.#headers, "x-correlation-id": correlation_id };
-    attempt.breakOff = this.#connections.post("/execute", headers, JSON.stringify(body), attempt);
+    attempt.breakOff = this.#connections.post(path, headers, JSON.stringify(body), attempt);
     return () => attempt.abort();
   }
 

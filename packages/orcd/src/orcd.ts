@@ -7,6 +7,7 @@ import { authorities, type Tls } from "@rbees/kit/tls";
 import { type JobRequest, sentTokens } from "./active-job.ts";
 import { jobSpec } from "./api/admit.ts";
 import { anthropicHandlers } from "./api/anthropic.ts";
+import { embeddingHandlers } from "./api/embeddings.ts";
 import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
 import { ollamaHandlers } from "./api/ollama.ts";
@@ -124,6 +125,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     {
       ...jobHandlers({ ...config, ...admitting, store }),
       ...openaiHandlers({ ...config, ...admitting, workers }),
+      ...embeddingHandlers(admitting),
       ...responsesHandlers({ ...config, ...admitting, workers }),
       ...ollamaHandlers({ ...config, ...admitting, workers }),
       ...anthropicHandlers({ ...config, ...admitting, workers }),

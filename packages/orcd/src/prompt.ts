@@ -1,4 +1,5 @@
 /** What the orchestrator can say of a prompt without the model: about how many tokens it has, and which beginning it shares with others. */
+import type { EmbedInput } from "@rbees/contracts/embed";
 import type { SubmitJob } from "@rbees/contracts/job";
 import type { Block } from "@rbees/core/prefix-index";
 
@@ -12,15 +13,16 @@ const BLOCKS_MAX = 256;
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 
-/** What a request asks with: a prompt or a conversation. */
-type Asked = Pick<SubmitJob, "prompt" | "messages">;
+/** What a request asks with: a prompt, a conversation, or inputs whose vectors it wants. */
+type Asked = Pick<SubmitJob, "prompt" | "messages"> & { readonly inputs?: readonly EmbedInput[] };
 
 /** No two different requests have the same, so its hash stands for what was asked in the audit trail. */
-export function exactText({ prompt, messages }: Asked): string {
+export function exactText({ prompt, messages, inputs }: Asked): string {
+  if (inputs !== undefined) return JSON.stringify(inputs);
   return messages === undefined ? (prompt ?? "") : JSON.stringify(messages);
 }
 
-/** What the model reads, without what its template adds; a conversation that goes on has it as its beginning. */
+/** What the model reads and goes on from, without what its template adds (nothing for vectors, which share no beginning); a conversation that goes on has it as its beginning. */
 export function contentText({ prompt, messages }: Asked): string {
   if (messages === undefined) return prompt ?? "";
   let content = "";
@@ -32,6 +34,28 @@ export function contentText({ prompt, messages }: Asked): string {
 /** An estimate, and a number that a prompt of so many UTF-8 bytes has for certain: the worker counts. */
 export function tokensOf(bytes: number): { prompt_tokens: number; prompt_tokens_min: number } {
   return { prompt_tokens: Math.ceil(bytes / BYTES_PER_TOKEN), prompt_tokens_min: Math.ceil(bytes / BYTES_PER_TOKEN_MAX) };
+}
+
+/** The same of inputs: the sum of all, and the longest that one has for certain; that may be cut if need be is no hindrance. */
+export function tokensOfInputs(inputs: readonly EmbedInput[], truncate: boolean): ReturnType<typeof tokensOf> {
+  const counts = inputs.map(tokensOfInput);
+  return {
+    prompt_tokens: counts.reduce((sum, { prompt_tokens }) => sum + prompt_tokens, 0),
+    prompt_tokens_min: truncate ? 1 : counts.reduce((most, { prompt_tokens_min }) => Math.max(most, prompt_tokens_min), 1),
+  };
+}
+
+/** The input that has the most tokens for certain, by the name of its field. */
+export function longestInput(inputs: readonly EmbedInput[]): string {
+  let longest = 0;
+  const least = inputs.map((input) => tokensOfInput(input).prompt_tokens_min);
+  for (const [i, tokens] of least.entries()) if (tokens > (least[longest] ?? 0)) longest = i;
+  return inputs.length > 1 ? `input[${longest}]` : "input";
+}
+
+function tokensOfInput(input: EmbedInput): ReturnType<typeof tokensOf> {
+  if (typeof input === "string") return tokensOf(Buffer.byteLength(input, "utf8"));
+  return { prompt_tokens: input.length, prompt_tokens_min: input.length };
 }
 
 /**

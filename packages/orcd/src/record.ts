@@ -5,7 +5,7 @@
 import { hash } from "node:crypto";
 import type { Decision } from "@rbees/core/events";
 import type { AuditValue } from "@rbees/kit/audit-chain";
-import { type ActiveJob, textSoFar } from "./active-job.ts";
+import { type ActiveJob, kindOf, textSoFar } from "./active-job.ts";
 import { hasProgress } from "./progress.ts";
 import { exactText } from "./prompt.ts";
 import type { Change } from "./store/port.ts";
@@ -111,7 +111,11 @@ function ids(job: ActiveJob): Fields {
 }
 
 function request({ tenant, request: asked }: ActiveJob): Fields {
-  const { model, priority, max_tokens, seed, temperature } = asked;
+  const { model, priority, max_tokens, seed, temperature, inputs } = asked;
+  if (inputs !== undefined) {
+    const job_kind = kindOf(asked);
+    return { tenant, job_kind, model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
+  }
   return { tenant, model, priority, max_tokens, seed, temperature: String(temperature), ...digest("prompt", exactText(asked)) };
 }
 
@@ -128,6 +132,7 @@ function jobRow(job: ActiveJob): Change {
       tenant: job.tenant,
       key_id: job.key_id,
       status: "queued",
+      ...(asked.inputs === undefined ? {} : { kind: kindOf(asked) }),
       model: asked.model,
       priority: asked.priority,
       request: JSON.stringify(asked),
@@ -176,7 +181,7 @@ function settled(
       attempts: job.attempt,
       stop_reason: end?.stop_reason ?? null,
       ...usage,
-      ...digest("answer", text),
+      ...digest("answer", job.request.inputs === undefined ? text : job.vectors.join()),
     }),
   ];
 }

@@ -45,7 +45,16 @@ export async function startTenants(t: TestContext, overrides: Partial<OrcdConfig
     t.after(() => worker.close());
     const { token } = await person(orcd, key).client.call("inviteWorker", { body: { worker_id: "w1" } });
     const secrets = { door, credential_sha256: "c".repeat(64) };
-    const registration = { id: "w1", model: "fake", host: "127.0.0.1", port: worker.port, backend: "cpu", slots, ...secrets };
+    const registration = {
+      id: "w1",
+      model: "fake",
+      host: "127.0.0.1",
+      port: worker.port,
+      backend: "cpu",
+      slots,
+      features: ["embeddings"],
+      ...secrets,
+    };
     const registered = await person(orcd, token).send("POST", "/workers/register", registration);
     if (!registered.ok) throw new Error(await registered.text());
     return { orcd, worker };

@@ -20,6 +20,10 @@ export function workerdHandlers({ attempts, metrics, health, shutdown }: ApiPart
       const attempt = await attempts.start(body, correlation_id);
       return { events: (stream) => attempt.attach(stream) };
     },
+    async embed({ body, correlation_id }) {
+      const attempt = await attempts.embed(body, correlation_id);
+      return { events: (stream) => attempt.attach(stream) };
+    },
     cancel: ({ body }) => ({ status: 202, json: { cancelled: attempts.cancel(body.job_id) } }),
     health: () => ({ json: health() }),
     metrics: async () => ({ text: await metrics.registry.metrics(), content_type: metrics.registry.contentType }),

@@ -68,6 +68,7 @@ export class Attempt {
     this.decode_ms = report.decode_ms;
     if (this.#ended_early === undefined) {
       if (report.token !== undefined) this.send({ type: "token", ...report.token });
+      for (const embedding of report.embeddings ?? []) this.send({ type: "embedding", ...embedding });
       if (report.end !== undefined) return this.#end(report.end);
       this.#sendMetrics();
     }

@@ -2,11 +2,12 @@
  * All attempts of this worker: admits them while a slot is free, carries the engine's reports to them, ends them on request,
  * on their deadline and when the worker drains. The one owner of the question whether a slot is free.
  */
+import type { Embed } from "@rbees/contracts/embed";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Execute } from "@rbees/contracts/worker";
 import type { Log } from "@rbees/kit/log";
 import { Attempt } from "./attempt.ts";
-import type { RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type { EmbedRequest, RunAccepted, RunRequest, StepReport } from "./engine.ts";
 import { type Outcome, Throughput, type WorkerMetrics } from "./metrics.ts";
 
 export interface AttemptsOptions {
@@ -22,6 +23,7 @@ export interface AttemptsOptions {
   engine: {
     readonly ready: boolean;
     start(run: number, request: RunRequest): Promise<RunAccepted>;
+    embed(run: number, request: EmbedRequest): Promise<{ tokens_in: number }>;
     abort(run: number): void;
   };
 }
@@ -56,7 +58,22 @@ export class Attempts {
   }
 
   /** Starts an attempt; resolves when it has its slot. Refusals are thrown before any event is written. */
-  async start(body: Execute, correlation_id: string): Promise<Attempt> {
+  start(body: Execute, correlation_id: string): Promise<Attempt> {
+    return this.#begin(body, body.max_tokens, correlation_id, (run) => this.#options.engine.start(run, runRequest(body)));
+  }
+
+  /** The same for vectors: they take a slot of the worker while they are made. */
+  embed(body: Embed, correlation_id: string): Promise<Attempt> {
+    const { inputs, truncate } = body;
+    return this.#begin(body, 0, correlation_id, (run) => this.#options.engine.embed(run, { inputs, truncate }));
+  }
+
+  async #begin(
+    body: Execute | Embed,
+    max_tokens: number,
+    correlation_id: string,
+    start: (run: number) => Promise<{ tokens_in: number }>,
+  ): Promise<Attempt> {
     const { metrics, engine } = this.#options;
     try {
       this.#admit(body);
@@ -66,7 +83,7 @@ export class Attempts {
     }
     const run = this.#next_run++;
     const { metrics_ms, stream_buffer_bytes_max, memory_bytes, worker_id, model } = this.#options;
-    const { job_id, attempt: number, max_tokens } = body;
+    const { job_id, attempt: number } = body;
     const abort = () => engine.abort(run);
     const attempt = new Attempt({
       run,
@@ -82,7 +99,7 @@ export class Attempts {
     attempt.send({ type: "started", job_id, attempt: number, worker_id: worker_id(), model });
     this.#running.set(run, attempt);
     try {
-      const { tokens_in } = await engine.start(run, runRequest(body));
+      const { tokens_in } = await start(run);
       metrics.tokens_in.inc(tokens_in);
     } catch (error) {
       // When the engine died meanwhile, `lost` has already settled this attempt.
@@ -142,7 +159,7 @@ export class Attempts {
     clearTimeout(timer);
   }
 
-  #admit(body: Execute): void {
+  #admit(body: Timed): void {
     const { slots } = this.#options;
     if (this.#draining) throw new RbeesError("SHUTTING_DOWN", "This worker is shutting down.", { retry_after_ms: RETRY_AFTER_MS.unknown });
     if (this.slots_busy >= slots) {
@@ -190,6 +207,8 @@ export class Attempts {
   }
 }
 
+type Timed = Pick<Execute, "deadline" | "time_left_ms">;
+
 const DEADLINE = "The deadline passed before the answer was complete.";
 /** Longer than any attempt; a longer timer would fire at once. */
 const TIMER_MS_MAX = 2_147_483_647;
@@ -202,7 +221,7 @@ function runRequest(body: Execute): RunRequest {
 }
 
 /** Until the deadline, by whichever of the two ways it was given comes first; undefined when there is none. */
-function timeLeftMs({ deadline, time_left_ms }: Execute): number | undefined {
+function timeLeftMs({ deadline, time_left_ms }: Timed): number | undefined {
   if (deadline === undefined) return time_left_ms;
   return Math.min(Date.parse(deadline) - Date.now(), time_left_ms ?? Number.POSITIVE_INFINITY);
 }

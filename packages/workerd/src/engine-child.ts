@@ -3,8 +3,8 @@
  * It lives exactly as long as its parent: when the IPC channel closes it ends.
  */
 import { RbeesError } from "@rbees/contracts/errors";
-import type { Engine, EngineOptions, RunAccepted, RunRequest } from "./engine.ts";
-import type { FromEngine, ToEngine, WireError } from "./engine-messages.ts";
+import type { Engine, EngineOptions } from "./engine.ts";
+import type { Accepted, FromEngine, ToEngine, WireError } from "./engine-messages.ts";
 import { chooseEngine } from "./engines.ts";
 
 /** How often the parent hears how much memory this process holds. */
@@ -27,7 +27,8 @@ function receive(message: ToEngine): void {
       load(message.options).catch((error: unknown) => end(wireError(error)));
       return;
     case "start":
-      start(message.run, message.request).then(
+    case "embed":
+      begin(message).then(
         (accepted) => send({ type: "accepted", run: message.run, accepted }),
         (error: unknown) => send({ type: "refused", run: message.run, error: wireError(error) }),
       );
@@ -50,9 +51,9 @@ async function load(options: EngineOptions): Promise<void> {
   send({ type: "loaded", facts });
 }
 
-async function start(run: number, request: RunRequest): Promise<RunAccepted> {
+async function begin(message: Extract<ToEngine, { type: "start" | "embed" }>): Promise<Accepted> {
   if (engine === undefined) throw new RbeesError("ENGINE_FAILED", "No model is loaded.");
-  return await engine.start(run, request);
+  return message.type === "embed" ? await engine.embed(message.run, message.request) : await engine.start(message.run, message.request);
 }
 
 function reportMemory(): void {

@@ -1,10 +1,11 @@
 /** What `EngineProcess` and the engine's child process say to each other over IPC. */
 import type { ErrorCode } from "@rbees/contracts/errors";
-import type { EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type { EmbedRequest, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
 
 export type ToEngine =
   | { type: "load"; options: EngineOptions }
   | { type: "start"; run: number; request: RunRequest }
+  | { type: "embed"; run: number; request: EmbedRequest }
   | { type: "abort"; run: number };
 
 export type FromEngine =
@@ -13,10 +14,13 @@ export type FromEngine =
   | { type: "fallback"; reason: string }
   | { type: "loaded"; facts: ModelFacts }
   | { type: "failed"; error: WireError }
-  | { type: "accepted"; run: number; accepted: RunAccepted }
+  | { type: "accepted"; run: number; accepted: Accepted }
   | { type: "refused"; run: number; error: WireError }
   | { type: "step"; reports: readonly StepReport[] }
   | { type: "memory"; bytes: number };
+
+/** What a run was accepted with: of an embedding only the tokens. */
+export type Accepted = Pick<RunAccepted, "tokens_in"> & Partial<RunAccepted>;
 
 /** An `RbeesError` as plain data. */
 export interface WireError {

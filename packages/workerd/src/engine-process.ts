@@ -8,8 +8,8 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
-import type { Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest } from "./engine.ts";
-import type { FromEngine, ToEngine, WireError } from "./engine-messages.ts";
+import type { EmbedRequest, Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest } from "./engine.ts";
+import type { Accepted, FromEngine, ToEngine, WireError } from "./engine-messages.ts";
 
 /** How many of the child's last lines on stderr an error may quote. */
 const LAST_WORDS_LINES_MAX = 5;
@@ -25,7 +25,7 @@ export class EngineProcess implements Engine {
   #child: ChildProcess | undefined;
   #events: EngineEvents | undefined;
   #load: Waiting<ModelFacts> | undefined;
-  readonly #starts = new Map<number, Waiting<RunAccepted>>();
+  readonly #starts = new Map<number, Waiting<Accepted>>();
   readonly #last_words: string[] = [];
   #failure: WireError | undefined;
   #on_lost: (error: RbeesError) => void = () => {};
@@ -70,10 +70,18 @@ export class EngineProcess implements Engine {
   }
 
   start(run: number, request: RunRequest): Promise<RunAccepted> {
-    return new Promise<RunAccepted>((resolve, reject) => {
+    return this.#begin(run, { type: "start", run, request }) as Promise<RunAccepted>;
+  }
+
+  embed(run: number, request: EmbedRequest): Promise<Accepted> {
+    return this.#begin(run, { type: "embed", run, request });
+  }
+
+  #begin(run: number, message: ToEngine): Promise<Accepted> {
+    return new Promise<Accepted>((resolve, reject) => {
       if (this.#child?.connected !== true) return reject(new RbeesError("ENGINE_FAILED", "The engine is not running."));
       this.#starts.set(run, { resolve, reject });
-      this.#send({ type: "start", run, request });
+      this.#send(message);
     });
   }
 

@@ -5,7 +5,7 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
 import type { Log } from "@rbees/kit/log";
-import type { EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type { EmbedRequest, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
 import { EngineProcess } from "./engine-process.ts";
 
 export const RESTART_LIMITS = { restarts_max: 3, window_ms: 600_000 } as const;
@@ -62,6 +62,11 @@ export class EngineSupervisor {
   start(run: number, request: RunRequest): Promise<RunAccepted> {
     if (this.#process === undefined || !this.#ready) return Promise.reject(new RbeesError("ENGINE_FAILED", "The engine is not running."));
     return this.#process.start(run, request);
+  }
+
+  embed(run: number, request: EmbedRequest): Promise<{ tokens_in: number }> {
+    if (this.#process === undefined || !this.#ready) return Promise.reject(new RbeesError("ENGINE_FAILED", "The engine is not running."));
+    return this.#process.embed(run, request);
   }
 
   abort(run: number): void {

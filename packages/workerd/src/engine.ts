@@ -7,6 +7,7 @@
  * process.
  * Unloading a model is ending the process: native memory comes back no other way.
  */
+import type { EmbedInput } from "@rbees/contracts/embed";
 import type { ErrorCode } from "@rbees/contracts/errors";
 import type { Message, StopReason } from "@rbees/contracts/job";
 import type { EngineName, Feature } from "@rbees/contracts/sets";
@@ -66,6 +67,12 @@ export interface RunRequest {
   continue_tokens: readonly number[];
 }
 
+export interface EmbedRequest {
+  inputs: readonly EmbedInput[];
+  /** Inputs that are too long lose their end; else they are refused. */
+  truncate: boolean;
+}
+
 /** A run has its slot; what is known of it before the first step. */
 export interface RunAccepted {
   slot: number;
@@ -80,6 +87,12 @@ export interface TokenReport {
   /** Index in the answer of the first of `ids`, continued tokens included. */
   i: number;
   ids: number[];
+}
+
+/** The vector of one input, as the contract's `embedding` event has it. */
+export interface EmbeddingReport {
+  i: number;
+  v: string;
 }
 
 export interface RunTimings {
@@ -101,6 +114,7 @@ export interface RunEnd {
 export interface StepReport {
   run: number;
   token?: TokenReport;
+  embeddings?: readonly EmbeddingReport[];
   /** Tokens of the answer so far, continued ones included. */
   tokens_out: number;
   /** Tokens that this step generated: 1, or 0 while the prompt is read. */
@@ -123,6 +137,11 @@ export interface Engine {
   load(options: EngineOptions, events: EngineEvents): Promise<ModelFacts>;
   /** Takes a slot for a run. Refuses with an `RbeesError`: CONTEXT_TOO_LARGE, INVALID_REQUEST, ALL_SLOTS_BUSY. */
   start(run: number, request: RunRequest): Promise<RunAccepted>;
+  /**
+   * Begins to make vectors: the reports of the run have them, some inputs at a time. It takes no slot of the engine's. Refuses with an
+   * `RbeesError`: CONTEXT_TOO_LARGE, INVALID_REQUEST, INSUFFICIENT_MEMORY.
+   */
+  embed(run: number, request: EmbedRequest): Promise<{ tokens_in: number }>;
   /** Ends a run at the next step; unknown and ended runs are left alone. */
   abort(run: number): void;
 }

@@ -47,7 +47,7 @@ export async function infer(context: Context, flags: InferFlags): Promise<number
     const events = await createClient(workerdRoutes, url, { headers }).events("execute", { body: parsed.data }, { signal: context.signal });
     for await (const { data } of events) {
       const event = WorkerEvent.safeParse(JSON.parse(data)).data;
-      if (event === undefined) continue;
+      if (event === undefined || event.type === "embedding") continue;
       if (event.type === "end" || event.type === "error") return answer.last(event);
       answer.event(event);
     }

@@ -14,7 +14,7 @@ import type { Caller } from "../keyring.ts";
 import { rateHeaders } from "../limits.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
-import { contentText, exactText, promptBlocks, tokensOf } from "../prompt.ts";
+import { contentText, exactText, longestInput, promptBlocks, tokensOf, tokensOfInputs } from "../prompt.ts";
 
 export interface AdmitPorts {
   readonly loop: Loop;
@@ -58,8 +58,10 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
   );
   metrics.enqueued.inc({ outcome: verdict?.type === "refuse" ? verdict.code : "accepted" });
   if (verdict?.type === "refuse") {
-    const { code, message, retry_after_ms, param } = verdict;
-    throw new RbeesError(code, message, {
+    const { code, message, retry_after_ms } = verdict;
+    const input = code === "CONTEXT_TOO_LARGE" && asked.inputs !== undefined ? longestInput(asked.inputs) : undefined;
+    const param = verdict.param ?? input;
+    throw new RbeesError(code, input === undefined ? message : `${input}: ${message}`, {
       headers: rateHeaders(loop.state, job),
       ...(retry_after_ms === undefined ? {} : { retry_after_ms }),
       ...(param === undefined ? {} : { param }),
@@ -97,7 +99,7 @@ export function jobSpec(
   { id, tenant, key_id, request, submitted_at_ms }: Pick<ActiveJob, "id" | "tenant" | "key_id" | "request" | "submitted_at_ms">,
   { prefix_block_tokens }: Limits,
 ): JobSpec {
-  const { model, priority, max_tokens, deadline_ms, placement } = request;
+  const { model, priority, max_tokens, deadline_ms, placement, inputs, truncate = false } = request;
   const content = contentText(request);
   return {
     id,
@@ -108,7 +110,7 @@ export function jobSpec(
     submitted_at_ms: coreTime(submitted_at_ms),
     bytes: Buffer.byteLength(exactText(request), "utf8"),
     max_tokens,
-    ...tokensOf(Buffer.byteLength(content, "utf8")),
+    ...(inputs === undefined ? tokensOf(Buffer.byteLength(content, "utf8")) : tokensOfInputs(inputs, truncate)),
     prefix: promptBlocks(request, content, prefix_block_tokens),
     deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
     pin: placement?.pin ?? null,

@@ -4,6 +4,7 @@ import { OLLAMA_DEFAULTS, type OllamaChatRequest, type OllamaGenerateRequest } f
 import type { JobHeaders } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { canonicalModel } from "@rbees/contracts/sets";
+import type { State } from "@rbees/core/state";
 import { LINES } from "@rbees/kit/event-stream";
 import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
@@ -25,17 +26,24 @@ const DETAILS = {
 /** Ollama's clients put it behind names that have no tag. */
 const LATEST = ":latest";
 
+/** The model by the name that one of Ollama's clients gave it. */
+export function ollamaName({ models }: State, name: string): string {
+  const bare = canonicalModel(name.endsWith(LATEST) ? name.slice(0, -LATEST.length) : name);
+  return models.has(name) || !models.has(bare) ? name : bare;
+}
+
+/** The same of a model that somebody has served. */
+export function knownModel(state: State, name: string): string {
+  const model = ollamaName(state, name);
+  if (state.models.has(model)) return model;
+  throw new RbeesError("MODEL_NOT_FOUND", `model "${name}" not found: no worker has ever served it. GET /api/tags lists the models.`);
+}
+
 export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   const { loop, workers } = ports;
   const { state } = loop;
-  const named = (name: string): string => {
-    const bare = canonicalModel(name.endsWith(LATEST) ? name.slice(0, -LATEST.length) : name);
-    return state.models.has(name) || !state.models.has(bare) ? name : bare;
-  };
-  const known = (name: string): string => {
-    if (state.models.has(named(name))) return named(name);
-    throw new RbeesError("MODEL_NOT_FOUND", `model "${name}" not found: no worker has ever served it. GET /api/tags lists the models.`);
-  };
+  const named = (name: string) => ollamaName(state, name);
+  const known = (name: string) => knownModel(state, name);
   const joined = (model: string) => new Date(workers.servedSince(state, model) ?? 0).toISOString();
 
   async function answer<T extends object>(shape: OllamaShape, said: (text: string) => T, asked: AskedJob, request: Asking) {
@@ -68,7 +76,9 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     },
     ollamaShow({ body }) {
       const model = known((body.model ?? body.name) as string);
-      const contexts = workers.serving(state, model).flatMap(({ context_size }) => context_size ?? []);
+      const serving = workers.serving(state, model);
+      const embeds = serving.some(({ features }) => features.includes("embeddings"));
+      const contexts = serving.flatMap(({ context_size }) => context_size ?? []);
       return {
         json: {
           modelfile: "",
@@ -76,7 +86,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
           template: "",
           details: DETAILS,
           model_info: contexts.length === 0 ? {} : { "rbees.context_length": Math.max(...contexts) },
-          capabilities: ["completion"],
+          capabilities: ["completion", ...(embeds ? ["embedding"] : [])],
           modified_at: joined(model),
         },
       };

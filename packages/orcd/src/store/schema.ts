@@ -12,6 +12,8 @@ export interface JobTable {
   tenant: string;
   /** The key with which it was submitted; null when nobody was asked. */
   key_id: string | null;
+  /** `generate` or `embed`. */
+  kind: string;
   status: string;
   model: string;
   priority: string;
@@ -346,6 +348,16 @@ const limits: Migration = {
   },
 };
 
+/** What a job asks for. */
+const kinds: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema
+      .alterTable("jobs")
+      .addColumn("kind", "text", (column) => column.notNull().defaultTo("generate"))
+      .execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
     return {
@@ -356,6 +368,7 @@ export const migrations: MigrationProvider = {
       "0005-tenants": tenants,
       "0006-worker-credentials": workerCredentials,
       "0007-limits": limits,
+      "0008-kinds": kinds,
     };
   },
 };

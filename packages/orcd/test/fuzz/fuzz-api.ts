@@ -42,12 +42,14 @@ export async function fuzzApi(
     queue_jobs_max: 20,
     worker_silence_ms_max: 3_600_000,
   });
-  const worker = await orcd.worker("w1", { slots: 8, context_size: 4096 });
+  const worker = await orcd.worker("w1", { slots: 8, context_size: 4096, features: ["embeddings"] });
   const answering = async () => {
     for (;;) {
       const attempt = await worker.next();
       attempt.started();
-      attempt.tokens("x");
+      const { inputs } = attempt.body;
+      if (inputs === undefined) attempt.tokens("x");
+      else attempt.vectors(inputs.map(() => [0.6, 0.8]));
       attempt.end();
     }
   };

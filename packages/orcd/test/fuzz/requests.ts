@@ -36,6 +36,10 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
     { model: "fake", prompt: "hi", max_tokens: 5, seed: -1, top_p: 0.9 },
     { model: "fake", prompt: ["hi"], stream: true },
   ],
+  openaiEmbeddings: [
+    { model: "fake", input: ["a", "b"], encoding_format: "base64", dimensions: 2, user: "u" },
+    { model: "fake", input: [[1, 2], [3]] },
+  ],
   openaiResponse: [
     { model: "fake", input: "hi", instructions: "i", text: { format: { type: "text" } }, store: false, include: [] },
     { model: "fake", input: [{ role: "user", content: [{ type: "input_text", text: "t" }] }], stream: true, metadata: { a: "b" } },
@@ -53,6 +57,8 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
     { model: "fake", prompt: "hi", system: "s", stream: false },
     { model: "fake", prompt: "hi", raw: true },
   ],
+  ollamaEmbed: [{ model: "fake", input: ["a"], truncate: true, dimensions: 2, keep_alive: "5m", options: { num_ctx: 5 } }],
+  ollamaEmbeddings: [{ model: "fake", prompt: "a", keep_alive: 0 }],
   createKey: [{ name: "k", roles: ["submit"], expires_in_ms: 60_000 }],
   rotateKey: [{ overlap_ms: 0 }],
 };

@@ -31,6 +31,8 @@ export interface ContextParams {
   n_threads: number;
   n_threads_batch: number;
   flash_attn_type: number;
+  pooling_type: number;
+  embeddings: boolean;
   no_perf: boolean;
   swa_full: boolean;
   kv_unified: boolean;
@@ -48,6 +50,8 @@ export interface Batch {
 
 /** `enum llama_flash_attn_type`. */
 export const FLASH_ATTENTION = { auto: -1, off: 0 } as const;
+/** `enum llama_pooling_type`. */
+export const POOLING = { none: 0, mean: 1, cls: 2, last: 3, rank: 4 } as const;
 /** `enum llama_vocab_type`. */
 export const VOCABULARY_NONE = 0;
 export const STRUCTS = {
@@ -153,6 +157,7 @@ export const DEFAULTS = {
     n_seq_max: 1,
     n_outputs_max: 0,
     n_outputs_max_per_seq: 1,
+    pooling_type: -1,
     flash_attn_type: -1,
     yarn_ext_factor: -1,
     yarn_beta_slow: -1,
@@ -179,6 +184,8 @@ export const FUNCTIONS = {
   context_default_params: "llama_context_params llama_context_default_params()",
   model_load_from_file: "void *llama_model_load_from_file(const char *path, llama_model_params params)",
   init_from_model: "void *llama_init_from_model(void *model, llama_context_params params)",
+  free: "void llama_free(void *ctx)",
+  model_n_embd_out: "int32_t llama_model_n_embd_out(void *model)",
   model_get_vocab: "void *llama_model_get_vocab(void *model)",
   model_chat_template: "const char *llama_model_chat_template(void *model, const char *name)",
   model_is_recurrent: "bool llama_model_is_recurrent(void *model)",
@@ -205,7 +212,12 @@ export const FUNCTIONS = {
   memory_seq_cp: "void llama_memory_seq_cp(void *mem, int32_t from, int32_t to, int32_t p0, int32_t p1)",
   batch_init: "llama_batch llama_batch_init(int32_t n_tokens, int32_t embd, int32_t n_seq_max)",
   decode: "int32_t llama_decode(void *ctx, llama_batch batch)",
+  encode: "int32_t llama_encode(void *ctx, llama_batch batch)",
+  batch_free: "void llama_batch_free(llama_batch batch)",
   get_logits_ith: "void *llama_get_logits_ith(void *ctx, int32_t i)",
+  set_embeddings: "void llama_set_embeddings(void *ctx, bool embeddings)",
+  get_embeddings_ith: "void *llama_get_embeddings_ith(void *ctx, int32_t i)",
+  get_embeddings_seq: "void *llama_get_embeddings_seq(void *ctx, int32_t seq_id)",
   sampler_chain_init: "void *llama_sampler_chain_init(llama_sampler_chain_params params)",
   sampler_chain_add: "void llama_sampler_chain_add(void *chain, void *smpl)",
   sampler_chain_n: "int llama_sampler_chain_n(void *chain)",
@@ -226,6 +238,8 @@ export interface LlamaFunctions {
   context_default_params(): ContextParams;
   model_load_from_file(path: string, params: ModelParams): Pointer | null;
   init_from_model(model: Pointer, params: ContextParams): Pointer | null;
+  free(context: Pointer): void;
+  model_n_embd_out(model: Pointer): number;
   model_get_vocab(model: Pointer): Pointer;
   model_chat_template(model: Pointer, name: string | null): string | null;
   model_is_recurrent(model: Pointer): boolean;
@@ -255,13 +269,19 @@ export interface LlamaFunctions {
   n_batch(context: Pointer): number;
   n_seq_max(context: Pointer): number;
   n_threads(context: Pointer): number;
-  get_memory(context: Pointer): Pointer;
+  /** Null: the model keeps no state, because it reads all of a text at once. */
+  get_memory(context: Pointer): Pointer | null;
   memory_clear(memory: Pointer, data: boolean): void;
   memory_seq_rm(memory: Pointer, sequence: number, from: number, to: number): boolean;
   memory_seq_cp(memory: Pointer, source: number, target: number, from: number, to: number): void;
   batch_init(tokens: number, embd: number, sequences: number): Batch;
   decode(context: Pointer, batch: Batch): number;
+  encode(context: Pointer, batch: Batch): number;
+  batch_free(batch: Batch): void;
   get_logits_ith(context: Pointer, index: number): Pointer | null;
+  set_embeddings(context: Pointer, embeddings: boolean): void;
+  get_embeddings_ith(context: Pointer, index: number): Pointer | null;
+  get_embeddings_seq(context: Pointer, sequence: number): Pointer | null;
   sampler_chain_init(params: { no_perf: boolean }): Pointer;
   sampler_chain_add(chain: Pointer, sampler: Pointer): void;
   sampler_chain_n(chain: Pointer): number;

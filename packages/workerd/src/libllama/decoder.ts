@@ -3,7 +3,8 @@
  * this thread while it computes, so that no thread more than asked for is ever runnable.
  */
 import type { BatchItem, Sequence } from "../llama/model.ts";
-import type { Batch, Pointer } from "./c-api.ts";
+import { WritableBatch } from "./batch.ts";
+import type { Pointer } from "./c-api.ts";
 import type { LlamaLibrary } from "./library.ts";
 import { Samplers } from "./sampler.ts";
 import { StepPlan } from "./step-plan.ts";
@@ -31,10 +32,11 @@ export class Decoder {
   /** By slot. */
   readonly sequences: readonly HeldSequence[];
 
-  constructor(llama: LlamaLibrary, context: Pointer, { slots, batch_tokens, vocabulary, all_or_nothing }: DecoderOptions) {
+  /** `memory`: the context's. */
+  constructor(llama: LlamaLibrary, context: Pointer, memory: Pointer, { slots, batch_tokens, vocabulary, all_or_nothing }: DecoderOptions) {
     this.#llama = llama;
     this.#context = context;
-    this.#memory = llama.get_memory(context);
+    this.#memory = memory;
     this.#samplers = new Samplers(llama, context, vocabulary);
     this.#batch = new WritableBatch(llama, batch_tokens);
     this.#vocabulary = vocabulary;
@@ -155,42 +157,5 @@ class HeldSequence implements Sequence {
     this.#decoder.copy(slot, this.#slot);
     this.tokens.splice(0, this.tokens.length, ...source);
     this.keep(count);
-  }
-}
-
-/** A batch whose arrays can be written from here. */
-class WritableBatch {
-  readonly raw: Batch;
-  readonly #token: Int32Array;
-  readonly #position: Int32Array;
-  readonly #sequence: readonly Int32Array[];
-  readonly #output: Int8Array;
-
-  constructor(llama: LlamaLibrary, tokens_max: number) {
-    this.raw = llama.batch_init(tokens_max, 0, 1);
-    this.#token = llama.ints(this.raw.token, tokens_max);
-    this.#position = llama.ints(this.raw.pos, tokens_max);
-    this.#sequence = llama.pointers(this.raw.seq_id, tokens_max).map((list) => llama.ints(list, 1));
-    this.#output = llama.bytes(this.raw.logits, tokens_max);
-    // Every token belongs to one sequence.
-    llama.ints(this.raw.n_seq_id, tokens_max).fill(1);
-  }
-
-  get length(): number {
-    return this.raw.n_tokens;
-  }
-
-  clear(): void {
-    this.raw.n_tokens = 0;
-  }
-
-  add(token: number, position: number, sequence: number, output: boolean): void {
-    const at = this.raw.n_tokens++;
-    const list = this.#sequence[at];
-    if (list === undefined) throw new Error("a step has more tokens than the batch has room for");
-    list[0] = sequence;
-    this.#token[at] = token;
-    this.#position[at] = position;
-    this.#output[at] = output ? 1 : 0;
   }
 }

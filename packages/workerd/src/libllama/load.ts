@@ -8,6 +8,7 @@ import { batchTokens, Complaints, type LoadedModel, quantised } from "../llama/m
 import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
 import { FLASH_ATTENTION, HEADER_RELEASE, type Pointer, VOCABULARY_NONE } from "./c-api.ts";
 import { Decoder } from "./decoder.ts";
+import { LibllamaEmbedder, whyNoVectors } from "./embedder.ts";
 import { KOFFI_VERSION, type LlamaLibrary, openLibrary } from "./library.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
@@ -88,13 +89,11 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
   const bos = llama.vocab_bos(vocab);
   const chat_template = llama.model_chat_template(model, null) ?? undefined;
   const render_native = nativeRenderer(addon(llama));
-  const decoder = new Decoder(llama, context, {
-    slots: options.slots,
-    batch_tokens: batchTokens(options),
-    vocabulary: vocab_size,
-    // A sliding window forgets what came before it.
-    all_or_nothing: llama.model_is_recurrent(model) || llama.model_is_hybrid(model) || llama.model_n_swa(model) > 0,
-  });
+  const gguf = await readGguf(options.model_path);
+  const memory = llama.get_memory(context);
+  const no_vectors = whyNoVectors(gguf);
+  const embedder = no_vectors ?? new LibllamaEmbedder({ llama, model, tokenizer, gguf, options, vocab_size, stateless: memory === null });
+  const generating = memory === null ? noText(llama, context, embedder) : decoding(llama, model, context, memory, options, vocab_size);
   return {
     facts: {
       vocab_size,
@@ -103,7 +102,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
       device: "",
       vram_bytes: 0,
       engine: { name: "libllama", version: `${HEADER_RELEASE} (koffi ${KOFFI_VERSION})` },
-      features: [],
+      features: typeof embedder === "string" ? [] : ["embeddings"],
     },
     prompt: {
       tokenize: tokenizer.tokenize,
@@ -115,13 +114,47 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
     },
     bytes: tokenizer,
     ends: (token) => llama.vocab_is_eog(vocab, token),
-    batch_invariant: quantised(await readGguf(options.model_path)),
-    sequences: decoder.sequences,
+    batch_invariant: quantised(gguf),
+    embedder,
     // llama.cpp computes them apart even if they come together.
     in_turn: true,
+    ...generating,
+  };
+}
+
+type Generating = Pick<LoadedModel, "sequences" | "compute" | "computesNumbers" | "timeSteps">;
+
+function decoding(
+  llama: LlamaLibrary,
+  model: Pointer,
+  context: Pointer,
+  memory: Pointer,
+  options: EngineOptions,
+  vocabulary: number,
+): Generating {
+  const decoder = new Decoder(llama, context, memory, {
+    slots: options.slots,
+    batch_tokens: batchTokens(options),
+    vocabulary,
+    // A sliding window forgets what came before it.
+    all_or_nothing: llama.model_is_recurrent(model) || llama.model_is_hybrid(model) || llama.model_n_swa(model) > 0,
+  });
+  return {
+    sequences: decoder.sequences,
     compute: async (items) => decoder.compute(items),
     computesNumbers: async (token) => decoder.computesNumbers(token),
     timeSteps: (token) => decoder.timeSteps(token),
+  };
+}
+
+/** Of a model that keeps no state of a text: it has nothing to go on from, and makes vectors only. */
+function noText(llama: LlamaLibrary, context: Pointer, embedder: LibllamaEmbedder | string): Generating {
+  if (typeof embedder === "string") throw new RbeesError("INVALID_REQUEST", `This model makes neither text nor embeddings: ${embedder}.`);
+  llama.free(context);
+  return {
+    sequences: [],
+    compute: async () => [],
+    computesNumbers: async (token) => embedder.computesNumbers(token),
   };
 }
 

@@ -39,11 +39,16 @@ export class Tokenizer {
     return plain;
   };
 
-  #tokens(text: string, special: boolean): number[] {
+  /** With what the model wants around a text (`[CLS] … [SEP]`, say), in which nothing is special. */
+  around(text: string): number[] {
+    return this.#tokens(text, false, true);
+  }
+
+  #tokens(text: string, special: boolean, add_special = false): number[] {
     const bytes = Buffer.from(text, "utf8");
-    // A token has a byte at least; a space may come before the first.
-    const tokens = new Int32Array(bytes.length + 2);
-    const count = this.#llama.tokenize(this.#vocab, bytes, bytes.length, tokens, tokens.length, false, special);
+    // A token has a byte at least; a space may come before the first, and something before and behind all.
+    const tokens = new Int32Array(bytes.length + 4);
+    const count = this.#llama.tokenize(this.#vocab, bytes, bytes.length, tokens, tokens.length, add_special, special);
     if (count < 0) throw new Error(`${bytes.length} bytes of text gave ${-count} tokens`);
     return [...tokens.subarray(0, count)];
   }

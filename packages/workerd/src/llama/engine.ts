@@ -1,10 +1,12 @@
 /**
  * The engine port on llama.cpp, through whichever library computes. It owns the slots and the step loop: each step takes the next
- * token of every answer and one chunk of a waiting prompt, and all of it is one batch.
+ * token of every answer and one chunk of a waiting prompt, and all of it is one batch. Vectors are made in turn with that
+ * (`embeddings.ts`).
  */
 import { RbeesError } from "@rbees/contracts/errors";
-import type { Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
+import type { EmbedRequest, Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
 import { chooseSlot, commonLength, copyWorthTokens } from "../slots.ts";
+import { Embeddings } from "./embeddings.ts";
 import type { LoadedModel, LoadModel, Sequence } from "./model.ts";
 import { promptTokens } from "./prompt.ts";
 import { Run } from "./run.ts";
@@ -30,6 +32,7 @@ export class LlamaEngine implements Engine {
   #options: EngineOptions | undefined;
   #events: EngineEvents | undefined;
   #slots: Slot[] = [];
+  #embeddings: Embeddings | undefined;
   #working = false;
   #last_was_prefill = false;
 
@@ -43,6 +46,7 @@ export class LlamaEngine implements Engine {
     this.#options = options;
     this.#events = events;
     this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, prompt_tokens: 0 }));
+    if (typeof model.embedder !== "string") this.#embeddings = new Embeddings(model.embedder);
     const token = model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0;
     // Damaged weights load without a word and then say one token for ever.
     if (!(await model.computesNumbers(token))) {
@@ -54,6 +58,7 @@ export class LlamaEngine implements Engine {
 
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
     const { model, options } = this.#loaded();
+    if (this.#slots.length === 0) throw new RbeesError("INVALID_REQUEST", "This model makes embeddings and no text: ask /v1/embeddings.");
     const tokens = promptTokens(model.prompt, asked);
     if (tokens.length === 0) throw new RbeesError("INVALID_REQUEST", "prompt: has no tokens", { param: "prompt" });
     const request = fitted(asked, options.context_size - tokens.length);
@@ -87,7 +92,16 @@ export class LlamaEngine implements Engine {
     return { slot: choice.slot, tokens_in: run.tokens_in, tokens_cached: run.tokens_cached };
   }
 
+  async embed(id: number, request: EmbedRequest): Promise<{ tokens_in: number }> {
+    const { model } = this.#loaded();
+    if (this.#embeddings === undefined) throw new RbeesError("INVALID_REQUEST", `This worker makes no embeddings: ${model.embedder}.`);
+    const accepted = this.#embeddings.start(id, request);
+    void this.#work();
+    return accepted;
+  }
+
   abort(id: number): void {
+    this.#embeddings?.abort(id);
     for (const { run } of this.#slots) if (run?.id === id) run.aborted = true;
   }
 
@@ -99,10 +113,11 @@ export class LlamaEngine implements Engine {
   async #work(): Promise<void> {
     if (this.#working) return;
     this.#working = true;
-    while (this.#slots.some(({ run }) => run !== undefined)) {
+    const answering = () => this.#slots.some(({ run }) => run !== undefined);
+    while (answering() || this.#embeddings?.busy) {
       // What came while a step was computed is heard before the next: an abort, or a start that shares it.
       await new Promise((resolve) => setImmediate(resolve));
-      const reports = await this.#step();
+      const reports = [...(answering() ? await this.#step() : []), ...(this.#embeddings?.step() ?? [])];
       if (reports.length > 0) this.#loaded().events.step(reports);
     }
     this.#working = false;

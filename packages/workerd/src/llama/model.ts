@@ -5,6 +5,7 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Gguf } from "@rbees/kit/gguf";
 import type { EngineOptions, ModelFacts } from "../engine.ts";
+import type { Embedder } from "./embeddings.ts";
 import type { PromptModel } from "./prompt.ts";
 
 /** How a token is drawn. */
@@ -45,8 +46,10 @@ export interface LoadedModel {
   ends(id: number): boolean;
   /** Whether batches of any size give the same numbers: true of quantised weights without flash attention. */
   batch_invariant: boolean;
-  /** By slot. */
+  /** By slot; none where the model generates no text. */
   sequences: readonly Sequence[];
+  /** Makes vectors of texts; where it can't, why. */
+  embedder: Embedder | string;
   /** A step is either answers or parts of prompts, in turn: so that an abort waits for one of the two only. */
   in_turn: boolean;
   /**

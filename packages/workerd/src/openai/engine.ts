@@ -83,6 +83,10 @@ export class OpenaiEngine implements Engine {
     return { slot: 0, tokens_in, tokens_cached: 0 };
   }
 
+  async embed(): Promise<never> {
+    throw new RbeesError("INVALID_REQUEST", "This worker makes no embeddings: its engine asks its server for text only.");
+  }
+
   abort(id: number): void {
     this.#running.get(id)?.abort.abort();
   }
