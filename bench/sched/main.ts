@@ -64,6 +64,8 @@ class Loaded {
         cache_tokens: null,
         labels: {},
         features: [],
+        backend: "cpu",
+        areas: [],
       };
       step(this.state, { type: "worker.registered", spec, now_ms: this.#now_ms });
     }
@@ -94,6 +96,7 @@ class Loaded {
       avoid: [],
       labels: {},
       needs: [],
+      demands: [],
     };
     this.#note(step(this.state, { type: "job.submitted", spec, now_ms: this.#now_ms }));
   }

@@ -8,6 +8,11 @@ import { decimal, verb } from "./verb.ts";
 /** Loaded when it is called: `--help` need not wait for it. */
 const orchestratorOf = async (context: Context) => (await import("./orchestrator.ts")).orchestratorOf(context);
 
+const RESIDENCY = [
+  "--residency <area>",
+  "its jobs never leave this area: EU, EEA, or a region such as de; none: they may run anywhere",
+  (text: string) => (text === "none" ? null : text),
+] as const;
 const WEIGHT = ["--weight <n>", "of its share while others wait too: 2 gets twice what 1 does (default 1)", decimal] as const;
 
 export const tenantVerbs = [
@@ -15,12 +20,22 @@ export const tenantVerbs = [
     {
       path: "tenants create",
       summary: "make a tenant; its keys are made with `rbees keys create NAME --tenant TENANT`",
-      examples: ["rbees tenants create acme", "rbees tenants create lab --weight 2 --tokens-per-minute-max 20000 --over-limit queue"],
+      examples: [
+        "rbees tenants create acme",
+        "rbees tenants create clinic --residency EU",
+        "rbees tenants create lab --weight 2 --tokens-per-minute-max 20000 --over-limit queue",
+      ],
     },
-    (command) => withLimits(command.argument("<name>", "lower-case letters, digits and . _ -").option(...WEIGHT)),
+    (command) =>
+      withLimits(
+        command
+          .argument("<name>", "lower-case letters, digits and . _ -")
+          .option(...WEIGHT)
+          .option(...RESIDENCY),
+      ),
     {
-      run: async (context, { weight, ...flags }, name) =>
-        (await orchestratorOf(context)).call("createTenant", { body: { name, weight, ...limitsIn(flags) } }),
+      run: async (context, { weight, residency, ...flags }, name) =>
+        (await orchestratorOf(context)).call("createTenant", { body: { name, weight, residency, ...limitsIn(flags) } }),
       render: ({ name }) => `${name} is a tenant now. \`rbees keys create NAME --role submit --tenant ${name}\` makes it a key.\n`,
     },
   ),
@@ -54,10 +69,16 @@ export const tenantVerbs = [
       summary: "change what the flags name; the rest stays as it is",
       examples: ["rbees tenants set acme --weight 0.5", "rbees tenants set acme --requests-per-minute-max 60 --models demo,qwen"],
     },
-    (command) => withLimits(command.argument("<name>", "the tenant").option(...WEIGHT)),
+    (command) =>
+      withLimits(
+        command
+          .argument("<name>", "the tenant")
+          .option(...WEIGHT)
+          .option(...RESIDENCY),
+      ),
     {
-      run: async (context, { weight, ...flags }, name) =>
-        (await orchestratorOf(context)).call("setTenant", { params: { id: name }, body: { weight, ...limitsIn(flags) } }),
+      run: async (context, { weight, residency, ...flags }, name) =>
+        (await orchestratorOf(context)).call("setTenant", { params: { id: name }, body: { weight, residency, ...limitsIn(flags) } }),
       render: renderTenant,
     },
   ),
@@ -78,12 +99,13 @@ export const tenantVerbs = [
   ),
 ];
 
-async function renderTenant({ name, weight, limits, tokens_today, keys, created_at }: TenantView, look: Look): Promise<string> {
+async function renderTenant({ name, weight, residency, limits, tokens_today, keys, created_at }: TenantView, look: Look): Promise<string> {
   const { facts } = await import("./render/table.ts");
   return facts(
     [
       ["tenant", name],
       ["weight", String(weight)],
+      ["stays in", residency],
       ...limitFacts(limits),
       ["tokens today", tokens_today.toLocaleString("en-US")],
       ["keys", String(keys)],

@@ -169,16 +169,16 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     setKey: neverAsked,
     revokeKey: neverAsked,
     listTenants: () => ({ json: { tenants: [...tenants.values()] } }),
-    createTenant({ body: { name, weight = 1, ...said } }) {
+    createTenant({ body: { name, weight = 1, residency = null, ...said } }) {
       const limits = { ...UNLIMITED, ...said } as TenantView["limits"];
-      tenants.set(name, { name, weight, limits, tokens_today: 0, keys: 0, created_at: "2026-01-01T00:00:00.000Z" });
+      tenants.set(name, { name, weight, residency, limits, tokens_today: 0, keys: 0, created_at: "2026-01-01T00:00:00.000Z" });
       return { status: 201, json: tenantOf(name) };
     },
     showTenant: ({ params }) => ({ json: tenantOf(params.id) }),
     setTenant({ params, body }) {
-      const { weight = tenantOf(params.id).weight, ...said } = body;
+      const { weight = tenantOf(params.id).weight, residency = tenantOf(params.id).residency, ...said } = body;
       const limits = { ...tenantOf(params.id).limits, ...said } as TenantView["limits"];
-      tenants.set(params.id, { ...tenantOf(params.id), weight, limits });
+      tenants.set(params.id, { ...tenantOf(params.id), weight, residency, limits });
       return { json: tenantOf(params.id) };
     },
     deleteTenant({ params }) {

@@ -12,6 +12,8 @@ test("tenants are made, listed, shown, changed and deleted", async (t) => {
   assert.match((await rbees("create", "acme", "--weight", "2")).out, /keys create NAME --role submit --tenant acme/);
   assert.match((await rbees("list")).out, /TENANT +WEIGHT +TODAY +KEYS.*\n *acme +2 +0 tokens +0/);
   assert.match((await rbees("set", "acme", "--weight", "0.5")).out, /weight +0\.5/);
+  assert.match((await rbees("set", "acme", "--residency", "EU")).out, /stays in +EU/);
+  assert.doesNotMatch((await rbees("set", "acme", "--residency", "none")).out, /stays in/);
   const limited = await rbees("set", "acme", "--tokens-per-minute-max", "20000", "--over-limit", "queue", "--models", "demo,qwen");
   assert.match(limited.out, /tokens a minute +20,000\nover these +queue\nmodels +demo, qwen/);
   assert.doesNotMatch((await rbees("set", "acme", "--tokens-per-minute-max", "0")).out, /minute/);

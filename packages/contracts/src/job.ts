@@ -21,6 +21,7 @@ export const WIRE_LIMITS = {
   embed_inputs_max: 2048,
   placement_workers_max: 64,
   placement_labels_max: 16,
+  worker_labels_max: 64,
   deadline_ms_max: 86_400_000,
 } as const;
 

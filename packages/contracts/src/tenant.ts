@@ -1,6 +1,7 @@
 /** Tenants: whose a key and its jobs are, and what `/v2/tenants` takes and gives. */
 import { z } from "zod";
 import { LimitSettings, LimitsView } from "./limits.ts";
+import { REGION, REGION_FORM } from "./regions.ts";
 
 /** Whose a job is when its key is of no tenant, or nobody was asked for one. It is always there. */
 export const DEFAULT_TENANT = "default";
@@ -17,6 +18,12 @@ const settings = {
     .max(100)
     .optional()
     .describe("Of its share of the workers while others wait too; a tenant of weight 2 gets twice what one of weight 1 does (default 1)"),
+  residency: z
+    .string()
+    .regex(REGION, REGION_FORM)
+    .nullable()
+    .optional()
+    .describe("Its jobs never leave this area: EU, EEA, or a region as workers declare it; null: they may run anywhere"),
   ...LimitSettings.shape,
 };
 
@@ -31,6 +38,7 @@ export const TenantView = z
   .object({
     name: z.string(),
     weight: z.number(),
+    residency: z.string().nullable().describe("The area that its jobs never leave"),
     limits: LimitsView,
     tokens_today: z.int().nonnegative().describe("Used and reserved by its jobs of today (UTC)"),
     keys: z.int().nonnegative().describe("Its keys that still work"),

@@ -1,7 +1,8 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
-import { Message, ModelName, Sampling, WorkerId } from "./job.ts";
+import { Message, ModelName, Sampling, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { DOOR_SECRET } from "./join.ts";
+import { REGION, REGION_FORM } from "./regions.ts";
 import { BACKENDS, WORKER_STATUSES } from "./sets.ts";
 
 export const Backend = z.enum(BACKENDS);
@@ -20,9 +21,18 @@ export const RegisterWorker = z
     model_digest: z.string().optional(),
     model_bytes: z.int().nonnegative().optional(),
     memory_bytes: z.int().nonnegative().optional(),
-    region: z.string().optional(),
-    labels: z.record(z.string(), z.string()).default({}),
     features: z.array(z.string().max(64)).max(64).default([]).describe("What its engine can do beyond what every engine can"),
+    region: z
+      .string()
+      .regex(REGION, REGION_FORM)
+      .optional()
+      .describe("Where it stands; whoever does not say is in no area, such as the EU"),
+    labels: z
+      .record(z.string().min(1).max(63), z.string().max(255))
+      .refine((labels) => Object.keys(labels).length <= WIRE_LIMITS.worker_labels_max, {
+        message: `must have at most ${WIRE_LIMITS.worker_labels_max} labels`,
+      })
+      .default({}),
     version: z.string().default(""),
     epoch: z.int().nonnegative().default(0).describe("Rises with each life of the worker: an older life is fenced off"),
     tls: z.boolean().default(false).describe("Whether it speaks TLS at that address"),

@@ -1,4 +1,5 @@
 /** Whether a job is let in: everything that speaks against it at once, so that its caller has to ask only once more. */
+import { lack, unmet } from "./demand.ts";
 import { etaMs, isMeasured, placeFreeMs } from "./estimate.ts";
 import { place } from "./place.ts";
 import { lengthAhead } from "./queue.ts";
@@ -31,6 +32,7 @@ export function objection(state: State, job: Job, now_ms: number): Refusal | und
     modelUnknown(state, job.spec),
     pinVain(state, job.spec),
     beyondEngines(state, job.spec),
+    pinForbidden(state, job),
     contextTooLarge(state, job.spec),
     tooLate(state, job, now_ms),
   ].filter((found) => found !== undefined);
@@ -79,6 +81,14 @@ function beyondEngines(state: State, { model, pin, needs }: JobSpec): Refusal | 
   const asked = named.map(({ field, feature }) => `${field} (${feature})`).join(" and ");
   const message = `${asked}: the engine of no worker that serves ${model}${pin === null ? "" : ` under the name ${pin}`} can do that. \`rbees workers list\` says what each can.`;
   return { code: "INVALID_REQUEST", message, ...(named[0] === undefined ? {} : { param: named[0].field }) };
+}
+
+/** It would wait for ever. */
+function pinForbidden(state: State, { spec: { pin }, demands }: Job): Refusal | undefined {
+  const worker = pin === null ? undefined : state.workers.get(pin);
+  const demand = worker === undefined ? undefined : unmet(demands, worker.spec);
+  if (worker === undefined || demand === undefined) return undefined;
+  return { code: "FORBIDDEN", message: `The job is pinned to "${pin}", but ${demand.by} demands ${lack(demand, worker.spec)}.` };
 }
 
 /** Tokens that the largest context for a job holds: infinite while no worker is there for it, or one does not say how much it holds. */

@@ -31,15 +31,15 @@ export type Event = { readonly now_ms: number } & (
   /** So many tokens of the answer, from its beginning, have been made by now; told now and then. */
   | { type: "attempt.progressed"; job_id: string; attempt: number; worker_id: string; tokens_out: number }
   | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
-  /** How a tenant's share is weighed from now on. */
-  | { type: "tenant.set"; tenant: string; weight: number }
+  /** How a tenant's share is weighed from now on, and in which area its jobs must stay; also those that wait. */
+  | { type: "tenant.set"; tenant: string; weight: number; residency: string | null }
   /** What a tenant or key may use from now on; `used_today`: tokens, where an earlier life has counted some. */
   | { type: "quota.set"; level: Level; id: string; tenant: string; limits: QuotaLimits; used_today?: number | undefined }
   | { type: "pool.reported"; pool: Pool }
   /** It can't be reached: nothing is started there. */
   | { type: "pool.lost"; pool_id: string }
   /** The worker of a `spawn` has registered, or (`error`) never will. */
-  | { type: "load.ended"; model: string; error: string | null }
+  | { type: "load.ended"; model: string; demands_key: string; error: string | null }
   /** No new attempts from now on: the orchestrator is about to stop. */
   | { type: "halted" }
   | { type: "tick" }
@@ -53,7 +53,7 @@ export type Decision =
   | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }
   | Settle
   /** A worker for the model is to be started there. */
-  | { type: "spawn"; model: string; pool_id: string; device_id: string; backend: string }
+  | { type: "spawn"; model: string; demands_key: string; pool_id: string; device_id: string; backend: string }
   /** The worker is to be ended: it has got no new work since this was decided. */
   | { type: "evict"; worker_id: string; pool_id: string; reason: string }
   | { type: "worker.join"; worker_id: string; epoch: number; model: string; again: boolean }

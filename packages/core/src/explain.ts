@@ -1,10 +1,11 @@
 /** Why a job runs where it does, or what it waits for: the same checks and scores that place it, told to people. */
 import { obstacle, prospect, reasonFor } from "./place.ts";
 import { scoreOf } from "./policy.ts";
-import { whyNotLoaded } from "./provision.ts";
+import { isServed } from "./provision.ts";
 import { position } from "./queue.ts";
 import { atRunningMax, heldMs, nameOf } from "./quota.ts";
 import type { Job, PolicyName, State, Worker } from "./state.ts";
+import { whyNotLoaded } from "./why-not-loaded.ts";
 
 export interface ExplainedWorker {
   worker_id: string;
@@ -65,8 +66,8 @@ function answerFor(state: State, job: Job, workers: number, now_ms: number): str
   const full = job.accounts.find(atRunningMax);
   if (full !== undefined) return `It waits: the ${nameOf(full)} runs ${full.running} jobs, as many as it may at once (jobs_running_max).`;
   if (job.not_before_ms > now_ms) return `It waits ${job.not_before_ms - now_ms} ms before attempt ${job.attempt + 1}.`;
-  if (!state.fleets.has(job.spec.model)) {
-    const why = whyNotLoaded(state, job.spec.model, now_ms);
+  if (!isServed(state, job.spec.model, job.demands)) {
+    const why = whyNotLoaded(state, job, now_ms);
     if (why !== undefined) return `It waits: ${why}`;
   }
   if (workers === 0) return "It waits: no worker is registered. `rbees up`, or `rbees-pool worker spawn`, starts one.";

@@ -1,4 +1,6 @@
 /** What must hold after every step. Tests call it; a violation is a bug in `step`. */
+import { NO_DEMANDS } from "./demand.ts";
+import { isServed } from "./provision.ts";
 import { inOrder } from "./queue.ts";
 import { type Account, nameOf } from "./quota.ts";
 import { attemptKey, isSilent, type State } from "./state.ts";
@@ -63,9 +65,21 @@ export function violations(state: State, now_ms: number): string[] {
     const free = worker.running.size < worker.spec.slots && !worker.draining && !isSilent(state, worker, now_ms);
     if (free && !worker.offered) found.push(`worker ${worker.spec.id} has a free slot that nobody will find`);
   }
-  for (const { model, began } of state.loads.values()) {
-    const fleet = [...(state.fleets.get(model) ?? [])];
-    if (!began && fleet.some(({ draining }) => !draining)) found.push(`room is made for ${model}, which is served`);
+  for (const [key, { model, demands_key, began }] of state.loads) {
+    const demands = demands_key === "" ? NO_DEMANDS : state.queues.get(model)?.wanted.get(demands_key)?.demands;
+    if (!began && demands !== undefined && isServed(state, model, demands)) found.push(`room is made for ${key}, which is served`);
+  }
+  for (const { model, wanted, ...queue } of state.queues.values()) {
+    const counted = new Map([...wanted.values()].map(({ key, jobs }) => [key, jobs]));
+    for (const { demands_key } of inOrder({ model, wanted, ...queue })) {
+      if (demands_key !== "") counted.set(demands_key, (counted.get(demands_key) ?? 0) - 1);
+    }
+    for (const [key, wrong] of counted)
+      if (wrong !== 0) found.push(`of those who wait for ${model} and demand ${key}, ${wrong} too many are counted`);
+  }
+  for (const job of state.jobs.values()) {
+    const residency = state.residencies.get(job.spec.tenant);
+    if (residency !== undefined && !job.demands.includes(residency)) found.push(`job ${job.spec.id} may leave ${residency.areas.join()}`);
   }
   return found;
 }

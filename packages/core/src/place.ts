@@ -1,5 +1,6 @@
 /** Placing: filter → score → pick. A worker that can't take a job gets a reason, and not placing is an answer, not an error. */
 import { isBroken } from "./breaker.ts";
+import { lack, unmet } from "./demand.ts";
 import type { Found, Standing } from "./fleet.ts";
 import { type Prospect, scoreOf } from "./policy.ts";
 import { mayRun } from "./quota.ts";
@@ -12,6 +13,7 @@ export type Obstacle =
   | "avoided"
   | "labels"
   | "feature"
+  | "demand"
   | "draining"
   | "silent"
   | "context"
@@ -26,6 +28,7 @@ const STANDING: Readonly<Record<Obstacle, Standing>> = {
   avoided: "free for others",
   labels: "free for others",
   feature: "free for others",
+  demand: "free for others",
   context: "free for others",
   broken: "not now",
   inhibited: "not now",
@@ -35,12 +38,13 @@ const STANDING: Readonly<Record<Obstacle, Standing>> = {
 };
 
 /** The filter: what keeps this job from running on this worker now; the first failed check. */
-export function obstacle(state: State, { spec }: Job, worker: Worker, now_ms: number): Obstacle | undefined {
+export function obstacle(state: State, { spec, demands }: Job, worker: Worker, now_ms: number): Obstacle | undefined {
   if (worker.spec.model !== spec.model) return "other model";
   if (spec.pin !== null && spec.pin !== worker.spec.id) return "pinned elsewhere";
   if (spec.avoid.includes(worker.spec.id)) return "avoided";
   if (missingLabel(spec, worker) !== undefined) return "labels";
   if (missingFeature(spec, worker) !== undefined) return "feature";
+  if (demands.length > 0 && unmet(demands, worker.spec) !== undefined) return "demand";
   if (worker.draining) return "draining";
   if (isSilent(state, worker, now_ms)) return "silent";
   if (worker.spec.context_size !== null && spec.prompt_tokens_min + spec.max_tokens > worker.spec.context_size) return "context";
@@ -59,7 +63,7 @@ function missingFeature({ needs }: JobSpec, { spec }: Worker): Need | undefined 
 }
 
 /** The obstacle in words, for people. */
-export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms: number): string {
+export function reasonFor(found: Obstacle, { spec, demands }: Job, worker: Worker, now_ms: number): string {
   switch (found) {
     case "labels": {
       const name = missingLabel(spec, worker) ?? "";
@@ -68,6 +72,10 @@ export function reasonFor(found: Obstacle, { spec }: Job, worker: Worker, now_ms
     case "feature": {
       const need = missingFeature(spec, worker);
       return `its engine can't do what ${need?.field} asks for (${need?.feature})`;
+    }
+    case "demand": {
+      const demand = unmet(demands, worker.spec);
+      return demand === undefined ? "" : `${demand.by} demands ${lack(demand, worker.spec)}`;
     }
     case "broken": {
       const failed = `its last ${worker.failures} attempts were lost or failed`;

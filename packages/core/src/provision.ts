@@ -5,10 +5,11 @@
  * that is never idle makes way after a time: it takes nothing new, and is ended when what runs there has ended.
  */
 import { backoffMs } from "./backoff.ts";
+import { type Demand, unmet, wantedOf } from "./demand.ts";
 import { drain } from "./drain.ts";
 import type { Decision } from "./events.ts";
 import { depth } from "./queue.ts";
-import { type Device, type Load, type Pool, pinKey, type State, type Worker } from "./state.ts";
+import { type Device, type Job, type Load, loadKey, type Pool, pinKey, type State, type Worker } from "./state.ts";
 import { setDraining } from "./workers.ts";
 
 /** The labels of a worker that was started this way: which pool it stands in, and on which of its devices. */
@@ -16,6 +17,15 @@ export const POOL_LABEL = "rbees.pool";
 export const DEVICE_LABEL = "rbees.device";
 /** How long a load is thought to take while none was measured. */
 const LOAD_MS_GUESS = 10_000;
+
+/** A model, and what those who wait for it demand of its worker: of jobs with the same demands one loads it for all. */
+interface Want {
+  readonly model: string;
+  readonly demands: readonly Demand[];
+  readonly demands_key: string;
+  /** `loadKey` of these. */
+  readonly key: string;
+}
 
 interface Site {
   readonly pool: Pool;
@@ -29,20 +39,60 @@ interface Site {
 /** Starts what is waited for. */
 export function provision(state: State, now_ms: number, out: Decision[]): void {
   if (!state.limits.auto_spawn) return;
-  for (const { model, began } of state.loads.values()) {
+  const wants = new Map(wantsOf(state).map((want) => [want.key, want]));
+  // Asked each time: whoever stays below serves its model again.
+  const isOpen = (key: string) => {
+    const want = wants.get(key);
+    return want !== undefined && !isServed(state, want.model, want.demands);
+  };
+  for (const [key, { began }] of state.loads) {
     // Nobody waits any more, or somebody else has started one: the room is not needed.
-    if (!began && (isServed(state, model) || !state.queues.has(model))) {
-      state.loads.delete(model);
-      for (const worker of waysMadeFor(state, model)) stay(state, worker, now_ms, out);
+    if (!began && !isOpen(key)) {
+      state.loads.delete(key);
+      for (const worker of waysMadeFor(state, key)) stay(state, worker, now_ms, out);
     }
   }
-  for (const model of state.no_room_since_ms.keys()) {
-    if (isServed(state, model) || !state.queues.has(model)) state.no_room_since_ms.delete(model);
-  }
+  for (const key of state.no_room_since_ms.keys()) if (!isOpen(key)) state.no_room_since_ms.delete(key);
   if (state.halted) return;
-  for (const [key, queue] of state.queues) {
-    if (key === queue.model && depth(queue) > 0 && !isServed(state, queue.model)) load(state, queue.model, now_ms, out);
+  for (const want of wants.values()) {
+    if (isOpen(want.key) && otherLoadFor(state, want) === undefined) load(state, want, now_ms, out);
   }
+}
+
+/** What is waited for; of one model the most demanding first, since what serves them may serve the others too. */
+function wantsOf(state: State): Want[] {
+  return [...state.queues].flatMap(([key, queue]) => {
+    const { model } = queue;
+    if (key !== model) return [];
+    return wantedOf(queue, depth(queue)).map(({ key: demands_key, demands }) => ({
+      model,
+      demands,
+      demands_key,
+      key: loadKey(model, demands_key),
+    }));
+  });
+}
+
+/** The load of its model that a job which waits for one gets. */
+export function loadFor(state: State, { spec: { model }, demands, demands_key }: Job): Load | undefined {
+  const key = loadKey(model, demands_key);
+  return state.loads.get(key) ?? otherLoadFor(state, { model, demands, key });
+}
+
+/** A load of the model for others that will do for these too. */
+function otherLoadFor(state: State, { model, demands, key }: Pick<Want, "model" | "demands" | "key">): Load | undefined {
+  for (const [other, load] of state.loads) {
+    if (other === key || load.model !== model) continue;
+    const pool = state.pools.get(load.pool_id);
+    const device = pool?.devices.find(({ id }) => id === load.device_id);
+    if (pool !== undefined && device !== undefined && unmet(demands, started(pool, device)) === undefined) return load;
+  }
+  return undefined;
+}
+
+/** What a worker that is started there will say of itself. */
+function started(pool: Pool, device: Device) {
+  return { areas: pool.areas, backend: device.backend, labels: { [POOL_LABEL]: pool.id, [DEVICE_LABEL]: device.id } };
 }
 
 /** Ends what nobody has wanted for a while. Looks at every worker, so now and then is enough. */
@@ -55,29 +105,32 @@ export function endIdle(state: State, now_ms: number, out: Decision[]): void {
   }
 }
 
-/** Somebody serves it who is not about to go. */
-function isServed(state: State, model: string): boolean {
-  for (const worker of state.fleets.get(model) ?? []) if (!worker.draining) return true;
+/** Somebody serves it, as is demanded, who is not about to go. */
+export function isServed(state: State, model: string, demands: readonly Demand[]): boolean {
+  for (const worker of state.fleets.get(model) ?? []) {
+    if (!worker.draining && unmet(demands, worker.spec) === undefined) return true;
+  }
   return false;
 }
 
-function load(state: State, model: string, now_ms: number, out: Decision[]): void {
-  const under_way = state.loads.get(model);
-  if (under_way?.began || (state.load_not_before_ms.get(model) ?? 0) > now_ms) return;
-  const sites = sitesOf(state, model).filter((site) => clearedFor(state, model, site) === undefined);
+function load(state: State, want: Want, now_ms: number, out: Decision[]): void {
+  const { model, demands_key, key } = want;
+  const under_way = state.loads.get(key);
+  if (under_way?.began || (state.load_not_before_ms.get(key) ?? 0) > now_ms) return;
+  const sites = sitesOf(state, want).filter((site) => clearedFor(state, key, site) === undefined);
   const fitting = sites.filter(({ free_bytes, memory_bytes }) => free_bytes >= memory_bytes);
   const [best] = fitting.sort((a, b) => compared(state, model, a, b));
   if (best !== undefined) {
-    for (const worker of waysMadeFor(state, model)) stay(state, worker, now_ms, out);
-    const { pool_id, device_id } = noteLoad(state, model, best, true, now_ms);
-    out.push({ type: "spawn", model, pool_id, device_id, backend: best.device.backend });
+    for (const worker of waysMadeFor(state, key)) stay(state, worker, now_ms, out);
+    const { pool_id, device_id } = noteLoad(state, want, best, true, now_ms);
+    out.push({ type: "spawn", model, demands_key, pool_id, device_id, backend: best.device.backend });
     return;
   }
   if (under_way !== undefined) {
-    const busy = waysMadeFor(state, model);
+    const busy = waysMadeFor(state, key);
     for (const worker of busy.filter(({ running }) => running.size === 0)) evict(state, worker, `room for ${model}`, out);
     if (busy.length > 0) {
-      state.loads.set(model, { ...under_way, since_ms: now_ms });
+      state.loads.set(key, { ...under_way, since_ms: now_ms });
       return;
     }
     // Room is being made already: it shows in the pool's next report.
@@ -85,31 +138,31 @@ function load(state: State, model: string, now_ms: number, out: Decision[]): voi
   }
   const cheapest =
     cheapestRoom(state, sites, now_ms, isSpare) ??
-    (isOverdue(state, model, now_ms) ? cheapestRoom(state, sites, now_ms, isMovable) : undefined);
+    (isOverdue(state, key, now_ms) ? cheapestRoom(state, sites, now_ms, isMovable) : undefined);
   if (cheapest === undefined) {
-    state.loads.delete(model);
+    state.loads.delete(key);
     return;
   }
   const { site, workers } = cheapest;
-  noteLoad(state, model, site, false, now_ms);
+  noteLoad(state, want, site, false, now_ms);
   for (const worker of workers) {
     if (worker.running.size === 0) evict(state, worker, `room for ${model}`, out);
-    else makeWay(state, worker, model, out);
+    else makeWay(state, worker, key, out);
   }
 }
 
 /** Whether the model has had no room for so long that workers which are never idle make way for it; notes since when it has none. */
-function isOverdue(state: State, model: string, now_ms: number): boolean {
-  const since_ms = state.no_room_since_ms.get(model);
-  if (since_ms === undefined) state.no_room_since_ms.set(model, now_ms);
+function isOverdue(state: State, key: string, now_ms: number): boolean {
+  const since_ms = state.no_room_since_ms.get(key);
+  if (since_ms === undefined) state.no_room_since_ms.set(key, now_ms);
   const { make_way_ms } = state.limits;
   return make_way_ms > 0 && now_ms - (since_ms ?? now_ms) >= make_way_ms;
 }
 
 /** Nothing new comes to it; when what runs there has ended, it is. */
-function makeWay(state: State, worker: Worker, model: string, out: Decision[]): void {
+function makeWay(state: State, worker: Worker, key: string, out: Decision[]): void {
   setDraining(state, worker, out);
-  worker.makes_way_for = model;
+  worker.makes_way_for = key;
 }
 
 /** Nobody wants its room any more. */
@@ -123,29 +176,32 @@ function stay(state: State, worker: Worker, now_ms: number, out: Decision[]): vo
   drain(state, worker.spec.model, now_ms, out);
 }
 
-function waysMadeFor(state: State, model: string): Worker[] {
-  return [...state.workers.values()].filter(({ makes_way_for }) => makes_way_for === model);
+export function waysMadeFor(state: State, key: string): Worker[] {
+  return [...state.workers.values()].filter(({ makes_way_for }) => makes_way_for === key);
 }
 
-function noteLoad(state: State, model: string, { pool, device, memory_bytes }: Site, began: boolean, now_ms: number): Load {
-  const load = { model, pool_id: pool.id, device_id: device.id, memory_bytes, since_ms: now_ms, began };
-  state.loads.set(model, load);
+function noteLoad(state: State, want: Want, { pool, device, memory_bytes }: Site, began: boolean, now_ms: number): Load {
+  const { model, demands_key, key } = want;
+  const load = { model, demands_key, pool_id: pool.id, device_id: device.id, memory_bytes, since_ms: now_ms, began };
+  state.loads.set(key, load);
   return load;
 }
 
-/** The devices on which the model could stand: its pool has it on disk. */
-function sitesOf(state: State, model: string): Site[] {
+/** The devices on which the model could stand, as is demanded: its pool has it on disk. */
+export function sitesOf(state: State, { model, demands }: Pick<Want, "model" | "demands">): Site[] {
   return [...state.pools.values()].flatMap((pool) => {
     const memory_bytes = pool.models.get(model);
     if (memory_bytes === undefined) return [];
-    return pool.devices.map((device) => ({ pool, device, memory_bytes, free_bytes: device.free_bytes - reserved(state, pool, device) }));
+    return pool.devices
+      .filter((device) => unmet(demands, started(pool, device)) === undefined)
+      .map((device) => ({ pool, device, memory_bytes, free_bytes: device.free_bytes - reserved(state, pool, device) }));
   });
 }
 
-/** The other model for which room is being made there: what has become free is for that one, or it would wait for ever for the rest. */
-function clearedFor(state: State, model: string, { pool, device }: Site): string | undefined {
-  for (const load of state.loads.values()) {
-    if (!load.began && load.model !== model && load.pool_id === pool.id && load.device_id === device.id) return load.model;
+/** The other load for which room is being made there: what has become free is for that one, or it would wait for ever for the rest. */
+export function clearedFor(state: State, key: string, { pool, device }: Site): string | undefined {
+  for (const [other, load] of state.loads) {
+    if (!load.began && other !== key && load.pool_id === pool.id && load.device_id === device.id) return load.model;
   }
   return undefined;
 }
@@ -197,10 +253,13 @@ function roomAt(state: State, site: Site, now_ms: number, mayGo: MayGo): Room | 
   return missing > 0 ? undefined : { site, workers, cost_ms };
 }
 
-/** Nothing runs there or waits for it, and it may make way. */
+/** Nothing runs there, nobody waits whom it may serve, and it may make way. */
 function isSpare(state: State, worker: Worker, now_ms: number): boolean {
   if (worker.running.size > 0 || !isMovable(state, worker, now_ms)) return false;
-  for (const queue of state.queues.values()) if (queue.model === worker.spec.model) return false;
+  for (const queue of state.queues.values()) {
+    if (queue.model !== worker.spec.model) continue;
+    if (wantedOf(queue, depth(queue)).some(({ demands }) => unmet(demands, worker.spec) === undefined)) return false;
+  }
   return true;
 }
 
@@ -225,20 +284,20 @@ function evict(state: State, worker: Worker, reason: string, out: Decision[]): v
 }
 
 /** A load has ended: the worker has registered meanwhile, or it never will. */
-export function loadEnded(state: State, model: string, error: string | null, now_ms: number): void {
-  const load = state.loads.get(model);
+export function loadEnded(state: State, key: string, error: string | null, now_ms: number): void {
+  const load = state.loads.get(key);
   if (load === undefined) return;
-  state.loads.delete(model);
+  state.loads.delete(key);
   if (error === null) {
     takeMemory(state, load);
-    state.load_ms.set(siteKey(model, load.pool_id, load.device_id), Math.max(1, now_ms - load.since_ms));
-    state.load_failures.delete(model);
+    state.load_ms.set(siteKey(load.model, load.pool_id, load.device_id), Math.max(1, now_ms - load.since_ms));
+    state.load_failures.delete(key);
     return;
   }
-  const failures = (state.load_failures.get(model)?.count ?? 0) + 1;
+  const failures = (state.load_failures.get(key)?.count ?? 0) + 1;
   const { load_backoff_ms, load_backoff_ms_max } = state.limits;
-  state.load_failures.set(model, { count: failures, error });
-  state.load_not_before_ms.set(model, now_ms + backoffMs(load_backoff_ms, failures - 1, load_backoff_ms_max));
+  state.load_failures.set(key, { count: failures, error });
+  state.load_not_before_ms.set(key, now_ms + backoffMs(load_backoff_ms, failures - 1, load_backoff_ms_max));
 }
 
 /** What the loaded worker takes is not free any more, also before the pool says so itself. */
@@ -262,37 +321,4 @@ export function expectedLoadMs(state: State, { model, pool_id, device_id }: Load
 
 function siteKey(model: string, pool_id: string, device_id: string): string {
   return `${model} ${pool_id} ${device_id}`;
-}
-
-/** What a job for a model without a worker waits for, in words; undefined when nothing can be said. */
-export function whyNotLoaded(state: State, model: string, now_ms: number): string | undefined {
-  if (!state.limits.auto_spawn) return undefined;
-  const load = state.loads.get(model);
-  if (load?.began) return `${model} is being loaded in ${load.pool_id} (${load.device_id}), since ${now_ms - load.since_ms} ms.`;
-  if (load !== undefined) {
-    const until = waysMadeFor(state, model).map(({ spec, running }) => `${spec.id} has ended its ${running.size} jobs`);
-    return `${model} will be loaded in ${load.pool_id} (${load.device_id}) as soon as ${until.length > 0 ? until.join(" and ") : "there is room"}.`;
-  }
-  const failed = state.load_failures.get(model);
-  const again_ms = (state.load_not_before_ms.get(model) ?? 0) - now_ms;
-  if (failed !== undefined && again_ms > 0) return `Loading ${model} failed (${failed.error}); it is tried again in ${again_ms} ms.`;
-  const sites = sitesOf(state, model);
-  if (sites.length === 0) return `No pool has ${model} on disk.`;
-  const places = sites.map((site) => {
-    const { pool, device, memory_bytes, free_bytes } = site;
-    const other = clearedFor(state, model, site);
-    const place = `${pool.id} (${device.id})`;
-    return other === undefined
-      ? `${place} has ${free_bytes} bytes free of ${memory_bytes} that it needs`
-      : `${place} is being cleared for ${other}`;
-  });
-  const stays = `workers that are busy, or have been there for less than ${state.limits.residency_ms_min} ms, stay`;
-  return `${model} fits nowhere now: ${places.join("; ")}; ${stays}${whenTheyGo(state, model, now_ms)}.`;
-}
-
-function whenTheyGo(state: State, model: string, now_ms: number): string {
-  const { make_way_ms } = state.limits;
-  if (make_way_ms === 0) return "";
-  const left_ms = make_way_ms - (now_ms - (state.no_room_since_ms.get(model) ?? now_ms));
-  return left_ms > 0 ? `; busy ones make way in ${left_ms} ms` : "; busy ones make way as soon as they may";
 }

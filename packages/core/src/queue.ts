@@ -1,4 +1,5 @@
 /** The waiting jobs: jobs that lost their worker first, then fair between tenants within a priority, first come first served within each. */
+import { countWanted, demandsOn } from "./demand.ts";
 import { FairLine } from "./fair-line.ts";
 import { Line } from "./line.ts";
 import { type Account, heldJobs, mayRun } from "./quota.ts";
@@ -10,6 +11,7 @@ function emptyQueue({ shares }: State, { model, pin }: JobSpec): Queue {
     pin,
     returned: { interactive: new Line(), batch: new Line() },
     fresh: { interactive: new FairLine<Job>(shares, mayRun), batch: new FairLine<Job>(shares, mayRun) },
+    wanted: new Map(),
   };
 }
 
@@ -24,6 +26,7 @@ export function enqueue(state: State, job: Job): void {
   const line = job.attempt > 0 ? queue.returned : queue.fresh;
   state.shares.joins(job.spec.tenant);
   line[job.priority].push(job);
+  countWanted(queue, job, 1);
   count(state, job, 1);
 }
 
@@ -59,6 +62,7 @@ export function dequeue(state: State, job: Job): boolean {
   if (queue === undefined) return false;
   const { priority } = job;
   if (!queue.returned[priority].remove(job) && !queue.fresh[priority].remove(job)) return false;
+  countWanted(queue, job, -1);
   count(state, job, -1);
   state.shares.leaves(job.spec.tenant);
   if (depth(queue) > 0) return true;
@@ -79,6 +83,18 @@ export function* waiting(queue: Queue, priority: Priority): Generator<Job> {
 
 export function depth(queue: Queue): number {
   return PRIORITIES.reduce((sum, priority) => sum + queue.returned[priority].size + queue.fresh[priority].size, 0);
+}
+
+/** Its tenant or its rules demand something else of its worker from now on. */
+export function demandAnew(state: State, job: Job, by_rules = job.by_rules): void {
+  const { demands, demands_key } = demandsOn(state, job.spec, by_rules);
+  const waits = job.worker_id === null && job.held_by === null;
+  const queue = waits ? state.queues.get(queueKey(job.spec)) : undefined;
+  if (queue !== undefined) countWanted(queue, job, -1);
+  job.by_rules = by_rules;
+  job.demands = demands;
+  job.demands_key = demands_key;
+  if (queue !== undefined) countWanted(queue, job, 1);
 }
 
 /** Jobs of the same queue that run before this one; walks the queue, so for views, not for decisions. */

@@ -1,5 +1,6 @@
 /** What the orchestrator knows: jobs that have not ended, workers, queues. Plain data; only `step` changes it. */
 
+import type { Demand, Wanted } from "./demand.ts";
 import type { FairLine } from "./fair-line.ts";
 import { Shares } from "./fairness.ts";
 import type { Fleet, Member } from "./fleet.ts";
@@ -126,6 +127,8 @@ export interface JobSpec {
   readonly labels: Readonly<Record<string, string>>;
   /** What its worker must be able to do. */
   readonly needs: readonly Need[];
+  /** What rules demand of its worker. */
+  readonly demands: readonly Demand[];
   /** It ends when its worker is lost after the first token, instead of going on elsewhere. */
   readonly fails_if_lost: boolean;
 }
@@ -150,6 +153,12 @@ export interface Job extends Waiting {
   readonly accounts: readonly Account[];
   /** In which of a queue's lines it waits: that of its tenant, or of its key where that has a limit of its own on what runs. */
   readonly flow: string;
+  /** What rules demand by now: another set may have been loaded since it came. */
+  by_rules: readonly Demand[];
+  /** What its worker must have by order of others: of its tenant, and of rules. */
+  demands: readonly Demand[];
+  /** The same for jobs with the same demands, empty for those without any. */
+  demands_key: string;
   /** Its number among all that came to its fair line; kept by that. */
   arrival: number;
   /** Tokens that are reserved for it, and the day (UTC, since 1970) that they are of. */
@@ -195,12 +204,15 @@ export interface WorkerSpec {
   readonly labels: Readonly<Record<string, string>>;
   /** What its engine can do beyond what every engine can. */
   readonly features: readonly string[];
+  readonly backend: string;
+  /** All areas that it is in, its region first; none when it does not say where it is. */
+  readonly areas: readonly string[];
 }
 
 export interface Worker extends Member {
   spec: WorkerSpec;
   draining: boolean;
-  /** The model whose room it frees as soon as nothing runs here any more. */
+  /** The load (`loadKey`) whose room it frees as soon as nothing runs here any more. */
   makes_way_for: string | null;
   last_beat_ms: number;
   joined_at_ms: number;
@@ -232,6 +244,8 @@ export interface Queue {
   readonly pin: string | null;
   readonly returned: Record<Priority, Line<Job>>;
   readonly fresh: Record<Priority, FairLine<Job>>;
+  /** By `demands_key`: what those who wait here demand of a worker. */
+  readonly wanted: Map<string, Wanted>;
 }
 
 export interface Alarm {
@@ -252,6 +266,8 @@ export interface Device {
 /** A machine on which workers can be started. */
 export interface Pool {
   readonly id: string;
+  /** All areas that its machine is in, as those of a worker. */
+  readonly areas: readonly string[];
   readonly devices: readonly Device[];
   /** The models it has on disk, with the memory that each takes, bytes. */
   readonly models: ReadonlyMap<string, number>;
@@ -260,6 +276,8 @@ export interface Pool {
 /** A model on its way into memory: first, where need be, room is made, then it has begun. */
 export interface Load {
   readonly model: string;
+  /** What those for whom it is loaded demand; its key with the model: `loadKey`. */
+  readonly demands_key: string;
   readonly pool_id: string;
   readonly device_id: string;
   readonly memory_bytes: number;
@@ -279,6 +297,8 @@ export interface State {
   readonly batch: Heap<string>;
   readonly shares: Shares;
   readonly quotas: Quotas;
+  /** By tenant: where its jobs must stay. */
+  readonly residencies: Map<string, Demand>;
   /** By `queueKey`. */
   readonly queues: Map<string, Queue>;
   /** Jobs that wait, over all queues. */
@@ -291,13 +311,13 @@ export interface State {
   /** How long a finished job ran, milliseconds: exponentially weighted, by model. */
   readonly service_ms: Map<string, number>;
   readonly pools: Map<string, Pool>;
-  /** By model: one load of each at a time. */
+  /** By `loadKey`, as the next three: one load of each at a time. */
   readonly loads: Map<string, Load>;
   /** How long the last load took, by model and device. */
   readonly load_ms: Map<string, number>;
   readonly load_failures: Map<string, { readonly count: number; readonly error: string }>;
   readonly load_not_before_ms: Map<string, number>;
-  /** By model: since when jobs wait for it that no pool has room for. */
+  /** Since when jobs wait for it that no pool has room for. */
   readonly no_room_since_ms: Map<string, number>;
   dispatches: number;
   /** The orchestrator is stopping: nothing is dispatched any more. */
@@ -314,6 +334,7 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     batch: new Heap(),
     shares: new Shares(),
     quotas: new Quotas(),
+    residencies: new Map(),
     queues: new Map(),
     queued: 0,
     pinned_queues: 0,
@@ -348,6 +369,11 @@ export function queueKey(spec: JobSpec): string {
 
 export function pinKey(worker_id: string, model: string): string {
   return `pin ${worker_id} ${model}`;
+}
+
+/** A model, and what those who wait for it demand of its worker. */
+export function loadKey(model: string, demands_key: string): string {
+  return demands_key === "" ? model : `${model} ${demands_key}`;
 }
 
 export function isSilent(state: State, worker: Worker, now_ms: number): boolean {

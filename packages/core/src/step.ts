@@ -5,16 +5,17 @@
  */
 import { objection, queueFull, type Refusal } from "./admission.ts";
 import { attemptEnded, attemptPrefilled, attemptProgressed, end, lostForGood } from "./attempts.ts";
+import { demandsOn } from "./demand.ts";
 import { clear, dispatch, drain } from "./drain.ts";
 import { etaMs, placeFreeMs } from "./estimate.ts";
 import type { Decision, Event } from "./events.ts";
 import { place } from "./place.ts";
 import { endIdle, loadEnded, provision } from "./provision.ts";
-import { dequeue, enqueue, hold, lengthAhead } from "./queue.ts";
+import { demandAnew, dequeue, enqueue, hold, lengthAhead } from "./queue.ts";
 import { type Account, heldBy, heldJobs, heldMs, overLimit, pay, reserve } from "./quota.ts";
 import { comesBack } from "./running.ts";
 import { settle } from "./settle.ts";
-import type { Alarm, Job, JobSpec, State } from "./state.ts";
+import { type Alarm, type Job, type JobSpec, loadKey, type State } from "./state.ts";
 import { beat, leaveIfSilent, register, remove, setDraining } from "./workers.ts";
 
 /** So many entries of jobs that have ended are not worth looking for. */
@@ -87,6 +88,7 @@ export function step(state: State, event: Event): Decision[] {
       break;
     case "tenant.set":
       state.shares.weigh(event.tenant, event.weight);
+      settleIn(state, event.tenant, event.residency, event.now_ms, out);
       break;
     case "quota.set": {
       const { level, id, tenant, limits, used_today, now_ms } = event;
@@ -101,7 +103,7 @@ export function step(state: State, event: Event): Decision[] {
       state.pools.delete(event.pool_id);
       break;
     case "load.ended":
-      loadEnded(state, event.model, event.error, event.now_ms);
+      loadEnded(state, loadKey(event.model, event.demands_key), event.error, event.now_ms);
       break;
     case "halted":
       state.halted = true;
@@ -121,6 +123,8 @@ function newJob(state: State, spec: JobSpec, attempt: number, spent: number): Jo
     spec,
     accounts,
     flow: of_key ? `${spec.tenant} ${spec.key}` : spec.tenant,
+    by_rules: spec.demands,
+    ...demandsOn(state, spec, spec.demands),
     reserved_tokens: 0,
     reserved_day: 0,
     paid: false,
@@ -140,6 +144,19 @@ function newJob(state: State, spec: JobSpec, attempt: number, spent: number): Jo
     number_in_line: 0,
     arrival: 0,
   };
+}
+
+/** Where a tenant's jobs must stay from now on: what runs elsewhere ends there, what waits does not begin there any more. */
+function settleIn(state: State, tenant: string, residency: string | null, now_ms: number, out: Decision[]): void {
+  if ((state.residencies.get(tenant)?.areas[0] ?? null) === residency) return;
+  if (residency === null) state.residencies.delete(tenant);
+  else state.residencies.set(tenant, { by: `tenant ${tenant}`, areas: [residency], backends: [], labels: {} });
+  for (const job of state.jobs.values()) if (job.spec.tenant === tenant) demandAnew(state, job);
+  drainAll(state, now_ms, out);
+}
+
+function drainAll(state: State, now_ms: number, out: Decision[]): void {
+  for (const model of new Set([...state.queues.values()].map((queue) => queue.model))) drain(state, model, now_ms, out);
 }
 
 function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): void {
@@ -227,7 +244,7 @@ function tick(state: State, now_ms: number, out: Decision[]): void {
     ring(state, due.value, now_ms, out);
   }
   letGo(state, now_ms);
-  for (const model of new Set([...state.queues.values()].map((queue) => queue.model))) drain(state, model, now_ms, out);
+  drainAll(state, now_ms, out);
   endIdle(state, now_ms, out);
 }
 

@@ -91,7 +91,7 @@ test("while two tenants have work, what they have got, also of answers under way
       shares_told,
       (jobs, slots, weight_of, told) => {
         const core = new Core({ queue_jobs_max: 1000 });
-        for (const [tenant, weight] of Object.entries(weight_of)) core.send({ type: "tenant.set", tenant, weight });
+        for (const [tenant, weight] of Object.entries(weight_of)) core.send({ type: "tenant.set", tenant, weight, residency: null });
         core.worker("w1", { slots });
         const asked = new Map(jobs.map((each, n) => [`j${n}`, each]));
         for (const [id, { tenant, prompt }] of asked) core.submit(id, { tenant, prompt_tokens: prompt, max_tokens: 200 });

@@ -13,6 +13,8 @@ const GB = 1e9;
 class Provisioned extends Core {
   readonly models: ReadonlyMap<string, number>;
   readonly sizes = new Map<string, number>();
+  /** Where pools stand, if they say so. */
+  readonly areas = new Map<string, string[]>();
   readonly decided: Decision[] = [];
 
   constructor(limits: Partial<Limits>, models: Record<string, number>) {
@@ -36,14 +38,14 @@ class Provisioned extends Core {
       preference: 0,
       free_bytes: bytes - used(device),
     }));
-    return this.send({ type: "pool.reported", pool: { id, devices, models: this.models } });
+    return this.send({ type: "pool.reported", pool: { id, areas: this.areas.get(id) ?? [], devices, models: this.models } });
   }
 
   /** The worker of a load is there. */
   loaded(model: string, pool: string, device = "0"): Decision[] {
     const id = `${model}@${pool}.${device}`;
     const joined = this.worker(id, { model, slots: 2, labels: { [POOL_LABEL]: pool, [DEVICE_LABEL]: device } });
-    return [...joined, ...this.send({ type: "load.ended", model, error: null })];
+    return [...joined, ...this.send({ type: "load.ended", model, demands_key: "", error: null })];
   }
 
   gone(worker_id: string): Decision[] {
@@ -55,7 +57,7 @@ test("a job for a model that only a pool has is accepted, the model is loaded on
   const core = new Provisioned({}, { a: 4 * GB });
   core.pool("box", { "0": 8 * GB });
   const first = core.submit("j1", { model: "a" });
-  assert.deepEqual(only(first, "spawn"), [{ type: "spawn", model: "a", pool_id: "box", device_id: "0", backend: "cuda" }]);
+  assert.deepEqual(only(first, "spawn"), [{ type: "spawn", model: "a", demands_key: "", pool_id: "box", device_id: "0", backend: "cuda" }]);
   assert.deepEqual(only(core.submit("j2", { model: "a" }), "spawn"), []);
   assert.match(explain(core.state, "j1", core.now_ms)?.answer ?? "", /a is being loaded in box \(0\)/);
   assert.deepEqual(dispatched(core.loaded("a", "box")), ["j1→a@box.0", "j2→a@box.0"]);
@@ -66,7 +68,7 @@ test("without auto_spawn nothing is started, and pools make no model known", () 
   const core = new Core();
   core.send({
     type: "pool.reported",
-    pool: { id: "box", devices: [{ id: "0", backend: "cpu", preference: 1, free_bytes: GB }], models: new Map([["a", 1]]) },
+    pool: { id: "box", areas: [], devices: [{ id: "0", backend: "cpu", preference: 1, free_bytes: GB }], models: new Map([["a", 1]]) },
   });
   assert.equal(the(core.submit("j", { model: "a" }), "refuse").code, "MODEL_NOT_FOUND");
 });
@@ -151,7 +153,7 @@ test("a load that failed is tried again after a wait that doubles, and the reaso
   core.pool("box", { "0": 8 * GB });
   core.submit("j", { model: "a" });
   for (const wait of [1000, 2000, 3000, 3000]) {
-    assert.deepEqual(core.send({ type: "load.ended", model: "a", error: "the file is broken" }), []);
+    assert.deepEqual(core.send({ type: "load.ended", model: "a", demands_key: "", error: "the file is broken" }), []);
     assert.match(
       explain(core.state, "j", core.now_ms)?.answer ?? "",
       new RegExp(`failed \\(the file is broken\\); it is tried again in ${wait} ms`),

@@ -41,6 +41,9 @@ export class Oracle {
   readonly #cancelled = new Set<string>();
   /** How many jobs of a tenant may run at once, where that is limited. */
   readonly #running_max = new Map<string, number>();
+  /** Where a tenant's jobs must stay. */
+  readonly #residencies = new Map<string, string>();
+  readonly #pools = new Map<string, readonly string[]>();
   #halted = false;
 
   constructor(limits: Limits) {
@@ -79,6 +82,8 @@ export class Oracle {
   crash(): void {
     this.#workers.clear();
     this.#current.clear();
+    this.#residencies.clear();
+    this.#pools.clear();
     this.#halted = false;
   }
 
@@ -122,6 +127,9 @@ export class Oracle {
     if (event.type === "job.cancelled") this.#cancelled.add(event.job_id);
     if (event.type === "halted") this.#halted = true;
     if (event.type === "quota.set" && event.level === "tenant") this.#running_max.set(event.id, event.limits.jobs_running_max);
+    if (event.type === "tenant.set" && event.residency !== null) this.#residencies.set(event.tenant, event.residency);
+    if (event.type === "tenant.set" && event.residency === null) this.#residencies.delete(event.tenant);
+    if (event.type === "pool.reported") this.#pools.set(event.pool.id, event.pool.areas);
     if (event.type === "attempt.prefilled") {
       const { job_id, attempt, worker_id } = event;
       const current = this.#current.get(job_id);
@@ -200,7 +208,11 @@ export class Oracle {
         this.#must(this.#workers.delete(decision.worker_id), `${decision.worker_id} left and was not there`);
         return;
       case "spawn": {
-        const served = [...this.#workers.values()].some(({ spec, draining }) => spec.model === decision.model && !draining);
+        const resident = decision.demands_key !== "";
+        const served = [...this.#workers.values()].some(
+          ({ spec, draining }) => spec.model === decision.model && !draining && (!resident || spec.areas.includes("EU")),
+        );
+        this.#must(!resident || this.#pools.get(decision.pool_id)?.includes("EU") === true, `a worker for the EU was started elsewhere`);
         return this.#must(this.#limits.auto_spawn && !served, `a worker was started for ${decision.model}, which is served`);
       }
       case "evict": {
@@ -244,6 +256,8 @@ export class Oracle {
     for (const [name, value] of Object.entries(spec.labels))
       this.#must(worker.spec.labels[name] === value, `${to}, whose ${name} is not ${value}`);
     for (const { feature } of spec.needs) this.#must(worker.spec.features.includes(feature), `${to}, which can't do ${feature}`);
+    const area = this.#residencies.get(spec.tenant);
+    this.#must(area === undefined || worker.spec.areas.includes(area), `${to}, which is outside ${area}`);
     const context = worker.spec.context_size ?? Number.POSITIVE_INFINITY;
     this.#must(spec.prompt_tokens_min + spec.max_tokens <= context, `${to}, whose context is too small`);
     const most = this.#running_max.get(spec.tenant) ?? 0;

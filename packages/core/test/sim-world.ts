@@ -44,6 +44,10 @@ const QUOTAS: readonly (readonly [level: "tenant" | "key", id: string, tenant: s
   ["tenant", "t1", "t1", { ...NO_LIMITS, requests_per_minute_max: 40, tokens_per_day_max: 2000 }],
   ["key", "k1", "t2", { ...NO_LIMITS, requests_per_minute_max: 30, jobs_running_max: 2, over_limit: "queue" }],
 ];
+/** The tenant whose jobs must stay in the EU, in worlds where one has to. */
+const RESIDENT = "t3";
+/** Where workers and the pool stand; some don't say. */
+const AREAS: readonly (readonly string[])[] = [["de", "EU", "EEA"], ["de", "EU", "EEA"], ["no", "EEA"], ["us"], []];
 const BEAT_MS = 1000;
 const TICK_MS = 100;
 const STORM_MS = 30_000;
@@ -66,6 +70,7 @@ interface SimWorker {
   readonly context_size: number | null;
   readonly labels: Readonly<Record<string, string>>;
   readonly features: readonly string[];
+  readonly areas: readonly string[];
   epoch: number;
   alive: boolean;
   draining: boolean;
@@ -103,6 +108,10 @@ export class World {
   readonly #links = new Map<string, Link>();
   /** Tenants and keys have limits here. */
   readonly #quotas: boolean;
+  /** `RESIDENT` has to stay in the EU, at times. */
+  readonly #residency: boolean;
+  #resident = true;
+  readonly #pool_areas: readonly string[];
   /** Models on their way into the pool's memory. */
   readonly #loading: string[] = [];
   #loads = 0;
@@ -119,12 +128,21 @@ export class World {
     this.#state = createState(this.#limits);
     this.#step = stepFunction;
     this.#quotas = this.#random.chance(0.5);
+    this.#residency = this.#random.chance(0.5);
+    this.#pool_areas = this.#random.pick(AREAS);
+  }
+
+  /** As an orchestrator does when it starts, and whenever it changes. */
+  #tellResidency(): void {
+    if (this.#residency)
+      this.#send({ type: "tenant.set", tenant: RESIDENT, weight: 1, residency: this.#resident || this.#healed ? "EU" : null });
   }
 
   /** As an orchestrator does when it starts: some tenants and keys have limits. */
-  #tellQuotas(): void {
-    if (!this.#quotas) return;
+  #tellTenants(): void {
     const life = this.crashes;
+    this.#tellResidency();
+    if (!this.#quotas || this.crashes !== life) return;
     for (const [level, id, tenant, limits] of QUOTAS) {
       this.#send({ type: "quota.set", level, id, tenant, limits });
       if (this.crashes !== life) return;
@@ -133,7 +151,7 @@ export class World {
 
   /** Runs storm and healing; throws at the first thing that can't be right. */
   run(): void {
-    this.#tellQuotas();
+    this.#tellTenants();
     this.#populate();
     this.#runUntil(STORM_MS, () => false);
     this.#heal();
@@ -154,6 +172,7 @@ export class World {
         context_size: random.chance(0.3) ? random.from(50, 200) : null,
         labels: random.chance(0.5) ? { disk: "fast" } : {},
         features: random.chance(0.5) ? ["grammar"] : [],
+        areas: random.pick(AREAS),
         epoch: random.from(0, 3),
         alive: true,
         draining: false,
@@ -224,7 +243,7 @@ export class World {
     this.#links.clear();
     this.#state = createState(this.#limits, this.oracle.models);
     const life = this.crashes;
-    this.#tellQuotas();
+    this.#tellTenants();
     if (this.crashes !== life) return;
     for (const row of this.oracle.unfinished()) {
       const { spec, attempt, spent } = row;
@@ -252,7 +271,7 @@ export class World {
     this.#in(BEAT_MS, () => this.#reportPool());
     if (!this.#healed && this.#random.chance(0.1)) return void this.#send({ type: "pool.lost", pool_id: "pool" });
     const devices = [{ id: "0", backend: "cpu", preference: 1, free_bytes: POOL_BYTES - this.#poolBytes() }];
-    this.#send({ type: "pool.reported", pool: { id: "pool", devices, models: POOL_MODELS } });
+    this.#send({ type: "pool.reported", pool: { id: "pool", areas: this.#pool_areas, devices, models: POOL_MODELS } });
   }
 
   #poolBytes(): number {
@@ -260,7 +279,7 @@ export class World {
     return [...standing, ...this.#loading].reduce((sum, model) => sum + (POOL_MODELS.get(model) ?? 0), 0);
   }
 
-  #spawn({ model, pool_id, device_id }: Extract<Decision, { type: "spawn" }>): void {
+  #spawn({ model, demands_key, pool_id, device_id }: Extract<Decision, { type: "spawn" }>): void {
     const random = this.#random;
     this.#loading.push(model);
     // After a crash nobody knows of the loads that were under way: their workers come all the same.
@@ -269,7 +288,8 @@ export class World {
     const id = `${model}-${this.#loads}`;
     this.#in(random.from(50, 2000), () => {
       this.#loading.splice(this.#loading.indexOf(model), 1);
-      if (!this.#healed && random.chance(0.2)) return void this.#send({ type: "load.ended", model, error: "the file is broken" });
+      if (!this.#healed && random.chance(0.2))
+        return void this.#send({ type: "load.ended", model, demands_key, error: "the file is broken" });
       const labels = { [POOL_LABEL]: pool_id, [DEVICE_LABEL]: device_id };
       const worker = {
         id,
@@ -278,6 +298,7 @@ export class World {
         context_size: null,
         labels,
         features: [],
+        areas: this.#pool_areas,
         epoch: 0,
         alive: true,
         draining: false,
@@ -287,7 +308,7 @@ export class World {
       this.#workers.push(worker);
       this.#in(BEAT_MS, () => this.#beat(worker));
       this.#register(worker);
-      this.#in(this.#lag(), () => this.#send({ type: "load.ended", model, error: null }));
+      this.#in(this.#lag(), () => this.#send({ type: "load.ended", model, demands_key, error: null }));
     });
   }
 
@@ -388,8 +409,13 @@ export class World {
     const pooled = this.#limits.auto_spawn && random.chance(0.3);
     const model = random.chance(0.05) ? "never" : pooled ? random.pick([...POOL_MODELS.keys()]) : random.pick(this.#workers).model;
     // Workers of the pool come and go for good: nobody is tied to one of them.
-    const serving = this.#workers.filter((worker) => worker.model === model && worker.labels[POOL_LABEL] === undefined);
-    const pin = serving.length > 0 && random.chance(0.15) ? random.pick(serving).id : null;
+    const all = this.#workers.filter((worker) => worker.model === model && worker.labels[POOL_LABEL] === undefined);
+    const at_home = POOL_MODELS.has(model) ? inEu({ areas: this.#pool_areas }) : all.some(inEu);
+    const tenant = `t${random.from(0, 3)}`;
+    const stays = this.#residency && tenant === RESIDENT;
+    const serving = stays ? all.filter(inEu) : all;
+    // Sometimes to one where it may not go, which is refused.
+    const pin = serving.length > 0 && random.chance(0.15) ? random.pick(this.#resident && random.chance(0.2) ? all : serving).id : null;
     // Never all of a model's workers: such a job would rightly wait for ever.
     const avoid = pin === null && serving.length > 1 && random.chance(0.2) ? [random.pick(serving).id] : [];
     const fast = serving.some((worker) => worker.labels["disk"] === "fast" && pin === null && !avoid.includes(worker.id));
@@ -398,7 +424,6 @@ export class World {
       ({ id, context_size, features }) =>
         features.includes("grammar") && context_size === null && (pin ?? id) === id && !avoid.includes(id),
     );
-    const tenant = `t${random.from(0, 3)}`;
     const key = tenant === "t2" ? random.pick(["k1", "k2", null]) : null;
     const spec: JobSpec = {
       id,
@@ -411,10 +436,12 @@ export class World {
       max_tokens: roomy && !fast && random.chance(0.2) ? random.from(50, 400) : 10,
       labels: fast && random.chance(0.2) ? { disk: "fast" } : {},
       needs: able && !fast && random.chance(0.3) ? [{ feature: "grammar", field: "grammar" }] : [],
+      demands: [],
       prompt_tokens_min: 1,
       prompt_tokens: random.from(1, 40),
       prefix: Array.from({ length: random.from(0, 5) }, (_, at) => at + 10 * (at < 2 ? 0 : random.from(0, 3))),
-      deadline_at_ms: random.chance(0.15) ? now_ms + random.from(0, 6000) : null,
+      // Nobody may do it: it would rightly wait for ever.
+      deadline_at_ms: (stays && !at_home) || random.chance(0.15) ? now_ms + random.from(0, 6000) : null,
       pin,
       prefer: random.chance(0.2) ? [random.pick(this.#workers).id] : [],
       avoid,
@@ -442,6 +469,10 @@ export class World {
       () => this.#send({ type: "worker.left", worker_id: worker.id, epoch: null }),
       () => {
         this.#skew_ms += random.from(-20_000, 20_000);
+      },
+      () => {
+        this.#resident = !this.#resident;
+        this.#tellResidency();
       },
       () => this.#crash(),
       // A stop in good order, and the start after it.
@@ -474,6 +505,7 @@ export class World {
   /** From now on nothing goes wrong any more: every worker lives, in a new life that does not drain. */
   #heal(): void {
     this.#healed = true;
+    this.#tellResidency();
     for (const worker of this.#workers) {
       this.#die(worker);
       if (worker.labels[POOL_LABEL] !== undefined) continue;
@@ -488,8 +520,12 @@ export class World {
   }
 }
 
-function specOf({ id, epoch, model, slots, context_size, labels, features }: SimWorker): WorkerSpec {
-  return { id, epoch, model, slots, context_size, cache_tokens: slots * 8, labels, features };
+function specOf({ id, epoch, model, slots, context_size, labels, features, areas }: SimWorker): WorkerSpec {
+  return { id, epoch, model, slots, context_size, cache_tokens: slots * 8, labels, features, backend: "cpu", areas };
+}
+
+function inEu({ areas }: { readonly areas: readonly string[] }): boolean {
+  return areas.includes("EU");
 }
 
 /** Each world has rules of its own. */

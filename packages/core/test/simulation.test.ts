@@ -87,7 +87,7 @@ const broken: [what: string, stepFunction: Step, expected: RegExp][] = [
       for (const worker of state.workers.values()) worker.draining = false;
       return decisions;
     },
-    /which is draining/,
+    /which is draining|nobody will find/,
   ],
   [
     "heartbeats that are taken for granted send jobs to a silent worker",
@@ -123,6 +123,34 @@ const broken: [what: string, stepFunction: Step, expected: RegExp][] = [
     "labels that are not looked at send jobs where they must not run",
     (state, event) => step(state, event.type === "job.submitted" ? { ...event, spec: { ...event.spec, labels: {} } } : event),
     /whose disk is not fast/,
+  ],
+  [
+    "a residency that is forgotten lets jobs leave",
+    (state, event) => step(state, event.type === "tenant.set" ? { ...event, residency: null } : event),
+    /which is outside EU/,
+  ],
+  [
+    "workers that are believed to be in the EU get what may not leave it",
+    (state, event) => step(state, event.type === "worker.registered" ? { ...event, spec: { ...event.spec, areas: ["EU"] } } : event),
+    /which is outside EU/,
+  ],
+  [
+    "a residency that holds for the first attempt alone is left by the next one",
+    (state, event) => {
+      const decisions = step(state, event);
+      for (const job of state.jobs.values()) {
+        if (job.attempt === 0 || job.worker_id === null) continue;
+        job.demands = [];
+        job.demands_key = "";
+      }
+      return decisions;
+    },
+    /which is outside EU|may leave EU/,
+  ],
+  [
+    "a pool that is believed to be in the EU gets workers for those who may not leave it",
+    (state, event) => step(state, event.type === "pool.reported" ? { ...event, pool: { ...event.pool, areas: ["EU"] } } : event),
+    /a worker for the EU was started elsewhere|not settled/,
   ],
   [
     "batch work moved aside where nobody allowed it",

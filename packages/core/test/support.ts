@@ -39,7 +39,19 @@ export class Core {
   worker(id: string, more: Partial<WorkerSpec> = {}): Decision[] {
     return this.send({
       type: "worker.registered",
-      spec: { id, epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null, labels: {}, features: [], ...more },
+      spec: {
+        id,
+        epoch: 1,
+        model: "m",
+        slots: 1,
+        context_size: null,
+        cache_tokens: null,
+        labels: {},
+        features: [],
+        backend: "cpu",
+        areas: [],
+        ...more,
+      },
     });
   }
 
@@ -75,6 +87,7 @@ export class Core {
       avoid: [],
       labels: {},
       needs: [],
+      demands: [],
       fails_if_lost: false,
       ...more,
     };

@@ -64,7 +64,18 @@ test("a worker that registers again with fewer slots keeps what runs and gets no
   core.worker("w1", { slots: 2 });
   for (const id of ["a", "b", "c"]) core.submit(id);
   const { state, now_ms } = core;
-  const spec = { id: "w1", epoch: 1, model: "m", slots: 1, context_size: null, cache_tokens: null, labels: {}, features: [] };
+  const spec = {
+    id: "w1",
+    epoch: 1,
+    model: "m",
+    slots: 1,
+    context_size: null,
+    cache_tokens: null,
+    labels: {},
+    features: [],
+    backend: "cpu",
+    areas: [],
+  };
   assert.deepEqual(dispatched(step(state, { type: "worker.registered", spec, now_ms })), []);
   assert.deepEqual(core.running("w1"), ["a#1", "b#1"]);
   assert.deepEqual(dispatched(core.ends("a")), []);

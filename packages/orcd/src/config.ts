@@ -49,6 +49,7 @@ export const settings = {
   retry_backoff_ms: number({ default: 100, help: "Wait before a second attempt; doubles with each further one" }),
   retry_backoff_ms_max: number({ default: 5000, help: "Longest wait between attempts" }),
   pools: pairs({ default: {}, help: "Machines on which workers may be started: name=host, as `rbees pool --host` takes it" }),
+  pool_regions: pairs({ default: {}, help: "Where these machines stand, the country's code first: name=region; else in no area" }),
   auto_spawn: flag({ default: false, help: "Start a worker in a pool when jobs wait for a model that nobody serves" }),
   idle_ttl_ms: number({ default: 600_000, help: "A worker started so is ended after so long without work; 0: never" }),
   residency_ms_min: number({ default: 30_000, help: "It is not ended for another model's sake before it has been there for so long" }),

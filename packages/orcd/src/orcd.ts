@@ -25,7 +25,7 @@ import { JobRegistry } from "./job-registry.ts";
 import { Keyring, keyIn } from "./keyring.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
-import { Pools } from "./pools.ts";
+import { checkRegions, Pools } from "./pools.ts";
 import { keptEvents, ProgressFlush, restore } from "./progress.ts";
 import { tellNews, tellPosition } from "./queue-news.ts";
 import { auditChange } from "./record.ts";
@@ -58,6 +58,7 @@ export interface OrcdPorts {
 
 export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key, tls, ca, fatal }: OrcdPorts): Promise<Orcd> {
   const asks_keys = asksForKeys(config);
+  checkRegions(config);
   const store = await openStore(databaseIn(data_dir), auditKeyIn(audit_key));
   const keys = await Keyring.open(store);
   if (asks_keys && keys.live === 0) {
@@ -82,7 +83,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     url: () => served.url,
     reported: (pool) => tell({ type: "pool.reported", pool }),
     lost: (pool_id) => tell({ type: "pool.lost", pool_id }),
-    loadEnded: (model, error) => tell({ type: "load.ended", model, error }),
+    loadEnded: (model, demands_key, error) => tell({ type: "load.ended", model, demands_key, error }),
     joinToken: async (pool) =>
       asks_keys ? (await credentials.invite({ pool, expires_in_ms: config.spawn_ms_max }, undefined)).token : undefined,
   });

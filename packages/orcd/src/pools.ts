@@ -6,7 +6,9 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { RbeesError } from "@rbees/contracts/errors";
 import { PoolStatus } from "@rbees/contracts/pool";
+import { areasOf, REGION, REGION_FORM } from "@rbees/contracts/regions";
 import type { Decision } from "@rbees/core/events";
 import { DEVICE_LABEL, POOL_LABEL } from "@rbees/core/provision";
 import type { Device, Pool } from "@rbees/core/state";
@@ -16,6 +18,8 @@ import { callPool } from "./pool-call.ts";
 export interface PoolLimits {
   /** Name of each pool, and what `rbees pool --host` calls its machine. */
   readonly pools: Readonly<Record<string, string>>;
+  /** Where they stand; of a pool that is not named here it is not known. */
+  readonly pool_regions: Readonly<Record<string, string>>;
   readonly pool_refresh_ms: number;
   readonly pool_call_ms_max: number;
   readonly spawn_ms_max: number;
@@ -27,7 +31,7 @@ export interface PoolPorts {
   readonly url: () => string;
   readonly reported: (pool: Pool) => void;
   readonly lost: (pool_id: string) => void;
-  readonly loadEnded: (model: string, error: string | null) => void;
+  readonly loadEnded: (model: string, demands_key: string, error: string | null) => void;
   /** With which the worker may register; undefined where nobody is asked. */
   readonly joinToken: (pool_id: string) => Promise<string | undefined>;
 }
@@ -70,21 +74,23 @@ export class Pools {
     return this.#loaded.get(model);
   }
 
-  async spawn({ model, pool_id, device_id, backend }: Extract<Decision, { type: "spawn" }>): Promise<void> {
+  async spawn({ model, demands_key, pool_id, device_id, backend }: Extract<Decision, { type: "spawn" }>): Promise<void> {
     const { log, url, loadEnded, joinToken } = this.#ports;
     const gpu = /^\D+(\d+)$/.exec(device_id)?.[1];
     const labels = `${POOL_LABEL}=${pool_id},${DEVICE_LABEL}=${device_id}`;
-    const flags = ["--model", model, "--labels", labels, "--orchestrator", url(), ...(gpu === undefined ? [] : ["--gpu", gpu])];
+    const region = this.#limits.pool_regions[pool_id];
+    const place = [...(gpu === undefined ? [] : ["--gpu", gpu]), ...(region === undefined ? [] : ["--region", region])];
+    const flags = ["--model", model, "--labels", labels, "--orchestrator", url(), ...place];
     log.info({ model, pool: pool_id, device: device_id }, "starting a worker");
     try {
       const join_token = await joinToken(pool_id);
       const handover = join_token === undefined ? undefined : JSON.stringify({ join_token });
       const words = ["worker", "spawn", backend, ...flags, ...(handover === undefined ? [] : ["--handover"])];
       await this.#call(pool_id, words, this.#limits.spawn_ms_max, handover, (share) => this.#loaded.set(model, share));
-      loadEnded(model, null);
+      loadEnded(model, demands_key, null);
     } catch (error) {
       log.warn({ model, pool: pool_id, reason: messageOf(error) }, "the worker did not start");
-      loadEnded(model, messageOf(error));
+      loadEnded(model, demands_key, messageOf(error));
     } finally {
       this.#loaded.delete(model);
     }
@@ -116,7 +122,7 @@ export class Pools {
     const { log, reported, lost } = this.#ports;
     try {
       const out = await this.#call(pool_id, ["status"], this.#limits.pool_call_ms_max);
-      reported(poolOf(pool_id, PoolStatus.parse(JSON.parse(out))));
+      reported(poolOf(pool_id, this.#limits.pool_regions[pool_id], PoolStatus.parse(JSON.parse(out))));
     } catch (error) {
       if (this.#stopped.signal.aborted) return;
       log.warn({ pool: pool_id, reason: messageOf(error) }, "the pool did not answer");
@@ -134,8 +140,17 @@ export class Pools {
   }
 }
 
+/** Throws everything that is wrong with the regions in the settings. */
+export function checkRegions({ pools, pool_regions }: Pick<PoolLimits, "pools" | "pool_regions">): void {
+  const problems = Object.entries(pool_regions).flatMap(([pool, region]) => [
+    ...(Object.hasOwn(pools, pool) ? [] : [`there is no pool ${pool} in pools`]),
+    ...(REGION.test(region) ? [] : [`the region of ${pool} must be ${REGION_FORM}`]),
+  ]);
+  if (problems.length > 0) throw new RbeesError("INVALID_REQUEST", `pool_regions: ${problems.join("; ")}.`);
+}
+
 /** A pool as the core sees it. */
-function poolOf(id: string, { memory, backends, models, workers }: PoolStatus): Pool {
+function poolOf(id: string, region: string | undefined, { memory, backends, models, workers }: PoolStatus): Pool {
   const devices = backends
     .filter(({ works }) => works)
     .flatMap(({ backend, devices: found }): Device[] => {
@@ -154,7 +169,7 @@ function poolOf(id: string, { memory, backends, models, workers }: PoolStatus): 
     name,
     needed_bytes ?? Math.ceil((bytes ?? 0) * MEMORY_GUESS.times + MEMORY_GUESS.plus_bytes),
   ]);
-  return { id, devices, models: new Map(needs) };
+  return { id, areas: areasOf(region), devices, models: new Map(needs) };
 }
 
 /** The operator's command line: beside this program's sources in a checkout, beside its bundle in a release. */

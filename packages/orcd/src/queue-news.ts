@@ -2,9 +2,9 @@
 
 import type { LoadingEvent } from "@rbees/contracts/events";
 import { etaMs } from "@rbees/core/estimate";
-import { expectedLoadMs } from "@rbees/core/provision";
+import { expectedLoadMs, isServed, loadFor } from "@rbees/core/provision";
 import { inOrder } from "@rbees/core/queue";
-import type { Load, State } from "@rbees/core/state";
+import type { Job, State } from "@rbees/core/state";
 import type { ActiveJob } from "./active-job.ts";
 import { coreNow } from "./clock.ts";
 import type { JobRegistry } from "./job-registry.ts";
@@ -21,22 +21,28 @@ export function tellPosition(job: ActiveJob, position: number, eta_ms: number | 
 export function tellNews(state: State, jobs: JobRegistry, shareLoaded: (model: string) => number | undefined): void {
   const now_ms = coreNow();
   for (const queue of state.queues.values()) {
-    const load = state.loads.get(queue.model);
-    const loading = load?.began && !state.fleets.has(queue.model) ? loadingEvent(state, load, shareLoaded(queue.model), now_ms) : undefined;
+    /** What is told to those with the same demands. */
+    const loading = new Map<string, LoadingEvent | undefined>();
     let position = 0;
     for (const waiting of inOrder(queue)) {
       const job = jobs.get(waiting.spec.id);
       if (job !== undefined && job.stream.readers > 0) {
         const eta_ms = etaMs(state, waiting, position, now_ms);
         if (job.told?.position !== position || moved(job.told.eta_ms, eta_ms)) tellPosition(job, position, eta_ms);
-        if (loading !== undefined) job.stream.append(loading);
+        const { demands_key } = waiting;
+        if (!loading.has(demands_key)) loading.set(demands_key, loadingOf(state, waiting, shareLoaded(queue.model), now_ms));
+        const news = loading.get(demands_key);
+        if (news !== undefined) job.stream.append(news);
       }
       position += 1;
     }
   }
 }
 
-function loadingEvent(state: State, load: Load, share: number | undefined, now_ms: number): LoadingEvent {
+function loadingOf(state: State, waiting: Job, share: number | undefined, now_ms: number): LoadingEvent | undefined {
+  if (state.loads.size === 0 || isServed(state, waiting.spec.model, waiting.demands)) return undefined;
+  const load = loadFor(state, waiting);
+  if (!load?.began) return undefined;
   const { model, pool_id: pool, device_id: device, since_ms } = load;
   const expected_ms = expectedLoadMs(state, load);
   return {

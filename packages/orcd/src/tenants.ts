@@ -4,6 +4,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import { RbeesError } from "@rbees/contracts/errors";
+import { areaName } from "@rbees/contracts/regions";
 import { type CreateTenant, DEFAULT_TENANT, type SetTenant, type TenantView } from "@rbees/contracts/tenant";
 import type { Event } from "@rbees/core/events";
 import { dayOf, NO_LIMITS, type QuotaLimits } from "@rbees/core/quota";
@@ -143,10 +144,15 @@ export class Tenants {
   #tell(tenant: string, used_today?: number): void {
     const { tell, asks_keys } = this.#ports;
     const limits = this.#limits(tenant);
-    tell({ type: "tenant.set", tenant, weight: this.#tenants.get(tenant)?.settings.weight ?? 1 });
+    tell({ type: "tenant.set", tenant, weight: this.#tenants.get(tenant)?.settings.weight ?? 1, residency: this.#residency(tenant) });
     // Where nobody is asked and nothing is limited, nothing is counted either.
     const counts = asks_keys || this.#tenants.has(tenant) || !isDeepStrictEqual(limits, NO_LIMITS);
     if (counts) tell({ type: "quota.set", level: "tenant", id: tenant, tenant, limits, used_today });
+  }
+
+  #residency(tenant: string): string | null {
+    const said = this.#tenants.get(tenant)?.settings.residency;
+    return said === undefined || said === null ? null : areaName(said);
   }
 
   #limits(tenant: string) {
@@ -158,6 +164,7 @@ export class Tenants {
     return {
       name,
       weight: tenant?.settings.weight ?? 1,
+      residency: this.#residency(name),
       limits: this.#limits(name),
       tokens_today: this.#ports.tokensToday(name),
       keys: this.#ports.keys.liveOf(name).length,

@@ -81,7 +81,7 @@ export function* replay(requests: readonly Request[], machines: readonly Machine
     send({
       now_ms: 0,
       type: "worker.registered",
-      spec: { id, epoch: 1, model: MODEL, slots, context_size: null, cache_tokens, labels: {}, features: [] },
+      spec: { id, epoch: 1, model: MODEL, slots, context_size: null, cache_tokens, labels: {}, features: [], backend: "cpu", areas: [] },
     });
   }
   let reported = 0;
@@ -207,6 +207,7 @@ function jobOf(number: number, request: Request): JobSpec {
     prefix,
     labels: {},
     needs: [],
+    demands: [],
     fails_if_lost: false,
     deadline_at_ms: null,
     pin: null,

@@ -73,7 +73,7 @@ export const workerdSettings = {
   }),
   advertise_host: text<string>({ default: "", help: "the address that the orchestrator shall use; default: --host" }),
   advertise_port: number({ default: 0, max: 65_535, help: "the port that the orchestrator shall use; 0: --port" }),
-  region: text<string>({ default: "", help: "where this machine is, for placement" }),
+  region: text<string>({ default: "", help: "where this machine stands, the country's code first, such as de; else it is in no area" }),
   labels: pairs({ default: {}, help: "labels for placement" }),
   prefill_chunk_tokens: number({
     default: PREFILL_CHUNK_TOKENS_DEFAULT,

@@ -54,7 +54,7 @@ export const workerVerbs = [
         .option("--advertise <host>", "the address that the orchestrator is told (default: --listen)")
         .option("--systemd", "a unit of this user's systemd keeps it over a reboot")
         .option("--name <id>", "the worker's id (default: host name and port)")
-        .option("--region <region>", "where it stands, such as eu-west")
+        .option("--region <region>", "where it stands, the country's code first, such as de or fr-par")
         .option("--labels <k=v,…>", "what else placement may ask for", pairs)
         .option("--ready-ms-max <ms>", "how long it may take to get ready", whole(1), READY_MS_MAX)
         .option("--registered-ms-max <ms>", "how long the orchestrator may take to accept it (default: don't wait for that)", whole(1)),

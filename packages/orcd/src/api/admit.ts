@@ -118,6 +118,7 @@ export function jobSpec(
     avoid: placement?.avoid ?? [],
     labels: placement?.labels ?? {},
     needs: request.needs ?? [],
+    demands: [],
     fails_if_lost: request.on_worker_lost === "fail",
   };
 }

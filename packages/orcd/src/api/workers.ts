@@ -1,5 +1,6 @@
 /** The routes of workers and models: register, heartbeat, leave, list, drain. */
 import { RbeesError } from "@rbees/contracts/errors";
+import { areasOf } from "@rbees/contracts/regions";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Decision } from "@rbees/core/events";
 import type { Handlers } from "@rbees/kit/http";
@@ -28,7 +29,7 @@ export interface WorkerPorts {
 export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insecure_no_tls, ca }: WorkerPorts): Handlers<WorkerRoutes> {
   return {
     async registerWorker({ body, wants, who, peer }) {
-      const { id, epoch, model, slots, context_size, labels, features } = body;
+      const { id, epoch, model, slots, context_size, labels, features, backend, region } = body;
       const { address: approved } = credentials.warrant(body, who);
       const place = await placeOf(body, peer, { approved, ca, insecure_no_tls });
       await callBack(body, place, workers.place(id));
@@ -46,6 +47,8 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
             cache_tokens: context_size === undefined ? null : slots * context_size,
             labels,
             features,
+            backend,
+            areas: areasOf(region),
           },
         },
         who,
