@@ -79,6 +79,7 @@ async function main(): Promise<void> {
           slots,
           slots_busy: 0,
           context_size: 512,
+          cache_type: "f16" as const,
           deterministic: values.deterministic === true,
           tokens_per_second: 12.5,
           memory_bytes: 5_000_000,

@@ -26,6 +26,10 @@ export const BACKENDS = ["cpu", "cuda", "metal"] as const;
 export const ENGINES = ["auto", "libllama", "node-llama-cpp", "openai"] as const;
 export type EngineName = (typeof ENGINES)[number];
 
+/** How exactly a worker keeps what it has computed of a context: 16 bits a value, or blocks of 8 or 4 bits. */
+export const CACHE_TYPES = ["f16", "q8_0", "q4_0"] as const;
+export type CacheType = (typeof CACHE_TYPES)[number];
+
 /** What not every engine can do. A job that needs one of these runs only where the worker says that it has it. */
 export const FEATURES = ["grammar", "embeddings"] as const;
 export type Feature = (typeof FEATURES)[number];

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { Message, ModelName, Sampling, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { DOOR_SECRET } from "./join.ts";
 import { REGION, REGION_FORM } from "./regions.ts";
-import { BACKENDS, WORKER_STATUSES } from "./sets.ts";
+import { BACKENDS, CACHE_TYPES, WORKER_STATUSES } from "./sets.ts";
 
 export const Backend = z.enum(BACKENDS);
 export type Backend = z.infer<typeof Backend>;
@@ -133,6 +133,7 @@ export const WorkerHealth = z
     slots_busy: z.int(),
     context_size: z.int(),
     deterministic: z.boolean(),
+    cache_type: z.enum(CACHE_TYPES).default("f16").describe("How the context is kept"),
     tokens_per_second: z.number(),
     memory_bytes: z.int(),
     pid: z.int().positive().describe("On its own host: tells it from another worker that took the same port"),

@@ -1,4 +1,5 @@
 /** How much memory a model takes: what a worker checks before it loads, and what a host is told before it downloads. */
+import type { CacheType } from "@rbees/contracts/sets";
 import type { Gguf } from "./gguf.ts";
 
 /** The context of a slot when nobody asks for another, where the model allows as much. */
@@ -24,13 +25,15 @@ export interface Needed {
  * pages that the two share count twice, as in what is measured.
  */
 const PROCESSES_BYTES = 240_000_000;
+/** Bytes a value of the KV cache takes; ggml's blocks of 32 values have 34 bytes at 8 bits and 18 at 4. */
+const CACHE_BYTES: Readonly<Record<CacheType, number>> = { f16: 2, q8_0: 34 / 32, q4_0: 18 / 32 };
 /** The vocabulary as objects: some 90 MB for 152,000 tokens. */
 const TOKEN_BYTES = 600;
 
 /**
  * An estimate of a worker's memory, as `memory_bytes` of its health counts it.
  * - weights: the file, which is mapped into memory;
- * - context: llama.cpp's KV cache at 16 bits: blocks × tokens × KV heads × (key length + value length) × 2 bytes;
+ * - context: llama.cpp's KV cache: blocks × tokens × KV heads × (key length + value length) × bytes of a value;
  * - computing: for each token of a batch the logits and the widest activations at 32 bits, and without flash attention one
  *   attention score for each head and token of a slot's context;
  * - the rest: two processes and the vocabulary. Measured beside the whole: 110 M parameters at Q4_0 with 32,000 tokens took 2 to 9 %
@@ -38,7 +41,7 @@ const TOKEN_BYTES = 600;
  */
 export function neededBytes(
   gguf: Gguf,
-  { slots, prefill_chunk_tokens }: { slots: number; prefill_chunk_tokens: number },
+  { slots, prefill_chunk_tokens, cache_type = "f16" }: { slots: number; prefill_chunk_tokens: number; cache_type?: CacheType | undefined },
   context_size: number,
 ): Needed {
   const parameter = (name: string) => gguf.parameter(name) ?? 0;
@@ -47,7 +50,7 @@ export function neededBytes(
   const heads_kv = gguf.parameter("attention.head_count_kv") ?? heads;
   const key_length = gguf.parameter("attention.key_length") ?? width / heads;
   const value_length = gguf.parameter("attention.value_length") ?? width / heads;
-  const context = parameter("block_count") * slots * context_size * heads_kv * (key_length + value_length) * 2;
+  const context = parameter("block_count") * slots * context_size * heads_kv * (key_length + value_length) * CACHE_BYTES[cache_type];
   const batch = slots + prefill_chunk_tokens;
   const vocabulary = gguf.array("tokenizer.ggml.tokens")?.length ?? 0;
   const activations = 8 * width + 3 * parameter("feed_forward_length");
@@ -56,7 +59,7 @@ export function neededBytes(
   return {
     total: Math.ceil(gguf.file_bytes + context + overhead),
     weights: gguf.file_bytes,
-    context,
+    context: Math.ceil(context),
     overhead,
     computing: Math.ceil(computing),
   };

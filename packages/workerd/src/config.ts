@@ -3,7 +3,7 @@ import { availableParallelism, hostname } from "node:os";
 import { basename } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
-import { BACKENDS, ENGINES, type EngineName } from "@rbees/contracts/sets";
+import { BACKENDS, CACHE_TYPES, type CacheType, ENGINES, type EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "@rbees/kit/log";
@@ -43,6 +43,11 @@ export const workerdSettings = {
     default: 0,
     max: 16_777_216,
     help: "tokens a slot holds, prompt and answer; 0: what model and memory allow, 8192 at most",
+  }),
+  cache_type: text<CacheType>({
+    default: "f16",
+    one_of: CACHE_TYPES,
+    help: `how the context is kept: ${CACHE_TYPES.join(" | ")}; the shorter ones take less memory and cost time and exactness`,
   }),
   measured_bytes: number({
     default: 0,
@@ -116,6 +121,8 @@ export function checkConfig(config: WorkerdConfig): void {
     );
   if (config.engine === "libllama" && config.backend !== "cpu")
     problems.push(`engine: libllama computes on a CPU only; leave --engine out, and --backend ${config.backend} gets the one that can`);
+  if (config.cache_type !== "f16" && config.deterministic)
+    problems.push("cache-type: needs flash attention, which --deterministic switches off; leave one of the two out");
   if (config.ctx !== 0 && config.ctx < CONTEXT_MIN) problems.push(`ctx: must be 0 or at least ${CONTEXT_MIN}`);
   if (problems.length > 0) {
     throw new RbeesError("INVALID_REQUEST", `The configuration is not valid:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);

@@ -10,7 +10,7 @@
 import type { EmbedInput } from "@rbees/contracts/embed";
 import type { ErrorCode } from "@rbees/contracts/errors";
 import type { Message, StopReason } from "@rbees/contracts/job";
-import type { EngineName, Feature } from "@rbees/contracts/sets";
+import type { CacheType, EngineName, Feature } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import type { UpstreamOptions } from "./openai/upstream.ts";
 
@@ -29,6 +29,7 @@ export interface EngineOptions {
   /** Same request, same tokens, whatever runs beside it. */
   deterministic: boolean;
   prefill_chunk_tokens: number;
+  cache_type: CacheType;
   /** The server that computes, for the engine `openai` and no other. */
   upstream?: UpstreamOptions | undefined;
 }

@@ -3,6 +3,7 @@
  * useful about others; here each fault is one sentence. What passes may still fail in the engine, which has its own process.
  */
 import { RbeesError } from "@rbees/contracts/errors";
+import type { CacheType } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import type { Gguf, GgufValue } from "@rbees/kit/gguf";
 import { readModel } from "@rbees/kit/gguf-split";
@@ -15,6 +16,7 @@ export interface ModelCheckOptions {
   /** Tokens a slot shall hold; 0: as many as the model allows, `CONTEXT_AUTO_MAX` at most, and memory holds. */
   context_size: number;
   prefill_chunk_tokens: number;
+  cache_type?: CacheType;
   /** Memory that this process and its children may still take. */
   available_bytes: number;
   /** What the model took with these slots and the context it will get, when that was measured; 0: it was not. */
@@ -158,7 +160,10 @@ function fitContext(gguf: Gguf, options: ModelCheckOptions): number {
   const { weights, context } = neededBytes(gguf, options, wanted);
   const total = takes(wanted);
   const how = measured_bytes > 0 ? "as it was measured: " : "";
-  const advice = size > 0 ? `--ctx ${size} would fit; so may fewer --slots.` : "Use fewer --slots, a smaller model, or free memory.";
+  const advice =
+    size > 0
+      ? `--ctx ${size} would fit; so may fewer --slots, or --cache-type q8_0.`
+      : "Use fewer --slots, a smaller model, or free memory.";
   throw new RbeesError(
     "INSUFFICIENT_MEMORY",
     `${path} needs about ${gib(total)} (${how}weights ${gib(weights)}, context of ${slots} × ${wanted} tokens ${gib(context)}), but ${gib(available_bytes)} are free: ${gib(total - available_bytes)} are missing. ${advice}`,

@@ -125,11 +125,11 @@ function modelElsewhere(config: WorkerdConfig): ModelFile {
 
 async function modelFile(config: WorkerdConfig): Promise<ModelFile> {
   if (config.engine === "openai") return modelElsewhere(config);
-  const { model: path, backend, slots, ctx, prefill_chunk_tokens, measured_bytes } = config;
+  const { model: path, backend, slots, ctx, prefill_chunk_tokens, measured_bytes, cache_type } = config;
   // What a model needs is told of the whole worker, and this process is part of it.
   const available_bytes = process.availableMemory() + process.memoryUsage.rss();
   const { gguf, context_size } = await checkModel({
-    ...{ path, backend, slots, prefill_chunk_tokens, available_bytes, measured_bytes },
+    ...{ path, backend, slots, prefill_chunk_tokens, available_bytes, measured_bytes, cache_type },
     context_size: ctx,
   });
   return { name: modelName(config), digest: await fingerprint(path, gguf), file_bytes: gguf.file_bytes, context_size };
@@ -259,7 +259,7 @@ class Life implements Workerd {
   }
 
   #health(): WorkerHealth {
-    const { backend, slots, deterministic } = this.#config;
+    const { backend, slots, deterministic, cache_type } = this.#config;
     const { device, context_size, engine, features } = this.#facts;
     return {
       status: this.attempts.draining ? "draining" : "ready",
@@ -273,6 +273,7 @@ class Life implements Workerd {
       slots_busy: this.attempts.slots_busy,
       context_size,
       deterministic,
+      cache_type,
       tokens_per_second: this.attempts.tokens_per_second,
       memory_bytes: this.#memoryBytes(),
       pid: process.pid,
@@ -295,12 +296,12 @@ class Life implements Workerd {
 }
 
 function engineOptions(config: WorkerdConfig, context_size: number): EngineOptions {
-  const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens, engine_url, engine_key_file } = config;
+  const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens, cache_type, engine_url, engine_key_file } = config;
   const key = engine_key_file === "" ? undefined : readSecretFile(engine_key_file, true, ENGINE_KEY);
   return {
     ...(engine === "openai" ? { upstream: { url: engine_url, model, key } } : {}),
     model_path: model,
-    ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens },
+    ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens, cache_type },
     gpu_layers: gpuLayers(config),
     threads: threadCount(config),
   };

@@ -2,13 +2,14 @@
 import { ENGINES } from "@rbees/contracts/sets";
 import type { EngineOptions } from "../src/engine.ts";
 
-export const LIBRARIES = ENGINES.filter((name) => name !== "auto");
+/** Those that hold the model themselves. */
+export const LIBRARIES = ENGINES.filter((name) => name !== "auto" && name !== "openai");
 
 /** What an engine is asked for where a test cares for little of it. */
 export function engineOptions(model_path: string, more: Partial<EngineOptions> = {}): EngineOptions {
   return {
     ...{ engine: "auto", model_path, backend: "cpu", gpu: 0, gpu_layers: "auto", threads: 1, slots: 2, context_size: 256 },
-    ...{ deterministic: false, prefill_chunk_tokens: 64 },
+    ...{ deterministic: false, prefill_chunk_tokens: 64, cache_type: "f16" },
     ...more,
   };
 }

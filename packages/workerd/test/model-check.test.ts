@@ -24,6 +24,9 @@ test("the KV cache is counted by llama.cpp's formula", async () => {
   const { context } = neededBytes(await readGguf(path), options, 1_024);
   // 4 blocks × 4 slots × 1024 tokens × (128 key + 128 value) × 2 bytes
   assert.equal(context, 4 * 4 * 1_024 * 256 * 2);
+  const shorter = async (cache_type: "q8_0" | "q4_0") =>
+    neededBytes(await readGguf(path), { ...options, cache_type }, 1_024).context / context;
+  assert.deepEqual([await shorter("q8_0"), await shorter("q4_0")], [34 / 64, 18 / 64]);
 });
 
 test("what does not fit is refused with how much is missing and what would help", async () => {

@@ -1,6 +1,7 @@
 /** Whether a model fits this host's memory, told from its header alone: the worker's own formula and its defaults. */
 import { RbeesError } from "@rbees/contracts/errors";
 import type { DeviceFit, ModelFit, PoolBackend } from "@rbees/contracts/pool";
+import type { CacheType } from "@rbees/contracts/sets";
 import type { Gguf } from "@rbees/kit/gguf";
 import {
   CONTEXT_AUTO_MAX,
@@ -15,6 +16,7 @@ import { memory } from "../pool/status.ts";
 export interface FitOptions {
   ctx?: number | undefined;
   slots?: number | undefined;
+  cache_type?: CacheType | undefined;
 }
 
 /** On each GPU that works here. What shares the host's memory has as much as the host. */
@@ -33,12 +35,16 @@ export function fitOnDevices(
   );
 }
 
-export function fitOf(gguf: Gguf, { ctx, slots = SLOTS_DEFAULT }: FitOptions, available_bytes = memory().available_bytes): ModelFit {
+export function fitOf(
+  gguf: Gguf,
+  { ctx, slots = SLOTS_DEFAULT, cache_type }: FitOptions,
+  available_bytes = memory().available_bytes,
+): ModelFit {
   const most = gguf.context_size;
   if (ctx !== undefined && most !== undefined && ctx > most)
     throw new RbeesError("INVALID_REQUEST", `--ctx ${ctx} is more than the model was made for: ${most} tokens.`);
   const context_size = ctx ?? Math.min(most ?? CONTEXT_AUTO_MAX, CONTEXT_AUTO_MAX);
-  const needed = neededBytes(gguf, { slots, prefill_chunk_tokens: PREFILL_CHUNK_TOKENS_DEFAULT }, context_size);
+  const needed = neededBytes(gguf, { slots, prefill_chunk_tokens: PREFILL_CHUNK_TOKENS_DEFAULT, cache_type }, context_size);
   return {
     slots,
     context_size,

@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import type { ModelFit } from "@rbees/contracts/pool";
+import type { CacheType } from "@rbees/contracts/sets";
 import type { WorkerHealth } from "@rbees/contracts/worker";
 import { fingerprint } from "@rbees/kit/fingerprint";
 import type { Gguf } from "@rbees/kit/gguf";
@@ -25,10 +26,10 @@ function file(home: Home): SharedFile<Measured> {
   );
 }
 
-type Setting = Pick<WorkerHealth, "context_size" | "slots">;
+type Setting = Pick<WorkerHealth, "context_size" | "slots"> & { cache_type?: CacheType | undefined };
 
-function settingOf({ context_size, slots }: Setting): string {
-  return ` ctx=${context_size} slots=${slots}`;
+function settingOf({ context_size, slots, cache_type = "f16" }: Setting): string {
+  return ` ctx=${context_size} slots=${slots}${cache_type === "f16" ? "" : ` cache=${cache_type}`}`;
 }
 
 function keyOf(worker: Setting & Pick<WorkerHealth, "model_digest">): string {
@@ -49,7 +50,7 @@ export async function remember(home: Home, health: WorkerHealth, when: "loaded" 
 /** Whether a model that is on this host fits it, corrected by what was measured. */
 export async function fitHere(home: Home, path: string, gguf: Gguf, options: FitOptions): Promise<ModelFit> {
   const fit = fitOf(gguf, options);
-  const measured_bytes = await measuredBytes(home, path, gguf, fit);
+  const measured_bytes = await measuredBytes(home, path, gguf, { ...fit, cache_type: options.cache_type });
   const needed_bytes = measured_bytes ?? fit.estimated_bytes;
   return { ...fit, measured_bytes, needed_bytes, fits: needed_bytes <= fit.available_bytes };
 }

@@ -1,5 +1,5 @@
 /** What a worker was asked for: kept in its record, so that it can be started again as it was. */
-import { ENGINES } from "@rbees/contracts/sets";
+import { CACHE_TYPES, ENGINES } from "@rbees/contracts/sets";
 import { Backend } from "@rbees/contracts/worker";
 import { z } from "zod";
 
@@ -21,6 +21,7 @@ export const SpawnRequest = z.object({
   port: z.int().optional().describe("Exactly this port; without it, the first free one from FIRST_PORT"),
   slots: z.int().optional(),
   ctx: z.int().optional(),
+  cache_type: z.enum(CACHE_TYPES).optional(),
   threads: z.int().optional(),
   deterministic: z.boolean().optional(),
   orchestrator: z.string(),

@@ -102,16 +102,18 @@ async function spawnOnce(
 async function estimateOf({ backend, model_path }: WorkerRecord, health: WorkerHealth | undefined): Promise<number | null> {
   if (backend !== "cpu" || health === undefined) return null;
   const gguf = await readModel(model_path).catch(() => undefined);
-  return gguf === undefined ? null : fitOf(gguf, { ctx: health.context_size, slots: health.slots }).estimated_bytes;
+  return gguf === undefined
+    ? null
+    : fitOf(gguf, { ctx: health.context_size, slots: health.slots, cache_type: health.cache_type }).estimated_bytes;
 }
 
 /** What a worker of this kind was seen to take here. */
-async function measuredFor({ home }: Context, { backend, model, ctx, slots }: SpawnRequest): Promise<number | undefined> {
+async function measuredFor({ home }: Context, { backend, model, ctx, slots, cache_type }: SpawnRequest): Promise<number | undefined> {
   if (backend !== "cpu") return undefined;
   const gguf = await readModel(model.path).catch(() => undefined);
   // A context that the model can't have is the worker's to refuse.
   if (gguf === undefined || (ctx ?? 0) > (gguf.context_size ?? Number.POSITIVE_INFINITY)) return undefined;
-  return (await fitHere(home, model.path, gguf, { ctx, slots })).measured_bytes ?? undefined;
+  return (await fitHere(home, model.path, gguf, { ctx, slots, cache_type })).measured_bytes ?? undefined;
 }
 
 async function launch(
@@ -245,6 +247,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--port", port],
     ["--slots", request.slots],
     ["--ctx", request.ctx],
+    ["--cache-type", request.cache_type],
     ["--measured-bytes", measured_bytes],
     ["--threads", request.threads],
     ["--orchestrator", request.orchestrator],

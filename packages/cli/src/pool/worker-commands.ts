@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
-import type { EngineName } from "@rbees/contracts/sets";
+import type { CacheType, EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import { isLoopback } from "@rbees/kit/network";
 import type { Context } from "../context.ts";
@@ -38,6 +38,7 @@ export interface SpawnFlags {
   listen?: string | undefined;
   slots?: number | undefined;
   ctx?: number | undefined;
+  cacheType?: CacheType | undefined;
   threads?: number | undefined;
   deterministic?: true | undefined;
   orchestrator?: string | undefined;
@@ -72,6 +73,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     port: options.port,
     slots: options.slots,
     ctx: options.ctx,
+    cache_type: options.cacheType,
     threads: options.threads,
     deterministic: options.deterministic,
     orchestrator,

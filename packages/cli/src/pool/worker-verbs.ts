@@ -2,7 +2,7 @@
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { EXIT } from "@rbees/contracts/errors";
 import type { PoolWorker } from "@rbees/contracts/pool";
-import { ENGINES } from "@rbees/contracts/sets";
+import { CACHE_TYPES, ENGINES } from "@rbees/contracts/sets";
 import { readableLine } from "../local/log-file.ts";
 import { plural } from "../look.ts";
 import { pairs, port, verb, whole } from "../verb.ts";
@@ -44,6 +44,7 @@ export const workerVerbs = [
         .option("--listen <address>", "address to listen on (default: loopback, or the one that leads to the orchestrator)")
         .option("--slots <n>", "jobs at once", whole(1, 256))
         .option("--ctx <tokens>", "tokens that one slot can hold", whole(1))
+        .addOption(new Option("--cache-type <type>", "how the context is kept (default f16): less memory, less exact").choices(CACHE_TYPES))
         .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--orchestrator <url>", "whom to register with; none: nobody")

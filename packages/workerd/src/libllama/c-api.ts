@@ -4,6 +4,8 @@
  * library must say for them to be right. A wrong signature crashes: `library.ts` opens no library of another release.
  */
 
+import type { CacheType } from "@rbees/contracts/sets";
+
 /** The release whose header everything here was written from. */
 export const HEADER_RELEASE = "v0.4.0";
 /** What `llama_version()` says in it. */
@@ -34,6 +36,8 @@ export interface ContextParams {
   pooling_type: number;
   embeddings: boolean;
   no_perf: boolean;
+  type_k: number;
+  type_v: number;
   swa_full: boolean;
   kv_unified: boolean;
 }
@@ -52,6 +56,8 @@ export interface Batch {
 export const FLASH_ATTENTION = { auto: -1, off: 0 } as const;
 /** `enum llama_pooling_type`. */
 export const POOLING = { none: 0, mean: 1, cls: 2, last: 3, rank: 4 } as const;
+/** `enum ggml_type`, of those that a cache can have. */
+export const CACHE_TYPE: Readonly<Record<CacheType, number>> = { f16: 1, q4_0: 2, q8_0: 8 };
 /** `enum llama_vocab_type`. */
 export const VOCABULARY_NONE = 0;
 export const STRUCTS = {

@@ -6,7 +6,7 @@ import { readGguf } from "@rbees/kit/gguf";
 import type { EngineOptions } from "../engine.ts";
 import { batchTokens, Complaints, type LoadedModel, quantised } from "../llama/model.ts";
 import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
-import { FLASH_ATTENTION, HEADER_RELEASE, type Pointer, VOCABULARY_NONE } from "./c-api.ts";
+import { CACHE_TYPE, FLASH_ATTENTION, HEADER_RELEASE, type Pointer, VOCABULARY_NONE } from "./c-api.ts";
 import { Decoder } from "./decoder.ts";
 import { LibllamaEmbedder, whyNoVectors } from "./embedder.ts";
 import { KOFFI_VERSION, type LlamaLibrary, openLibrary } from "./library.ts";
@@ -59,6 +59,8 @@ function createContext(llama: LlamaLibrary, model: Pointer, options: EngineOptio
     n_threads_batch: threads,
     // On, the result depends on what else is in the batch.
     flash_attn_type: deterministic ? FLASH_ATTENTION.off : FLASH_ATTENTION.auto,
+    type_k: CACHE_TYPE[options.cache_type],
+    type_v: CACHE_TYPE[options.cache_type],
     no_perf: true,
     swa_full: false,
     // Each slot has cells of its own: on a CPU that measured faster than cells that all slots share.

@@ -3,6 +3,7 @@
  * publicly (the template renderer) is reached for with care and does without when it is gone.
  */
 import { RbeesError } from "@rbees/contracts/errors";
+import type { CacheType } from "@rbees/contracts/sets";
 import { readGguf } from "@rbees/kit/gguf";
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp";
 import type { EngineOptions } from "../engine.ts";
@@ -13,6 +14,9 @@ import { TokenBytes } from "./vocabulary.ts";
 
 /** The package's version is pinned; a test holds this equal to it. */
 export const BINDING_VERSION = "3.21.1";
+
+/** What the binding calls them. */
+const GGML_TYPE = { f16: "F16", q8_0: "Q8_0", q4_0: "Q4_0" } as const satisfies Record<CacheType, string>;
 
 /** Starts the native library; `complain` hears its errors, of whatever model it is loading. */
 export async function startLlama({ backend, threads }: EngineOptions, complain: (message: string) => void): Promise<Llama> {
@@ -55,6 +59,8 @@ async function createContext(model: LlamaModel, options: EngineOptions): Promise
     threads: options.threads,
     // On, the result depends on what else is in the batch.
     flashAttention: options.deterministic ? false : "auto",
+    experimentalKvCacheKeyType: GGML_TYPE[options.cache_type],
+    experimentalKvCacheValueType: GGML_TYPE[options.cache_type],
     failedCreationRemedy: false,
     batching: {
       // The step loop queues a step as a whole; all of it goes into one batch. In the order of the slots, because llama.cpp
