@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { StopReason, Timings, Usage } from "./job.ts";
+import { ToolCallPiece } from "./tools.ts";
 
 /** Again each time that position or ETA have changed while the job waits. `position`: jobs ahead of it. */
 export const Queued = z.object({
@@ -31,10 +32,13 @@ export const Started = z.object({
 });
 /**
  * `t` is the text of one or more whole tokens (several when a character spans tokens, or when text was held back because it
- * could have begun a stop string), `i` the index of the first of them in the answer, `ids` their numbers in the vocabulary.
+ * could have begun a stop string), `i` the index of the first of them in the answer, `ids` their numbers in the vocabulary. Most tokens
+ * say text and nothing else, and then `t` stands first: so the orchestrator tells them apart without parsing.
  */
 export const Token = z.object({
   type: z.literal("token"),
+  reasoning: z.string().optional().describe("Thinking that is no part of the text"),
+  tool_calls: z.array(ToolCallPiece).optional().describe("Calls of functions, as they come"),
   t: z.string(),
   i: z.int().nonnegative(),
   ids: z.array(z.int().nonnegative()),

@@ -1,6 +1,8 @@
 /** What a client asks for and sees of a job. The noun is `job`; `task` lives only in the URL. */
 import { z } from "zod";
+import { AskedMessage } from "./message.ts";
 import { canonicalModel, DISCONNECT_RULES, JOB_KINDS, JOB_STATUSES, PRIORITIES, STOP_REASONS, WORKER_LOST_RULES } from "./sets.ts";
+import { ToolCall, ToolChoice, Tools, toolProblems } from "./tools.ts";
 
 export const Priority = z.enum(PRIORITIES);
 export type Priority = z.infer<typeof Priority>;
@@ -35,16 +37,6 @@ export const ModelName = z
 export const WORKER_ID = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 export const WorkerId = z.string().regex(WORKER_ID, "must be a worker id: letters, digits and . _ : -, at most 128 characters");
 
-export const Message = z.object({ role: z.enum(["system", "user", "assistant"]), content: z.string() });
-export type Message = z.infer<typeof Message>;
-
-/** Text, or OpenAI's content parts, of which those of type `text` are taken. */
-export const MessageContent = z
-  .union([z.string(), z.array(z.strictObject({ type: z.literal("text"), text: z.string() }))], {
-    error: "must be a string, or an array of parts of type text (no other type is supported)",
-  })
-  .transform((content) => (typeof content === "string" ? content : content.map(({ text }) => text).join("\n")));
-
 const StopString = z.string().min(1).max(WIRE_LIMITS.stop_string_chars_max);
 
 /** As other APIs have it: one string, or some. */
@@ -63,6 +55,17 @@ export const Sampling = z.object({
   stop: z.array(StopString).max(WIRE_LIMITS.stop_strings_max).default([]).describe("Strings that end the answer; they are not part of it"),
 });
 export type Sampling = z.infer<typeof Sampling>;
+
+/** What a conversation may ask for beside its messages, the same from the client's request down to the engine. */
+export const Talk = {
+  tools: Tools.optional().describe("Functions that the model may ask to have called, as it is shown them by its chat template"),
+  tool_choice: ToolChoice.optional().describe("auto when not given"),
+  parallel_tool_calls: z.boolean().optional().describe("false: the answer ends with its first call"),
+  separate_reasoning: z
+    .boolean()
+    .optional()
+    .describe("true: what the model's chat template marks as thinking comes as `reasoning`, not as text"),
+} as const;
 
 export const Placement = z.strictObject({
   pin: WorkerId.optional().describe("Only this worker"),
@@ -83,12 +86,13 @@ export const SubmitJob = z
     model: ModelName,
     prompt: z.string().min(1, "must not be empty").optional().describe("Either this or messages"),
     messages: z
-      .array(z.strictObject({ role: Message.shape.role, content: MessageContent }))
+      .array(AskedMessage)
       .min(1)
       .max(WIRE_LIMITS.messages_max)
       .optional()
       .describe("A conversation, through the model's own chat template"),
     raw: z.boolean().default(false).describe("Feed the prompt as it is, without the model's chat template"),
+    ...Talk,
     ...Sampling.shape,
     fit_context: z
       .boolean()
@@ -117,6 +121,9 @@ export const SubmitJob = z
     when: ({ value }) => typeof value === "object" && value !== null,
   })
   .refine((job) => !job.raw || job.messages === undefined, { path: ["raw"], message: "needs prompt, not messages" })
+  .superRefine((job, context) => {
+    for (const { path, problem } of toolProblems(job)) context.addIssue({ code: "custom", path: [path], message: problem });
+  })
   .refine((job) => Object.keys(job.metadata).length <= WIRE_LIMITS.metadata_keys_max, {
     path: ["metadata"],
     message: `must have at most ${WIRE_LIMITS.metadata_keys_max} keys`,
@@ -181,6 +188,8 @@ export type JobSummary = z.infer<typeof JobSummary>;
 
 export const JobView = JobSummary.extend({
   text: z.string().describe("The answer: whole when the job has ended, so far while it runs"),
+  reasoning: z.string().optional().describe("What the model thought, where the job asked to have that separated"),
+  tool_calls: z.array(ToolCall).optional().describe("The functions that the answer asks to have called"),
   timings: Timings.nullable(),
   attempts: z.array(AttemptView),
   seed: z.int(),

@@ -4,7 +4,10 @@
  */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { MessageContent, ModelName, Sampling, StopStrings, WIRE_LIMITS } from "./job.ts";
+import { ModelName, Sampling, StopStrings, WIRE_LIMITS } from "./job.ts";
+import { MessageContent } from "./message.ts";
+import { FUNCTION_FIELDS, someTools, toolOf } from "./openai.ts";
+import { CallId, Parameters, TOOL_LIMITS, type Tool, ToolName } from "./tools.ts";
 
 /** What a client gets from options that it did not send: Ollama's own defaults. */
 export const OLLAMA_DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 } as const;
@@ -16,7 +19,6 @@ const NO_SAMPLER = "there is no such sampler";
 const OF_WORKER = "How a model is loaded is said when its worker is started";
 const WITHOUT = "Says nothing without its sampler";
 const TEXT_ONLY = "text only";
-const NO_THINKING = "thinking is not told apart from the answer";
 const NO_SCHEMA = "answers are not held to a schema";
 const NO_LOGPROBS = "probabilities are not given out";
 
@@ -68,15 +70,26 @@ const OPTION_FIELDS = {
 
 const MESSAGE_FIELDS = {
   supported: {
-    role: z.enum(["system", "user", "assistant"]).describe("Through the model's own chat template"),
-    content: MessageContent.describe("Text"),
+    role: z.enum(["system", "user", "assistant", "tool"]).describe("Through the model's own chat template"),
+    content: MessageContent.nullish().describe("Text; may be left out beside `tool_calls`"),
+    thinking: may(z.string(), "What the assistant thought; a chat template that has no place for it leaves it out"),
+    tool_calls: may(
+      z
+        .array(
+          z.strictObject({
+            id: CallId.optional(),
+            type: z.literal("function").optional(),
+            function: z.strictObject({ index: z.int().optional(), name: ToolName, arguments: Parameters }),
+          }),
+        )
+        .max(TOOL_LIMITS.tool_calls_max),
+      "The functions that the assistant asked to have called",
+    ),
+    tool_name: may(ToolName, "In a message of role `tool`: the function whose result it is"),
+    tool_call_id: may(CallId, "In a message of role `tool`: the call whose result it is. Neither given: of the first call without one"),
   },
-  hints: { thinking: may(z.string(), "As in an answer that is sent back") },
-  refused: {
-    images: refused(TEXT_ONLY, []),
-    tool_calls: refused("the models are not given tools", []),
-    tool_name: refused("the models are not given tools"),
-  },
+  hints: {},
+  refused: { images: refused(TEXT_ONLY, []) },
 } as const satisfies FieldTable;
 
 const asked = {
@@ -87,15 +100,25 @@ const asked = {
     "How tokens are drawn, and how many",
   ),
 };
+const think = may(
+  z.union([z.boolean(), z.enum(["high", "medium", "low"])]),
+  "What the model's chat template marks as thinking comes as `thinking`; with `false` it is left out. A model that thinks does so unasked",
+);
 const unable = {
   format: refused(NO_SCHEMA, ""),
-  think: refused(NO_THINKING, false),
   logprobs: refused(NO_LOGPROBS, false),
   top_logprobs: refused(NO_LOGPROBS, 0),
 };
 const hinted = {
   keep_alive: may(z.union([z.string(), z.number()]), "How long an idle model stays is a setting of the orchestrator"),
 };
+
+const OllamaTool = z
+  .object({
+    type: z.literal("function", "must be function: no other type is supported"),
+    function: z.object({ ...FUNCTION_FIELDS.supported, ...FUNCTION_FIELDS.hints }),
+  })
+  .transform((tool): Tool => toolOf(tool.function));
 
 const CHAT_FIELDS = {
   supported: {
@@ -104,10 +127,12 @@ const CHAT_FIELDS = {
       .max(WIRE_LIMITS.messages_max)
       .default([])
       .describe("None: only whether the model is there"),
+    tools: may(someTools(OllamaTool), "Functions that the model may ask to have called ([tools](tools.md))"),
+    think,
     ...asked,
   },
   hints: hinted,
-  refused: { ...unable, tools: refused("the models are not given tools", []) },
+  refused: unable,
 } as const satisfies FieldTable;
 
 const GENERATE_FIELDS = {
@@ -115,6 +140,7 @@ const GENERATE_FIELDS = {
     prompt: z.string().default("").describe("A user's turn when the model has a chat template. Empty: only whether the model is there"),
     system: may(z.string(), "A system message before it"),
     raw: may(z.boolean(), "The prompt is continued as it is, without the chat template"),
+    think,
     ...asked,
   },
   hints: hinted,
@@ -169,10 +195,25 @@ const answer = {
   eval_count: z.int().optional().describe("Tokens of the answer"),
   eval_duration: z.number().optional(),
 };
+const OllamaCall = z.object({
+  id: z.string(),
+  function: z.object({ index: z.int(), name: z.string(), arguments: z.record(z.string(), z.unknown()) }),
+});
+export type OllamaCall = z.infer<typeof OllamaCall>;
+const thinking = z.string().optional().describe("What the model's chat template marks as thinking");
+
 export const OllamaChatAnswer = z
-  .object({ ...answer, message: z.object({ role: z.literal("assistant"), content: z.string() }) })
+  .object({
+    ...answer,
+    message: z.object({
+      role: z.literal("assistant"),
+      content: z.string(),
+      thinking,
+      tool_calls: z.array(OllamaCall).optional().describe("Each whole"),
+    }),
+  })
   .meta({ id: "OllamaChatAnswer" });
-export const OllamaGenerateAnswer = z.object({ ...answer, response: z.string() }).meta({ id: "OllamaGenerateAnswer" });
+export const OllamaGenerateAnswer = z.object({ ...answer, response: z.string(), thinking }).meta({ id: "OllamaGenerateAnswer" });
 
 /** What the orchestrator does not know of a model is empty. */
 const Details = z.object({

@@ -4,8 +4,10 @@
  */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { MessageContent, ModelName, Priority, Sampling, StopStrings, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { ModelName, Priority, Sampling, StopStrings, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { MESSAGE_PARTS, type Message, messageOf, messageProblems } from "./message.ts";
 import { DISCONNECT_RULES } from "./sets.ts";
+import { Parameters, TOOL_LIMITS, type Tool, ToolCall, type ToolChoice, ToolName, toolProblems } from "./tools.ts";
 
 /** What a client gets from `temperature` that it did not send: OpenAI's own default, not that of `/v2`. */
 export const OPENAI_TEMPERATURE = 1;
@@ -17,7 +19,7 @@ const Tokens = max_tokens.unwrap();
 
 /** Why fields of several bodies are refused. */
 export const WHY_NOT = {
-  tools: "the models are not given tools",
+  functions: "the older form of `tools` and `tool_choice`: use those",
   logprobs: "probabilities are not given out",
   hosted: "a service of OpenAI's own",
   reasoning: "the models are not told how long to think",
@@ -47,11 +49,53 @@ export const OPENAI_TALK = {
     "Kept with the job",
   ),
 } as const;
+const Description = z.string().max(TOOL_LIMITS.description_chars_max);
+
+/** What is said of a function, in each of the two forms. */
+export const FUNCTION_FIELDS = {
+  supported: {
+    name: ToolName.describe("Letters, digits and `_ . -`"),
+    description: may(Description, "Shown to the model"),
+    parameters: may(Parameters, "A JSON Schema of the arguments, shown to the model"),
+  },
+  hints: { strict: may(z.boolean(), "Arguments are what the model writes") },
+  refused: {},
+} as const satisfies FieldTable;
+
+export interface NamedFunction {
+  readonly name: string;
+  readonly description?: string | null | undefined;
+  readonly parameters?: Record<string, unknown> | null | undefined;
+}
+
+export function toolOf({ name, description, parameters }: NamedFunction): Tool {
+  const described = typeof description === "string" ? { description } : {};
+  return { type: "function", function: { name, ...described, ...(parameters ? { parameters } : {}) } };
+}
+
+/** What does not go together, at the places where these bodies have it. */
+export function refuseTools(
+  { tools, tool_choice }: { tools?: readonly Tool[] | null | undefined; tool_choice?: ToolChoice | null | undefined },
+  context: z.RefinementCtx,
+): void {
+  for (const { path, problem } of toolProblems({ tools: tools ?? undefined, tool_choice: tool_choice ?? undefined }))
+    context.addIssue({ code: "custom", path: [path], message: problem });
+}
+
+/** Names of functions that are declared must differ. */
+export function someTools<T extends z.ZodType<Tool>>(tool: T) {
+  return z
+    .array(tool)
+    .max(TOOL_LIMITS.tools_max)
+    .refine((tools) => new Set(tools.map((one) => one.function.name)).size === tools.length, "must have different names");
+}
+
+export const PARALLEL = may(z.boolean(), "`false`: the answer ends with its first call");
+
 export const OPENAI_TALK_HINTS = {
   safety_identifier: may(z.string().max(512), "Kept in the job's metadata"),
   store: refused("nothing is kept but the job itself", false),
   service_tier: refused("priority is asked for with `x-rbees-priority`", "auto", "default"),
-  parallel_tool_calls: may(z.boolean(), "There are no tool calls"),
   prompt_cache_key: may(z.string(), "Beginnings that prompts share are found without it"),
   prompt_cache_retention: refused(WHY_NOT.cache, "in_memory"),
 } as const;
@@ -78,21 +122,32 @@ const unable = {
 
 const MESSAGE_FIELDS = {
   supported: {
-    role: z.enum(["system", "developer", "user", "assistant"]).describe("`developer` is taken as `system`"),
-    content: MessageContent.describe("Text, or parts of type `text`, which are joined with line breaks"),
+    role: z.enum(["system", "developer", "user", "assistant", "tool"]).describe("`developer` is taken as `system`"),
+    ...MESSAGE_PARTS,
   },
   hints: {
     refusal: may(z.string(), "As in an answer that is sent back"),
     annotations: may(z.array(z.unknown()), "As in an answer that is sent back"),
   },
   refused: {
-    name: refused("chat templates have no place for it"),
-    tool_calls: refused(WHY_NOT.tools, []),
-    tool_call_id: refused(WHY_NOT.tools),
-    function_call: refused(WHY_NOT.tools),
+    function_call: refused(WHY_NOT.functions),
     audio: refused("text only"),
   },
 } as const satisfies FieldTable;
+
+const OpenaiTool = z
+  .strictObject({
+    type: z.literal("function", "must be function: no other type is supported"),
+    function: z.strictObject({ ...FUNCTION_FIELDS.supported, ...FUNCTION_FIELDS.hints }),
+  })
+  .transform((tool): Tool => toolOf(tool.function));
+
+const OpenaiToolChoice = z
+  .union(
+    [z.enum(["auto", "none", "required"]), z.strictObject({ type: z.literal("function"), function: z.strictObject({ name: ToolName }) })],
+    { error: "must be auto, none, required or {type: function, function: {name}}" },
+  )
+  .transform((choice): ToolChoice => (typeof choice === "string" ? choice : { name: choice.function.name }));
 
 const CHAT_FIELDS = {
   supported: {
@@ -100,7 +155,10 @@ const CHAT_FIELDS = {
       .array(
         z
           .strictObject({ ...MESSAGE_FIELDS.supported, ...MESSAGE_FIELDS.hints, ...MESSAGE_FIELDS.refused })
-          .transform(({ role, content }) => ({ role: role === "developer" ? ("system" as const) : role, content })),
+          .superRefine((message, context) => {
+            for (const [field, problem] of messageProblems(message)) context.addIssue({ code: "custom", path: [field], message: problem });
+          })
+          .transform(({ role, ...parts }): Message => messageOf(role === "developer" ? "system" : role, parts)),
       )
       .min(1)
       .max(WIRE_LIMITS.messages_max)
@@ -111,15 +169,16 @@ const CHAT_FIELDS = {
       "Most tokens to generate. Not given: `v1_max_tokens_default`, or fewer where the context has no room",
     ),
     max_tokens: may(Tokens, "The older name of `max_completion_tokens`"),
+    tools: may(someTools(OpenaiTool), "Functions that the model may ask to have called ([tools](tools.md))"),
+    tool_choice: may(OpenaiToolChoice, "`auto`, or `none`: the model is not shown them"),
+    parallel_tool_calls: PARALLEL,
     ...OPENAI_TALK,
   },
   hints: OPENAI_TALK_HINTS,
   refused: {
     ...unable,
-    tools: refused(WHY_NOT.tools, []),
-    tool_choice: refused(WHY_NOT.tools, "none", "auto"),
-    functions: refused(WHY_NOT.tools, []),
-    function_call: refused(WHY_NOT.tools, "none", "auto"),
+    functions: refused(WHY_NOT.functions, []),
+    function_call: refused(WHY_NOT.functions, "none", "auto"),
     response_format: refused("answers are not held to a schema", { type: "text" }),
     logprobs: refused(WHY_NOT.logprobs, false),
     top_logprobs: refused(WHY_NOT.logprobs, 0),
@@ -156,6 +215,7 @@ const COMPLETION_FIELDS = {
 export const OPENAI_FIELDS = {
   "POST /v1/chat/completions": CHAT_FIELDS,
   "`messages[]` of a chat": MESSAGE_FIELDS,
+  "`tools[].function` of a chat, `tools[]` of a response": FUNCTION_FIELDS,
   "POST /v1/completions": COMPLETION_FIELDS,
 } as const satisfies Record<string, FieldTable>;
 
@@ -171,6 +231,7 @@ export const ChatRequest = z
     path: ["max_tokens"],
     message: "differs from max_completion_tokens; give one of them",
   })
+  .superRefine(refuseTools)
   .meta({ id: "ChatCompletionRequest" });
 export type ChatRequest = z.infer<typeof ChatRequest>;
 
@@ -213,7 +274,9 @@ const OpenaiUsage = z.object({
 });
 export type OpenaiUsage = z.infer<typeof OpenaiUsage>;
 
-const FinishReason = z.enum(["stop", "length"]).describe("`stop`: it was complete, or a stop string came; `length`: max_tokens");
+const FinishReason = z
+  .enum(["stop", "length", "tool_calls"])
+  .describe("`stop`: it was complete, or a stop string came; `length`: max_tokens; `tool_calls`: it asks to have functions called");
 export type FinishReason = z.infer<typeof FinishReason>;
 
 const answer = {
@@ -231,7 +294,13 @@ export const ChatCompletion = z
     choices: z.array(
       z.object({
         index: z.literal(0),
-        message: z.object({ role: z.literal("assistant"), content: z.string(), refusal: z.null() }),
+        message: z.object({
+          role: z.literal("assistant"),
+          content: z.string().nullable().describe("Null in an answer that has only calls"),
+          refusal: z.null(),
+          reasoning_content: z.string().optional().describe("What the model's chat template marks as thinking"),
+          tool_calls: z.array(ToolCall).optional(),
+        }),
         logprobs: z.null(),
         finish_reason: FinishReason,
       }),

@@ -2,7 +2,19 @@
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
 import { Sampling, WIRE_LIMITS } from "./job.ts";
-import { OPENAI_COMMON, OPENAI_TALK, OPENAI_TALK_HINTS, WHY_NOT } from "./openai.ts";
+import { type Message, messageOf } from "./message.ts";
+import {
+  FUNCTION_FIELDS,
+  OPENAI_COMMON,
+  OPENAI_TALK,
+  OPENAI_TALK_HINTS,
+  PARALLEL,
+  refuseTools,
+  someTools,
+  toolOf,
+  WHY_NOT,
+} from "./openai.ts";
+import { CallId, type Tool, type ToolChoice, ToolName } from "./tools.ts";
 
 const NO_STATE = "nothing is kept from one request to the next: send the whole conversation as `input`";
 const AS_SENT_BACK = "As in an answer that is sent back";
@@ -26,23 +38,110 @@ const Content = z
   })
   .transform((content) => (typeof content === "string" ? content : content.map(({ text }) => text).join("\n")));
 
+const SENT_BACK = {
+  id: may(z.string(), AS_SENT_BACK),
+  status: may(z.string(), AS_SENT_BACK),
+} as const;
+
 const ITEM_FIELDS = {
   supported: {
     role: z.enum(["user", "assistant", "system", "developer"]).describe("`developer` is taken as `system`"),
     content: Content.describe("A string, or an array of parts"),
-    type: z.literal("message", "must be message: no other type of item is supported").optional().describe("Only `message`"),
+    type: z
+      .literal("message", "must be message, function_call, function_call_output or reasoning: no other type of item is supported")
+      .optional()
+      .describe("`message`, when not given; `function_call`, `function_call_output` and `reasoning` have other fields"),
   },
-  hints: {
-    id: may(z.string(), AS_SENT_BACK),
-    status: may(z.string(), AS_SENT_BACK),
-    phase: may(z.string(), AS_SENT_BACK),
-  },
+  hints: { ...SENT_BACK, phase: may(z.string(), AS_SENT_BACK) },
   refused: {},
 } as const satisfies FieldTable;
 
-const Item = z
-  .strictObject({ ...ITEM_FIELDS.supported, ...ITEM_FIELDS.hints })
-  .transform(({ role, content }) => ({ role: role === "developer" ? ("system" as const) : role, content }));
+const CALL_FIELDS = {
+  supported: {
+    type: z.literal("function_call").describe("A call that the model asked for"),
+    call_id: CallId.describe("Its result says the same"),
+    name: ToolName.describe("The function"),
+    arguments: z.string().describe("JSON, as the model wrote it"),
+  },
+  hints: { ...SENT_BACK, caller: may(z.looseObject({}), AS_SENT_BACK), namespace: may(z.string(), AS_SENT_BACK) },
+  refused: {},
+} as const satisfies FieldTable;
+
+const OUTPUT_FIELDS = {
+  supported: {
+    type: z.literal("function_call_output").describe("The result of a call"),
+    call_id: CallId.describe("Of the call"),
+    output: Content.describe("A string, or an array of parts"),
+  },
+  hints: { ...SENT_BACK, caller: may(z.looseObject({}), AS_SENT_BACK), name: may(z.string(), "Known by the call") },
+  refused: {},
+} as const satisfies FieldTable;
+
+const REASONING_FIELDS = {
+  supported: {
+    type: z.literal("reasoning").describe("What the assistant thought"),
+    content: may(
+      z.array(z.object({ type: z.literal("reasoning_text"), text: z.string() })),
+      "Goes before the assistant's next words or calls; a template that has no place for it leaves it out",
+    ),
+  },
+  hints: { ...SENT_BACK, summary: may(z.array(z.unknown()), AS_SENT_BACK), encrypted_content: may(z.string(), AS_SENT_BACK) },
+  refused: {},
+} as const satisfies FieldTable;
+
+const Item = z.union(
+  [
+    z.strictObject({ ...ITEM_FIELDS.supported, ...ITEM_FIELDS.hints }),
+    z.strictObject({ ...CALL_FIELDS.supported, ...CALL_FIELDS.hints }),
+    z.strictObject({ ...OUTPUT_FIELDS.supported, ...OUTPUT_FIELDS.hints }),
+    z.strictObject({ ...REASONING_FIELDS.supported, ...REASONING_FIELDS.hints }),
+  ],
+  {
+    error:
+      "must be a message with role and content, a function_call, a function_call_output or a reasoning item, with text only and no other fields",
+  },
+);
+type Item = z.infer<typeof Item>;
+
+/** Items as turns: what an assistant thought, said and called without anything between is one turn. */
+function turnsOf(items: readonly Item[]): Message[] {
+  const turns: Message[] = [];
+  const assistant = (more: Partial<Message>) => {
+    const last = turns.at(-1);
+    if (last?.role !== "assistant" || (more.content !== undefined && (last.content !== "" || last.tool_calls !== undefined)))
+      return void turns.push({ role: "assistant", content: "", ...more });
+    if (more.content !== undefined) last.content = more.content;
+    if (more.reasoning_content !== undefined) last.reasoning_content = (last.reasoning_content ?? "") + more.reasoning_content;
+    if (more.tool_calls !== undefined) last.tool_calls = [...(last.tool_calls ?? []), ...more.tool_calls];
+  };
+  for (const item of items) {
+    if (item.type === "function_call") {
+      const { call_id: id, name, arguments: given } = item;
+      assistant({ tool_calls: [{ id, type: "function", function: { name, arguments: given } }] });
+    } else if (item.type === "function_call_output") {
+      turns.push(messageOf("tool", { content: item.output, tool_call_id: item.call_id }));
+    } else if (item.type === "reasoning") {
+      const text = (item.content ?? []).map((part) => part.text).join("\n");
+      if (text !== "") turns.push({ role: "assistant", content: "", reasoning_content: text });
+    } else if (item.role === "assistant") assistant({ content: item.content });
+    else turns.push({ role: item.role === "developer" ? "system" : item.role, content: item.content });
+  }
+  return turns;
+}
+
+const ResponsesTool = z
+  .strictObject({
+    type: z.literal("function", "must be function: no other type is supported"),
+    ...FUNCTION_FIELDS.supported,
+    ...FUNCTION_FIELDS.hints,
+  })
+  .transform(({ strict: _, ...named }): Tool => toolOf(named));
+
+const ResponsesToolChoice = z
+  .union([z.enum(["auto", "none", "required"]), z.strictObject({ type: z.literal("function"), name: ToolName })], {
+    error: "must be auto, none, required or {type: function, name}",
+  })
+  .transform((choice): ToolChoice => (typeof choice === "string" ? choice : { name: choice.name }));
 
 const TEXT_FIELDS = {
   supported: {},
@@ -56,7 +155,7 @@ const TEXT_FIELDS = {
 const REQUEST_FIELDS = {
   supported: {
     input: z
-      .union([z.string().min(1), z.array(Item).min(1).max(WIRE_LIMITS.messages_max)], {
+      .union([z.string().min(1), z.array(Item).min(1).max(WIRE_LIMITS.messages_max).transform(turnsOf)], {
         error: "must be a string that is not empty, or an array of items",
       })
       .describe("A user's turn, or a conversation; through the model's own chat template"),
@@ -73,6 +172,9 @@ const REQUEST_FIELDS = {
       "`include_obfuscation` only false; only with `stream`",
     ),
     text: may(z.strictObject(TEXT_FIELDS.refused), "Only what asks for nothing but text"),
+    tools: may(someTools(ResponsesTool), "Functions that the model may ask to have called ([tools](tools.md))"),
+    tool_choice: may(ResponsesToolChoice, "`auto`, or `none`: the model is not shown them"),
+    parallel_tool_calls: PARALLEL,
   },
   hints: {
     ...OPENAI_TALK_HINTS,
@@ -84,9 +186,7 @@ const REQUEST_FIELDS = {
     conversation: refused(NO_STATE),
     background: refused("`POST /v2/tasks` takes jobs whose answer is fetched later", false),
     prompt: refused("no prompts are kept here"),
-    tools: refused(WHY_NOT.tools, []),
-    tool_choice: refused(WHY_NOT.tools, "none", "auto"),
-    max_tool_calls: refused(WHY_NOT.tools),
+    max_tool_calls: refused("it counts calls of services of OpenAI's own"),
     reasoning: refused(WHY_NOT.reasoning, {}),
     top_logprobs: refused(WHY_NOT.logprobs, 0),
     context_management: refused("an input is never shortened", []),
@@ -101,6 +201,9 @@ const REQUEST_FIELDS = {
 export const RESPONSES_FIELDS = {
   "POST /v1/responses": REQUEST_FIELDS,
   "`input[]`": ITEM_FIELDS,
+  "`input[]` of type `function_call`": CALL_FIELDS,
+  "`input[]` of type `function_call_output`": OUTPUT_FIELDS,
+  "`input[]` of type `reasoning`": REASONING_FIELDS,
   "`input[].content[]`": PART_FIELDS,
   "`text`": TEXT_FIELDS,
 } as const satisfies Record<string, FieldTable>;
@@ -111,6 +214,7 @@ export const ResponsesRequest = z
     path: ["stream_options"],
     message: "is only allowed with stream: true",
   })
+  .superRefine(refuseTools)
   .meta({ id: "ResponsesRequest" });
 export type ResponsesRequest = z.infer<typeof ResponsesRequest>;
 
@@ -133,14 +237,31 @@ const OutputText = z.object({
   annotations: z.array(z.never()),
   logprobs: z.array(z.never()),
 });
-export const OutputMessage = z.object({
-  id: z.string().describe("`msg_`, and the job's id"),
-  type: z.literal("message"),
-  role: z.literal("assistant"),
-  status: ItemStatus,
-  content: z.array(OutputText),
-});
-export type OutputMessage = z.infer<typeof OutputMessage>;
+const OutputItem = z.discriminatedUnion("type", [
+  z.object({
+    id: z.string().describe("`msg_`, and the job's id"),
+    type: z.literal("message"),
+    role: z.literal("assistant"),
+    status: ItemStatus,
+    content: z.array(OutputText),
+  }),
+  z.object({
+    id: z.string(),
+    type: z.literal("reasoning"),
+    status: ItemStatus,
+    summary: z.array(z.never()),
+    content: z.array(z.object({ type: z.literal("reasoning_text"), text: z.string() })),
+  }),
+  z.object({
+    id: z.string(),
+    type: z.literal("function_call"),
+    status: ItemStatus,
+    call_id: z.string(),
+    name: z.string(),
+    arguments: z.string(),
+  }),
+]);
+export type OutputItem = z.infer<typeof OutputItem>;
 
 /** What was asked for comes back beside the answer, as OpenAI has it. */
 export const OpenaiResponse = z
@@ -152,7 +273,7 @@ export const OpenaiResponse = z
     status: ItemStatus.describe("`incomplete`: max_output_tokens"),
     error: z.null(),
     incomplete_details: z.object({ reason: z.literal("max_output_tokens") }).nullable(),
-    output: z.array(OutputMessage),
+    output: z.array(OutputItem),
     usage: ResponsesUsage.nullable().describe("Null until the answer is complete"),
     model: z.string(),
     instructions: z.string().nullable(),
@@ -165,8 +286,16 @@ export const OpenaiResponse = z
     store: z.literal(false),
     previous_response_id: z.null(),
     parallel_tool_calls: z.boolean(),
-    tool_choice: z.literal("auto"),
-    tools: z.array(z.never()),
+    tool_choice: z.union([z.string(), z.object({ type: z.literal("function"), name: z.string() })]),
+    tools: z.array(
+      z.object({
+        type: z.literal("function"),
+        name: z.string(),
+        description: z.string().nullable(),
+        parameters: z.record(z.string(), z.unknown()).nullable(),
+        strict: z.literal(false),
+      }),
+    ),
     reasoning: z.null(),
     truncation: z.literal("disabled"),
     service_tier: z.literal("default"),

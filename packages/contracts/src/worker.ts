@@ -1,7 +1,8 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
-import { Message, ModelName, Sampling, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { ModelName, Sampling, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { DOOR_SECRET } from "./join.ts";
+import { Message } from "./message.ts";
 import { REGION, REGION_FORM } from "./regions.ts";
 import { BACKENDS, CACHE_TYPES, WORKER_STATUSES } from "./sets.ts";
 
@@ -105,6 +106,7 @@ export const Execute = z
     prompt: z.string().min(1).optional(),
     messages: z.array(Message).min(1).optional(),
     raw: z.boolean().default(false),
+    ...Talk,
     ...Sampling.shape,
     fit_context: z.boolean().default(false).describe("Fewer tokens than max_tokens where the context has no room for them"),
     continue_from: z.strictObject({ tokens: z.array(z.int().nonnegative()) }).optional(),

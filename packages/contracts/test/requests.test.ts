@@ -32,8 +32,52 @@ test("a job has a prompt or messages, and says so beside whatever else is wrong"
   assert.deepEqual(fields(SubmitJob, { max_tokens: 0 }), ["model", "max_tokens", "prompt"]);
   assert.deepEqual(fields(SubmitJob, { model: "demo", messages, raw: true }), ["raw"]);
   assert.deepEqual(fields(SubmitJob, { model: "demo", messages: [] }), ["messages"]);
-  assert.deepEqual(fields(SubmitJob, { model: "demo", messages: [{ role: "tool", content: "x" }] }), ["messages.0.role"]);
+  assert.deepEqual(fields(SubmitJob, { model: "demo", messages: [{ role: "robot", content: "x" }] }), ["messages.0.role"]);
   assert.deepEqual(fields(SubmitJob, null), ["(body)"]);
+});
+
+const tool = (name: string, parameters?: object) => ({
+  type: "function",
+  function: { name, ...(parameters === undefined ? {} : { parameters }) },
+});
+const call = (id: string) => ({ id, type: "function", function: { name: "look", arguments: "{}" } });
+
+test("a conversation may hold calls and their results, and nothing else of them in other turns", () => {
+  const messages = [
+    { role: "user", content: "hi" },
+    { role: "assistant", content: null, tool_calls: [call("c1")] },
+    { role: "tool", content: "rain", tool_call_id: "c1", name: "look" },
+  ];
+  assert.deepEqual(SubmitJob.parse({ model: "demo", messages, tools: [tool("look")] }).messages, [
+    { role: "user", content: "hi" },
+    { role: "assistant", content: "", tool_calls: [call("c1")] },
+    { role: "tool", content: "rain", tool_call_id: "c1", name: "look" },
+  ]);
+  const wrong = [
+    { role: "user", content: "x", tool_calls: [call("c1")] },
+    { role: "user", content: "x", tool_call_id: "c1" },
+    { role: "tool", content: "x" },
+    { role: "assistant", tool_calls: [] },
+    { role: "user", content: "x", reasoning_content: "hm" },
+  ];
+  assert.deepEqual(fields(SubmitJob, { model: "demo", messages: wrong }), [
+    "messages.0.tool_calls",
+    "messages.1.tool_call_id",
+    "messages.2.tool_call_id",
+    "messages.3.content",
+    "messages.4.reasoning_content",
+  ]);
+});
+
+test("tools have names that differ, schemas that are not too deep, and a choice among them", () => {
+  const deep = (levels: number): object => (levels === 0 ? {} : { properties: deep(levels - 1) });
+  assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("a", deep(63)), tool("b")], tool_choice: "none" }), []);
+  assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("a", deep(65))] }), ["tools.0.function.parameters"]);
+  assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("a"), tool("a")] }), ["tools"]);
+  assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("no spaces")] }), ["tools.0.function.name"]);
+  assert.ok(fields(SubmitJob, { ...job, tool_choice: "required" }).includes("tool_choice"));
+  assert.ok(fields(SubmitJob, { ...job, tools: [tool("a")], tool_choice: { name: "b" } }).includes("tool_choice"));
+  assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("a")], raw: true }), ["tools"]);
 });
 
 test("a job needs a model and a prompt; everything else has the contract's default", () => {

@@ -3,6 +3,7 @@ import type { EmbedInput } from "@rbees/contracts/embed";
 import type { EndEvent, TokenEvent } from "@rbees/contracts/events";
 import type { JobSummary, SubmitJob } from "@rbees/contracts/job";
 import type { Feature } from "@rbees/contracts/sets";
+import type { ToolCall } from "@rbees/contracts/tools";
 import { eventIdBase } from "./event-id.ts";
 import type { JobStream } from "./job-stream.ts";
 
@@ -71,9 +72,26 @@ export function sentTokens(job: ActiveJob): number[] | undefined {
   return answerOf(job).flatMap(({ ids }) => ids);
 }
 
+/** What an answer says: its text, and what else was told apart, if anything. */
+export interface Said {
+  readonly text: string;
+  readonly reasoning?: string;
+  readonly tool_calls?: ToolCall[];
+}
+
 /** The answer so far. */
-export function textSoFar(job: ActiveJob): string {
+export function saidSoFar(job: ActiveJob): Said {
   let text = "";
-  for (const { t } of answerOf(job)) text += t;
-  return text;
+  let reasoning = "";
+  const tool_calls: ToolCall[] = [];
+  for (const token of answerOf(job)) {
+    text += token.t;
+    if (token.reasoning !== undefined) reasoning += token.reasoning;
+    for (const { index, id = "", name = "", arguments: more } of token.tool_calls ?? []) {
+      const call = tool_calls[index];
+      if (call === undefined) tool_calls[index] = { id, type: "function", function: { name, arguments: more } };
+      else call.function.arguments += more;
+    }
+  }
+  return { text, ...(reasoning === "" ? {} : { reasoning }), ...(tool_calls.length === 0 ? {} : { tool_calls }) };
 }

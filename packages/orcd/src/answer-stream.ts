@@ -4,6 +4,7 @@
  */
 import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent, FailedEvent, RestartedEvent, TokenEvent } from "@rbees/contracts/events";
+import type { ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventSink, EventStream } from "@rbees/kit/event-stream";
 import { latin1Of, utf8Of } from "./latin1.ts";
 
@@ -20,6 +21,8 @@ export abstract class AnswerStream implements EventSink {
   readonly #to: EventStream;
   /** The data of the last token event. */
   #last_token: string | undefined;
+  /** The answer has asked for a call. */
+  protected called = false;
 
   constructor(to: EventStream) {
     this.#to = to;
@@ -29,6 +32,10 @@ export abstract class AnswerStream implements EventSink {
   protected abstract started(): string;
   /** Some of the answer, as a JSON string that is not empty. */
   protected abstract token(text: string): string;
+  /** What the model thought, as a JSON string that is not empty. */
+  protected abstract reasoning(text: string): string;
+  /** Some of a call: its beginning if it has a name. */
+  protected abstract call(piece: ToolCallPiece): string;
   protected abstract ended(event: EndEvent): string;
   protected abstract failed(error: RbeesError): string;
 
@@ -86,6 +93,7 @@ export abstract class AnswerStream implements EventSink {
   #said(data: string): Said {
     if (data.startsWith(TOKEN)) {
       this.#last_token = data;
+      if (!data.startsWith(TOKEN_TEXT)) return { text: this.#more(JSON.parse(utf8Of(data)) as TokenEvent) };
       const text = textOf(data);
       return { text: text === '""' ? "" : this.token(text) };
     }
@@ -106,6 +114,20 @@ export abstract class AnswerStream implements EventSink {
     }
   }
 
+  /** A token that says more than text: what goes on with a call stands before all else, what begins one behind it. */
+  #more({ reasoning, t, tool_calls = [] }: TokenEvent): string {
+    let said = "";
+    for (const piece of tool_calls) if (piece.name === undefined) said += this.call(piece);
+    if (reasoning !== undefined) said += this.reasoning(latin1Of(JSON.stringify(reasoning)));
+    if (t !== "") said += this.token(latin1Of(JSON.stringify(t)));
+    for (const piece of tool_calls) {
+      if (piece.name === undefined) continue;
+      this.called = true;
+      said += this.call(piece);
+    }
+    return said;
+  }
+
   /** What was sent can't be taken back in these protocols. */
   #takenBack({ from, reason }: RestartedEvent): Said {
     if (this.#last_token === undefined) return { text: "" };
@@ -118,9 +140,9 @@ export abstract class AnswerStream implements EventSink {
 
 /** The text of a token event as the JSON string in its data. */
 function textOf(data: string): string {
-  let end = data.startsWith(TOKEN_TEXT) ? data.indexOf('"', TOKEN_TEXT.length) : -1;
+  let end = data.indexOf('"', TOKEN_TEXT.length);
   while (isEscaped(data, end)) end = data.indexOf('"', end + 1);
-  // Another order of the members, or another way to write them, is JSON too.
+  // What has no end is no JSON: that is said where it is parsed.
   if (end < 0) return latin1Of(JSON.stringify(String((JSON.parse(utf8Of(data)) as TokenEvent).t)));
   return data.slice(TOKEN_TEXT.length - 1, end + 1);
 }

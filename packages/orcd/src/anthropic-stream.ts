@@ -3,15 +3,15 @@ import type { AnthropicMessage, AnthropicStop, AnthropicUsage } from "@rbees/con
 import { ERROR_FORMS } from "@rbees/contracts/error-body";
 import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
+import type { ToolCallPiece } from "@rbees/contracts/tools";
 import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stream";
-import type { ActiveJob } from "./active-job.ts";
+import type { ActiveJob, Said } from "./active-job.ts";
 import { AnswerStream } from "./answer-stream.ts";
 import { latin1Of } from "./latin1.ts";
 
 /** That API fills silence with an event of its own. */
 export const ANTHROPIC_EVENTS: StreamForm = { ...EVENTS, ping: event({ type: "ping" }) };
 
-const DELTA = 'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":';
 /** The prompt's tokens are known when the answer ends. */
 const NOTHING_YET = { tokens_in: 0, tokens_cached: 0, tokens_out: 0 };
 
@@ -21,11 +21,14 @@ export interface AnthropicAnswer {
   readonly max_tokens: number;
 }
 
+type Block = AnthropicMessage["content"][number];
+
 export class AnthropicStream extends AnswerStream {
   readonly #answer: AnthropicAnswer;
   #begun = false;
-  /** The one block of content: there is none before its first text. */
-  #in_block = false;
+  /** The blocks of content so far: there is none before something was said. */
+  #blocks = 0;
+  #in_block: Block["type"] | undefined;
 
   constructor(to: EventStream, answer: AnthropicAnswer) {
     super(to);
@@ -39,20 +42,43 @@ export class AnthropicStream extends AnswerStream {
   }
 
   protected token(text: string): string {
-    return `${this.started()}${this.#block()}${DELTA}${text}}}\n\n`;
+    return this.#block("text", () => textBlock("")) + this.#delta("text_delta", "text", text);
   }
 
-  #block(): string {
-    if (this.#in_block) return "";
-    this.#in_block = true;
-    return event({ type: "content_block_start", index: 0, content_block: textBlock("") });
+  protected reasoning(text: string): string {
+    return this.#block("thinking", () => thinkingBlock("")) + this.#delta("thinking_delta", "thinking", text);
+  }
+
+  protected call({ id = "", name, arguments: more }: ToolCallPiece): string {
+    // Each call is a block of its own, also next to another one.
+    const begins = name === undefined ? "" : this.#stop() + this.#block("tool_use", () => callBlock(id, name, {}));
+    return begins + (more === "" ? "" : this.#delta("input_json_delta", "partial_json", latin1Of(JSON.stringify(more))));
+  }
+
+  #delta(type: string, member: string, text: string): string {
+    const delta = `{"type":"content_block_delta","index":${this.#blocks - 1},"delta":{"type":"${type}","${member}":${text}}}`;
+    return `event: content_block_delta\ndata: ${delta}\n\n`;
+  }
+
+  /** Goes on with a block of this kind, or begins one. */
+  #block(kind: Block["type"], empty: () => Block): string {
+    if (this.#in_block === kind) return "";
+    const before = this.started() + this.#stop();
+    this.#in_block = kind;
+    this.#blocks += 1;
+    return before + event({ type: "content_block_start", index: this.#blocks - 1, content_block: empty() });
+  }
+
+  #stop(): string {
+    if (this.#in_block === undefined) return "";
+    this.#in_block = undefined;
+    return event({ type: "content_block_stop", index: this.#blocks - 1 });
   }
 
   protected ended(end: EndEvent): string {
-    const { stop_reason, stop_sequence, stop_details, container, usage } = message(this.#answer, [], end);
+    const { stop_reason, stop_sequence, stop_details, container, usage } = message(this.#answer, [], end, this.called);
     const delta = { stop_reason, stop_sequence, stop_details, container };
-    const block_stop = this.#in_block ? event({ type: "content_block_stop", index: 0 }) : "";
-    return `${this.started()}${block_stop}${event({ type: "message_delta", delta, usage })}${event({ type: "message_stop" })}`;
+    return `${this.started()}${this.#stop()}${event({ type: "message_delta", delta, usage })}${event({ type: "message_stop" })}`;
   }
 
   protected failed(error: RbeesError): string {
@@ -60,8 +86,35 @@ export class AnthropicStream extends AnswerStream {
   }
 }
 
-export function textBlock(text: string): AnthropicMessage["content"][number] {
+function textBlock(text: string): Block {
   return { type: "text", text, citations: null };
+}
+
+/** Nobody has signed it: it is not asked for when it comes back. */
+function thinkingBlock(thinking: string): Block {
+  return { type: "thinking", thinking, signature: "" };
+}
+
+function callBlock(id: string, name: string, input: Record<string, unknown>): Block {
+  return { type: "tool_use", id, name, input, caller: { type: "direct" } };
+}
+
+/** An answer that is whole, as blocks. */
+export function blocksOf({ text, reasoning = "", tool_calls = [] }: Said): Block[] {
+  return [
+    ...(reasoning === "" ? [] : [thinkingBlock(reasoning)]),
+    ...(text === "" ? [] : [textBlock(text)]),
+    ...tool_calls.map(({ id, function: called }) => callBlock(id, called.name, inputOf(called.arguments))),
+  ];
+}
+
+/** What the model wrote may have ended before it was JSON, and a block's input is an object. */
+function inputOf(text: string): Record<string, unknown> {
+  try {
+    return JSON.parse(text) as Record<string, unknown>;
+  } catch {
+    return {};
+  }
 }
 
 /** The whole message, or what is known of it while there is no end. */
@@ -69,6 +122,7 @@ export function message(
   { job, max_tokens }: AnthropicAnswer,
   content: AnthropicMessage["content"],
   end: EndEvent | undefined,
+  called = false,
 ): AnthropicMessage {
   return {
     id: `msg_${job.id}`,
@@ -76,7 +130,7 @@ export function message(
     role: "assistant",
     model: job.request.model,
     content,
-    stop_reason: end === undefined ? null : stopReason(end, max_tokens),
+    stop_reason: end === undefined ? null : stopReason(end, max_tokens, called),
     stop_sequence: end?.stop ?? null,
     stop_details: null,
     container: null,
@@ -85,8 +139,8 @@ export function message(
   };
 }
 
-function stopReason({ stop_reason, tokens_out }: EndEvent, max_tokens: number): AnthropicStop {
-  if (stop_reason === "EOS") return "end_turn";
+function stopReason({ stop_reason, tokens_out }: EndEvent, max_tokens: number, called: boolean): AnthropicStop {
+  if (stop_reason === "EOS") return called ? "tool_use" : "end_turn";
   if (stop_reason === "STOP_SEQUENCE") return "stop_sequence";
   return tokens_out < max_tokens ? "model_context_window_exceeded" : "max_tokens";
 }

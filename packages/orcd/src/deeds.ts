@@ -199,7 +199,13 @@ function begin(link: Link, job: ActiveJob, attempt: number, tokens: number[], li
   }
   const continue_from = tokens.length > 0 ? { tokens } : undefined;
   const sampling = { max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop };
-  return link.execute({ job_id, attempt, prompt, messages, raw, ...sampling, continue_from, time_left_ms }, correlation_id, listener);
+  const { tools, tool_choice, parallel_tool_calls, separate_reasoning } = request;
+  const talk = { tools, tool_choice, parallel_tool_calls, separate_reasoning };
+  return link.execute(
+    { job_id, attempt, prompt, messages, raw, ...talk, ...sampling, continue_from, time_left_ms },
+    correlation_id,
+    listener,
+  );
 }
 
 const NOT_ALL_VECTORS: LinkOutcome = {

@@ -2,7 +2,7 @@
 import type { JobStatus, JobSummary, JobView, StopReason } from "@rbees/contracts/job";
 import { position } from "@rbees/core/queue";
 import type { State } from "@rbees/core/state";
-import { type ActiveJob, type JobRequest, textSoFar } from "./active-job.ts";
+import { type ActiveJob, type JobRequest, type Said, saidSoFar } from "./active-job.ts";
 import type { AttemptTable, JobTable } from "./store/schema.ts";
 
 export function summary(row: JobTable, state: State, active: ActiveJob | undefined): JobSummary {
@@ -32,7 +32,7 @@ export function view(row: JobTable, attempts: readonly AttemptTable[], state: St
   const request = JSON.parse(row.request) as JobRequest;
   return {
     ...summary(row, state, active),
-    text: active === undefined ? row.text : textSoFar(active),
+    ...(active === undefined ? storedAnswer(row) : saidSoFar(active)),
     timings: row.prefill_ms === null ? null : { prefill_ms: row.prefill_ms, decode_ms: row.decode_ms ?? 0 },
     attempts: attempts.map(({ attempt, worker_id, started_at_ms, ended_at_ms, outcome }) => ({
       attempt,
@@ -45,6 +45,10 @@ export function view(row: JobTable, attempts: readonly AttemptTable[], state: St
     metadata: request.metadata,
     correlation_id: row.correlation_id,
   };
+}
+
+function storedAnswer({ text, said }: JobTable): Said {
+  return { text, ...(said === null ? {} : JSON.parse(said)) };
 }
 
 function iso(at_ms: number): string {

@@ -13,6 +13,8 @@ import { type ConnectionLimits, Connections, type RequestListener } from "./work
 import type { Place } from "./worker-place.ts";
 
 const TOKEN_HEAD = 'event: token\ndata: {"type":"token",';
+/** Of one that says text and nothing else. */
+const TEXT_HEAD = `${TOKEN_HEAD}"t":"`;
 const STARTED_HEAD = "event: started\n";
 /** The most bytes one event may have; a worker that sends more is not speaking our protocol. */
 const BLOCK_BYTES_MAX = 1_048_576;
@@ -131,9 +133,10 @@ class Attempt implements RequestListener {
   #block(block: string): void {
     if (this.#outcome !== undefined || this.#aborted) return;
     // The one line break inside is the one after the name: no further field can be smuggled in.
-    if (block.startsWith(TOKEN_HEAD) && block.indexOf("\n", TOKEN_HEAD.length) === block.length - 2) {
-      // Its shape is fixed, so the first one of a stream stands for all.
-      if (!this.#checked) this.#parse(block);
+    const plain = block.startsWith(TEXT_HEAD);
+    if ((plain || block.startsWith(TOKEN_HEAD)) && block.indexOf("\n", TOKEN_HEAD.length) === block.length - 2) {
+      // Its shape is fixed, so the first one of a stream stands for all; what says more is looked at each time.
+      if (!this.#checked || !plain) this.#parse(block);
       this.#checked = true;
       this.#listener.onToken(block);
       return;

@@ -2,10 +2,11 @@
 import { ERROR_FORMS } from "@rbees/contracts/error-body";
 import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
+import type { OllamaCall } from "@rbees/contracts/ollama";
+import type { ToolCall, ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { AnswerStream } from "./answer-stream.ts";
-import { latin1Of } from "./latin1.ts";
-import { finishReason } from "./openai-stream.ts";
+import { latin1Of, utf8Of } from "./latin1.ts";
 
 export type OllamaShape = keyof typeof ollamaText;
 
@@ -16,8 +17,14 @@ export class OllamaStream extends AnswerStream {
   /** What a line says before its time, between that and the text, and after it. */
   readonly #frame: readonly [string, string, string];
 
-  constructor(to: EventStream, shape: OllamaShape, model: string, submitted_at_ms: number) {
+  readonly #thinks: boolean;
+  /** The call that is being said. */
+  #call: ToolCall | undefined;
+
+  /** `thinks`: what the model thinks is wanted. */
+  constructor(to: EventStream, shape: OllamaShape, model: string, submitted_at_ms: number, thinks: boolean) {
     super(to);
+    this.#thinks = thinks;
     this.#shape = shape;
     this.#model = model;
     this.#submitted_at_ms = submitted_at_ms;
@@ -31,17 +38,46 @@ export class OllamaStream extends AnswerStream {
 
   protected token(text: string): string {
     const [before, between, after] = this.#frame;
-    return before + new Date().toISOString() + between + text + after;
+    return this.#called() + before + new Date().toISOString() + between + text + after;
+  }
+
+  protected reasoning(text: string): string {
+    if (!this.#thinks) return "";
+    return this.#line({ thinking: JSON.parse(utf8Of(text)) as string });
+  }
+
+  /** A call is said once it is whole: that API has no pieces of one. */
+  protected call({ id = "", name, arguments: more }: ToolCallPiece): string {
+    if (name === undefined) {
+      if (this.#call !== undefined) this.#call.function.arguments += more;
+      return "";
+    }
+    const before = this.#called();
+    this.#call = { id, type: "function", function: { name, arguments: more } };
+    return before;
+  }
+
+  #called(): string {
+    if (this.#call === undefined) return "";
+    const tool_calls = ollamaCalls([this.#call]);
+    this.#call = undefined;
+    return this.#line({ tool_calls });
+  }
+
+  #line(more: OllamaMore): string {
+    const line = { model: this.#model, created_at: new Date().toISOString(), ...ollamaText[this.#shape]("", more), done: false };
+    return `${latin1Of(JSON.stringify(line))}\n`;
   }
 
   protected ended(event: EndEvent): string {
+    const before = this.#called();
     const last = {
       model: this.#model,
       created_at: new Date().toISOString(),
       ...ollamaText[this.#shape](""),
       ...ollamaEnd(event, this.#submitted_at_ms),
     };
-    return `${latin1Of(JSON.stringify(last))}\n`;
+    return `${before}${latin1Of(JSON.stringify(last))}\n`;
   }
 
   protected failed(error: RbeesError): string {
@@ -49,11 +85,28 @@ export class OllamaStream extends AnswerStream {
   }
 }
 
+/** What an answer says beside its text. */
+export interface OllamaMore {
+  readonly thinking?: string;
+  readonly tool_calls?: OllamaCall[];
+}
+
 /** A piece of the answer, as each of the two requests has it. */
 export const ollamaText = {
-  chat: (text: string) => ({ message: { role: "assistant" as const, content: text } }),
-  generate: (text: string) => ({ response: text }),
+  chat: (text: string, more: OllamaMore = {}) => ({ message: { role: "assistant" as const, content: text, ...more } }),
+  generate: (text: string, { thinking }: OllamaMore = {}) => ({ response: text, ...(thinking === undefined ? {} : { thinking }) }),
 } as const;
+
+/** Calls with their arguments as that API has them, an object; empty where the model did not come to an end with it. */
+export function ollamaCalls(calls: readonly ToolCall[]): OllamaCall[] {
+  return calls.map(({ id, function: { name, arguments: text } }, index) => {
+    try {
+      return { id, function: { index, name, arguments: JSON.parse(text) as Record<string, unknown> } };
+    } catch {
+      return { id, function: { index, name, arguments: {} } };
+    }
+  });
+}
 
 const NS_PER_MS = 1_000_000;
 
@@ -62,7 +115,7 @@ export function ollamaEnd(event: EndEvent, submitted_at_ms: number) {
   const { tokens_in, tokens_out, timings } = event;
   return {
     done: true,
-    done_reason: finishReason(event),
+    done_reason: event.stop_reason === "MAX_TOKENS" ? ("length" as const) : ("stop" as const),
     total_duration: (Date.now() - submitted_at_ms) * NS_PER_MS,
     load_duration: 0,
     prompt_eval_count: tokens_in,

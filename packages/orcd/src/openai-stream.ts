@@ -2,6 +2,7 @@
 import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
 import type { FinishReason, OpenaiUsage } from "@rbees/contracts/openai";
+import type { ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { AnswerStream } from "./answer-stream.ts";
 import { latin1Of } from "./latin1.ts";
@@ -29,6 +30,16 @@ export class OpenaiStream extends AnswerStream {
     return this.started() + this.#chunk(this.#chat ? `"delta":{"content":${text}}` : `"text":${text}`, null);
   }
 
+  protected reasoning(text: string): string {
+    return this.started() + (this.#chat ? this.#chunk(`"delta":{"reasoning_content":${text}}`, null) : "");
+  }
+
+  protected call({ index, id, name, arguments: more }: ToolCallPiece): string {
+    const begins = name === undefined ? {} : { id, type: "function" };
+    const piece = { index, ...begins, function: { ...(name === undefined ? {} : { name }), arguments: more } };
+    return this.started() + this.#chunk(`"delta":{"tool_calls":[${latin1Of(JSON.stringify(piece))}]}`, null);
+  }
+
   get #chat(): boolean {
     return this.#answer.object === "chat.completion.chunk";
   }
@@ -48,7 +59,7 @@ export class OpenaiStream extends AnswerStream {
   }
 
   protected ended(event: EndEvent): string {
-    const last = this.started() + this.#chunk(this.#chat ? '"delta":{}' : '"text":""', finishReason(event));
+    const last = this.started() + this.#chunk(this.#chat ? '"delta":{}' : '"text":""', finishReason(event, this.called));
     const { object, usage, head } = this.#answer;
     const used = usage ? `data: ${JSON.stringify({ object, ...head(), choices: [], usage: usageOf(event) })}\n\n` : "";
     return `${last}${used}data: [DONE]\n\n`;
@@ -59,8 +70,9 @@ export class OpenaiStream extends AnswerStream {
   }
 }
 
-export function finishReason({ stop_reason }: EndEvent): FinishReason {
-  return stop_reason === "MAX_TOKENS" ? "length" : "stop";
+export function finishReason({ stop_reason }: EndEvent, called = false): FinishReason {
+  if (stop_reason === "MAX_TOKENS") return "length";
+  return called ? "tool_calls" : "stop";
 }
 
 export function usageOf({ tokens_in, tokens_out, tokens_cached }: EndEvent): OpenaiUsage {

@@ -13,21 +13,33 @@ const BLOCKS_MAX = 256;
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 
-/** What a request asks with: a prompt, a conversation, or inputs whose vectors it wants. */
-type Asked = Pick<SubmitJob, "prompt" | "messages"> & { readonly inputs?: readonly EmbedInput[] };
+/** What a request asks with: a prompt, or a conversation and the tools that it may call, or inputs whose vectors it wants. */
+type Asked = Pick<SubmitJob, "prompt" | "messages" | "tools" | "tool_choice" | "parallel_tool_calls"> & {
+  readonly inputs?: readonly EmbedInput[];
+};
 
 /** No two different requests have the same, so its hash stands for what was asked in the audit trail. */
-export function exactText({ prompt, messages, inputs }: Asked): string {
+export function exactText({ prompt, messages, inputs, tools, tool_choice, parallel_tool_calls }: Asked): string {
   if (inputs !== undefined) return JSON.stringify(inputs);
+  if (tools !== undefined) return JSON.stringify([messages ?? prompt, tools, tool_choice, parallel_tool_calls]);
   return messages === undefined ? (prompt ?? "") : JSON.stringify(messages);
 }
 
+/** Whether the model is shown tools, and so may call them. */
+export function showsTools({ tools = [], tool_choice }: Pick<Asked, "tools" | "tool_choice">): boolean {
+  return tools.length > 0 && tool_choice !== "none";
+}
+
 /** What the model reads and goes on from, without what its template adds (nothing for vectors, which share no beginning); a conversation that goes on has it as its beginning. */
-export function contentText({ prompt, messages }: Asked): string {
-  if (messages === undefined) return prompt ?? "";
-  let content = "";
+export function contentText({ prompt, messages, tools = [], tool_choice }: Asked): string {
+  // Most templates show the tools before anything else.
+  let content = !showsTools({ tools, tool_choice }) ? "" : JSON.stringify(tools.map((tool) => tool.function));
+  if (messages === undefined) return content + (prompt ?? "");
   // A letter for the role: less than the template needs for it, so that lengths stay on the safe side.
-  for (const message of messages) content += `${message.role.charAt(0)}${message.content}`;
+  for (const { role, content: text, tool_calls = [] } of messages) {
+    content += `${role.charAt(0)}${text}`;
+    for (const call of tool_calls) content += `${call.function.name}${call.function.arguments}`;
+  }
   return content;
 }
 

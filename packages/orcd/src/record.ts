@@ -5,7 +5,7 @@
 import { hash } from "node:crypto";
 import type { Decision } from "@rbees/core/events";
 import type { AuditValue } from "@rbees/kit/audit-chain";
-import { type ActiveJob, kindOf, textSoFar } from "./active-job.ts";
+import { type ActiveJob, kindOf, saidSoFar } from "./active-job.ts";
 import { hasProgress } from "./progress.ts";
 import { exactText } from "./prompt.ts";
 import type { Change } from "./store/port.ts";
@@ -150,7 +150,8 @@ function settled(
   audit: (kind: string, fields: Fields) => Change,
 ): Change[] {
   const { status, code = null, message = null, retriable, used } = decision;
-  const text = textSoFar(job);
+  const { text, ...more } = saidSoFar(job);
+  const said = Object.keys(more).length === 0 ? null : JSON.stringify(more);
   const { end } = job;
   const usage = { tokens_in: end?.tokens_in ?? null, tokens_out: end?.tokens_out ?? null, tokens_cached: end?.tokens_cached ?? null };
   return [
@@ -162,6 +163,7 @@ function settled(
         ended_at_ms: now_ms,
         first_token_at_ms: job.first_token_at_ms,
         text,
+        said,
         stop_reason: end?.stop_reason ?? null,
         ...usage,
         prefill_ms: end?.timings.prefill_ms ?? null,
@@ -181,7 +183,7 @@ function settled(
       attempts: job.attempt,
       stop_reason: end?.stop_reason ?? null,
       ...usage,
-      ...digest("answer", job.request.inputs === undefined ? text : job.vectors.join()),
+      ...digest("answer", job.request.inputs !== undefined ? job.vectors.join() : said === null ? text : JSON.stringify([text, more])),
     }),
   ];
 }

@@ -2,9 +2,10 @@
 import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
 import { OPENAI_TEMPERATURE } from "@rbees/contracts/openai";
-import type { OpenaiResponse, OutputMessage, ResponsesRequest } from "@rbees/contracts/responses";
+import type { OpenaiResponse, OutputItem, ResponsesRequest } from "@rbees/contracts/responses";
+import type { ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventStream } from "@rbees/kit/event-stream";
-import type { ActiveJob } from "./active-job.ts";
+import type { ActiveJob, Said } from "./active-job.ts";
 import { AnswerStream } from "./answer-stream.ts";
 import { latin1Of, utf8Of } from "./latin1.ts";
 
@@ -14,16 +15,29 @@ export interface ResponsesAnswer {
   readonly asked: Omit<ResponsesRequest, "input">;
 }
 
-const DELTA = "response.output_text.delta";
-
 type Status = OpenaiResponse["status"];
+type Kind = OutputItem["type"];
+
+/** What the pieces of an item are called, and what is in them. */
+const DELTAS: Record<Kind, string> = {
+  reasoning: "response.reasoning_text",
+  message: "response.output_text",
+  function_call: "response.function_call_arguments",
+};
+
+/** The item that is being said: its text is the inside of a JSON string, as latin1. */
+interface Saying {
+  readonly kind: Kind;
+  readonly called: Pick<ToolCallPiece, "id" | "name">;
+  text: string;
+}
 
 export class ResponsesStream extends AnswerStream {
   readonly #answer: ResponsesAnswer;
   #events = 0;
-  /** What was said so far: the inside of a JSON string, as latin1. */
-  #text = "";
-  #in_message = false;
+  /** The items that are complete. */
+  readonly #items: OutputItem[] = [];
+  #saying: Saying | undefined;
 
   constructor(to: EventStream, answer: ResponsesAnswer) {
     super(to);
@@ -37,37 +51,76 @@ export class ResponsesStream extends AnswerStream {
   }
 
   protected token(text: string): string {
-    const before = this.started() + this.#beginMessage();
-    this.#text += text.slice(1, -1);
-    const data = `{"type":"${DELTA}","sequence_number":${this.#events},"item_id":"${messageId(this.#answer)}","output_index":0,"content_index":0,"delta":${text},"logprobs":[]}`;
+    return this.#begin("message") + this.#delta(text);
+  }
+
+  protected reasoning(text: string): string {
+    return this.#begin("reasoning") + this.#delta(text);
+  }
+
+  protected call({ id, name, arguments: more }: ToolCallPiece): string {
+    const begins = name === undefined ? "" : this.#begin("function_call", { id, name });
+    return begins + (more === "" ? "" : this.#delta(latin1Of(JSON.stringify(more))));
+  }
+
+  get #at() {
+    return this.#items.length;
+  }
+
+  #delta(text: string): string {
+    const saying = this.#saying as Saying;
+    saying.text += text.slice(1, -1);
+    const { kind, called } = saying;
+    const type = `${DELTAS[kind]}.delta`;
+    const part = kind === "function_call" ? "" : ',"content_index":0';
+    const logprobs = kind === "message" ? ',"logprobs":[]' : "";
+    const place = `"item_id":"${itemId(this.#answer, kind, called)}","output_index":${this.#at}${part}`;
+    const data = `{"type":"${type}","sequence_number":${this.#events},${place},"delta":${text}${logprobs}}`;
     this.#events += 1;
-    return `${before}event: ${DELTA}\ndata: ${data}\n\n`;
+    return `event: ${type}\ndata: ${data}\n\n`;
   }
 
-  get #part() {
-    return { item_id: messageId(this.#answer), output_index: 0, content_index: 0 };
+  /** Goes on with an item of this kind, or begins one; each call is one of its own. */
+  #begin(kind: Kind, called: Saying["called"] = {}): string {
+    if (this.#saying?.kind === kind && kind !== "function_call") return "";
+    const before = this.started() + this.#done("completed");
+    this.#saying = { kind, called, text: "" };
+    const item = itemOf(this.#answer, kind, "", "in_progress", called);
+    const added = this.#event("response.output_item.added", {
+      output_index: this.#at,
+      item: "content" in item ? { ...item, content: [] } : item,
+    });
+    if (!("content" in item)) return before + added;
+    return before + added + this.#event("response.content_part.added", { ...this.#part(item), content_index: 0, part: item.content[0] });
   }
 
-  #beginMessage(): string {
-    if (this.#in_message) return "";
-    this.#in_message = true;
-    const { content, ...item } = messageOf(this.#answer, "", "in_progress");
-    return (
-      this.#event("response.output_item.added", { output_index: 0, item: { ...item, content: [] } }) +
-      this.#event("response.content_part.added", { ...this.#part, part: content[0] })
-    );
+  #part({ id }: OutputItem) {
+    return { item_id: id, output_index: this.#at };
+  }
+
+  /** Ends the item that is being said, if one is. */
+  #done(status: Status): string {
+    if (this.#saying === undefined) return "";
+    const { kind, called, text: written } = this.#saying;
+    const text = JSON.parse(`"${utf8Of(written)}"`) as string;
+    const item = itemOf(this.#answer, kind, text, status, called);
+    const type = `${DELTAS[kind]}.done`;
+    const said =
+      "content" in item
+        ? this.#event(type, { ...this.#part(item), content_index: 0, text, ...(kind === "message" ? { logprobs: [] } : {}) }) +
+          this.#event("response.content_part.done", { ...this.#part(item), content_index: 0, part: item.content[0] })
+        : this.#event(type, { ...this.#part(item), arguments: text });
+    const done = said + this.#event("response.output_item.done", { output_index: this.#at, item });
+    this.#items.push(item);
+    this.#saying = undefined;
+    return done;
   }
 
   protected ended(end: EndEvent): string {
     const status = statusOf(end);
-    const text = JSON.parse(`"${utf8Of(this.#text)}"`) as string;
-    const item = messageOf(this.#answer, text, status);
-    const before = this.started() + this.#beginMessage();
-    const done =
-      this.#event("response.output_text.done", { ...this.#part, text, logprobs: [] }) +
-      this.#event("response.content_part.done", { ...this.#part, part: item.content[0] }) +
-      this.#event("response.output_item.done", { output_index: 0, item });
-    return before + done + this.#event(`response.${status}`, { response: responseOf(this.#answer, status, [item], end) });
+    // An answer that says nothing is an empty message.
+    const before = this.started() + (this.#saying === undefined && this.#at === 0 ? this.#begin("message") : "") + this.#done(status);
+    return before + this.#event(`response.${status}`, { response: responseOf(this.#answer, status, this.#items, end) });
   }
 
   protected failed(error: RbeesError): string {
@@ -82,24 +135,47 @@ export class ResponsesStream extends AnswerStream {
   }
 }
 
-function messageId({ job }: ResponsesAnswer): string {
-  return `msg_${job.id}`;
+const ID_PREFIX: Record<Kind, string> = { reasoning: "rs", message: "msg", function_call: "fc" };
+
+function itemId({ job }: ResponsesAnswer, kind: Kind, { id }: Saying["called"]): string {
+  return `${ID_PREFIX[kind]}_${job.id}${id === undefined ? "" : `_${id}`}`;
 }
 
 export function statusOf({ stop_reason }: EndEvent): "completed" | "incomplete" {
   return stop_reason === "MAX_TOKENS" ? "incomplete" : "completed";
 }
 
-export function messageOf(answer: ResponsesAnswer, text: string, status: Status): OutputMessage {
-  const content = [{ type: "output_text" as const, text, annotations: [], logprobs: [] }];
-  return { id: messageId(answer), type: "message", role: "assistant", status, content };
+function itemOf(answer: ResponsesAnswer, kind: Kind, text: string, status: Status, called: Saying["called"]): OutputItem {
+  const id = itemId(answer, kind, called);
+  switch (kind) {
+    case "message":
+      return { id, type: kind, role: "assistant", status, content: [{ type: "output_text", text, annotations: [], logprobs: [] }] };
+    case "reasoning":
+      return { id, type: kind, status, summary: [], content: [{ type: "reasoning_text", text }] };
+    case "function_call":
+      return { id, type: kind, status, call_id: called.id ?? "", name: called.name ?? "", arguments: text };
+  }
+}
+
+/** An answer that is whole, as items. */
+export function itemsOf(answer: ResponsesAnswer, { text, reasoning = "", tool_calls = [] }: Said, status: Status): OutputItem[] {
+  const says_more = reasoning !== "" || tool_calls.length > 0;
+  const last = tool_calls.length > 0 ? "function_call" : text !== "" || !says_more ? "message" : "reasoning";
+  const state = (kind: Kind) => (kind === last ? status : "completed");
+  return [
+    ...(reasoning === "" ? [] : [itemOf(answer, "reasoning", reasoning, state("reasoning"), {})]),
+    ...(text === "" && says_more ? [] : [itemOf(answer, "message", text, state("message"), {})]),
+    ...tool_calls.map(({ id, function: called }, at) =>
+      itemOf(answer, "function_call", called.arguments, at === tool_calls.length - 1 ? status : "completed", { id, name: called.name }),
+    ),
+  ];
 }
 
 /** The response, or what is known of it while there is no end. */
 export function responseOf(
   { job, asked }: ResponsesAnswer,
   status: Status,
-  output: OutputMessage[],
+  output: readonly OutputItem[],
   end: EndEvent | undefined,
 ): OpenaiResponse {
   const { user, safety_identifier } = asked;
@@ -111,7 +187,7 @@ export function responseOf(
     status,
     error: null,
     incomplete_details: status === "incomplete" ? { reason: "max_output_tokens" } : null,
-    output,
+    output: [...output],
     usage: end === undefined ? null : usageOf(end),
     model: asked.model,
     instructions: asked.instructions ?? null,
@@ -124,8 +200,13 @@ export function responseOf(
     store: false,
     previous_response_id: null,
     parallel_tool_calls: asked.parallel_tool_calls ?? true,
-    tool_choice: "auto",
-    tools: [],
+    tool_choice:
+      typeof asked.tool_choice === "object" && asked.tool_choice !== null
+        ? { type: "function", ...asked.tool_choice }
+        : (asked.tool_choice ?? "auto"),
+    tools: (asked.tools ?? []).map(({ type, function: { name, description = null, parameters = null } }) => ({
+      ...{ type, name, description, parameters, strict: false },
+    })),
     reasoning: null,
     truncation: "disabled",
     service_tier: "default",

@@ -51,6 +51,7 @@ test("a message: what the worker is asked, and the answer's shape", async () => 
       { role: "user", content: "three" },
     ],
     raw: false,
+    separate_reasoning: true,
     max_tokens: 50,
     fit_context: true,
     temperature: 0.5,
@@ -240,7 +241,7 @@ test("what can't be honoured is refused by name, in Anthropic's form; the client
   assert.match(await refusal({ ...ASKED, messages: [...ASKED.messages, { role: "assistant", content: "Well," }] }), /must not end with/);
   const picture = { type: "image", source: { type: "base64", media_type: "image/png", data: "secret" } };
   const told = await refusal({ ...ASKED, messages: [{ role: "user", content: [picture] }] });
-  assert.match(told, /messages\.0\.content: must be a string, or an array of blocks of type text/);
+  assert.match(told, /messages\.0\.content: must be a string, or an array of blocks: text, tool_use/);
   assert.doesNotMatch(told, /secret/);
 
   const optional = Object.keys({ ...request.supported, ...request.hints, ...request.refused }).filter((field) => !(field in ASKED));

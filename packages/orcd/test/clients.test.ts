@@ -94,7 +94,7 @@ test("AI SDK: errors are its own, with what was said; what can't help is not tri
   assert.equal((await patient).text, "3");
 });
 
-test("AI SDK: tools and a schema are refused by name", async () => {
+test("AI SDK: a schema is refused by name", async () => {
   const response_format = { responseFormat: { type: "json", schema: { type: "object" } } } as const;
   const prompt = [{ role: "user", content: [{ type: "text", text: "hi" }] }] as const;
   await assert.rejects(

@@ -144,7 +144,7 @@ test("a worker whose engine makes no vectors is never asked; where none does, th
   await answer(able, [A]);
   near((await embedding).data[0]?.embedding, A);
   const shown = await new Ollama({ host: orcd.url }).show({ model: "fake" });
-  assert.deepEqual(shown.capabilities, ["completion", "embedding"]);
+  assert.deepEqual(shown.capabilities, ["completion", "tools", "embedding"]);
   assert.ok(worker.id === "w1");
 });
 

@@ -23,7 +23,7 @@ test("models are listed and shown; the version is told", async (t) => {
   );
   assert.ok(Math.abs(new Date(models[0]?.modified_at ?? 0).getTime() - Date.now()) < 60_000);
   const shown = (await client.show({ model: "fake:latest" })) as unknown as Json;
-  assert.deepEqual([shown.capabilities, shown.model_info["rbees.context_length"]], [["completion"], 4096]);
+  assert.deepEqual([shown.capabilities, shown.model_info["rbees.context_length"]], [["completion", "tools"], 4096]);
   assert.match((await client.version()).version, /^\d+\.\d+\.\d+/);
   await assert.rejects(client.show({ model: "gpt-99" }), { name: "ResponseError", status_code: 404, error: /model "gpt-99" not found/ });
 });
@@ -69,6 +69,7 @@ test("a chat: what the worker is asked, and the answer's shape", async (t) => {
       { role: "user", content: "hi" },
     ],
     raw: false,
+    separate_reasoning: true,
     max_tokens: 50,
     fit_context: false,
     temperature: 0.5,

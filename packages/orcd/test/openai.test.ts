@@ -71,6 +71,7 @@ test("a chat: what the worker is asked, and the answer's shape", async (t) => {
       { role: "user", content: "four" },
     ],
     raw: false,
+    separate_reasoning: true,
     max_tokens: 50,
     fit_context: false,
     temperature: 0.5,
@@ -213,7 +214,6 @@ const ASKING: Readonly<Record<string, unknown>> = {
   logit_bias: { 50256: -100 },
   response_format: { type: "json_object" },
   service_tier: "flex",
-  tool_choice: "required",
   modalities: ["text", "audio"],
   logprobs: 3,
 };
@@ -277,10 +277,15 @@ test("an unknown field, wrong values and contradictions: all of them named in on
     { type: "image_url", image_url: { url: "data:secret" } },
   ];
   assert.deepEqual(await refusal({ messages: [{ role: "user", content: picture }] }), ["messages.0.content"]);
-  assert.deepEqual(await refusal({ messages: [{ role: "tool", content: "secret", tool_call_id: "x" }] }), [
-    "messages.0.role",
-    "messages.0.tool_call_id",
+  assert.deepEqual(await refusal({ messages: [{ role: "tool", content: "secret" }] }), ["messages.0.tool_call_id"]);
+  const tool = { type: "function", function: { name: "look" } };
+  assert.deepEqual(await refusal({ tools: [tool, tool] }), ["tools"]);
+  assert.deepEqual(await refusal({ tools: [{ type: "custom", custom: { name: "look" } }] }), [
+    "tools.0.type",
+    "tools.0.function",
+    "tools.0.custom",
   ]);
+  assert.ok((await refusal({ tools: [tool], tool_choice: "required" })).includes("tool_choice"));
   const prompts = await post("/v1/completions", { model: "fake", prompt: ["secret", "secret"] });
   assert.deepEqual([prompts.status, ((await prompts.json()) as Json).error.param], [400, "prompt"]);
   await assert.rejects(client.chat.completions.create({ ...CHAT, n: 2 }), (error: APIError) => {

@@ -1,7 +1,7 @@
 /** The text that a request is known by, whether it has a prompt or a conversation. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Message } from "@rbees/contracts/job";
+import type { Message } from "@rbees/contracts/message";
 import { contentText, exactText, promptBlocks } from "../src/prompt.ts";
 
 const user = (content: string): Message => ({ role: "user", content });
@@ -22,6 +22,28 @@ test("no two conversations have the same exact text, however they are cut", () =
     [user('a"},{"role":"user","content":"b')],
   ];
   assert.equal(new Set(cut.map((messages) => exactText({ messages }))).size, cut.length);
+});
+
+test("tools, their choice and calls are part of what was asked, and tools that the model is shown of what it reads", () => {
+  const tools = [{ type: "function" as const, function: { name: "look" } }];
+  const called: Message = { ...assistant(""), tool_calls: [{ id: "c", type: "function", function: { name: "look", arguments: "{}" } }] };
+  const asked = [
+    { prompt: "hi" },
+    { prompt: "hi", tools },
+    { prompt: "hi", tools, tool_choice: "none" as const },
+    { prompt: "hi", tools, parallel_tool_calls: false },
+    { messages: [user("hi")], tools },
+    { messages: [user("hi"), called], tools },
+  ];
+  assert.equal(new Set(asked.map(exactText)).size, asked.length);
+  assert.deepEqual(asked.map(contentText), [
+    "hi",
+    '[{"name":"look"}]hi',
+    "hi",
+    '[{"name":"look"}]hi',
+    '[{"name":"look"}]uhi',
+    '[{"name":"look"}]uhialook{}',
+  ]);
 });
 
 test("a conversation that goes on begins with the blocks that it had, and one of other roles does not", () => {

@@ -41,6 +41,7 @@ test("a response: what the worker is asked, the answer's shape, and the answer a
   assert.deepEqual(asked, {
     messages,
     raw: false,
+    separate_reasoning: true,
     max_tokens: 50,
     fit_context: false,
     temperature: 0.5,
@@ -188,7 +189,7 @@ test("what can't be honoured is refused by name; the client's types know no fiel
     assert.match(await refusal({ ...ASKED, text: { [name]: "odd" } }), new RegExp(`^text.${name}: is not supported`));
   assert.match(await refusal({ ...ASKED, seed: 1 }), /^seed: unknown field/);
   assert.match(await refusal({ model: "fake" }), /^input: must be a string/);
-  const call = { type: "function_call_output", call_id: "c", output: "secret" };
+  const call = { type: "computer_call_output", call_id: "c", output: "secret" };
   const picture = { role: "user", content: [{ type: "input_image", image_url: "secret" }] };
   for (const item of [call, picture]) assert.doesNotMatch(await refusal({ model: "fake", input: [item] }), /secret/);
 

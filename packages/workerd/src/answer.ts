@@ -38,13 +38,15 @@ export class Answer {
     return this.#match?.stop;
   }
 
-  /** A token that the client already has. */
-  continued(id: number, bytes: Uint8Array): void {
+  /** A token that the client already has: its text. */
+  continued(id: number, bytes: Uint8Array): string {
     this.#add(id, bytes);
+    const text = this.#text;
     this.#held.length = 0;
     this.#next_index = this.#tokens;
-    this.#given += this.#text.length;
+    this.#given += text.length;
     this.#text = "";
+    return text;
   }
 
   /** A new token: what can be given out with it, if anything. */

@@ -214,10 +214,12 @@ const DEADLINE = "The deadline passed before the answer was complete.";
 const TIMER_MS_MAX = 2_147_483_647;
 
 function runRequest(body: Execute): RunRequest {
-  const { prompt, messages, raw, max_tokens, fit_context, temperature, top_p, top_k, min_p, stop } = body;
+  const { job_id, prompt, messages, raw, tools, tool_choice, parallel_tool_calls, separate_reasoning } = body;
+  const { max_tokens, fit_context, temperature, top_p, top_k, min_p, stop } = body;
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
-  return { prompt, messages, raw, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, continue_tokens };
+  const asked = { job_id, prompt, messages, raw, tools, tool_choice, parallel_tool_calls, separate_reasoning };
+  return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, continue_tokens };
 }
 
 /** Until the deadline, by whichever of the two ways it was given comes first; undefined when there is none. */

@@ -9,8 +9,10 @@
  */
 import type { EmbedInput } from "@rbees/contracts/embed";
 import type { ErrorCode } from "@rbees/contracts/errors";
-import type { Message, StopReason } from "@rbees/contracts/job";
+import type { StopReason } from "@rbees/contracts/job";
+import type { Message } from "@rbees/contracts/message";
 import type { CacheType, EngineName, Feature } from "@rbees/contracts/sets";
+import type { Tool, ToolCallPiece, ToolChoice } from "@rbees/contracts/tools";
 import type { Backend } from "@rbees/contracts/worker";
 import type { UpstreamOptions } from "./openai/upstream.ts";
 
@@ -55,6 +57,14 @@ export interface RunRequest {
   messages?: readonly Message[] | undefined;
   /** The prompt is fed as it is. */
   raw: boolean;
+  /** Functions that the model may ask to have called. */
+  tools?: readonly Tool[] | undefined;
+  tool_choice?: ToolChoice | undefined;
+  parallel_tool_calls?: boolean | undefined;
+  /** What the template marks as thinking is no part of the text. */
+  separate_reasoning?: boolean | undefined;
+  /** The ids of calls are made from it: no two jobs have the same. */
+  job_id?: string | undefined;
   max_tokens: number;
   /** Fewer than `max_tokens` where the context has no room for them. */
   fit_context: boolean;
@@ -83,6 +93,10 @@ export interface RunAccepted {
 }
 
 export interface TokenReport {
+  /** What these tokens say of thinking, where that is told apart; absent when nothing. */
+  reasoning?: string;
+  /** What they say of calls of functions; absent when nothing. */
+  tool_calls?: ToolCallPiece[];
   /** Text of whole tokens that ends between two characters. */
   t: string;
   /** Index in the answer of the first of `ids`, continued tokens included. */

@@ -14,7 +14,7 @@ import type { Caller } from "../keyring.ts";
 import { rateHeaders } from "../limits.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
-import { contentText, exactText, longestInput, promptBlocks, tokensOf, tokensOfInputs } from "../prompt.ts";
+import { contentText, exactText, longestInput, promptBlocks, showsTools, tokensOf, tokensOfInputs } from "../prompt.ts";
 
 export interface AdmitPorts {
   readonly loop: Loop;
@@ -117,7 +117,7 @@ export function jobSpec(
     prefer: placement?.prefer ?? [],
     avoid: placement?.avoid ?? [],
     labels: placement?.labels ?? {},
-    needs: request.needs ?? [],
+    needs: [...(request.needs ?? []), ...(showsTools(request) ? [{ feature: "tools", field: "tools" } as const] : [])],
     demands: [],
     fails_if_lost: request.on_worker_lost === "fail",
   };

@@ -4,9 +4,10 @@ import type { JobHeaders } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
 import type { AskedJob } from "../active-job.ts";
-import { ANTHROPIC_EVENTS, AnthropicStream, message, textBlock } from "../anthropic-stream.ts";
+import { ANTHROPIC_EVENTS, AnthropicStream, blocksOf, message } from "../anthropic-stream.ts";
 import { admit } from "./admit.ts";
 import { type DoorPorts, fromHeaders, stopStrings, streamed, whole } from "./door.ts";
+import { toolsOf } from "./openai.ts";
 
 export function anthropicHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "anthropicMessages">> {
   return {
@@ -15,20 +16,22 @@ export function anthropicHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRo
       const begun = await admit(ports, messagesJob(request.body, request.head), request);
       const answer = { job: begun.job, max_tokens };
       if (request.body.stream === true) return streamed(ports, begun, (reader) => new AnthropicStream(reader, answer), ANTHROPIC_EVENTS);
-      const { text, last } = await whole(ports, begun, request);
-      return { headers: begun.headers, json: message(answer, text === "" ? [] : [textBlock(text)], last) };
+      const { last, ...said } = await whole(ports, begun, request);
+      return { headers: begun.headers, json: message(answer, blocksOf(said), last, said.tool_calls !== undefined) };
     },
   };
 }
 
 function messagesJob(body: MessagesRequest, head: JobHeaders): AskedJob {
   const { model, max_tokens, messages, system, temperature, top_p, top_k, stop_sequences, stream, metadata } = body;
+  const { tools, tool_choice } = body;
   const before = (system ?? "") === "" ? [] : [{ role: "system" as const, content: system as string }];
   const user_id = metadata?.user_id ?? undefined;
   return {
     ...fromHeaders(head),
     model,
     messages: [...before, ...messages],
+    ...toolsOf({ tools, tool_choice: tool_choice?.choice, parallel_tool_calls: tool_choice?.parallel === false ? false : undefined }),
     raw: false,
     max_tokens,
     fit_context: true,

@@ -4,7 +4,7 @@ import type { EndEvent, FailedEvent } from "@rbees/contracts/events";
 import type { JobHeaders } from "@rbees/contracts/openai";
 import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stream";
 import type { Request } from "@rbees/kit/http";
-import { textSoFar } from "../active-job.ts";
+import { type Said, saidSoFar } from "../active-job.ts";
 import type { AnswerStream } from "../answer-stream.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Admitted, type Asker, followOwn } from "./admit.ts";
@@ -41,11 +41,11 @@ export async function streamed(
 }
 
 /** The answer once it is complete; a client that leaves before ends its job, unless it said otherwise. */
-export async function whole(ports: AdmitPorts, { job, headers }: Begun, { onLeave }: Asking): Promise<{ text: string; last: EndEvent }> {
+export async function whole(ports: AdmitPorts, { job, headers }: Begun, { onLeave }: Asking): Promise<Said & { last: EndEvent }> {
   if (job.request.on_disconnect === "cancel") onLeave(() => void ports.loop.send({ type: "job.cancelled", job_id: job.id }));
   const last = await job.stream.lastEvent();
   if (last.type === "error") throw failure(last, headers);
-  return { text: textSoFar(job), last };
+  return { ...saidSoFar(job), last };
 }
 
 function failure({ code, message }: FailedEvent, headers: Begun["headers"]): RbeesError {

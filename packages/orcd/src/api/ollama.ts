@@ -1,5 +1,6 @@
 /** Ollama's API: its requests become jobs like any other, their events its lines. */
 import { RbeesError } from "@rbees/contracts/errors";
+import { type Message, messageOf } from "@rbees/contracts/message";
 import { OLLAMA_DEFAULTS, type OllamaChatRequest, type OllamaGenerateRequest } from "@rbees/contracts/ollama";
 import type { JobHeaders } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
@@ -9,9 +10,10 @@ import { LINES } from "@rbees/kit/event-stream";
 import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
-import { type OllamaShape, OllamaStream, ollamaEnd, ollamaText } from "../ollama-stream.ts";
+import { type OllamaMore, type OllamaShape, OllamaStream, ollamaCalls, ollamaEnd, ollamaText } from "../ollama-stream.ts";
 import { admit } from "./admit.ts";
 import { type Asking, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { toolsOf } from "./openai.ts";
 
 type OllamaRoutes = Pick<typeof orcdRoutes, "ollamaVersion" | "ollamaTags" | "ollamaShow" | "ollamaChat" | "ollamaGenerate">;
 
@@ -46,13 +48,23 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   const known = (name: string) => knownModel(state, name);
   const joined = (model: string) => new Date(workers.servedSince(state, model) ?? 0).toISOString();
 
-  async function answer<T extends object>(shape: OllamaShape, said: (text: string) => T, asked: AskedJob, request: Asking) {
+  async function answer<T extends object>(
+    shape: OllamaShape,
+    saying: (text: string, more: OllamaMore) => T,
+    asked: AskedJob,
+    thinks: boolean,
+    request: Asking,
+  ) {
     const begun = await admit(ports, asked, request);
     const { model } = asked;
     const { submitted_at_ms } = begun.job;
-    if (asked.stream) return streamed(ports, begun, (reader) => new OllamaStream(reader, shape, model, submitted_at_ms), LINES);
-    const { text, last } = await whole(ports, begun, request);
-    const json = { model, created_at: new Date().toISOString(), ...said(text), ...ollamaEnd(last, submitted_at_ms) };
+    if (asked.stream) return streamed(ports, begun, (reader) => new OllamaStream(reader, shape, model, submitted_at_ms, thinks), LINES);
+    const { text, reasoning, tool_calls, last } = await whole(ports, begun, request);
+    const more = {
+      ...(reasoning === undefined || !thinks ? {} : { thinking: reasoning }),
+      ...(tool_calls === undefined ? {} : { tool_calls: ollamaCalls(tool_calls) }),
+    };
+    const json = { model, created_at: new Date().toISOString(), ...saying(text, more), ...ollamaEnd(last, submitted_at_ms) };
     return { headers: begun.headers, json };
   }
   /** Nothing is asked of the model: clients do so to have it loaded. */
@@ -86,7 +98,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
           template: "",
           details: DETAILS,
           model_info: contexts.length === 0 ? {} : { "rbees.context_length": Math.max(...contexts) },
-          capabilities: ["completion", ...(embeds ? ["embedding"] : [])],
+          capabilities: ["completion", "tools", ...(embeds ? ["embedding"] : [])],
           modified_at: joined(model),
         },
       };
@@ -94,9 +106,13 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     ollamaChat(request) {
       const { body, head } = request;
       if (body.messages.length === 0) return { json: { ...present(body.model), ...ollamaText.chat("") } };
-      const messages = body.messages.map(({ role, content }) => ({ role, content }));
-      const asked = { ...generation(ports, named(body.model), body, head), messages, raw: false };
-      return answer("chat", ollamaText.chat, asked, request);
+      const asked = {
+        ...generation(ports, named(body.model), body, head),
+        messages: conversationOf(body.messages),
+        ...toolsOf({ tools: body.tools }),
+        raw: false,
+      };
+      return answer("chat", ollamaText.chat, asked, body.think !== false, request);
     },
     ollamaGenerate(request) {
       const { body, head } = request;
@@ -111,10 +127,29 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
                 { role: "user" as const, content: prompt },
               ],
             };
-      const asked = { ...generation(ports, named(body.model), body, head), ...said, raw: raw ?? false };
-      return answer("generate", ollamaText.generate, asked, request);
+      const asked = { ...generation(ports, named(body.model), body, head), ...said, separate_reasoning: true, raw: raw ?? false };
+      return answer("generate", ollamaText.generate, asked, body.think !== false, request);
     },
   };
+}
+
+/** Results say whose they are by a name, an id, or nothing: here each gets the id of its call. */
+function conversationOf(messages: OllamaChatRequest["messages"]): Message[] {
+  let open: { id: string; name: string }[] = [];
+  return messages.map(({ role, content, thinking, tool_calls, tool_name, tool_call_id }, at) => {
+    if (role !== "tool") {
+      const calls = (tool_calls ?? []).map(({ id, function: { name, arguments: given } }, i) => ({
+        id: id ?? `call_${at}_${i}`,
+        type: "function" as const,
+        function: { name, arguments: JSON.stringify(given) },
+      }));
+      open = [...open, ...calls.map(({ id, function: { name } }) => ({ id, name }))];
+      return messageOf(role, { content, reasoning_content: thinking, tool_calls: calls });
+    }
+    const asked = open.find(({ id, name }) => (tool_call_id ? id === tool_call_id : !tool_name || name === tool_name));
+    open = open.filter((call) => call !== asked);
+    return messageOf(role, { content, tool_call_id: tool_call_id ?? asked?.id ?? `call_${at}`, name: tool_name });
+  });
 }
 
 function generation(

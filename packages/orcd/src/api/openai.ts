@@ -10,8 +10,9 @@ import {
 } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { canonicalModel } from "@rbees/contracts/sets";
+import type { Tool } from "@rbees/contracts/tools";
 import type { Handlers } from "@rbees/kit/http";
-import type { ActiveJob, AskedJob } from "../active-job.ts";
+import type { ActiveJob, AskedJob, Said } from "../active-job.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
 import { admit } from "./admit.ts";
 import { type Begun, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
@@ -37,9 +38,8 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
       const { body } = request;
       const begun = await admit(ports, asked, request);
       if (asked.stream) return stream(ports, begun, { object: "chat.completion.chunk", usage: usageWanted(body) });
-      const { text, last } = await whole(ports, begun, request);
-      const message = { role: "assistant", content: text, refusal: null } as const;
-      const choice = { index: 0, message, logprobs: null, finish_reason: finishReason(last) } as const;
+      const { last, ...said } = await whole(ports, begun, request);
+      const choice = { index: 0, message: messageOf(said), logprobs: null, finish_reason: finishReason(last, isCall(said)) } as const;
       return { headers: begun.headers, json: { ...head(begun.job), object: "chat.completion", choices: [choice], usage: usageOf(last) } };
     },
     async openaiCompletion(request) {
@@ -70,11 +70,26 @@ function head({ id, request, submitted_at_ms, model_digest }: ActiveJob) {
   };
 }
 
+function messageOf({ text, reasoning, tool_calls }: Said) {
+  return {
+    role: "assistant" as const,
+    content: text === "" && tool_calls !== undefined ? null : text,
+    refusal: null,
+    ...(reasoning === undefined ? {} : { reasoning_content: reasoning }),
+    ...(tool_calls === undefined ? {} : { tool_calls }),
+  };
+}
+
+function isCall({ tool_calls = [] }: Said): boolean {
+  return tool_calls.length > 0;
+}
+
 function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number): AskedJob {
   const max_tokens = body.max_completion_tokens ?? body.max_tokens ?? undefined;
   return {
     ...generation(body, head),
     messages: body.messages,
+    ...toolsOf(body),
     raw: false,
     max_tokens: max_tokens ?? max_tokens_default,
     fit_context: max_tokens === undefined,
@@ -91,6 +106,21 @@ function completionJob(body: CompletionRequest, head: JobHeaders): AskedJob {
     max_tokens: max_tokens ?? COMPLETIONS_MAX_TOKENS,
     fit_context: (max_tokens ?? undefined) === undefined,
     metadata: metadata({}, { user: body.user }),
+  };
+}
+
+/** What a conversation may ask for, as a job has it; thinking is told apart, as all these APIs have it. */
+export function toolsOf({
+  tools,
+  tool_choice,
+  parallel_tool_calls,
+}: Partial<Pick<ChatRequest, "tools" | "tool_choice" | "parallel_tool_calls">>) {
+  const some = (tools ?? []).length > 0;
+  return {
+    separate_reasoning: true,
+    ...(some ? { tools: tools as Tool[] } : {}),
+    ...(some && tool_choice ? { tool_choice } : {}),
+    ...(some && typeof parallel_tool_calls === "boolean" ? { parallel_tool_calls } : {}),
   };
 }
 

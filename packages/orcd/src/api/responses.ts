@@ -4,10 +4,10 @@ import type { ResponsesRequest } from "@rbees/contracts/responses";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
 import type { AskedJob } from "../active-job.ts";
-import { messageOf, ResponsesStream, responseOf, statusOf } from "../responses-stream.ts";
+import { itemsOf, ResponsesStream, responseOf, statusOf } from "../responses-stream.ts";
 import { admit } from "./admit.ts";
 import { type DoorPorts, fromHeaders, streamed, whole } from "./door.ts";
-import { metadata } from "./openai.ts";
+import { metadata, toolsOf } from "./openai.ts";
 
 export function responsesHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "openaiResponse">> {
   return {
@@ -16,9 +16,9 @@ export function responsesHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRo
       const begun = await admit(ports, responseJob(request.body, request.head, ports.v1_max_tokens_default), request);
       const answer = { job: begun.job, asked };
       if (asked.stream === true) return streamed(ports, begun, (reader) => new ResponsesStream(reader, answer));
-      const { text, last } = await whole(ports, begun, request);
+      const { last, ...said } = await whole(ports, begun, request);
       const status = statusOf(last);
-      return { headers: begun.headers, json: responseOf(answer, status, [messageOf(answer, text, status)], last) };
+      return { headers: begun.headers, json: responseOf(answer, status, itemsOf(answer, said, status), last) };
     },
   };
 }
@@ -31,6 +31,7 @@ function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_defaul
     ...fromHeaders(head),
     model,
     messages: [...before, ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : input)],
+    ...toolsOf(body),
     raw: false,
     max_tokens: max_tokens ?? max_tokens_default,
     fit_context: max_tokens === undefined,

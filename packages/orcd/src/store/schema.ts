@@ -36,6 +36,8 @@ export interface JobTable {
   prefill_ms: number | null;
   decode_ms: number | null;
   text: string;
+  /** What the answer says beside its text, JSON of `reasoning` and `tool_calls`; null: nothing. */
+  said: string | null;
   error_code: string | null;
   error_message: string | null;
   error_retriable: number | null;
@@ -358,6 +360,12 @@ const kinds: Migration = {
   },
 };
 
+const said: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema.alterTable("jobs").addColumn("said", "text").execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
     return {
@@ -369,6 +377,7 @@ export const migrations: MigrationProvider = {
       "0006-worker-credentials": workerCredentials,
       "0007-limits": limits,
       "0008-kinds": kinds,
+      "0009-said": said,
     };
   },
 };

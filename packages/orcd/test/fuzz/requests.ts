@@ -22,13 +22,24 @@ class Text {
 
 const message = { role: "user", content: "hi" };
 const chat = { model: "fake", messages: [message] };
+const look = { name: "look", description: "d", parameters: { type: "object", properties: { a: { type: "string" } } } };
+const TOOL = { type: "function", function: look };
+const CALL = { id: "c1", type: "function", function: { name: "look", arguments: '{"a":1}' } };
+/** A conversation in which a function was called. */
+const CALLED = [
+  message,
+  { role: "assistant", content: null, reasoning_content: "r", tool_calls: [CALL] },
+  { role: "tool", content: "rain", tool_call_id: "c1" },
+];
 const BODIES: Readonly<Record<string, readonly object[]>> = {
   submitJob: [
     { model: "fake", prompt: "hi", max_tokens: 5, temperature: 0.5, stop: ["END"], metadata: { a: "b" } },
     { ...chat, stream: true, priority: "batch", placement: { prefer: ["w1"], avoid: ["w9"] }, seed: 7, raw: false },
+    { model: "fake", messages: CALLED, tools: [TOOL], tool_choice: "none", separate_reasoning: true, max_tokens: 5 },
   ],
   openaiChat: [
     { ...chat, temperature: 1, max_tokens: 5, stop: "END", user: "u", metadata: { a: "b" }, n: 1, tools: [], logit_bias: {} },
+    { ...chat, messages: CALLED, tools: [TOOL], tool_choice: "auto", parallel_tool_calls: false, max_tokens: 5 },
     { ...chat, stream: true, stream_options: { include_usage: true } },
     { model: "fake", messages: [{ role: "system", content: [{ type: "text", text: "t" }] }, message], response_format: { type: "text" } },
   ],
@@ -43,15 +54,53 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   openaiResponse: [
     { model: "fake", input: "hi", instructions: "i", text: { format: { type: "text" } }, store: false, include: [] },
     { model: "fake", input: [{ role: "user", content: [{ type: "input_text", text: "t" }] }], stream: true, metadata: { a: "b" } },
+    {
+      model: "fake",
+      input: [
+        message,
+        { type: "reasoning", summary: [], content: [{ type: "reasoning_text", text: "r" }] },
+        { type: "function_call", call_id: "c1", name: "look", arguments: "{}" },
+        { type: "function_call_output", call_id: "c1", output: "rain" },
+      ],
+      tools: [{ type: "function", strict: false, ...look }],
+      tool_choice: "auto",
+    },
   ],
   anthropicMessages: [
     { ...chat, max_tokens: 5, system: [{ type: "text", text: "t", cache_control: { type: "ephemeral" } }], stop_sequences: ["END"] },
     { ...chat, max_tokens: 5, stream: true, metadata: { user_id: "u" }, tool_choice: { type: "none" } },
+    {
+      model: "fake",
+      max_tokens: 5,
+      messages: [
+        message,
+        {
+          role: "assistant",
+          content: [
+            { type: "thinking", thinking: "r", signature: "" },
+            { type: "tool_use", id: "c1", name: "look", input: { a: 1 } },
+          ],
+        },
+        { role: "user", content: [{ type: "tool_result", tool_use_id: "c1", content: [{ type: "text", text: "rain" }] }] },
+      ],
+      tools: [{ name: "look", description: "d", input_schema: look.parameters }],
+      tool_choice: { type: "auto", disable_parallel_tool_use: true },
+    },
   ],
   ollamaShow: [{ model: "fake" }],
   ollamaChat: [
     { ...chat, options: { temperature: 0.5, num_predict: 5, stop: ["END"] }, keep_alive: "5m" },
     { ...chat, stream: false },
+    {
+      model: "fake",
+      messages: [
+        message,
+        { role: "assistant", content: "", tool_calls: [{ function: { name: "look", arguments: { a: 1 } } }] },
+        { role: "tool", content: "rain", tool_name: "look" },
+      ],
+      tools: [TOOL],
+      think: true,
+    },
   ],
   ollamaGenerate: [
     { model: "fake", prompt: "hi", system: "s", stream: false },

@@ -104,7 +104,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
       device: "",
       vram_bytes: 0,
       engine: { name: "libllama", version: `${HEADER_RELEASE} (koffi ${KOFFI_VERSION})` },
-      features: typeof embedder === "string" ? [] : ["embeddings"],
+      features: typeof embedder === "string" ? ["tools"] : ["embeddings", "tools"],
     },
     prompt: {
       tokenize: tokenizer.tokenize,

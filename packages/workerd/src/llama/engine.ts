@@ -4,11 +4,12 @@
  * (`embeddings.ts`).
  */
 import { RbeesError } from "@rbees/contracts/errors";
+import { templateFacts } from "../chat/template-facts.ts";
 import type { EmbedRequest, Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
 import { chooseSlot, commonLength, copyWorthTokens } from "../slots.ts";
 import { Embeddings } from "./embeddings.ts";
 import type { LoadedModel, LoadModel, Sequence } from "./model.ts";
-import { promptTokens } from "./prompt.ts";
+import { hasTemplate, promptOf } from "./prompt.ts";
 import { Run } from "./run.ts";
 
 interface Slot {
@@ -52,6 +53,8 @@ export class LlamaEngine implements Engine {
     if (!(await model.computesNumbers(token))) {
       throw new RbeesError("ENGINE_FAILED", `${options.model_path} computes no numbers (NaN): its weights are damaged, download it again`);
     }
+    // Now, so that the first request does not wait for it.
+    if (hasTemplate(model.prompt)) templateFacts(model.prompt);
     const step_us = model.timeSteps?.(token);
     return step_us === undefined ? model.facts : { ...model.facts, step_us };
   }
@@ -59,7 +62,7 @@ export class LlamaEngine implements Engine {
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
     const { model, options } = this.#loaded();
     if (this.#slots.length === 0) throw new RbeesError("INVALID_REQUEST", "This model makes embeddings and no text: ask /v1/embeddings.");
-    const tokens = promptTokens(model.prompt, asked);
+    const { tokens, reading } = promptOf(model.prompt, asked);
     if (tokens.length === 0) throw new RbeesError("INVALID_REQUEST", "prompt: has no tokens", { param: "prompt" });
     const request = fitted(asked, options.context_size - tokens.length);
     checkContinued(request, model.facts);
@@ -85,7 +88,7 @@ export class LlamaEngine implements Engine {
     if (choice === undefined || slot === undefined) throw new RbeesError("ALL_SLOTS_BUSY", "Every slot of the engine is busy.");
     // A model whose state can't be cut back goes on from all of it or from nothing.
     if (slot.sequence.all_or_nothing && choice.cached < slot.sequence.tokens.length) choice.cached = 0;
-    const run = new Run(id, request, model, tokens, choice);
+    const run = new Run(id, request, model, { tokens, reading }, choice);
     slot.run = run;
     slot.prompt_tokens = Math.min(slot.prompt_tokens, choice.cached);
     void this.#work();

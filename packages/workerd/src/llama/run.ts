@@ -1,8 +1,11 @@
 /** One run on llama.cpp: where it stands between two steps, and what a sampled token makes of it. */
 
 import { Answer } from "../answer.ts";
+import { marksIn, type Reading } from "../chat/reading.ts";
+import { Spoken } from "../chat/spoken.ts";
 import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
 import type { LoadedModel, Sampling } from "./model.ts";
+import type { Prompt } from "./prompt.ts";
 
 /** What a request leaves open; llama.cpp's own defaults. */
 const DEFAULTS = { top_k: 40, top_p: 0.95, min_p: 0 } as const;
@@ -13,6 +16,10 @@ export class Run {
   readonly tokens_in: number;
   tokens_cached: number;
   readonly answer: Answer;
+  /** Where more is told apart in the answer than its text. */
+  readonly #spoken: Spoken | undefined;
+  /** Marks of that which are special tokens, and have no text otherwise. */
+  readonly #marks: ReadonlyMap<number, Uint8Array>;
   /** Prompt and continued tokens, then nothing: what is still to be computed begins at `done`. */
   readonly prompt: readonly number[];
   readonly #request: RunRequest;
@@ -28,7 +35,8 @@ export class Run {
   /** A part of the prompt was computed, or is about to be. */
   begun = false;
 
-  constructor(id: number, request: RunRequest, model: LoadedModel, tokens: readonly number[], choice: { slot: number; cached: number }) {
+  constructor(id: number, request: RunRequest, model: LoadedModel, prompt: Prompt, choice: { slot: number; cached: number }) {
+    const { tokens, reading } = prompt;
     this.id = id;
     this.slot = choice.slot;
     this.#request = request;
@@ -37,7 +45,17 @@ export class Run {
     this.tokens_cached = Math.min(choice.cached, tokens.length);
     this.done = choice.cached;
     this.answer = new Answer(request.stop);
-    for (const token of request.continue_tokens) this.answer.continued(token, model.bytes.of(token));
+    this.#marks = reading === undefined ? NO_MARKS : markTokens(reading, model);
+    this.#spoken = reading === undefined ? undefined : new Spoken(reading, request.job_id ?? String(request.seed));
+    for (const token of request.continue_tokens) {
+      const text = this.answer.continued(token, this.#bytes(token, model));
+      this.#spoken?.continued(text);
+    }
+    if (request.continue_tokens.length > 0) this.#spoken?.resumed();
+  }
+
+  #bytes(token: number, model: LoadedModel): Uint8Array {
+    return this.#marks.get(token) ?? model.bytes.of(token);
   }
 
   get prefilling(): boolean {
@@ -72,6 +90,7 @@ export class Run {
   /** Whether it is over before it begins: the continued tokens already hold a stop string or all tokens allowed. */
   get over(): RunEnd | undefined {
     if (this.answer.stop !== undefined) return this.#end("STOP_SEQUENCE");
+    if (this.#spoken?.over === true) return this.#end("EOS");
     return this.answer.tokens >= this.#request.max_tokens ? this.#end("MAX_TOKENS") : undefined;
   }
 
@@ -80,16 +99,18 @@ export class Run {
     this.#first_token_ms ??= performance.now();
     this.last = token;
     if (model.ends(token)) return this.report({ generated: 1, token: this.answer.finish(), end: "EOS" });
-    const text = this.answer.push(token, model.bytes.of(token));
+    const text = this.answer.push(token, this.#bytes(token, model));
     if (this.answer.stop !== undefined) return this.report({ generated: 1, token: text, end: "STOP_SEQUENCE" });
     if (this.answer.tokens < this.#request.max_tokens) return this.report({ generated: 1, token: text });
     return this.report({ generated: 1, token: joined(text, this.answer.finish()), end: "MAX_TOKENS" });
   }
 
   report(what: { generated?: number; token?: TokenReport | undefined; end?: RunEnd["stop_reason"] } = {}): StepReport {
-    const { generated = 0, token, end } = what;
+    const { generated = 0, end } = what;
+    const token = this.#spoken === undefined ? what.token : this.#spoken.push(what.token, end !== undefined);
     // Text held back to the last may turn out to hold a stop string.
-    const reason = end !== undefined && this.answer.stop !== undefined ? "STOP_SEQUENCE" : end;
+    const found = end !== undefined && this.answer.stop !== undefined ? "STOP_SEQUENCE" : end;
+    const reason = found ?? (this.#spoken?.over === true ? "EOS" : undefined);
     return {
       run: this.id,
       tokens_out: this.answer.tokens,
@@ -112,6 +133,19 @@ export class Run {
       timings: { prefill_ms, decode_ms },
     };
   }
+}
+
+const NO_MARKS: ReadonlyMap<number, Uint8Array> = new Map();
+
+/** The special tokens among the marks that the answer is read by, with their text. */
+function markTokens(reading: Reading, { prompt, bytes }: LoadedModel): ReadonlyMap<number, Uint8Array> {
+  return new Map(
+    marksIn(reading).flatMap((mark) => {
+      const [token, more] = prompt.tokenize(mark, true);
+      const is_special = token !== undefined && more === undefined && bytes.of(token).length === 0;
+      return is_special ? [[token, Buffer.from(mark, "utf8")] as const] : [];
+    }),
+  );
 }
 
 function joined(a: TokenReport | undefined, b: TokenReport | undefined): TokenReport | undefined {

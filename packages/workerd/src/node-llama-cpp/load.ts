@@ -90,7 +90,7 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
       device: options.backend === "cpu" ? "" : ((await llama.getGpuDeviceNames())[options.gpu] ?? ""),
       vram_bytes: options.backend === "cpu" ? 0 : (await llama.getVramState()).used,
       engine: { name: "node-llama-cpp", version: `${BINDING_VERSION} (llama.cpp ${release})` },
-      features: [],
+      features: ["tools"],
     },
     prompt: {
       tokenize: (text, special, continues) => model.tokenize(text, special, continues ? "trimLeadingSpace" : undefined) as number[],

@@ -1,0 +1,28 @@
+/** How the text of an answer is read: which calls of functions are looked for in it, and what in it is thinking. */
+import type { CallSyntax } from "./call-syntax.ts";
+import { marksOf } from "./call-syntax.ts";
+import type { Thinking } from "./template-facts.ts";
+
+export interface Reading {
+  /** How calls are written; undefined: none are looked for. */
+  readonly syntax: CallSyntax | undefined;
+  /** Functions that may be called: what calls another is text. */
+  readonly names: ReadonlySet<string>;
+  /** false: the answer ends with its first call. */
+  readonly parallel: boolean;
+  readonly thinking: Thinking | undefined;
+  /** The prompt ends with the mark that opens it. */
+  readonly opened: boolean;
+  /** Thinking is no part of the text. */
+  readonly apart: boolean;
+}
+
+/** Marks in the answer that may be special tokens, which have no text otherwise. */
+export function marksIn({ syntax, thinking }: Reading): string[] {
+  return [...(syntax === undefined ? [] : marksOf(syntax)), ...(thinking === undefined ? [] : [thinking.open, thinking.close])];
+}
+
+/** Whether a prompt ends inside thinking: only blanks after the mark that opens it. */
+export function endsOpened(prompt: string, { open }: Thinking): boolean {
+  return prompt.trimEnd().endsWith(open);
+}
