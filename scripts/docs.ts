@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ANTHROPIC_FIELDS } from "@rbees/contracts/anthropic";
+import { BATCH_FIELDS } from "@rbees/contracts/batch";
 import { EMBEDDING_FIELDS, OLLAMA_EMBEDDING_FIELDS } from "@rbees/contracts/embed";
 import { ERRORS } from "@rbees/contracts/errors";
 import type { FieldTable } from "@rbees/contracts/field-table";
@@ -17,7 +18,7 @@ export function generatedDocs(): Record<string, string> {
   return {
     "openapi.json": `${JSON.stringify(openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess), null, 2)}\n`,
     "errors.md": errorsPage(),
-    "openai.md": withTables("openai.md", { ...OPENAI_FIELDS, ...EMBEDDING_FIELDS, ...RESPONSES_FIELDS }),
+    "openai.md": withTables("openai.md", { ...OPENAI_FIELDS, ...EMBEDDING_FIELDS, ...BATCH_FIELDS, ...RESPONSES_FIELDS }),
     "ollama.md": withTables("ollama.md", { ...OLLAMA_FIELDS, ...OLLAMA_EMBEDDING_FIELDS }),
     "anthropic.md": withTables("anthropic.md", ANTHROPIC_FIELDS),
   };

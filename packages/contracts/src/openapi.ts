@@ -48,7 +48,12 @@ function operation(operationId: string, route: Route, components: Json): Json {
     ...(given.length > 0 ? { parameters: given } : {}),
     ...(route.body === undefined
       ? {}
-      : { requestBody: { required: true, content: { "application/json": { schema: schema(route.body, "input", components) } } } }),
+      : {
+          requestBody: {
+            required: true,
+            content: { [route.form ? "multipart/form-data" : "application/json"]: { schema: schema(route.body, "input", components) } },
+          },
+        }),
     responses,
   };
 }

@@ -13,6 +13,8 @@ export interface Route {
   readonly summary: string;
   readonly query?: z.ZodType;
   readonly body?: z.ZodType;
+  /** The body is a form (multipart/form-data) with a file in it, which may be larger than other bodies. */
+  readonly form?: true;
   /** Headers that say something of their own, by their names in lower case. */
   readonly headers?: z.ZodType;
   /** Status → every form the body can take; the first is the default, the rest are asked for with `Accept`. */

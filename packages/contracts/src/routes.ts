@@ -1,6 +1,7 @@
 /** The two route tables, everything the orchestrator and the worker answer to; and who may call which of the orchestrator's. */
 import { z } from "zod";
 import { AnthropicMessage, MessagesRequest } from "./anthropic.ts";
+import { batchRoutes } from "./batch-routes.ts";
 import {
   Embed,
   EmbeddingList,
@@ -143,6 +144,7 @@ export const orcdRoutes = {
     body: EmbeddingsRequest,
     replies: { 200: [EmbeddingList] },
   },
+  ...batchRoutes,
   openaiResponse: {
     method: "POST",
     path: "/v1/responses",
@@ -295,6 +297,15 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   openaiChat: SUBMIT,
   openaiCompletion: SUBMIT,
   openaiEmbeddings: SUBMIT,
+  createFile: SUBMIT,
+  listFiles: READ,
+  showFile: READ,
+  fileContent: READ,
+  deleteFile: SUBMIT,
+  createBatch: SUBMIT,
+  listBatches: READ,
+  showBatch: READ,
+  cancelBatch: SUBMIT,
   openaiResponse: SUBMIT,
   anthropicMessages: SUBMIT,
   ollamaVersion: READ,

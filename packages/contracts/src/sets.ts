@@ -15,6 +15,9 @@ export const DISCONNECT_RULES = ["continue", "cancel"] as const;
 /** `EMBEDDED`: the job was to make vectors, and has. */
 export const STOP_REASONS = ["EOS", "MAX_TOKENS", "STOP_SEQUENCE", "EMBEDDED"] as const;
 
+/** Where the requests of a batch may go. */
+export const BATCH_ENDPOINTS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"] as const;
+
 /** What a job asks for: text that goes on, or vectors of texts. */
 export const JOB_KINDS = ["generate", "embed"] as const;
 

@@ -11,6 +11,7 @@ import type { Input, JsonReply, Route, RouteTable } from "@rbees/contracts/route
 import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import { refuseClient } from "./client-error.ts";
 import { EventStream, type StreamForm } from "./event-stream.ts";
+import { formFields } from "./form.ts";
 import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
 import { authority, plainAddress } from "./network.ts";
@@ -43,6 +44,8 @@ export interface ServeOptions {
   port: number;
   log: Log;
   body_bytes_max: number;
+  /** Of routes whose body is a form; `body_bytes_max` when not given. */
+  form_bytes_max?: number;
   /** A silent event stream gets a comment this often. */
   ping_ms: number;
   /** What it shows its callers; without it, it speaks in clear. */
@@ -62,6 +65,7 @@ export interface Served {
 /** What a refusal knows of the route it comes from. */
 interface RouteConfig {
   error_form?: ErrorForm | undefined;
+  form?: true | undefined;
 }
 
 /** Room for the longest id there is with each of its characters percent-encoded. */
@@ -104,7 +108,17 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   });
   // Else text would reach a route as its body, and be told that it is no object instead of that it is no JSON.
   app.removeContentTypeParser("text/plain");
-  app.setErrorHandler((error, request, reply) => refuse(toRbeesError(error, options), request, reply, log));
+  if (Object.values(routes).some(({ form }) => form)) {
+    app.addContentTypeParser("multipart/form-data", { parseAs: "buffer" }, async (request: FastifyRequest, body: Buffer) => {
+      if (configOf(request).form === undefined) throw notJson();
+      return await formFields(body, request.headers["content-type"] ?? "");
+    });
+  }
+  app.setErrorHandler((error, request, reply) => {
+    const form = configOf(request).form === true;
+    const limit = form ? (options.form_bytes_max ?? options.body_bytes_max) : options.body_bytes_max;
+    return refuse(toRbeesError(error, { form, limit }), request, reply, log);
+  });
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split("?", 1)[0];
     return refuse(
@@ -121,7 +135,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     const handler = handlers[name] as unknown as (request: Request<Route>) => Promise<Reply> | Reply;
     app.route({
       method: route.method,
-      config: { error_form: route.error_form } satisfies RouteConfig,
+      config: { error_form: route.error_form, form: route.form } satisfies RouteConfig,
+      ...(route.form === undefined ? {} : { bodyLimit: options.form_bytes_max ?? options.body_bytes_max }),
       url: route.path.replace(/\{(\w+)\}/g, ":$1"),
       ...(authorize === undefined
         ? {}
@@ -196,7 +211,9 @@ function parseRequest(route: Route, request: FastifyRequest, response: ServerRes
     return parsed.data;
   };
   if (route.body !== undefined && request.body === undefined) {
-    throw new RbeesError("INVALID_REQUEST", "A JSON body is required: send it with Content-Type: application/json.");
+    throw route.form
+      ? notAForm()
+      : new RbeesError("INVALID_REQUEST", "A JSON body is required: send it with Content-Type: application/json.");
   }
   const query = parse(route.query, request.query);
   const body = parse(route.body, request.body);
@@ -252,8 +269,11 @@ function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply,
 }
 
 function errorForm(request: FastifyRequest): FormOfError {
-  const { error_form = "rbees" } = (request.routeOptions?.config ?? {}) as RouteConfig;
-  return ERROR_FORMS[error_form];
+  return ERROR_FORMS[configOf(request).error_form ?? "rbees"];
+}
+
+function configOf(request: FastifyRequest): RouteConfig {
+  return (request.routeOptions?.config ?? {}) as RouteConfig;
 }
 
 /** The correlation id: in our header, and in the one where the clients of the route's API look for it. */
@@ -262,22 +282,33 @@ function idHeaders(request: FastifyRequest): Record<string, string> {
   return { "x-correlation-id": request.id, ...(id_header === undefined ? {} : { [id_header]: request.id }) };
 }
 
-function toRbeesError(error: unknown, options: ServeOptions): RbeesError {
+function toRbeesError(error: unknown, { form, limit }: { form: boolean; limit: number }): RbeesError {
   if (error instanceof RbeesError) return error;
   const { code = "", statusCode = 500, message = String(error) } = error as { code?: string; statusCode?: number; message?: string };
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE") {
-    return new RbeesError("PAYLOAD_TOO_LARGE", `The body is larger than ${options.body_bytes_max} bytes.`);
+    return new RbeesError("PAYLOAD_TOO_LARGE", `The body is larger than ${limit} bytes.`);
   }
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
-    return new RbeesError(
-      "INVALID_REQUEST",
-      "The body must be JSON: send Content-Type: application/json (curl: -H 'content-type: application/json').",
-    );
+    return form ? notAForm() : notJson();
   }
   if (code === "FST_ERR_CTP_EMPTY_JSON_BODY") return new RbeesError("INVALID_REQUEST", "The body is empty; it must be JSON.");
   if (statusCode === 400) return new RbeesError("INVALID_REQUEST", `The body is not valid JSON (${withoutQuotedInput(message)}).`);
   if (statusCode < 500) return new RbeesError("INVALID_REQUEST", message);
   return new RbeesError("INTERNAL", "This is a bug in rbees; the log has the details under this correlation id.", { cause: error });
+}
+
+function notJson(): RbeesError {
+  return new RbeesError(
+    "INVALID_REQUEST",
+    "The body must be JSON: send Content-Type: application/json (curl: -H 'content-type: application/json').",
+  );
+}
+
+function notAForm(): RbeesError {
+  return new RbeesError(
+    "INVALID_REQUEST",
+    "The body must be a form with a file: send multipart/form-data (curl: -F purpose=batch -F file=@FILE).",
+  );
 }
 
 /** V8 quotes the text around a JSON mistake; that may be part of a prompt, which no error may echo. */

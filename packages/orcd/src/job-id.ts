@@ -9,6 +9,11 @@ const random = { bytes: Buffer.alloc(0), used: 0 };
 const time = { ms: -1, digits: "" };
 
 export function mintJobId(now_ms: number): string {
+  return `job_${mintId(now_ms)}`;
+}
+
+/** The 26 characters, for ids of other things too. */
+export function mintId(now_ms: number): string {
   if (now_ms !== time.ms) {
     time.ms = now_ms;
     time.digits = "";
@@ -20,5 +25,5 @@ export function mintJobId(now_ms: number): string {
     random.used = 0;
   }
   random.used += RANDOM_CHARS;
-  return `job_${time.digits}${random.bytes.toString("latin1", random.used - RANDOM_CHARS, random.used)}`;
+  return `${time.digits}${random.bytes.toString("latin1", random.used - RANDOM_CHARS, random.used)}`;
 }

@@ -7,6 +7,7 @@ import { authorities, type Tls } from "@rbees/kit/tls";
 import { type JobRequest, sentTokens } from "./active-job.ts";
 import { jobSpec } from "./api/admit.ts";
 import { anthropicHandlers } from "./api/anthropic.ts";
+import { batchHandlers } from "./api/batches.ts";
 import { embeddingHandlers } from "./api/embeddings.ts";
 import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
@@ -18,9 +19,11 @@ import { tenantHandlers } from "./api/tenants.ts";
 import { workerHandlers } from "./api/workers.ts";
 import { auditKeyIn } from "./audit-key.ts";
 import { asksForKeys, noKeys } from "./auth.ts";
+import { Batches } from "./batches.ts";
 import { coreNow } from "./clock.ts";
 import type { OrcdConfig } from "./config.ts";
 import { Deeds } from "./deeds.ts";
+import { Files } from "./files.ts";
 import { JobRegistry } from "./job-registry.ts";
 import { Keyring, keyIn } from "./keyring.ts";
 import { Loop } from "./loop.ts";
@@ -121,12 +124,15 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
 
   let stopping = false;
   const admitting = { loop, jobs, metrics, stopping: () => stopping, callerOf: (who?: string) => keys.callerOf(who) };
+  const asking = { ...openaiHandlers({ ...config, ...admitting, workers }), ...embeddingHandlers(admitting) };
+  const files = await Files.open(store, config);
+  const batches = new Batches({ store, files, handlers: asking, limits: config, log, fatal });
   const served = await serve(
     orcdRoutes,
     {
       ...jobHandlers({ ...config, ...admitting, store }),
-      ...openaiHandlers({ ...config, ...admitting, workers }),
-      ...embeddingHandlers(admitting),
+      ...asking,
+      ...batchHandlers({ ...config, ...admitting, store, files, batches }),
       ...responsesHandlers({ ...config, ...admitting, workers }),
       ...ollamaHandlers({ ...config, ...admitting, workers }),
       ...anthropicHandlers({ ...config, ...admitting, workers }),
@@ -137,6 +143,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     },
     {
       ...config,
+      // The form has its boundaries and other fields too.
+      form_bytes_max: config.batch_file_bytes_max + FORM_BYTES,
       log,
       tls,
       authorize: asks_keys
@@ -158,6 +166,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
   log.info({ url: served.url, data_dir, recovered_jobs: recovered.jobs.length }, "ready");
 
   if (config.auto_spawn) pools.start();
+  await batches.start(config.tick_ms);
+  const sweeps = setInterval(() => void files.sweep().catch(fatal), FILE_SWEEP_MS);
   let stopped: Promise<void> | undefined;
   const stop = async () => {
     stopping = true;
@@ -166,6 +176,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     clearInterval(ticks);
     clearInterval(telling);
     pools.stop();
+    batches.stop();
+    clearInterval(sweeps);
     clearInterval(flushes);
     clearInterval(heads);
     loop.close();
@@ -187,6 +199,10 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     },
   };
 }
+
+/** What a form has beside its file, at most. */
+const FORM_BYTES = 65_536;
+const FILE_SWEEP_MS = 60_000;
 
 /** What is in no table answers nobody. */
 function accessOf(route: string): Access {

@@ -1,5 +1,7 @@
 /** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
 import type { AuditEntry } from "@rbees/kit/audit-chain";
+import type { BatchReads } from "./batch-port.ts";
+import type { BatchLineTable, BatchTable, FileTable } from "./batch-schema.ts";
 import type {
   AttemptTable,
   JobTable,
@@ -30,6 +32,16 @@ export type Change =
   | { table: "join_tokens"; id: string; update: Pick<JoinTokenTable, "used_at_ms" | "used_by"> }
   | { table: "worker_credentials"; insert: WorkerCredentialTable }
   | { table: "worker_credentials"; id: string; update: Partial<Omit<WorkerCredentialTable, "id">> }
+  | { table: "files"; insert: FileTable }
+  | { table: "files"; id: string; gone: true }
+  | { table: "batches"; insert: BatchTable }
+  | { table: "batches"; id: string; update: Partial<Omit<BatchTable, "id">> }
+  /** A line that is there already stays as it is. */
+  | { table: "batch_lines"; insert: Pick<BatchLineTable, "id" | "batch_id" | "line" | "custom_id" | "request"> }
+  /** The first answer of a line stays. */
+  | { table: "batch_lines"; id: string; answer: { output: string; ok: 0 | 1 } }
+  /** `requests`: what was asked is not needed any more; `answers`, `errors`: these lines go. */
+  | { table: "batch_lines"; batch_id: string; gone: "requests" | "answers" | "errors" }
   /** One more job of that day has ended. */
   | { table: "usage"; add: Omit<UsageTable, "jobs"> }
   | { table: "audit"; append: AuditEntry }
@@ -53,7 +65,7 @@ export interface Recovered {
   models: string[];
 }
 
-export interface Store {
+export interface Store extends BatchReads {
   /** Resolves when the changes are on disk (fsync). Commits are carried out in the order of the calls. */
   commit(changes: readonly Change[]): Promise<void>;
   listJobs(query: JobQuery): Promise<JobTable[]>;

@@ -4,6 +4,7 @@
  */
 import { type Kysely, sql } from "kysely";
 import type { Migration, MigrationProvider } from "kysely/migration";
+import { type BatchLineTable, type BatchTable, batches, type FileTable } from "./batch-schema.ts";
 
 export interface JobTable {
   /** Order of acceptance; the cursor of lists. */
@@ -153,6 +154,9 @@ export interface WorkerCredentialTable {
 }
 
 export interface Database {
+  files: FileTable & { seq: number };
+  batches: BatchTable & { seq: number };
+  batch_lines: BatchLineTable;
   jobs: JobTable;
   attempts: AttemptTable;
   models: ModelTable;
@@ -378,6 +382,7 @@ export const migrations: MigrationProvider = {
       "0007-limits": limits,
       "0008-kinds": kinds,
       "0009-said": said,
+      "0010-batches": batches,
     };
   },
 };

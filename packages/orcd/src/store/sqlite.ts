@@ -10,6 +10,7 @@ import { HEAD, headEntry } from "@rbees/kit/audit-head";
 import Sqlite from "better-sqlite3";
 import { Kysely, SqliteDialect, sql } from "kysely";
 import { Migrator } from "kysely/migration";
+import { SqliteBatches } from "./batch-reads.ts";
 import type { JobQuery, Recovered } from "./port.ts";
 import {
   type AttemptTable,
@@ -28,6 +29,7 @@ export class SqliteStore {
   /** For what is not hot: migrations and reads. */
   readonly #db: Kysely<Database>;
   readonly #sqlite: Sqlite.Database;
+  readonly batches: SqliteBatches;
   readonly #claim: Sqlite.Database;
   /** Signs heads of the audit trail; without it there are none. */
   readonly #audit_key: KeyObject | undefined;
@@ -44,6 +46,7 @@ export class SqliteStore {
   private constructor(db: Kysely<Database>, sqlite: Sqlite.Database, claim: Sqlite.Database, audit_key: string | undefined) {
     this.#db = db;
     this.#sqlite = sqlite;
+    this.batches = new SqliteBatches(db);
     this.#claim = claim;
     this.#audit_key = audit_key === undefined ? undefined : createPrivateKey(audit_key);
     [this.#begin, this.#commit, this.#rollback] = [sqlite.prepare("begin immediate"), sqlite.prepare("commit"), sqlite.prepare("rollback")];

@@ -1,5 +1,6 @@
 /** The store's thread: takes messages in order, groups the commits that have queued, answers each. */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import type { Store } from "./port.ts";
 import { SqliteStore } from "./sqlite.ts";
 import { ordersFrom } from "./statement.ts";
 
@@ -7,7 +8,7 @@ export type Call =
   /** `changes`: as `encodeChanges` wrote them. */
   | { method: "commit"; changes: string }
   | {
-      method: "listJobs" | "showJob" | "recover" | "listKeys" | "listTenants" | "usageOf" | "listJoinTokens" | "listWorkerCredentials";
+      method: Exclude<keyof Store, "commit" | "close">;
       argument: unknown;
     }
   | { method: "close" };
@@ -51,7 +52,8 @@ function next(): Call | undefined {
 async function read(call: Call): Promise<unknown> {
   if (call.method === "close") return store.close();
   if (call.method === "commit") return store.commit(ordersFrom(call.changes));
-  return store[call.method](call.argument as never);
+  const reads = (call.method in store.batches ? store.batches : store) as unknown as Record<string, (argument: unknown) => unknown>;
+  return reads[call.method]?.(call.argument);
 }
 
 async function answer(calls: number, work: () => Promise<unknown>): Promise<void> {

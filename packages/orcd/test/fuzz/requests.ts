@@ -51,6 +51,8 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
     { model: "fake", input: ["a", "b"], encoding_format: "base64", dimensions: 2, user: "u" },
     { model: "fake", input: [[1, 2], [3]] },
   ],
+  createFile: [{ purpose: "batch", file: "x" }],
+  createBatch: [{ input_file_id: "file-x", endpoint: "/v1/embeddings", completion_window: "24h", metadata: { a: "b" } }],
   openaiResponse: [
     { model: "fake", input: "hi", instructions: "i", text: { format: { type: "text" } }, store: false, include: [] },
     { model: "fake", input: [{ role: "user", content: [{ type: "input_text", text: "t" }] }], stream: true, metadata: { a: "b" } },
@@ -112,6 +114,8 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   rotateKey: [{ overlap_ms: 0 }],
 };
 const QUERIES: Readonly<Record<string, readonly string[]>> = {
+  listFiles: ["limit=5&order=asc", "purpose=batch&after=file-x", "limit=-1"],
+  listBatches: ["limit=5", "after=batch_x", "limit=1e9"],
   listJobs: ["limit=5", "status=queued&model=fake", "cursor=3", "limit=99999999999999999999", "cursor=-1", "status=__proto__"],
   drainWorker: ["move=true", "move=maybe"],
 };
@@ -210,12 +214,30 @@ export function nextRequest(random: Random, job_id: string): FuzzRequest {
     headers["content-type"] = "application/json";
     body = bodyOf(random, good === undefined ? {} : random.pick(good));
   }
+  if (name === "createFile" && random.chance(0.8)) {
+    headers["content-type"] =
+      `multipart/form-data; boundary=${random.chance(0.9) ? BOUNDARY : random.pick(ODD_STRINGS).replace(/[^\x21-\x7e]/g, "")}`;
+    body = formOf(random);
+  }
   for (let n = random.chance(0.3) ? random.from(1, 3) : 0; n > 0; n -= 1) {
     const header = random.pick(Object.keys(HEADERS));
     headers[header] = random.pick(HEADERS[header] as readonly string[]);
   }
   if (body !== undefined && headers["content-encoding"] === "gzip" && random.chance(0.5)) body = gzipSync(body);
   return { method, path, headers, body };
+}
+
+const BOUNDARY = "fuzz-boundary";
+
+/** A form with a file that is nearly good. */
+function formOf(random: Random): Buffer {
+  const part = (name: string, value: string, file = "") =>
+    `--${BOUNDARY}\r\ncontent-disposition: form-data; name="${name}"${file}\r\n\r\n${value}\r\n`;
+  const purpose = random.chance(0.8) ? part("purpose", random.chance(0.8) ? "batch" : random.pick(ODD_STRINGS)) : "";
+  const file = random.chance(0.9) ? part("file", random.pick(["{}\n", ...ODD_STRINGS]), '; filename="in.jsonl"') : part("file", "text");
+  const more = random.chance(0.2) ? part("expires_after[seconds]", random.pick(["3600", "-1", "1e99", "x"])) : "";
+  const bytes = Buffer.from(`${purpose}${file}${more}--${BOUNDARY}--\r\n`, "utf8");
+  return random.chance(0.2) ? brokenBytes(random, bytes) : bytes;
 }
 
 function wellFormed(text: string): string {

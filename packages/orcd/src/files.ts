@@ -1,0 +1,141 @@
+/** The files of OpenAI's API: uploaded, made by batches, shown, deleted, and gone when their time is over. Owns how many bytes they hold. */
+import { hash } from "node:crypto";
+import type { FileObject, ListFiles, UploadedFile } from "@rbees/contracts/batch";
+import { RbeesError } from "@rbees/contracts/errors";
+import { mintId } from "./job-id.ts";
+import type { Caller } from "./keyring.ts";
+import { auditChange } from "./record.ts";
+import type { FileRow } from "./store/batch-port.ts";
+import type { FileTable } from "./store/batch-schema.ts";
+import type { Change, Store } from "./store/port.ts";
+
+export interface FileLimits {
+  readonly batch_file_bytes_max: number;
+  readonly batch_files_bytes_total_max: number;
+  readonly batch_file_keep_ms: number;
+}
+
+export class Files {
+  readonly #store: Store;
+  readonly #limits: FileLimits;
+  #bytes: number;
+
+  private constructor(store: Store, limits: FileLimits, bytes: number) {
+    this.#store = store;
+    this.#limits = limits;
+    this.#bytes = bytes;
+  }
+
+  static async open(store: Store, limits: FileLimits): Promise<Files> {
+    return new Files(store, limits, await store.fileBytes());
+  }
+
+  async upload({ name, bytes }: UploadedFile, keep_s: number | undefined, caller: Caller): Promise<FileObject> {
+    const { batch_file_bytes_max, batch_file_keep_ms } = this.#limits;
+    if (bytes.length > batch_file_bytes_max) {
+      const message = `The file has ${bytes.length} bytes, and ${batch_file_bytes_max} are allowed (batch_file_bytes_max); split it.`;
+      throw new RbeesError("PAYLOAD_TOO_LARGE", message, { param: "file" });
+    }
+    this.checkRoom(bytes.length);
+    const now_ms = Date.now();
+    const keep_ms = keep_s === undefined ? batch_file_keep_ms : keep_s * 1000;
+    const row: FileTable = {
+      id: `file-${mintId(now_ms)}`,
+      tenant: caller.tenant,
+      filename: name.slice(0, 255) || "batch.jsonl",
+      purpose: "batch",
+      bytes: bytes.length,
+      created_at_ms: now_ms,
+      expires_at_ms: keep_ms === 0 ? null : now_ms + keep_ms,
+      batch_id: null,
+      content: textOf(bytes),
+    };
+    this.#bytes += row.bytes;
+    const said = { file_id: row.id, tenant: row.tenant, bytes: row.bytes, sha256: hash("sha256", bytes, "hex") };
+    await this.#store.commit([
+      { table: "files", insert: row },
+      auditChange("file.created", said, { now_ms, who: caller.key_id ?? undefined }),
+    ]);
+    return fileObject(row);
+  }
+
+  /** Refuses where files hold so much already that so many bytes more would be too many. */
+  checkRoom(bytes: number): void {
+    const { batch_files_bytes_total_max } = this.#limits;
+    if (this.#bytes + bytes <= batch_files_bytes_total_max) return;
+    const message = `Files hold ${this.#bytes} of ${batch_files_bytes_total_max} bytes (batch_files_bytes_total_max), too many for ${bytes} more: delete some.`;
+    throw new RbeesError("QUOTA_EXCEEDED", message);
+  }
+
+  /** The file of a batch's answers or errors, as a change to commit with the end of the batch. */
+  made(batch: { id: string; tenant: string }, kind: "output" | "error", bytes: number, now_ms: number): { id: string; change: Change } {
+    const { batch_file_keep_ms } = this.#limits;
+    const id = `file-${mintId(now_ms)}`;
+    this.#bytes += bytes;
+    const insert: FileTable = {
+      ...{ id, tenant: batch.tenant, filename: `${batch.id}_${kind}.jsonl`, purpose: "batch_output", bytes, created_at_ms: now_ms },
+      ...{ expires_at_ms: batch_file_keep_ms === 0 ? null : now_ms + batch_file_keep_ms, batch_id: batch.id, content: null },
+    };
+    return { id, change: { table: "files", insert } };
+  }
+
+  async list({ purpose, limit, order, after }: ListFiles, { tenant, everywhere }: Caller): Promise<FileRow[]> {
+    return await this.#store.listFiles({ tenant: everywhere ? undefined : tenant, purpose, order, after, limit: limit + 1 });
+  }
+
+  /** The file, if there is one that the caller may see; else the same refusal whether there is one or not. */
+  async find(id: string, { tenant, everywhere }: Caller): Promise<FileRow> {
+    const row = await this.#store.showFile(id);
+    if (row === undefined || !(everywhere || row.tenant === tenant) || (row.expires_at_ms ?? Number.POSITIVE_INFINITY) <= Date.now())
+      throw new RbeesError("NOT_FOUND", `There is no file ${id.slice(0, 64)}. GET /v1/files lists the files.`);
+    return row;
+  }
+
+  async content(id: string): Promise<string> {
+    return await this.#store.fileContent(id);
+  }
+
+  async remove(row: FileRow, who: string | undefined): Promise<void> {
+    this.#bytes -= row.bytes;
+    const now_ms = Date.now();
+    await this.#store.commit([...gone(row), auditChange("file.deleted", { file_id: row.id, tenant: row.tenant }, { now_ms, who })]);
+  }
+
+  /** Lets go of the files whose time is over. */
+  async sweep(): Promise<void> {
+    const now_ms = Date.now();
+    for (const row of await this.#store.expiredFiles(now_ms)) await this.remove(row, undefined);
+  }
+}
+
+/** With the lines that are its content, if it is of a batch. */
+function gone({ id, batch_id, filename }: FileRow): Change[] {
+  const file = { table: "files", id, gone: true } as const;
+  if (batch_id === null) return [file];
+  return [file, { table: "batch_lines", batch_id, gone: linesOfFile({ filename }) }];
+}
+
+/** Which lines of its batch are the content of a file. */
+export function linesOfFile({ filename }: Pick<FileRow, "filename">): "answers" | "errors" {
+  return filename.endsWith("_output.jsonl") ? "answers" : "errors";
+}
+
+function textOf(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new RbeesError("INVALID_REQUEST", "file: is not UTF-8 text", { param: "file" });
+  }
+}
+
+export function fileObject({ id, bytes, created_at_ms, expires_at_ms, filename, purpose }: FileRow): FileObject {
+  return {
+    ...{ id, object: "file", bytes, created_at: seconds(created_at_ms) },
+    ...(expires_at_ms === null ? {} : { expires_at: seconds(expires_at_ms) }),
+    ...{ filename, purpose: purpose as FileObject["purpose"], status: "processed" },
+  };
+}
+
+export function seconds(at_ms: number): number {
+  return Math.floor(at_ms / 1000);
+}
