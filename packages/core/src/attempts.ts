@@ -31,8 +31,8 @@ export function attemptPrefilled(
   { job_id, attempt, worker_id, now_ms }: Extract<Event, { type: "attempt.prefilled" }>,
 ): void {
   const worker = state.workers.get(worker_id);
-  if (worker === undefined || !prefilled(worker, attemptKey(job_id, attempt))) return;
   const job = state.jobs.get(job_id);
+  if (worker === undefined || !prefilled(worker, keyOf(job, job_id, attempt))) return;
   if (job?.attempt !== attempt || job.worker_id !== worker_id) return;
   job.prefilled_at_ms = now_ms;
   job.begun = true;
@@ -53,8 +53,13 @@ export function attemptProgressed(
 function charge(state: State, job: Job, tokens_out: number): void {
   const made = Math.min(tokens_out, job.spec.max_tokens);
   if (made <= job.charged_tokens) return;
-  state.shares.charge(job.spec.tenant, (made - job.charged_tokens) * OUTPUT_TOKEN);
+  state.shares.charge(job.share, (made - job.charged_tokens) * OUTPUT_TOKEN);
   job.charged_tokens = made;
+}
+
+/** The key that the job keeps of its present attempt: a new string would have to be put together and hashed. */
+function keyOf(job: Job | undefined, job_id: string, attempt: number): string {
+  return job?.attempt === attempt && job.attempt_key !== "" ? job.attempt_key : attemptKey(job_id, attempt);
 }
 
 /** Takes the attempt's prompt off what the worker has still to compute; true when it was on it. */
@@ -69,10 +74,10 @@ function prefilled(worker: Worker, key: string): boolean {
 export function attemptEnded(state: State, event: Extract<Event, { type: "attempt.ended" }>, out: Decision[]): void {
   const { job_id, attempt, worker_id, outcome, now_ms } = event;
   const worker = state.workers.get(worker_id);
-  const key = attemptKey(job_id, attempt);
+  const job = state.jobs.get(job_id);
+  const key = keyOf(job, job_id, attempt);
   worker?.running.delete(key);
   if (worker !== undefined) prefilled(worker, key);
-  const job = state.jobs.get(job_id);
   // The fence: only the present attempt may decide over its job; a late report of an older one frees its slot, no more.
   if (job !== undefined && job.attempt === attempt && job.worker_id === worker_id) {
     if (worker !== undefined && (outcome.kind === "done" || (outcome.kind === "failed" && !outcome.retriable))) noteSuccess(worker);

@@ -105,9 +105,10 @@ export function dispatch(state: State, job: Job, worker: Worker, scored: readonl
   state.dispatches += 1;
   worker.last_dispatch = state.dispatches;
   const key = attemptKey(job.spec.id, job.attempt);
+  job.attempt_key = key;
   worker.running.add(key);
   worker.prefilling.set(key, backlog_tokens - worker.prefill_tokens);
-  state.shares.charge(job.spec.tenant, (backlog_tokens - worker.prefill_tokens) * PROMPT_TOKEN);
+  state.shares.charge(job.share, (backlog_tokens - worker.prefill_tokens) * PROMPT_TOKEN);
   worker.prefill_tokens = backlog_tokens;
   worker.kept.touch(job.spec.prefix);
   job.backlog_tokens = backlog_tokens;

@@ -3,7 +3,7 @@
  * equals. Whoever is looked at and passed over counts as served for the rest of that look, so that the order is the one in which they
  * would run.
  */
-import type { Shares } from "./fairness.ts";
+import type { Share } from "./fairness.ts";
 import { Heap } from "./heap.ts";
 import { Line, type Waiting } from "./line.ts";
 import { LiveMap } from "./live-map.ts";
@@ -13,11 +13,13 @@ export interface FairWaiting extends Waiting {
   readonly flow: string;
   /** Its number among all that came here, of any tenant; kept by the line. */
   arrival: number;
-  readonly spec: { readonly tenant: string; readonly prompt_tokens: number };
+  readonly spec: { readonly prompt_tokens: number };
+  /** Of its tenant. */
+  readonly share: Share;
 }
 
 interface TenantLine<T extends FairWaiting> {
-  readonly tenant: string;
+  readonly share: Share;
   readonly flow: string;
   readonly line: Line<T>;
 }
@@ -31,7 +33,6 @@ interface Look<T extends FairWaiting> {
 }
 
 export class FairLine<T extends FairWaiting> {
-  readonly #shares: Shares;
   readonly #mayRun: (one: T) => boolean;
   readonly #lines = new LiveMap<TenantLine<T>>();
   /** By what each tenant had got when it was put here, which is never more than it has got now. */
@@ -42,8 +43,7 @@ export class FairLine<T extends FairWaiting> {
   #arrivals = 0;
 
   /** `mayRun`: whether limits of its tenant or key stand against it; the same for all that stand in one line. */
-  constructor(shares: Shares, mayRun: (one: T) => boolean = () => true) {
-    this.#shares = shares;
+  constructor(mayRun: (one: T) => boolean = () => true) {
     this.#mayRun = mayRun;
   }
 
@@ -57,12 +57,11 @@ export class FairLine<T extends FairWaiting> {
   }
 
   push(one: T): void {
-    const { tenant } = one.spec;
     let of = this.#lines.get(one.flow);
     if (of === undefined) {
-      of = { tenant, flow: one.flow, line: new Line() };
+      of = { share: one.share, flow: one.flow, line: new Line() };
       this.#lines.set(one.flow, of);
-      this.#order.push(of, this.#shares.serviceOf(tenant), this.#arrivals);
+      this.#order.push(of, of.share.service, this.#arrivals);
     }
     one.arrival = this.#arrivals;
     this.#arrivals += 1;
@@ -112,7 +111,7 @@ export class FairLine<T extends FairWaiting> {
         const waiting = of.line.size;
         yield next.value;
         if (of.line.size === waiting) look.passed_tokens += next.value.spec.prompt_tokens;
-        begun.push(look, this.#shares.serviceOf(of.tenant) + look.passed_tokens);
+        begun.push(look, of.share.service + look.passed_tokens);
       }
     } finally {
       for (const of of taken) this.#back(of);
@@ -136,11 +135,15 @@ export class FairLine<T extends FairWaiting> {
   #first(): { readonly value: TenantLine<T>; readonly key: number } | undefined {
     for (let first = this.#order.first; first !== undefined; first = this.#order.first) {
       const { value: of, key, tie } = first;
-      const service = this.#shares.serviceOf(of.tenant);
+      const { service } = of.share;
       const next = of.line.first;
-      if (next !== undefined && key === service && tie === next.arrival && this.#mayRun(next)) return first;
+      if (next !== undefined && this.#mayRun(next)) {
+        if (key === service && tie === next.arrival) return first;
+        this.#order.renewFirst(service, next.arrival);
+        continue;
+      }
       this.#order.take();
-      if (next === undefined || this.#mayRun(next)) this.#back(of);
+      if (next === undefined) this.#lines.delete(of.flow);
       else this.#putOut(of);
     }
     return undefined;
@@ -149,13 +152,13 @@ export class FairLine<T extends FairWaiting> {
   /** Into the order, if anybody stands there. */
   #back(of: TenantLine<T>): void {
     const next = of.line.first;
-    if (next !== undefined) this.#order.push(of, this.#shares.serviceOf(of.tenant), next.arrival);
+    if (next !== undefined) this.#order.push(of, of.share.service, next.arrival);
     else this.#lines.delete(of.flow);
   }
 
   #putOut(of: TenantLine<T>): void {
-    const out = this.#out.get(of.tenant);
-    if (out === undefined) this.#out.set(of.tenant, [of]);
+    const out = this.#out.get(of.share.tenant);
+    if (out === undefined) this.#out.set(of.share.tenant, [of]);
     else out.push(of);
   }
 }

@@ -9,6 +9,9 @@ import { Heap } from "./heap.ts";
 export const PROMPT_TOKEN = 1;
 export const OUTPUT_TOKEN = 2;
 
+/** What a tenant has got so far. Whoever counts for it again and again keeps this, which costs less than its name each time. */
+export type Share = Pick<Readonly<Account>, "tenant" | "service">;
+
 interface Account {
   readonly tenant: string;
   weight: number;
@@ -37,15 +40,19 @@ export class Shares {
     return this.#account(tenant).service;
   }
 
-  /** One more job of the tenant waits. */
-  joins(tenant: string): void {
-    const account = this.#account(tenant);
+  of(tenant: string): Share {
+    return this.#account(tenant);
+  }
+
+  /** One more of its jobs waits. */
+  joins(share: Share): void {
+    const account = share as Account;
     account.waiting += 1;
     if (account.waiting === 1 && !account.paused) this.#lift(account);
   }
 
-  leaves(tenant: string): void {
-    const account = this.#account(tenant);
+  leaves(share: Share): void {
+    const account = share as Account;
     account.waiting -= 1;
     if (account.waiting === 0 && !account.paused) this.#floor = Math.max(this.#floor, account.service);
   }
@@ -65,8 +72,8 @@ export class Shares {
     if (account.waiting > 0) this.#lift(account);
   }
 
-  charge(tenant: string, tokens: number): void {
-    const account = this.#account(tenant);
+  charge(share: Share, tokens: number): void {
+    const account = share as Account;
     account.service += tokens / account.weight;
   }
 
@@ -92,9 +99,11 @@ export class Shares {
       const { value: account, key } = first;
       const active = account.waiting > 0 && !account.paused;
       if (active && key === account.service) return key;
-      this.#waiting.take();
-      if (active) this.#waiting.push(account, account.service);
-      else account.listed = false;
+      if (active) this.#waiting.renewFirst(account.service);
+      else {
+        this.#waiting.take();
+        account.listed = false;
+      }
     }
     return this.#floor;
   }

@@ -100,14 +100,15 @@ export class Fleet<W extends Member> {
     let last: W | undefined;
     let exhausted = true;
     while (scored.length < enough) {
-      const entry = this.#offered.take();
+      const entry = this.#offered.first;
       if (entry === undefined) break;
       const { value: worker, key } = entry;
       if (key !== worker.last_dispatch) {
         // It was used since, past this heap.
-        this.#offered.push(worker, worker.last_dispatch);
+        this.#offered.renewFirst(worker.last_dispatch);
         continue;
       }
+      this.#offered.take();
       const standing = standingOf(worker);
       if (standing === "gone") {
         worker.offered = false;

@@ -1,7 +1,7 @@
 interface Item<T> {
   readonly value: T;
-  readonly key: number;
-  readonly tie: number;
+  key: number;
+  tie: number;
 }
 
 /**
@@ -19,6 +19,16 @@ export class Heap<T> {
   /** What `take` would return. */
   get first(): { readonly value: T; readonly key: number; readonly tie: number } | undefined {
     return this.#items[0];
+  }
+
+  /** The first one gets another key, and goes where that belongs: less work than to take and push it. */
+  renewFirst(key: number, tie = this.#pushed): void {
+    const first = this.#items[0];
+    if (first === undefined) return;
+    this.#pushed += 1;
+    first.key = key;
+    first.tie = tie;
+    this.#sink(first);
   }
 
   push(value: T, key: number, tie = this.#pushed): void {
@@ -48,6 +58,13 @@ export class Heap<T> {
     const first = items[0];
     const last = items.pop();
     if (first === undefined || last === undefined || items.length === 0) return first;
+    this.#sink(last);
+    return first;
+  }
+
+  /** Puts it where it belongs, from the top down; the top is free, or its own. */
+  #sink(item: Item<T>): void {
+    const items = this.#items;
     let at = 0;
     for (;;) {
       let below = 2 * at + 1;
@@ -58,12 +75,11 @@ export class Heap<T> {
         child = right;
         below += 1;
       }
-      if (before(last, child)) break;
+      if (before(item, child)) break;
       items[at] = child;
       at = below;
     }
-    items[at] = last;
-    return first;
+    items[at] = item;
   }
 }
 

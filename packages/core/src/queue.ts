@@ -5,12 +5,12 @@ import { Line } from "./line.ts";
 import { type Account, heldJobs, mayRun } from "./quota.ts";
 import { type Job, type JobSpec, PRIORITIES, type Priority, type Queue, queueKey, type State } from "./state.ts";
 
-function emptyQueue({ shares }: State, { model, pin }: JobSpec): Queue {
+function emptyQueue({ model, pin }: JobSpec): Queue {
   return {
     model,
     pin,
     returned: { interactive: new Line(), batch: new Line() },
-    fresh: { interactive: new FairLine<Job>(shares, mayRun), batch: new FairLine<Job>(shares, mayRun) },
+    fresh: { interactive: new FairLine<Job>(mayRun), batch: new FairLine<Job>(mayRun) },
     wanted: new Map(),
   };
 }
@@ -19,12 +19,12 @@ export function enqueue(state: State, job: Job): void {
   const key = queueKey(job.spec);
   let queue = state.queues.get(key);
   if (queue === undefined) {
-    queue = emptyQueue(state, job.spec);
+    queue = emptyQueue(job.spec);
     state.queues.set(key, queue);
     if (queue.pin !== null) state.pinned_queues += 1;
   }
   const line = job.attempt > 0 ? queue.returned : queue.fresh;
-  state.shares.joins(job.spec.tenant);
+  state.shares.joins(job.share);
   line[job.priority].push(job);
   countWanted(queue, job, 1);
   count(state, job, 1);
@@ -64,7 +64,7 @@ export function dequeue(state: State, job: Job): boolean {
   if (!queue.returned[priority].remove(job) && !queue.fresh[priority].remove(job)) return false;
   countWanted(queue, job, -1);
   count(state, job, -1);
-  state.shares.leaves(job.spec.tenant);
+  state.shares.leaves(job.share);
   if (depth(queue) > 0) return true;
   state.queues.delete(key);
   if (queue.pin !== null) state.pinned_queues -= 1;

@@ -2,7 +2,7 @@
 
 import type { Demand, Wanted } from "./demand.ts";
 import type { FairLine } from "./fair-line.ts";
-import { Shares } from "./fairness.ts";
+import { type Share, Shares } from "./fairness.ts";
 import type { Fleet, Member } from "./fleet.ts";
 import { Heap } from "./heap.ts";
 import type { Line, Waiting } from "./line.ts";
@@ -149,6 +149,8 @@ export interface Routing {
 }
 export interface Job extends Waiting {
   readonly spec: JobSpec;
+  /** Of its tenant. */
+  readonly share: Share;
   /** Whose limits it must keep: of its tenant and its key, as far as these have any. */
   readonly accounts: readonly Account[];
   /** In which of a queue's lines it waits: that of its tenant, or of its key where that has a limit of its own on what runs. */
@@ -172,6 +174,8 @@ export interface Job extends Waiting {
   priority: Priority;
   /** Attempts begun; the number of the present one while it runs. The fence against late reports. */
   attempt: number;
+  /** The `attemptKey` of that attempt. */
+  attempt_key: string;
   /** Attempts that counted against `attempts_max`. */
   spent: number;
   /** The worker of the present attempt; null while queued. */

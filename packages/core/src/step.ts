@@ -121,6 +121,7 @@ function newJob(state: State, spec: JobSpec, attempt: number, spent: number): Jo
   const of_key = accounts.some(({ level, limits }) => level === "key" && limits.jobs_running_max > 0);
   return {
     spec,
+    share: state.shares.of(spec.tenant),
     accounts,
     flow: of_key ? `${spec.tenant} ${spec.key}` : spec.tenant,
     by_rules: spec.demands,
@@ -131,6 +132,7 @@ function newJob(state: State, spec: JobSpec, attempt: number, spent: number): Jo
     held_by: null,
     priority: spec.priority,
     attempt,
+    attempt_key: "",
     spent,
     worker_id: null,
     failed_on: null,

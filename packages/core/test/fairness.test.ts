@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { FairLine } from "../src/fair-line.ts";
-import { OUTPUT_TOKEN, PROMPT_TOKEN, Shares } from "../src/fairness.ts";
+import { OUTPUT_TOKEN, PROMPT_TOKEN, type Share, Shares } from "../src/fairness.ts";
 import { Core, dispatched } from "./support.ts";
 
 test("of two tenants with work the one that has got less is next, not the one that asked first", () => {
@@ -22,13 +22,13 @@ test("of two tenants with work the one that has got less is next, not the one th
 
 test("a tenant that comes back after a pause has no claim on what it did not use", () => {
   const shares = new Shares();
-  shares.joins("busy");
-  shares.charge("busy", 1_000_000);
-  shares.joins("new");
+  shares.joins(shares.of("busy"));
+  shares.charge(shares.of("busy"), 1_000_000);
+  shares.joins(shares.of("new"));
   assert.equal(shares.serviceOf("new"), shares.serviceOf("busy"));
-  shares.leaves("new");
-  shares.leaves("busy");
-  shares.joins("late");
+  shares.leaves(shares.of("new"));
+  shares.leaves(shares.of("busy"));
+  shares.joins(shares.of("late"));
   assert.equal(shares.serviceOf("late"), 1_000_000, "the last that left sets the floor");
 });
 
@@ -36,12 +36,12 @@ test("a tenant of twice the weight gets twice as much", () => {
   const shares = new Shares();
   shares.weigh("double", 2);
   const got = { double: 0, single: 0 };
-  shares.joins("double");
-  shares.joins("single");
+  shares.joins(shares.of("double"));
+  shares.joins(shares.of("single"));
   for (let i = 0; i < 300; i += 1) {
     const next = shares.serviceOf("double") <= shares.serviceOf("single") ? "double" : "single";
     got[next] += 1;
-    shares.charge(next, 7);
+    shares.charge(shares.of(next), 7);
   }
   assert.ok(Math.abs(got.double - 2 * got.single) <= 2, JSON.stringify(got));
 });
@@ -129,14 +129,14 @@ test("while two tenants have work, what they have got, also of answers under way
 });
 
 /** One that waits in the line `flow` of a tenant. */
-function waits(name: string, flow: string, tenant: string, prompt_tokens: number) {
-  return { name, flow, number_in_line: 0, arrival: 0, spec: { tenant, prompt_tokens } };
+function waits(name: string, flow: string, share: Share, prompt_tokens: number) {
+  return { name, flow, share, number_in_line: 0, arrival: 0, spec: { prompt_tokens } };
 }
 
 test("a look goes through all lines in the order in which they would run, and leaves them as they were", () => {
   const shares = new Shares();
-  const line = new FairLine<ReturnType<typeof waits>>(shares);
-  const one = (name: string, tenant: string, prompt_tokens: number) => waits(name, tenant, tenant, prompt_tokens);
+  const line = new FairLine<ReturnType<typeof waits>>();
+  const one = (name: string, tenant: string, prompt_tokens: number) => waits(name, tenant, shares.of(tenant), prompt_tokens);
   const all = [one("a1", "a", 10), one("a2", "a", 10), one("a3", "a", 10), one("b1", "b", 25), one("b2", "b", 25)];
   for (const each of all) line.push(each);
   const order = () => [...line].map(({ name }) => name).join(" ");
@@ -144,7 +144,7 @@ test("a look goes through all lines in the order in which they would run, and le
   assert.equal(order(), "a1 b1 a2 a3 b2");
   for (const each of line) if (each.name === "b1") break;
   assert.equal(order(), "a1 b1 a2 a3 b2");
-  shares.charge("a", 100);
+  shares.charge(shares.of("a"), 100);
   assert.equal(order(), "b1 b2 a1 a2 a3");
   assert.ok(line.remove(all[3] as (typeof all)[number]));
   assert.equal(line.remove(all[3] as (typeof all)[number]), false);
@@ -155,15 +155,15 @@ test("a look goes through all lines in the order in which they would run, and le
 
 test("the keys of one tenant are served in the order in which their jobs came: none of them waits for all of another's", () => {
   const shares = new Shares();
-  const line = new FairLine<ReturnType<typeof waits>>(shares);
-  const push = (name: string) => line.push(waits(name, name[0] as string, "t", 10));
+  const line = new FairLine<ReturnType<typeof waits>>();
+  const push = (name: string) => line.push(waits(name, name[0] as string, shares.of("t"), 10));
   const names = ["a1", "b1", "a2", "b2", "b3", "a3", "a4", "b4"];
   for (const name of names) push(name);
   const served: string[] = [];
   for (let one = line.first; one !== undefined; one = line.first) {
     served.push(one.name);
     line.remove(one);
-    shares.charge("t", 10);
+    shares.charge(shares.of("t"), 10);
   }
   assert.deepEqual(served, names);
 });

@@ -46,6 +46,22 @@ test("a heap that lets go of some gives the others in the order it would have", 
   );
 });
 
+test("a first one that gets another key stands where it would if it had been taken and pushed", () => {
+  fc.assert(
+    fc.property(fc.array(fc.nat(9), { maxLength: 60 }), fc.array(fc.nat(12), { maxLength: 60 }), (keys, others) => {
+      const [renewed, pushed] = [new Heap<number>(), new Heap<number>()];
+      for (const heap of [renewed, pushed]) for (const [value, key] of keys.entries()) heap.push(value, key);
+      for (const key of others) {
+        renewed.renewFirst(key);
+        const first = pushed.take();
+        if (first !== undefined) pushed.push(first.value, key);
+      }
+      while (pushed.size > 0) assert.equal(renewed.take()?.value, pushed.take()?.value);
+      assert.equal(renewed.size, 0);
+    }),
+  );
+});
+
 test("a line keeps its order, whoever leaves it and whenever", () => {
   const act = fc.oneof(
     { weight: 3, arbitrary: fc.constant("join" as const) },

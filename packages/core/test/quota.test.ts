@@ -125,12 +125,12 @@ test("a key's limit on what runs holds up no other key of its tenant, and a paus
   const { shares } = core.state;
   limit(core, "tenant", "capped", { jobs_running_max: 1 });
   for (const n of [1, 2]) core.submit(`c${n}`, { ...JOB, tenant: "capped", key: null });
-  shares.charge("busy", 1_000_000);
-  shares.joins("busy");
+  shares.charge(shares.of("busy"), 1_000_000);
+  shares.joins(shares.of("busy"));
   assert.ok(shares.serviceOf("capped") < 1000);
   core.ends("c1");
   assert.ok(shares.serviceOf("capped") >= 1_000_000, "it had not waited for anybody but itself");
-  shares.leaves("busy");
+  shares.leaves(shares.of("busy"));
 });
 
 test("queue instead of refuse: held in order until the rates allow them, interactive ones first, and what is given back helps at once", () => {
