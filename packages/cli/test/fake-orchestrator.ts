@@ -17,6 +17,8 @@ export interface Script {
   gone?: boolean;
   /** What `jobs show` says. */
   text?: string;
+  /** And what else of the answer. */
+  said?: Pick<JobView, "reasoning" | "tool_calls">;
   refuse?: RbeesError;
   /** Cancelling takes for ever. */
   cancel_hangs?: boolean;
@@ -235,6 +237,7 @@ function view(script: Script): JobView {
   return {
     ...summary(script),
     text: script.text ?? "",
+    ...script.said,
     timings: { prefill_ms: 10, decode_ms: 100 },
     attempts: [{ attempt: 1, worker_id: "w1", started_at: "2026-01-01T00:00:00.100Z", ended_at: null, outcome: null }],
     seed: 1,

@@ -211,6 +211,16 @@ test("following gives up after its tries, and says how to go on", async () => {
   assert.equal(broken, 2);
 });
 
+test("show prints what an answer says beside its text", async (t) => {
+  const said = {
+    reasoning: "Rain?",
+    tool_calls: [{ id: "c1", type: "function" as const, function: { name: "look", arguments: '{"at": "sky"}' } }],
+  };
+  const { at, rbees } = await setUp(t, { ...GOOD, said });
+  const { out } = await rbees.run(["rbees", "jobs", "show", JOB, ...at]);
+  assert.match(out, /\n\nRain\?\nHello 🐝\ncalls look \{"at": "sky"\}\n$/);
+});
+
 test("list, show, why, cancel, workers and models print tables for people and the contract's JSON for programs", async (t) => {
   const { at, rbees, orchestrator } = await setUp(t, GOOD);
   orchestrator.workers.set(

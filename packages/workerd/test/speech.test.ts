@@ -11,7 +11,16 @@ const THINK = { open: "<think>", close: "</think>" };
 
 function reading(more: Partial<Reading> = {}): Reading {
   const names = new Set(["look", "get_weather"]);
-  return { syntax: syntax("hermes"), names, parallel: true, thinking: undefined, opened: false, apart: true, ...more };
+  return {
+    syntax: syntax("hermes"),
+    names,
+    texts: new Map([["get_weather", new Set(["city"])]]),
+    parallel: true,
+    thinking: undefined,
+    opened: false,
+    apart: true,
+    ...more,
+  };
 }
 
 interface Heard {
@@ -98,6 +107,22 @@ describe("calls as the families write them", () => {
       assert.deepEqual(said({ ...how, parallel: false }, text), { text: "", reasoning: "", calls: [LOOK] });
     });
   }
+});
+
+test("tagged: each argument between tags, text as text, the rest as JSON where it is some", () => {
+  const how = reading({ syntax: syntax("tagged") });
+  const value = 'Gent "x"\n  </p> \\ 🐝\n';
+  const call = `<function=get_weather>\n<parameter=city>\n${value}\n</parameter>\n<parameter=days>\n3\n</parameter>\n<parameter=units>\n["a"]\n</parameter>\n<parameter=note>\nno JSON\n</parameter>\n</function>`;
+  const args = `{"city": ${JSON.stringify(value)}, "days": 3, "units": ["a"], "note": "no JSON"}`;
+  for (const text of [`Hm.\n\n<tool_call>\n${call}\n</tool_call>`, `Hm.${call}`])
+    assert.deepEqual(said(how, text), { text: "Hm.", reasoning: "", calls: [["id0", "get_weather", args]] });
+  const two =
+    "<tool_call>\n<function=look>\n</function>\n</tool_call>\n<tool_call>\n<function=get_weather>\n<parameter=city>7</parameter></function></tool_call>";
+  assert.deepEqual(said(how, two).calls, [LOOK, ["id1", "get_weather", '{"city": "7"}']]);
+  for (const text of ["<function=delete_all></function>", "<tool_call>{}", "<tool_call>\n<func", "a <function=look"])
+    assert.deepEqual(said(how, text), { text, reasoning: "", calls: [] });
+  assert.deepEqual(said(how, "<function=look>junk</function>").calls, [LOOK]);
+  assert.deepEqual(said(how, "<function=get_weather><parameter=city>\nGe").calls, [["id0", "get_weather", '{"city": "Ge']]);
 });
 
 test("arguments come in pieces, as they are written; text before a call comes at once", () => {

@@ -131,6 +131,7 @@ const SYNTAX: Readonly<Record<string, readonly string[]>> = {
   functionary: ["functionary-3.2"],
   "tool-calls": ["minimax-m1"],
   toolcall: ["nemotron-nano-2"],
+  tagged: ["qwen3-coder"],
 };
 const THINKING = [
   "bielik-3",

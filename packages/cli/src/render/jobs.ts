@@ -59,7 +59,12 @@ export function renderJob(job: JobView, look: Look, now = Date.now()): string {
     ],
     look,
   );
-  return job.text === "" ? known : `${known}\n${look.safe(job.text)}${job.text.endsWith("\n") ? "" : "\n"}`;
+  const thought = job.reasoning === undefined ? "" : look.dim(look.safe(job.reasoning));
+  const calls = (job.tool_calls ?? []).map(({ function: { name, arguments: given } }) => look.safe(`calls ${name} ${given}`));
+  const said = [thought, look.safe(job.text), ...calls]
+    .filter((part) => part !== "")
+    .map((part) => (part.endsWith("\n") ? part : `${part}\n`));
+  return said.length === 0 ? known : `${known}\n${said.join("")}`;
 }
 
 function span(from: string, to: string | null): string | null {

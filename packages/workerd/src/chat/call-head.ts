@@ -9,6 +9,8 @@ export type CallHead =
   | "bad"
   /** The arguments, an object, begin at `at`. `object`: they are a member of one, which ends after them. */
   | { readonly name: string; readonly at: number; readonly object: boolean; readonly array: boolean }
+  /** The arguments begin there, each between tags. */
+  | { readonly name: string; readonly tags_at: number; readonly array: false }
   /** A call that is over at `end`. */
   | { readonly name: string; readonly text: string; readonly end: number; readonly array: boolean }
   /** No call: text begins at `text_at`. */
@@ -24,6 +26,7 @@ const BETWEEN_CHARS_MAX = 160;
 export function callHead(text: string, syntax: CallSyntax, names: ReadonlySet<string>, in_array: boolean): CallHead {
   const first = text.trimStart().charAt(0);
   if (first === "") return "more";
+  if (syntax.form === "tagged") return taggedHead(text, names);
   if (first === "{" || first === "[") return objectHead(text, names, in_array);
   return syntax.between.length === 0 || in_array ? "bad" : namedHead(text, syntax, names);
 }
@@ -43,6 +46,15 @@ function namedHead(text: string, { between, text_name }: CallSyntax, names: Read
   const blank = args.length - args.trimStart().length;
   if (blank === args.length) return "more";
   return args.charAt(blank) === "{" ? { name, at: at + blank, object: false, array: false } : "bad";
+}
+
+const TAG = /^\s*(?:<function=)?([A-Za-z0-9_.-]{1,64})>/;
+const TAG_BEGUN = /^\s*(?:<(?:f(?:u(?:n(?:c(?:t(?:i(?:o(?:n(?:=)?)?)?)?)?)?)?)?)?)?$|^\s*(?:<function=)?[A-Za-z0-9_.-]{1,64}$/;
+
+function taggedHead(text: string, names: ReadonlySet<string>): CallHead {
+  const [tag, name] = TAG.exec(text) ?? [];
+  if (tag === undefined || name === undefined) return TAG_BEGUN.test(text) ? "more" : "bad";
+  return names.has(name) ? { name, tags_at: tag.length, array: false } : "bad";
 }
 
 /** What JSON text has at a place: where it goes on, or why not. */

@@ -9,8 +9,11 @@ export interface CallSyntax {
   readonly openers: readonly string[];
   /** What may stand behind a call and is no text. */
   readonly closers: readonly string[];
-  /** `object`: `{"name": …, "arguments": {…}}`, or an array of such. `named`: the name, one of `between`, the arguments. */
-  readonly form: "object" | "named";
+  /**
+   * `object`: `{"name": …, "arguments": {…}}`, or an array of such. `named`: the name, one of `between`, the arguments. `tagged`: the name,
+   * then each argument between tags.
+   */
+  readonly form: "object" | "named" | "tagged";
   /** In the form `named`: what stands between the name and its arguments, the longest first. */
   readonly between: readonly RegExp[];
   /** The answer may begin with the object itself, or an array of them, without any opener. */
@@ -41,6 +44,19 @@ export const BARE_JSON: CallSyntax = {
   bare: true,
   opened: false,
   shape: { before: /(^|[\n>\]])\s*\{\s*"name":\s*"$/, between: MEMBER },
+};
+
+/** Each argument between tags: `<function=name> <parameter=key> value </parameter> </function>`, inside a mark of its own. */
+export const TAGGED: CallSyntax = {
+  name: "tagged",
+  openers: ["<tool_call>", "<function="],
+  closers: ["</function>", "</tool_call>"],
+  form: "tagged",
+  between: [],
+  bare: false,
+  opened: false,
+  // No JSON of it is ever rendered: it is told by its tags.
+  shape: { before: /(?!)/, between: /(?!)/ },
 };
 
 /** In the order in which they are tried: those with marks before the one without. */
@@ -81,6 +97,7 @@ export const CALL_SYNTAXES: readonly CallSyntax[] = [
     text_name: "all",
     shape: { before: />>>$/, between: /^\n$/ },
   },
+  TAGGED,
   BARE_JSON,
 ];
 

@@ -5,6 +5,7 @@
  */
 import type { ToolCallPiece } from "@rbees/contracts/tools";
 import { callHead } from "./call-head.ts";
+import { CallParameters, type TextArguments } from "./call-parameters.ts";
 import { escapedControl, JsonScanner } from "./json-scanner.ts";
 import type { Reading } from "./reading.ts";
 
@@ -16,11 +17,12 @@ export interface Said {
 
 /** What may be a call is not waited for longer than this. */
 const HEAD_CHARS_MAX = 65_536;
+const NO_TEXTS: TextArguments = new Set();
 const FENCE = /^```(?:json)?\s*(?=[[{])/;
 const FENCE_BEGUN = /^`{1,3}(?:j(?:s(?:on?)?)?)?\s*$/;
 
 /** Where the answer stands. `members` is what follows the arguments inside their call's object, `broken` are arguments that are no JSON. */
-type State = "begin" | "thinking" | "text" | "head" | "arguments" | "broken" | "members" | "after" | "over";
+type State = "begin" | "thinking" | "text" | "head" | "arguments" | "tags" | "broken" | "members" | "after" | "over";
 
 export class Speech {
   readonly #reading: Reading;
@@ -32,6 +34,7 @@ export class Speech {
   /** The marks before a call that is not certain, as they were written. */
   #marks = "";
   #scanner = new JsonScanner();
+  #tags = new CallParameters(NO_TEXTS);
   #thought = false;
   /** Blanks are dropped until something else comes: after thinking, and after a call. */
   #blanks = true;
@@ -100,6 +103,8 @@ export class Speech {
         return this.#head();
       case "arguments":
         return this.#arguments();
+      case "tags":
+        return this.#arguedByTags();
       case "broken":
         return this.#broken();
       case "members":
@@ -186,6 +191,10 @@ export class Speech {
     const whole = "text" in found;
     this.#said.calls.push({ index, id: this.#id_of(index), name: found.name, arguments: whole ? found.text : "" });
     if (whole) return this.#complete(this.#rest.slice(found.end));
+    if ("tags_at" in found) {
+      this.#tags = new CallParameters(this.#reading.texts.get(found.name) ?? NO_TEXTS);
+      return this.#to("tags", this.#rest.slice(found.tags_at));
+    }
     this.#in_object = found.object;
     this.#scanner = new JsonScanner();
     return this.#to("arguments", this.#rest.slice(found.at));
@@ -211,6 +220,14 @@ export class Speech {
     }
     this.#argue(written);
     this.#rest = "";
+    return false;
+  }
+
+  #arguedByTags(): boolean {
+    const { written, rest, state } = this.#tags.parse(this.#rest);
+    this.#argue(written);
+    if (state !== "open") return this.#complete(rest);
+    this.#rest = rest;
     return false;
   }
 

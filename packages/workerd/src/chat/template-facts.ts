@@ -2,7 +2,7 @@
  * What a chat template can do, found out by showing it conversations with words that occur nowhere else: whether it shows tools, their
  * calls and results, in which form it wants arguments, and how its model writes a call.
  */
-import { type CallSyntax, syntaxOf } from "./call-syntax.ts";
+import { type CallSyntax, syntaxOf, TAGGED } from "./call-syntax.ts";
 import { type Conversation, type Renderer, rendered, type TemplateMessage } from "./render.ts";
 
 /** How a call's turn is put for the template. */
@@ -45,6 +45,7 @@ const TOOLS = [
   },
 ];
 const ARGUMENTS = new RegExp(`\\{\\s*"${ARGUMENT}":\\s*"${VALUE}"\\s*\\}`);
+const TAGS = new RegExp(`<function=${NAME}>\\s*<parameter=${ARGUMENT}>\\s*${VALUE}\\s*</parameter>\\s*</function>\\s*</tool_call>`);
 const FORMS: readonly CallForm[] = [
   { arguments: "object", no_content: "" },
   { arguments: "text", no_content: "" },
@@ -93,6 +94,7 @@ function callForm(model: Renderer): { form: CallForm; syntax: CallSyntax | undef
   for (const form of FORMS) {
     const text = rendered(model, { messages: talk(form, 1), tools: TOOLS });
     if (text === undefined || !text.includes(RESULT)) continue;
+    if (TAGS.test(text)) return { form, syntax: TAGGED };
     const at = text.search(ARGUMENTS);
     const name = text.lastIndexOf(NAME, at);
     if (at < 0 || name < 0) continue;

@@ -11,7 +11,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { BARE_JSON } from "../chat/call-syntax.ts";
 import { conversationOf } from "../chat/conversation.ts";
 import { pieces } from "../chat/plain-text.ts";
-import { endsOpened, type Reading } from "../chat/reading.ts";
+import { endsOpened, type Reading, textArguments } from "../chat/reading.ts";
 import { type Renderer, render } from "../chat/render.ts";
 import { type TemplateFacts, templateFacts } from "../chat/template-facts.ts";
 import type { RunRequest } from "../engine.ts";
@@ -85,6 +85,7 @@ function readingOf(request: Asked, { syntax, thinking }: TemplateFacts, text: st
   return {
     syntax: calls,
     names: new Set(tools.map((tool) => tool.function.name)),
+    texts: new Map(tools.map((tool) => [tool.function.name, textArguments(tool)])),
     parallel: parallel_tool_calls,
     thinking,
     opened: thinking !== undefined && endsOpened(text, thinking),
