@@ -91,6 +91,11 @@ export function orchestratorAt(
       if (!fits(orcdRoutes[name], reply)) throw strangerAt(url);
       return reply;
     },
+    async text(name, input, options = {}) {
+      return client.text(name, input, { ...options, signal: options.signal ?? stop }).catch((error) => {
+        throw explained(error, url, call_ms_max);
+      });
+    },
     async events(name, input, options = {}) {
       return client.events(name, input, { ...options, signal: options.signal ?? stop }).catch((error) => {
         throw explained(error, url, call_ms_max);

@@ -1,5 +1,6 @@
 /** The verbs of `rbees`, which is also `llorch`: jobs, workers and models of an orchestrator, and a whole system on this host. */
 import { auditVerbs } from "./audit/verbs.ts";
+import { batchVerbs } from "./batch-verbs.ts";
 import { jobVerbs } from "./jobs/verbs.ts";
 import { keyVerbs } from "./key-verbs.ts";
 import { localVerbs } from "./local/verbs.ts";
@@ -17,6 +18,7 @@ export const rbees: Program = {
   orchestrator: true,
   groups: {
     jobs: "submit and follow jobs",
+    batches: "many requests in one file, answered while nobody waits",
     workers: "workers of the orchestrator",
     models: "models that can be asked for",
     audit: "the record of what was done",
@@ -29,6 +31,7 @@ export const rbees: Program = {
   examples: ["rbees up", 'rbees jobs submit --model demo --prompt "Write a haiku about Rust"', "rbees jobs list", "rbees down"],
   verbs: [
     ...jobVerbs,
+    ...batchVerbs,
     ...registryVerbs,
     ...keyVerbs,
     ...tenantVerbs,

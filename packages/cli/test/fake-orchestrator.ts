@@ -1,4 +1,5 @@
 /** An orchestrator for tests: it serves the real route table and does what a script says. */
+import type { BatchObject, FileObject } from "@rbees/contracts/batch";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
 import type { JobSummary, JobView, SubmitJob } from "@rbees/contracts/job";
@@ -20,6 +21,8 @@ export interface Script {
   /** And what else of the answer. */
   said?: Pick<JobView, "reasoning" | "tool_calls">;
   refuse?: RbeesError;
+  /** Kept here as they are made. */
+  batches?: Map<string, BatchObject>;
   /** Cancelling takes for ever. */
   cancel_hangs?: boolean;
 }
@@ -60,6 +63,12 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     const tenant = tenants.get(name);
     if (tenant === undefined) throw new RbeesError("NOT_FOUND", `There is no tenant ${name}.`);
     return tenant;
+  };
+  const batches = script.batches ?? new Map<string, BatchObject>();
+  const batchOf = (id: string): BatchObject => {
+    const batch = batches.get(id);
+    if (batch === undefined) throw new RbeesError("NOT_FOUND", `There is no batch ${id}.`);
+    return batch;
   };
   const hanging = new Set<EventStream>();
   let cuts = 0;
@@ -155,16 +164,27 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     openaiModel: neverAsked,
     openaiChat: neverAsked,
     openaiCompletion: neverAsked,
-    openaiEmbeddings: neverAsked,
-    createFile: neverAsked,
+    openaiEmbeddings: ({ body: { input, dimensions } }) => ({
+      json: {
+        object: "list",
+        data: input.map((_, index) => ({ object: "embedding", index, embedding: [1, 2, 3].slice(0, dimensions ?? 3) })),
+        model: "demo",
+        usage: { prompt_tokens: 2, total_tokens: 2 },
+      },
+    }),
+    createFile: ({ body: { file } }) => ({ json: fileObject(`${file.name} ${Buffer.from(file.bytes).toString("utf8")}`) }),
     listFiles: neverAsked,
     showFile: neverAsked,
-    fileContent: neverAsked,
+    fileContent: ({ params }) => ({ text: `content of ${params.id}\n` }),
     deleteFile: neverAsked,
-    createBatch: neverAsked,
-    listBatches: neverAsked,
-    showBatch: neverAsked,
-    cancelBatch: neverAsked,
+    createBatch({ body: { endpoint, input_file_id } }) {
+      const batch = batchObject("batch_1", endpoint, input_file_id);
+      batches.set(batch.id, batch);
+      return { json: batch };
+    },
+    listBatches: () => ({ json: { object: "list", data: [...batches.values()], has_more: false, first_id: null, last_id: null } }),
+    showBatch: ({ params }) => ({ json: batchOf(params.id) }),
+    cancelBatch: ({ params }) => ({ json: { ...batchOf(params.id), status: "cancelling" } }),
     openaiResponse: neverAsked,
     anthropicMessages: neverAsked,
     ollamaVersion: neverAsked,
@@ -207,6 +227,20 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     ping_ms: 15_000,
   });
   return { url: served.url, submitted, cancelled, resumed, workers, drained, send, close: () => served.close(0) };
+}
+
+function fileObject(id: string): FileObject {
+  return { id, object: "file", bytes: 1, created_at: 0, filename: "in.jsonl", purpose: "batch", status: "processed" };
+}
+
+function batchObject(id: string, endpoint: string, input_file_id: string): BatchObject {
+  const never = { failed_at: null, expired_at: null, cancelling_at: null, cancelled_at: null, finalizing_at: null, completed_at: null };
+  return {
+    ...{ id, object: "batch", endpoint, input_file_id, completion_window: "24h", status: "in_progress", ...never },
+    errors: { object: "list", data: [{ code: "invalid_json_line", message: "no JSON", param: null, line: 2 }] },
+    ...{ output_file_id: "file-out", error_file_id: null, created_at: 0, in_progress_at: 1, expires_at: 86_400, metadata: null },
+    request_counts: { total: 3, completed: 1, failed: 1 },
+  };
 }
 
 function summary({ events }: Script): JobSummary {

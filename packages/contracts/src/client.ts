@@ -19,6 +19,8 @@ interface CallOptions {
 export interface Client<T extends RouteTable> {
   /** Calls a route and gives its JSON. Throws `RbeesError` for every refusal and when the server can't be reached. */
   call<Name extends keyof T & string>(name: Name, input: ClientInput<T[Name]>, options?: CallOptions): Promise<JsonReply<T[Name]>>;
+  /** Calls a route that answers with text. */
+  text<Name extends keyof T & string>(name: Name, input: ClientInput<T[Name]>, options?: CallOptions): Promise<string>;
   /** Calls a route that answers with events. The response's headers come first, so a refusal throws before the first event. */
   events<Name extends keyof T & string>(name: Name, input: ClientInput<T[Name]>, options?: CallOptions): Promise<AsyncGenerator<SseEvent>>;
 }
@@ -39,11 +41,11 @@ export function createClient<T extends RouteTable>(routes: T, base_url: string, 
         method: route.method,
         headers: {
           accept,
-          ...(body === undefined ? {} : { "content-type": "application/json" }),
+          ...(body === undefined || route.form ? {} : { "content-type": "application/json" }),
           ...options.headers,
           ...call.headers,
         },
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(body === undefined ? {} : { body: route.form ? formOf(body as object) : JSON.stringify(body) }),
         ...(call.signal === undefined ? {} : { signal: call.signal }),
       });
     } catch (error) {
@@ -72,12 +74,31 @@ export function createClient<T extends RouteTable>(routes: T, base_url: string, 
         throw foreign(response, text);
       }
     },
+    async text(name, input, call = {}) {
+      const response = await request(routes[name] as Route, input as ClientInput<Route>, "*/*", call);
+      try {
+        return await response.text();
+      } catch (error) {
+        if (call.signal?.aborted) throw error;
+        throw new RbeesError("UNREACHABLE", `${base} broke off its answer (${reason(error)}).`, { cause: error });
+      }
+    },
     async events(name, input, call = {}) {
       const response = await request(routes[name] as Route, input as ClientInput<Route>, "text/event-stream", call);
       if (response.body === null) throw new RbeesError("UNREACHABLE", `${base} answered without a body`);
       return readEvents(response.body as unknown as AsyncIterable<Uint8Array>);
     },
   };
+}
+
+/** A file is given as its name and bytes. */
+function formOf(fields: object): FormData {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields) as [string, string | number | { name: string; bytes: Uint8Array<ArrayBuffer> }][]) {
+    if (typeof value === "object") form.set(name, new Blob([value.bytes]), value.name);
+    else form.set(name, String(value));
+  }
+  return form;
 }
 
 /** The refusal that an answer carries; one without our error body is named by its status. */
