@@ -68,6 +68,33 @@ test("submit reads the prompt from stdin or a file, and a prompt may look like a
   );
 });
 
+test("submit holds the answer to a schema or a grammar from a file, and says what is wrong with the file", async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, GOOD);
+  const file = async (name: string, text: string) => {
+    await writeFile(join(rbees.root, name), text);
+    return join(rbees.root, name);
+  };
+  const submit = async (...flags: string[]) => await rbees.run([...SUBMIT, ...at, ...flags]);
+  const [schema, grammar] = [await file("s.json", '{"type":"object"}'), await file("g.gbnf", 'root ::= "a"')];
+  await submit("--json-schema-file", schema);
+  await submit("--grammar-file", grammar);
+  assert.deepEqual(
+    orchestrator.submitted.map(({ json_schema, grammar }) => json_schema ?? grammar),
+    [{ type: "object" }, 'root ::= "a"'],
+  );
+  const cases = [
+    [["--json-schema-file", await file("bad.json", "{type:")], /bad\.json: is not JSON/],
+    [["--json-schema-file", "none.json"], /--json-schema-file none\.json: there is no such file/],
+    [["--json-schema-file", schema, "--grammar-file", grammar], /either --json-schema-file or --grammar-file/],
+  ] as const;
+  for (const [flags, why] of cases) {
+    const { exit, err } = await submit(...flags);
+    assert.equal(exit, 2);
+    assert.match(err, why);
+  }
+  assert.equal(orchestrator.submitted.length, 2);
+});
+
 test("submit --json prints each event on a line and nothing else", async (t) => {
   const { at, rbees } = await setUp(t, GOOD);
   const { exit, out } = await rbees.run([...SUBMIT, ...at, "--json"]);

@@ -25,6 +25,7 @@ export const WIRE_LIMITS = {
   placement_labels_max: 16,
   worker_labels_max: 64,
   deadline_ms_max: 86_400_000,
+  grammar_chars_max: 65_536,
 } as const;
 
 export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,255}$/;
@@ -67,6 +68,19 @@ export const Talk = {
     .describe("true: what the model's chat template marks as thinking comes as `reasoning`, not as text"),
 } as const;
 
+/** What the text of an answer is held to, token by token; one of the two. */
+export const Structure = z.object({
+  json_schema: z
+    .union([z.boolean(), z.record(z.string(), z.unknown())], "must be a JSON schema: an object, true or false")
+    .optional()
+    .describe("The answer is JSON that validates against it"),
+  grammar: z.string().min(1).max(WIRE_LIMITS.grammar_chars_max).optional().describe("The answer is what this grammar in GBNF allows"),
+});
+/** That an answer is held to one thing at most. */
+export const heldOnce = ({ grammar, json_schema }: z.infer<typeof Structure>): boolean =>
+  grammar === undefined || json_schema === undefined;
+export const HELD_TWICE = { path: ["grammar"], message: "give either grammar or json_schema" };
+
 export const Placement = z.strictObject({
   pin: WorkerId.optional().describe("Only this worker"),
   prefer: z.array(WorkerId).max(WIRE_LIMITS.placement_workers_max).default([]),
@@ -94,6 +108,7 @@ export const SubmitJob = z
     raw: z.boolean().default(false).describe("Feed the prompt as it is, without the model's chat template"),
     ...Talk,
     ...Sampling.shape,
+    ...Structure.shape,
     fit_context: z
       .boolean()
       .optional()
@@ -120,6 +135,7 @@ export const SubmitJob = z
     // Beside whatever else is wrong.
     when: ({ value }) => typeof value === "object" && value !== null,
   })
+  .refine(heldOnce, HELD_TWICE)
   .refine((job) => !job.raw || job.messages === undefined, { path: ["raw"], message: "needs prompt, not messages" })
   .superRefine((job, context) => {
     for (const { path, problem } of toolProblems(job)) context.addIssue({ code: "custom", path: [path], message: problem });

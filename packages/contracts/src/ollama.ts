@@ -19,7 +19,6 @@ const NO_SAMPLER = "there is no such sampler";
 const OF_WORKER = "How a model is loaded is said when its worker is started";
 const WITHOUT = "Says nothing without its sampler";
 const TEXT_ONLY = "text only";
-const NO_SCHEMA = "answers are not held to a schema";
 const NO_LOGPROBS = "probabilities are not given out";
 
 const OPTION_FIELDS = {
@@ -99,13 +98,16 @@ const asked = {
     z.strictObject({ ...OPTION_FIELDS.supported, ...OPTION_FIELDS.hints, ...OPTION_FIELDS.refused }),
     "How tokens are drawn, and how many",
   ),
+  format: may(
+    z.union([z.enum(["", "json"]), z.record(z.string(), z.unknown())], 'must be "json" or a JSON schema'),
+    '`"json"`: any object. A schema: JSON that validates; what of it can\'t be kept to is refused with its place',
+  ),
 };
 const think = may(
   z.union([z.boolean(), z.enum(["high", "medium", "low"])]),
   "What the model's chat template marks as thinking comes as `thinking`; with `false` it is left out. A model that thinks does so unasked",
 );
 const unable = {
-  format: refused(NO_SCHEMA, ""),
   logprobs: refused(NO_LOGPROBS, false),
   top_logprobs: refused(NO_LOGPROBS, 0),
 };

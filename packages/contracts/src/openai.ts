@@ -120,6 +120,36 @@ const unable = {
   logit_bias: refused(NO_PENALTIES, {}),
 };
 
+const Name = z.string().regex(/^[\w-]{1,64}$/, "must have 1 to 64 letters, digits, _ or -");
+/** A schema that answers are held to, as OpenAI's bodies have it. */
+const NAMED_SCHEMA = {
+  name: Name,
+  description: z.string().nullish(),
+  schema: z.record(z.string(), z.unknown(), "must be a JSON schema").optional(),
+  strict: z.boolean().nullish(),
+};
+const FORM = { error: "must be {type: text}, {type: json_object} or {type: json_schema, …}" };
+const ResponseFormat = z.discriminatedUnion(
+  "type",
+  [
+    z.strictObject({ type: z.literal("text") }),
+    z.strictObject({ type: z.literal("json_object") }),
+    z.strictObject({ type: z.literal("json_schema"), json_schema: z.strictObject(NAMED_SCHEMA) }),
+  ],
+  FORM,
+);
+export const TextFormat = z.discriminatedUnion(
+  "type",
+  [
+    z.strictObject({ type: z.literal("text") }),
+    z.strictObject({ type: z.literal("json_object") }),
+    z.strictObject({ type: z.literal("json_schema"), ...NAMED_SCHEMA }),
+  ],
+  FORM,
+);
+export const SAYS_FORMAT =
+  "`json_object`: any object. `json_schema`: JSON that validates, `strict` or not; what of a schema can't be kept to is refused with its place";
+
 const MESSAGE_FIELDS = {
   supported: {
     role: z.enum(["system", "developer", "user", "assistant", "tool"]).describe("`developer` is taken as `system`"),
@@ -172,6 +202,7 @@ const CHAT_FIELDS = {
     tools: may(someTools(OpenaiTool), "Functions that the model may ask to have called ([tools](tools.md))"),
     tool_choice: may(OpenaiToolChoice, "`auto`, or `none`: the model is not shown them"),
     parallel_tool_calls: PARALLEL,
+    response_format: may(ResponseFormat, SAYS_FORMAT),
     ...OPENAI_TALK,
   },
   hints: OPENAI_TALK_HINTS,
@@ -179,7 +210,6 @@ const CHAT_FIELDS = {
     ...unable,
     functions: refused(WHY_NOT.functions, []),
     function_call: refused(WHY_NOT.functions, "none", "auto"),
-    response_format: refused("answers are not held to a schema", { type: "text" }),
     logprobs: refused(WHY_NOT.logprobs, false),
     top_logprobs: refused(WHY_NOT.logprobs, 0),
     modalities: refused("text only", ["text"]),

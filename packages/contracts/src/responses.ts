@@ -10,7 +10,9 @@ import {
   OPENAI_TALK_HINTS,
   PARALLEL,
   refuseTools,
+  SAYS_FORMAT,
   someTools,
+  TextFormat,
   toolOf,
   WHY_NOT,
 } from "./openai.ts";
@@ -144,10 +146,9 @@ const ResponsesToolChoice = z
   .transform((choice): ToolChoice => (typeof choice === "string" ? choice : { name: choice.name }));
 
 const TEXT_FIELDS = {
-  supported: {},
+  supported: { format: may(TextFormat, SAYS_FORMAT) },
   hints: {},
   refused: {
-    format: refused("answers are not held to a schema", { type: "text" }),
     verbosity: refused(WHY_NOT.verbosity, "medium"),
   },
 } as const satisfies FieldTable;
@@ -171,7 +172,7 @@ const REQUEST_FIELDS = {
       z.strictObject({ include_obfuscation: z.literal(false, "must be false").nullish() }),
       "`include_obfuscation` only false; only with `stream`",
     ),
-    text: may(z.strictObject(TEXT_FIELDS.refused), "Only what asks for nothing but text"),
+    text: may(z.strictObject({ ...TEXT_FIELDS.supported, ...TEXT_FIELDS.refused }), "What the answer has to look like"),
     tools: may(someTools(ResponsesTool), "Functions that the model may ask to have called ([tools](tools.md))"),
     tool_choice: may(ResponsesToolChoice, "`auto`, or `none`: the model is not shown them"),
     parallel_tool_calls: PARALLEL,
@@ -281,7 +282,7 @@ export const OpenaiResponse = z
     metadata: z.record(z.string(), z.string()),
     temperature: z.number(),
     top_p: z.number(),
-    text: z.object({ format: z.object({ type: z.literal("text") }) }),
+    text: z.object({ format: TextFormat }),
     background: z.literal(false),
     store: z.literal(false),
     previous_response_id: z.null(),

@@ -1,6 +1,6 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
-import { ModelName, Sampling, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { HELD_TWICE, heldOnce, ModelName, Sampling, Structure, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { DOOR_SECRET } from "./join.ts";
 import { Message } from "./message.ts";
 import { REGION, REGION_FORM } from "./regions.ts";
@@ -108,6 +108,7 @@ export const Execute = z
     raw: z.boolean().default(false),
     ...Talk,
     ...Sampling.shape,
+    ...Structure.shape,
     fit_context: z.boolean().default(false).describe("Fewer tokens than max_tokens where the context has no room for them"),
     continue_from: z.strictObject({ tokens: z.array(z.int().nonnegative()) }).optional(),
     deadline: z.iso.datetime().optional(),
@@ -117,6 +118,7 @@ export const Execute = z
     path: ["prompt"],
     message: "give either prompt or messages",
   })
+  .refine(heldOnce, HELD_TWICE)
   .meta({ id: "Execute" });
 export type Execute = z.infer<typeof Execute>;
 

@@ -195,7 +195,7 @@ export function responseOf(
     metadata: asked.metadata ?? {},
     temperature: asked.temperature ?? OPENAI_TEMPERATURE,
     top_p: asked.top_p ?? 1,
-    text: { format: { type: "text" } },
+    text: { format: asked.text?.format ?? { type: "text" } },
     background: false,
     store: false,
     previous_response_id: null,

@@ -94,12 +94,12 @@ test("AI SDK: errors are its own, with what was said; what can't help is not tri
   assert.equal((await patient).text, "3");
 });
 
-test("AI SDK: a schema is refused by name", async () => {
+test("AI SDK: a schema is refused by name where no engine can keep to one", async () => {
   const response_format = { responseFormat: { type: "json", schema: { type: "object" } } } as const;
   const prompt = [{ role: "user", content: [{ type: "text", text: "hi" }] }] as const;
   await assert.rejects(
     async () => model.doGenerate({ prompt: structuredClone(prompt) as never, ...response_format }),
-    (error: unknown) => APICallError.isInstance(error) && /response_format: is not supported/.test(error.message),
+    (error: unknown) => APICallError.isInstance(error) && /response_format \(grammar\): the engine of no worker/.test(error.message),
   );
 });
 

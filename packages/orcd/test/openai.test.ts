@@ -212,7 +212,6 @@ test("what OpenAI's bodies have no field for comes in headers", async (t) => {
 const ASKING: Readonly<Record<string, unknown>> = {
   frequency_penalty: 0.5,
   logit_bias: { 50256: -100 },
-  response_format: { type: "json_object" },
   service_tier: "flex",
   modalities: ["text", "audio"],
   logprobs: 3,

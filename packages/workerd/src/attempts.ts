@@ -4,7 +4,9 @@
  */
 import type { Embed } from "@rbees/contracts/embed";
 import { RbeesError } from "@rbees/contracts/errors";
+import type { Feature } from "@rbees/contracts/sets";
 import type { Execute } from "@rbees/contracts/worker";
+import { grammarOf } from "@rbees/kit/grammar/grammar-of";
 import type { Log } from "@rbees/kit/log";
 import { Attempt } from "./attempt.ts";
 import type { EmbedRequest, RunAccepted, RunRequest, StepReport } from "./engine.ts";
@@ -15,6 +17,8 @@ export interface AttemptsOptions {
   worker_id: () => string;
   model: string;
   slots: number;
+  /** What the engine can do beyond what every engine can. */
+  features: readonly Feature[];
   metrics_ms: number;
   stream_buffer_bytes_max: number;
   memory_bytes: () => number;
@@ -59,7 +63,9 @@ export class Attempts {
 
   /** Starts an attempt; resolves when it has its slot. Refusals are thrown before any event is written. */
   start(body: Execute, correlation_id: string): Promise<Attempt> {
-    return this.#begin(body, body.max_tokens, correlation_id, (run) => this.#options.engine.start(run, runRequest(body)));
+    return this.#begin(body, body.max_tokens, correlation_id, (run) =>
+      this.#options.engine.start(run, runRequest(body, this.#options.features)),
+    );
   }
 
   /** The same for vectors: they take a slot of the worker while they are made. */
@@ -213,13 +219,21 @@ const DEADLINE = "The deadline passed before the answer was complete.";
 /** Longer than any attempt; a longer timer would fire at once. */
 const TIMER_MS_MAX = 2_147_483_647;
 
-function runRequest(body: Execute): RunRequest {
+function heldTo(body: Execute, features: readonly Feature[]): string | undefined {
+  const grammar = grammarOf(body);
+  if (grammar === undefined || features.includes("grammar")) return grammar;
+  const param = body.grammar === undefined ? "json_schema" : "grammar";
+  throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker can't hold answers to one`, { param });
+}
+
+function runRequest(body: Execute, features: readonly Feature[]): RunRequest {
+  const grammar = heldTo(body, features);
   const { job_id, prompt, messages, raw, tools, tool_choice, parallel_tool_calls, separate_reasoning } = body;
   const { max_tokens, fit_context, temperature, top_p, top_k, min_p, stop } = body;
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
   const asked = { job_id, prompt, messages, raw, tools, tool_choice, parallel_tool_calls, separate_reasoning };
-  return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, continue_tokens };
+  return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, grammar, continue_tokens };
 }
 
 /** Until the deadline, by whichever of the two ways it was given comes first; undefined when there is none. */

@@ -74,6 +74,8 @@ export interface RunRequest {
   min_p?: number | undefined;
   seed: number;
   stop: readonly string[];
+  /** In GBNF: nothing but what it allows. */
+  grammar?: string | undefined;
   /** Tokens that another attempt has already sent: the answer goes on after them. */
   continue_tokens: readonly number[];
 }

@@ -175,6 +175,7 @@ class Life implements Workerd {
       worker_id: () => this.worker_id,
       model: model.name,
       slots,
+      features: facts.features,
       metrics_ms,
       stream_buffer_bytes_max,
       memory_bytes: () => this.#memoryBytes(),

@@ -21,6 +21,8 @@ export interface SubmitFlags {
   minP?: number | undefined;
   seed?: number | undefined;
   stop?: string[] | undefined;
+  jsonSchemaFile?: string | undefined;
+  grammarFile?: string | undefined;
   priority?: string | undefined;
   deadlineMs?: number | undefined;
   pin?: string | undefined;
@@ -42,10 +44,27 @@ export async function promptOf(context: Context, flags: { prompt?: string | unde
   }
   if (flags.prompt !== undefined) return flags.prompt;
   if (flags.promptFile === "-") return context.io.read();
-  const path = flags.promptFile ?? "";
+  return fileOf("--prompt-file", flags.promptFile ?? "");
+}
+
+function fileOf(flag: string, path: string): Promise<string> {
   return readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    throw new RbeesError("INVALID_REQUEST", `--prompt-file ${path}: ${error.code === "ENOENT" ? "there is no such file" : error.message}`);
+    throw new RbeesError("INVALID_REQUEST", `${flag} ${path}: ${error.code === "ENOENT" ? "there is no such file" : error.message}`);
   });
+}
+
+/** What the answer is held to, from a file. */
+async function structureOf({ jsonSchemaFile, grammarFile }: SubmitFlags): Promise<Pick<SubmitJob, "json_schema" | "grammar">> {
+  if (grammarFile !== undefined && jsonSchemaFile !== undefined)
+    throw new RbeesError("INVALID_REQUEST", "Give either --json-schema-file or --grammar-file.");
+  if (grammarFile !== undefined) return { grammar: await fileOf("--grammar-file", grammarFile) };
+  if (jsonSchemaFile === undefined) return {};
+  const text = await fileOf("--json-schema-file", jsonSchemaFile);
+  try {
+    return { json_schema: JSON.parse(text) as Record<string, unknown> };
+  } catch (error) {
+    throw new RbeesError("INVALID_REQUEST", `--json-schema-file ${jsonSchemaFile}: is not JSON: ${(error as Error).message}`);
+  }
 }
 
 async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
@@ -54,6 +73,7 @@ async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
   const parsed = SubmitJob.safeParse({
     model: flags.model,
     prompt: await promptOf(context, flags),
+    ...(await structureOf(flags)),
     raw: flags.raw,
     max_tokens: flags.maxTokens,
     temperature: flags.temperature,

@@ -20,6 +20,7 @@ export const jobVerbs = [
         'rbees jobs submit --model demo --prompt "Write a haiku about Rust"',
         "rbees jobs submit --model demo --prompt-file - < question.txt > answer.txt",
         'rbees jobs submit --model demo --prompt "Hello" --temperature 0 --seed 1 --json',
+        'rbees jobs submit --model demo --prompt "A person" --json-schema-file person.json',
         'id=$(rbees jobs submit --model demo --prompt "Hello" --detach)',
       ],
     },
@@ -36,6 +37,8 @@ export const jobVerbs = [
         .option("--min-p <n>", "only tokens this likely, measured by the likeliest", decimal)
         .option("--seed <n>", "same seed, same worker: the same text", whole(0))
         .option("--stop <text>", "ends the answer; may be repeated, up to four times", repeated)
+        .option("--json-schema-file <file>", "the answer is JSON that validates against the schema in this file")
+        .option("--grammar-file <file>", "the answer is what the grammar (GBNF) in this file allows")
         .addOption(new Option("--priority <priority>", "batch jobs let interactive ones pass").choices(PRIORITIES))
         .option("--deadline-ms <ms>", "ends the job this long after submission", whole(1))
         .option("--pin <worker>", "only this worker")

@@ -6,6 +6,7 @@ import type { Decision } from "@rbees/core/events";
 import { largestRequest } from "@rbees/core/quota";
 import type { Job, JobSpec, Limits, State } from "@rbees/core/state";
 import type { EventSink } from "@rbees/kit/event-stream";
+import { grammarOf } from "@rbees/kit/grammar/grammar-of";
 import type { ActiveJob, AskedJob } from "../active-job.ts";
 import { coreTime } from "../clock.ts";
 import { mintJobId } from "../job-id.ts";
@@ -43,6 +44,8 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
   const { loop, jobs, metrics } = ports;
   if (ports.stopping())
     throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
+  // Refused now or never: a job that was let in can be carried out.
+  grammarOf(asked, asked.needs?.find(({ feature }) => feature === "grammar")?.field);
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
   const { tenant, key_id } = ports.callerOf(who);

@@ -2,9 +2,10 @@
 import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent, FailedEvent } from "@rbees/contracts/events";
 import type { JobHeaders } from "@rbees/contracts/openai";
+import { FEATURES, type Feature } from "@rbees/contracts/sets";
 import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stream";
 import type { Request } from "@rbees/kit/http";
-import { type Said, saidSoFar } from "../active-job.ts";
+import { type AskedJob, type Said, saidSoFar } from "../active-job.ts";
 import type { AnswerStream } from "../answer-stream.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Admitted, type Asker, followOwn } from "./admit.ts";
@@ -63,6 +64,17 @@ export function fromHeaders(head: JobHeaders) {
     on_worker_lost: "continue",
   } as const;
 }
+
+/** What a worker must be able to do for a job: each feature with the field that asks for it, if one does. */
+export function needsOf(fields: Partial<Record<Feature, string | false>>): NonNullable<AskedJob["needs"]> {
+  return FEATURES.flatMap((feature) => {
+    const field = fields[feature];
+    return field === undefined || field === false ? [] : [{ feature, field }];
+  });
+}
+
+/** The schema of any JSON object. */
+export const ANY_OBJECT = { type: "object" };
 
 /** The lowest 32 bits, of a negative number too; undefined when none was given. */
 export function seed32(seed: number | null | undefined): number | undefined {

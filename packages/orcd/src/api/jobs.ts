@@ -9,6 +9,7 @@ import { summary, view } from "../job-view.ts";
 import type { Store } from "../store/port.ts";
 import type { JobTable } from "../store/schema.ts";
 import { type AdmitPorts, type Asker, admit, followOwn } from "./admit.ts";
+import { needsOf } from "./door.ts";
 
 type JobRoutes = Pick<typeof orcdRoutes, "submitJob" | "listJobs" | "showJob" | "followJob" | "explainJob" | "deleteJob" | "cancelJob">;
 type SubmitRoute = JobRoutes["submitJob"];
@@ -98,7 +99,8 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
 }
 
 async function submit(ports: JobApiPorts, body: SubmitJob, asker: Asker, wants_events: boolean): Promise<Reply<SubmitRoute>> {
-  const { job, headers, position, eta_ms } = await admit(ports, body, asker);
+  const needs = needsOf({ grammar: body.grammar !== undefined ? "grammar" : body.json_schema !== undefined && "json_schema" });
+  const { job, headers, position, eta_ms } = await admit(ports, { ...body, needs }, asker);
   if (body.stream || wants_events) {
     // A job that starts at once says so within a moment: its headers leave with that, in one write instead of two.
     await job.stream.nextEvent(ports.start_hold_ms);

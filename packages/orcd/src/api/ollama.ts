@@ -12,7 +12,7 @@ import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
 import { type OllamaMore, type OllamaShape, OllamaStream, ollamaCalls, ollamaEnd, ollamaText } from "../ollama-stream.ts";
 import { admit } from "./admit.ts";
-import { type Asking, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { ANY_OBJECT, type Asking, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, whole } from "./door.ts";
 import { toolsOf } from "./openai.ts";
 
 type OllamaRoutes = Pick<typeof orcdRoutes, "ollamaVersion" | "ollamaTags" | "ollamaShow" | "ollamaChat" | "ollamaGenerate">;
@@ -155,13 +155,16 @@ function conversationOf(messages: OllamaChatRequest["messages"]): Message[] {
 function generation(
   ports: DoorPorts,
   model: string,
-  { options, stream }: Pick<OllamaChatRequest & OllamaGenerateRequest, "options" | "stream">,
+  { options, stream, format }: Pick<OllamaChatRequest & OllamaGenerateRequest, "options" | "stream" | "format">,
   head: JobHeaders,
 ) {
   const { temperature, top_k, top_p, min_p, seed, stop, num_predict } = options ?? {};
   const max_tokens = (num_predict ?? 0) > 0 ? (num_predict as number) : undefined;
+  const json_schema = format === "json" ? ANY_OBJECT : typeof format === "object" ? (format ?? undefined) : undefined;
   return {
     ...fromHeaders(head),
+    json_schema,
+    needs: needsOf({ grammar: json_schema !== undefined && "format" }),
     model,
     temperature: temperature ?? OLLAMA_DEFAULTS.temperature,
     top_k: top_k ?? OLLAMA_DEFAULTS.top_k,

@@ -15,7 +15,7 @@ import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob, Said } from "../active-job.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
 import { admit } from "./admit.ts";
-import { type Begun, type DoorPorts, fromHeaders, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { ANY_OBJECT, type Begun, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, whole } from "./door.ts";
 
 type OpenaiRoutes = Pick<typeof orcdRoutes, "openaiModels" | "openaiModel" | "openaiChat" | "openaiCompletion">;
 
@@ -86,8 +86,11 @@ function isCall({ tool_calls = [] }: Said): boolean {
 
 function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number): AskedJob {
   const max_tokens = body.max_completion_tokens ?? body.max_tokens ?? undefined;
+  const json_schema = schemaOf(body.response_format);
   return {
     ...generation(body, head),
+    json_schema,
+    needs: needsOf({ grammar: json_schema !== undefined && "response_format" }),
     messages: body.messages,
     ...toolsOf(body),
     raw: false,
@@ -122,6 +125,11 @@ export function toolsOf({
     ...(some && tool_choice ? { tool_choice } : {}),
     ...(some && typeof parallel_tool_calls === "boolean" ? { parallel_tool_calls } : {}),
   };
+}
+
+function schemaOf(format: ChatRequest["response_format"]): AskedJob["json_schema"] {
+  if (format?.type === "json_object") return ANY_OBJECT;
+  return format?.type === "json_schema" ? (format.json_schema.schema ?? ANY_OBJECT) : undefined;
 }
 
 type Generation = Pick<ChatRequest, keyof ChatRequest & keyof CompletionRequest>;

@@ -6,7 +6,7 @@ import type { Handlers } from "@rbees/kit/http";
 import type { AskedJob } from "../active-job.ts";
 import { itemsOf, ResponsesStream, responseOf, statusOf } from "../responses-stream.ts";
 import { admit } from "./admit.ts";
-import { type DoorPorts, fromHeaders, streamed, whole } from "./door.ts";
+import { ANY_OBJECT, type DoorPorts, fromHeaders, needsOf, streamed, whole } from "./door.ts";
 import { metadata, toolsOf } from "./openai.ts";
 
 export function responsesHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "openaiResponse">> {
@@ -27,8 +27,13 @@ function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_defaul
   const { model, input, instructions, temperature, top_p, stream, user, safety_identifier } = body;
   const max_tokens = body.max_output_tokens ?? undefined;
   const before = (instructions ?? "") === "" ? [] : [{ role: "system" as const, content: instructions as string }];
+  const format = body.text?.format;
+  const json_schema =
+    format?.type === "json_object" ? ANY_OBJECT : format?.type === "json_schema" ? (format.schema ?? ANY_OBJECT) : undefined;
   return {
     ...fromHeaders(head),
+    json_schema,
+    needs: needsOf({ grammar: json_schema !== undefined && "text.format" }),
     model,
     messages: [...before, ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : input)],
     ...toolsOf(body),

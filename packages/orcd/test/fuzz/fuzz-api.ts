@@ -7,6 +7,7 @@ import { connect } from "node:net";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
+import { FEATURES } from "@rbees/contracts/sets";
 import type { Lifetime } from "../../../../test/support/cluster.ts";
 import { Random } from "../../../../test/support/random.ts";
 import { eventually, type Harness, type Json, startHarness } from "../harness.ts";
@@ -42,7 +43,7 @@ export async function fuzzApi(
     queue_jobs_max: 20,
     worker_silence_ms_max: 3_600_000,
   });
-  const worker = await orcd.worker("w1", { slots: 8, context_size: 4096, features: ["embeddings"] });
+  const worker = await orcd.worker("w1", { slots: 8, context_size: 4096, features: FEATURES });
   const answering = async () => {
     for (;;) {
       const attempt = await worker.next();

@@ -31,9 +31,25 @@ const CALLED = [
   { role: "assistant", content: null, reasoning_content: "r", tool_calls: [CALL] },
   { role: "tool", content: "rain", tool_call_id: "c1" },
 ];
+/** With a part of every kind, so that each is harmed. */
+const SCHEMA = {
+  type: "object",
+  properties: {
+    a: { type: "string", minLength: 1, maxLength: 9 },
+    b: { type: "array", items: { $ref: "#/$defs/c" }, minItems: 1, maxItems: 3 },
+    d: { anyOf: [{ type: ["integer", "null"], minimum: -5, exclusiveMaximum: 99 }, { enum: ["x", 1, null] }] },
+    e: { type: "string", pattern: "^[a-c]{1,3}(x|y)?$" },
+    f: { type: "string", format: "date-time" },
+  },
+  required: ["a"],
+  additionalProperties: false,
+  $defs: { c: { type: "object", properties: { again: { $ref: "#/$defs/c" } } } },
+};
 const BODIES: Readonly<Record<string, readonly object[]>> = {
   submitJob: [
     { model: "fake", prompt: "hi", max_tokens: 5, temperature: 0.5, stop: ["END"], metadata: { a: "b" } },
+    { model: "fake", prompt: "hi", json_schema: SCHEMA },
+    { model: "fake", prompt: "hi", grammar: 'root ::= [a-z]{1,9} ("," root)? | "\\u00e4"' },
     { ...chat, stream: true, priority: "batch", placement: { prefer: ["w1"], avoid: ["w9"] }, seed: 7, raw: false },
     { model: "fake", messages: CALLED, tools: [TOOL], tool_choice: "none", separate_reasoning: true, max_tokens: 5 },
   ],
@@ -42,6 +58,7 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
     { ...chat, messages: CALLED, tools: [TOOL], tool_choice: "auto", parallel_tool_calls: false, max_tokens: 5 },
     { ...chat, stream: true, stream_options: { include_usage: true } },
     { model: "fake", messages: [{ role: "system", content: [{ type: "text", text: "t" }] }, message], response_format: { type: "text" } },
+    { ...chat, response_format: { type: "json_schema", json_schema: { name: "n", strict: true, schema: SCHEMA } } },
   ],
   openaiCompletion: [
     { model: "fake", prompt: "hi", max_tokens: 5, seed: -1, top_p: 0.9 },
@@ -54,7 +71,14 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   createFile: [{ purpose: "batch", file: "x" }],
   createBatch: [{ input_file_id: "file-x", endpoint: "/v1/embeddings", completion_window: "24h", metadata: { a: "b" } }],
   openaiResponse: [
-    { model: "fake", input: "hi", instructions: "i", text: { format: { type: "text" } }, store: false, include: [] },
+    {
+      model: "fake",
+      input: "hi",
+      instructions: "i",
+      text: { format: { type: "json_schema", name: "n", schema: SCHEMA } },
+      store: false,
+      include: [],
+    },
     { model: "fake", input: [{ role: "user", content: [{ type: "input_text", text: "t" }] }], stream: true, metadata: { a: "b" } },
     {
       model: "fake",
@@ -92,7 +116,7 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   ollamaShow: [{ model: "fake" }],
   ollamaChat: [
     { ...chat, options: { temperature: 0.5, num_predict: 5, stop: ["END"] }, keep_alive: "5m" },
-    { ...chat, stream: false },
+    { ...chat, stream: false, format: SCHEMA },
     {
       model: "fake",
       messages: [

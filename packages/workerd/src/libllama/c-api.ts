@@ -235,6 +235,9 @@ export const FUNCTIONS = {
   sampler_init_min_p: "void *llama_sampler_init_min_p(float p, size_t min_keep)",
   sampler_init_temp: "void *llama_sampler_init_temp(float t)",
   sampler_init_dist: "void *llama_sampler_init_dist(uint32_t seed)",
+  sampler_init_grammar: "void *llama_sampler_init_grammar(void *vocab, const char *grammar, const char *root)",
+  sampler_accept: "void llama_sampler_accept(void *smpl, int32_t token)",
+  sampler_apply: "void llama_sampler_apply(void *smpl, void *candidates)",
   sampler_sample: "int32_t llama_sampler_sample(void *smpl, void *ctx, int32_t idx)",
 } as const;
 
@@ -299,5 +302,10 @@ export interface LlamaFunctions {
   sampler_init_min_p(p: number, min_keep: number): Pointer;
   sampler_init_temp(temperature: number): Pointer;
   sampler_init_dist(seed: number): Pointer;
+  /** Null when it can't be read. */
+  sampler_init_grammar(vocab: Pointer, grammar: string, root: string): Pointer | null;
+  /** A grammar aborts the process on a token that it does not allow. */
+  sampler_accept(sampler: Pointer, token: number): void;
+  sampler_apply(sampler: Pointer, candidates: Pointer): void;
   sampler_sample(chain: Pointer, context: Pointer, index: number): number;
 }

@@ -2,11 +2,11 @@
  * Computes steps on one llama.cpp context. It owns the context's memory and batch, and knows what each sequence holds. A step blocks
  * this thread while it computes, so that no thread more than asked for is ever runnable.
  */
-import type { BatchItem, Sequence } from "../llama/model.ts";
+import type { BatchItem, Drawn, Sequence } from "../llama/model.ts";
 import { WritableBatch } from "./batch.ts";
 import type { Pointer } from "./c-api.ts";
 import type { LlamaLibrary } from "./library.ts";
-import { Samplers } from "./sampler.ts";
+import { type SamplerParts, Samplers } from "./sampler.ts";
 import { StepPlan } from "./step-plan.ts";
 
 /** How long the timing of steps may take while the model loads, milliseconds, and how often each size is timed: the least counts. */
@@ -17,7 +17,7 @@ export interface DecoderOptions {
   slots: number;
   /** Tokens that a step can have. */
   batch_tokens: number;
-  vocabulary: number;
+  sampling: Omit<SamplerParts, "context">;
   all_or_nothing: boolean;
 }
 
@@ -33,20 +33,20 @@ export class Decoder {
   readonly sequences: readonly HeldSequence[];
 
   /** `memory`: the context's. */
-  constructor(llama: LlamaLibrary, context: Pointer, memory: Pointer, { slots, batch_tokens, vocabulary, all_or_nothing }: DecoderOptions) {
+  constructor(llama: LlamaLibrary, context: Pointer, memory: Pointer, { slots, batch_tokens, sampling, all_or_nothing }: DecoderOptions) {
     this.#llama = llama;
     this.#context = context;
     this.#memory = memory;
-    this.#samplers = new Samplers(llama, context, vocabulary);
+    this.#samplers = new Samplers(llama, { ...sampling, context });
     this.#batch = new WritableBatch(llama, batch_tokens);
-    this.#vocabulary = vocabulary;
+    this.#vocabulary = sampling.vocabulary;
     this.sequences = Array.from({ length: slots }, (_, slot) => new HeldSequence(slot, this, all_or_nothing));
   }
 
-  compute(items: readonly BatchItem[]): (number | undefined)[] {
+  compute(items: readonly BatchItem[]): (Drawn | undefined)[] {
     // llama.cpp computes each run of neighbouring sequences in one pass.
     const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
-    const drawn: (number | undefined)[] = items.map(() => undefined);
+    const drawn: (Drawn | undefined)[] = items.map(() => undefined);
     for (const group of this.#groups(ordered)) {
       const places = this.#decode(group);
       for (const [i, { at, slot, sampling }] of group.entries()) {

@@ -2,13 +2,16 @@
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
+import type { Feature } from "@rbees/contracts/sets";
 import { readGguf } from "@rbees/kit/gguf";
 import type { EngineOptions } from "../engine.ts";
 import { batchTokens, Complaints, type LoadedModel, quantised } from "../llama/model.ts";
 import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
 import { CACHE_TYPE, FLASH_ATTENTION, HEADER_RELEASE, type Pointer, VOCABULARY_NONE } from "./c-api.ts";
-import { Decoder } from "./decoder.ts";
+import { Candidates } from "./candidates.ts";
+import { Decoder, type DecoderOptions } from "./decoder.ts";
 import { LibllamaEmbedder, whyNoVectors } from "./embedder.ts";
+import { LlamaGrammar } from "./grammar.ts";
 import { KOFFI_VERSION, type LlamaLibrary, openLibrary } from "./library.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
@@ -95,7 +98,9 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
   const memory = llama.get_memory(context);
   const no_vectors = whyNoVectors(gguf);
   const embedder = no_vectors ?? new LibllamaEmbedder({ llama, model, tokenizer, gguf, options, vocab_size, stateless: memory === null });
-  const generating = memory === null ? noText(llama, context, embedder) : decoding(llama, model, context, memory, options, vocab_size);
+  const ends = (token: number) => llama.vocab_is_eog(vocab, token);
+  const sampling = { vocabulary: vocab_size, tokenizer, ends, candidates: new Candidates(llama, vocab_size) };
+  const generating = memory === null ? noText(llama, context, embedder) : decoding(llama, model, context, memory, options, sampling);
   return {
     facts: {
       vocab_size,
@@ -104,7 +109,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
       device: "",
       vram_bytes: 0,
       engine: { name: "libllama", version: `${HEADER_RELEASE} (koffi ${KOFFI_VERSION})` },
-      features: typeof embedder === "string" ? ["tools"] : ["embeddings", "tools"],
+      features: featuresOf(memory !== null, typeof embedder !== "string"),
     },
     prompt: {
       tokenize: tokenizer.tokenize,
@@ -115,13 +120,19 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
       ...(render_native === undefined ? {} : { render_native }),
     },
     bytes: tokenizer,
-    ends: (token) => llama.vocab_is_eog(vocab, token),
+    ends,
+    has_end: llama.vocab_eos(vocab) >= 0,
+    grammar: (text) => new LlamaGrammar(llama, vocab, sampling.candidates, text),
     batch_invariant: quantised(gguf),
     embedder,
     // llama.cpp computes them apart even if they come together.
     in_turn: true,
     ...generating,
   };
+}
+
+function featuresOf(text: boolean, vectors: boolean): Feature[] {
+  return [...(text ? (["grammar", "tools"] as const) : []), ...(vectors ? (["embeddings"] as const) : [])];
 }
 
 type Generating = Pick<LoadedModel, "sequences" | "compute" | "computesNumbers" | "timeSteps">;
@@ -132,12 +143,12 @@ function decoding(
   context: Pointer,
   memory: Pointer,
   options: EngineOptions,
-  vocabulary: number,
+  sampling: DecoderOptions["sampling"],
 ): Generating {
   const decoder = new Decoder(llama, context, memory, {
     slots: options.slots,
     batch_tokens: batchTokens(options),
-    vocabulary,
+    sampling,
     // A sliding window forgets what came before it.
     all_or_nothing: llama.model_is_recurrent(model) || llama.model_is_hybrid(model) || llama.model_n_swa(model) > 0,
   });

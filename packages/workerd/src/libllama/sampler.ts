@@ -1,8 +1,18 @@
-/** Draws tokens: one chain of llama.cpp's samplers for each slot, built again when a request wants another one. */
-import type { Sampling } from "../llama/model.ts";
-import type { LlamaFunctions, Pointer } from "./c-api.ts";
+/**
+ * Draws tokens: one chain of llama.cpp's samplers for each slot, built again when a request wants another one. What an answer's grammar
+ * does not allow costs little while the model keeps to it by itself: a token is drawn as ever and looked at, and only when it is refused
+ * all of the vocabulary is gone through and one of what may come is drawn.
+ */
+import type { Drawn, Sampling } from "../llama/model.ts";
+import type { Pointer } from "./c-api.ts";
+import type { Candidates } from "./candidates.ts";
+import { LlamaGrammar } from "./grammar.ts";
+import type { LlamaLibrary } from "./library.ts";
+import type { Tokenizer } from "./tokenizer.ts";
 
 const MIN_KEEP = 1;
+/** A second draw for the same place must not be the first one's: with the same number it would favour the tokens beside the refused. */
+const SECOND_DRAW = 0x5bd1_e995;
 
 interface Chain {
   chain: Pointer;
@@ -13,26 +23,68 @@ interface Chain {
   seed: number | undefined;
 }
 
-export class Samplers {
-  readonly #llama: LlamaFunctions;
-  readonly #context: Pointer;
-  readonly #vocabulary: number;
-  readonly #chains = new Map<number, Chain>();
+export interface SamplerParts {
+  readonly context: Pointer;
+  readonly vocabulary: number;
+  readonly candidates: Candidates;
+  readonly tokenizer: Tokenizer;
+  readonly ends: (token: number) => boolean;
+}
 
-  constructor(llama: LlamaFunctions, context: Pointer, vocabulary: number) {
+export class Samplers {
+  readonly #llama: LlamaLibrary;
+  readonly #parts: SamplerParts;
+  readonly #chains = new Map<number, Chain>();
+  /** Tokens that are no text but that a grammar takes for the names they have: found when they are drawn. */
+  readonly #wordless = new Set<number>();
+
+  constructor(llama: LlamaLibrary, parts: SamplerParts) {
     this.#llama = llama;
-    this.#context = context;
-    this.#vocabulary = vocabulary;
+    this.#parts = parts;
   }
 
   /** A token after the output at that place of the last batch. */
-  draw(slot: number, sampling: Sampling, place: number): number {
+  draw(slot: number, sampling: Sampling, place: number): Drawn {
     const chain = this.#chain(slot, sampling);
     if (chain.draws) this.#seed(chain, sampling.seed);
-    return this.#llama.sampler_sample(chain.chain, this.#context, place);
+    const token = this.#llama.sampler_sample(chain.chain, this.#parts.context, place);
+    const { grammar } = sampling;
+    if (!(grammar instanceof LlamaGrammar)) return { token };
+    if (!this.#isWordless(token) && grammar.allows(token)) {
+      grammar.accept(token);
+      return { token };
+    }
+    return this.#drawAllowed(chain, sampling, grammar, place);
+  }
+
+  /** One of the tokens that the grammar allows; none when there is none. */
+  #drawAllowed(chain: Chain, { seed }: Sampling, grammar: LlamaGrammar, place: number): Drawn {
+    const { context, vocabulary, candidates } = this.#parts;
+    const at = this.#llama.get_logits_ith(context, place);
+    if (at === null) throw new Error("the engine computed no logits");
+    const logits = this.#llama.floats(at, vocabulary);
+    for (;;) {
+      candidates.all(logits, this.#wordless);
+      if (grammar.filter() === 0) return { token: undefined };
+      if (chain.draws) this.#seed(chain, (seed ^ SECOND_DRAW) >>> 0);
+      this.#llama.sampler_apply(chain.chain, candidates.pointer);
+      const token = candidates.selected;
+      if (this.#isWordless(token)) {
+        this.#wordless.add(token);
+        continue;
+      }
+      grammar.accept(token);
+      return { token };
+    }
+  }
+
+  #isWordless(token: number): boolean {
+    const { tokenizer, ends } = this.#parts;
+    return tokenizer.of(token).length === 0 && !ends(token);
   }
 
   #chain(slot: number, { temperature, topK, topP, minP }: Sampling): Chain {
+    const { vocabulary } = this.#parts;
     const greedy = temperature <= 0;
     const form = greedy ? "greedy" : `${temperature} ${topK} ${topP} ${minP}`;
     const kept = this.#chains.get(slot);
@@ -43,7 +95,7 @@ export class Samplers {
     const add = (sampler: Pointer) => llama.sampler_chain_add(chain, sampler);
     if (greedy) add(llama.sampler_init_greedy());
     else {
-      add(llama.sampler_init_top_k(topK <= 0 ? this.#vocabulary : Math.min(topK, this.#vocabulary)));
+      add(llama.sampler_init_top_k(topK <= 0 ? vocabulary : Math.min(topK, vocabulary)));
       add(llama.sampler_init_top_p(topP, MIN_KEEP));
       if (minP > 0) add(llama.sampler_init_min_p(minP, MIN_KEEP));
       add(llama.sampler_init_temp(temperature));

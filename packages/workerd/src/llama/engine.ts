@@ -139,6 +139,7 @@ export class LlamaEngine implements Engine {
         await this.#prepare(slot, run);
         continue;
       }
+      run.release();
       slot.run = undefined;
     }
     // A slot that is free is said to be so at once, not after the step that goes on without it.
@@ -153,11 +154,13 @@ export class LlamaEngine implements Engine {
         run.done += tokens.length;
         if (slot !== undefined) slot.prompt_tokens = run.done;
       }
-      const token = results[index];
-      if (!draw || token === undefined) continue;
-      const report = run.took(token, model);
+      const drawn = results[index];
+      if (!draw || drawn === undefined) continue;
+      const report = run.took(drawn, model);
       reports.push(report);
-      if (report.end !== undefined && slot !== undefined) slot.run = undefined;
+      if ((report.end === undefined && report.error === undefined) || slot === undefined) continue;
+      run.release();
+      slot.run = undefined;
     }
     return reports;
   }

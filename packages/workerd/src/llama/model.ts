@@ -17,6 +17,22 @@ export interface Sampling {
   topP: number;
   minP: number;
   seed: number;
+  /** Nothing but what it allows; absent: anything. */
+  grammar?: GrammarState;
+}
+
+/** What may be said next by the grammar of one answer. */
+export interface GrammarState {
+  allows(token: number): boolean;
+  /** The answer goes on with a token that it allows. */
+  accept(token: number): void;
+  /** It is not asked any more. */
+  release(): void;
+}
+
+/** What was drawn; no token when the grammar allows none that the vocabulary has. The grammar has accepted it. */
+export interface Drawn {
+  token: number | undefined;
 }
 
 /** The tokens whose state the library holds for one slot. */
@@ -44,6 +60,8 @@ export interface LoadedModel {
   bytes: { of(id: number): Uint8Array };
   /** Whether a token ends the answer. */
   ends(id: number): boolean;
+  /** Whether there is such a token. */
+  has_end: boolean;
   /** Whether batches of any size give the same numbers: true of quantised weights without flash attention. */
   batch_invariant: boolean;
   /** By slot; none where the model generates no text. */
@@ -56,7 +74,9 @@ export interface LoadedModel {
    * Computes the items together, each after what its sequence holds: the drawn tokens, in the order of the items; undefined where
    * none was asked for. It may block the event loop for as long as it computes.
    */
-  compute(items: readonly BatchItem[]): Promise<(number | undefined)[]>;
+  compute(items: readonly BatchItem[]): Promise<(Drawn | undefined)[]>;
+  /** The beginning of an answer by a grammar in GBNF; absent where there are none. Refuses what it can't read with INVALID_REQUEST. */
+  grammar?(text: string): GrammarState;
   /** Computes one token after nothing: whether numbers came out. Afterwards every sequence is empty. */
   computesNumbers(token: number): Promise<boolean>;
   /** Times steps of 1, 2, … rows, microseconds, for `compute` to go by; absent where nothing comes of it. Every sequence must be empty. */

@@ -1,10 +1,11 @@
 /** One run on llama.cpp: where it stands between two steps, and what a sampled token makes of it. */
 
+import { RbeesError } from "@rbees/contracts/errors";
 import { Answer } from "../answer.ts";
 import { marksIn, type Reading } from "../chat/reading.ts";
 import { Spoken } from "../chat/spoken.ts";
 import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
-import type { LoadedModel, Sampling } from "./model.ts";
+import type { Drawn, GrammarState, LoadedModel, Sampling } from "./model.ts";
 import type { Prompt } from "./prompt.ts";
 
 /** What a request leaves open; llama.cpp's own defaults. */
@@ -23,6 +24,7 @@ export class Run {
   /** Prompt and continued tokens, then nothing: what is still to be computed begins at `done`. */
   readonly prompt: readonly number[];
   readonly #request: RunRequest;
+  readonly #grammar: GrammarState | undefined;
   readonly #started_ms = performance.now();
   #first_token_ms: number | undefined;
   /** Tokens of `prompt` whose state the slot holds. */
@@ -36,7 +38,9 @@ export class Run {
   begun = false;
 
   constructor(id: number, request: RunRequest, model: LoadedModel, prompt: Prompt, choice: { slot: number; cached: number }) {
-    const { tokens, reading } = prompt;
+    const { tokens } = prompt;
+    // What a grammar allows is the text, whatever it looks like.
+    const reading = request.grammar === undefined ? prompt.reading : undefined;
     this.id = id;
     this.slot = choice.slot;
     this.#request = request;
@@ -45,6 +49,7 @@ export class Run {
     this.tokens_cached = Math.min(choice.cached, tokens.length);
     this.done = choice.cached;
     this.answer = new Answer(request.stop);
+    this.#grammar = grammarOf(request, model);
     this.#marks = reading === undefined ? NO_MARKS : markTokens(reading, model);
     this.#spoken = reading === undefined ? undefined : new Spoken(reading, request.job_id ?? String(request.seed));
     for (const token of request.continue_tokens) {
@@ -84,6 +89,7 @@ export class Run {
       topP: top_p ?? DEFAULTS.top_p,
       minP: min_p ?? DEFAULTS.min_p,
       seed: positionSeed(seed, this.answer.tokens),
+      ...(this.#grammar === undefined ? {} : { grammar: this.#grammar }),
     };
   }
 
@@ -95,14 +101,29 @@ export class Run {
   }
 
   /** A token was drawn. The end-of-answer token has no text and is not counted. */
-  took(token: number, model: LoadedModel): StepReport {
+  took({ token }: Drawn, model: LoadedModel): StepReport {
     this.#first_token_ms ??= performance.now();
+    if (token === undefined) return this.#stuck(model);
     this.last = token;
     if (model.ends(token)) return this.report({ generated: 1, token: this.answer.finish(), end: "EOS" });
     const text = this.answer.push(token, this.#bytes(token, model));
     if (this.answer.stop !== undefined) return this.report({ generated: 1, token: text, end: "STOP_SEQUENCE" });
     if (this.answer.tokens < this.#request.max_tokens) return this.report({ generated: 1, token: text });
     return this.report({ generated: 1, token: joined(text, this.answer.finish()), end: "MAX_TOKENS" });
+  }
+
+  /** The answer is over, one way or another. */
+  release(): void {
+    this.#grammar?.release();
+  }
+
+  /** Where the vocabulary has no token that ends an answer, a grammar that allows no more is how one ends. */
+  #stuck({ has_end }: LoadedModel): StepReport {
+    if (!has_end) return this.report({ token: this.answer.finish(), end: "EOS" });
+    return {
+      ...this.report(),
+      error: { code: "INVALID_REQUEST", message: "grammar: no token of the model's vocabulary goes on as it wants" },
+    };
   }
 
   report(what: { generated?: number; token?: TokenReport | undefined; end?: RunEnd["stop_reason"] } = {}): StepReport {
@@ -151,6 +172,22 @@ function markTokens(reading: Reading, { prompt, bytes }: LoadedModel): ReadonlyM
 function joined(a: TokenReport | undefined, b: TokenReport | undefined): TokenReport | undefined {
   if (a === undefined || b === undefined) return a ?? b;
   return { t: a.t + b.t, i: a.i, ids: [...a.ids, ...b.ids] };
+}
+
+/** The grammar, as far as the tokens that are continued have come in it. */
+function grammarOf({ grammar: text, continue_tokens }: RunRequest, model: LoadedModel): GrammarState | undefined {
+  if (text === undefined) return undefined;
+  if (model.grammar === undefined) throw new Error("the engine was given a grammar and has none");
+  const grammar = model.grammar(text);
+  for (const [i, token] of continue_tokens.entries()) {
+    if (grammar.allows(token)) grammar.accept(token);
+    else {
+      grammar.release();
+      const message = `continue_from.tokens: the grammar does not allow number ${i} of them`;
+      throw new RbeesError("INVALID_REQUEST", message, { param: "continue_from.tokens" });
+    }
+  }
+  return grammar;
 }
 
 /** A well mixed 31-bit number of seed and position (the finaliser of MurmurHash3). All ones would mean "random" to llama.cpp. */

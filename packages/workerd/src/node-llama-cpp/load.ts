@@ -102,11 +102,12 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
     },
     bytes: new TokenBytes({ model: String(vocabulary?.model ?? ""), tokens, kinds }, (id) => model.detokenize([id as never])),
     ends: (id) => model.isEogToken(id as never),
+    has_end: model.tokens.eos !== null,
     batch_invariant: options.backend === "cpu" && quantised(await readGguf(options.model_path)),
     sequences: sequences.all,
     embedder: "its engine, node-llama-cpp, pools nothing; --engine libllama does",
     in_turn: options.deterministic,
-    compute: (items) => sequences.compute(items),
+    compute: async (items) => (await sequences.compute(items)).map((token) => (token === undefined ? undefined : { token })),
     computesNumbers: (token) => sequences.computesNumbers(token),
   };
 }

@@ -1,0 +1,118 @@
+/** Answers that are held to a schema, asked for through every door by the official clients as they are: what the worker is told, and what is refused. */
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { ChatOpenAI } from "@langchain/openai";
+import { generateObject, jsonSchema } from "ai";
+import { Ollama } from "ollama";
+import OpenAI from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
+import type { Json } from "./harness.ts";
+import { answers, CHAT, clientOf, startOpenai } from "./openai-harness.ts";
+
+const { orcd, worker, client, post } = await startOpenai({ after }, {}, { features: ["grammar"], slots: 4 });
+await orcd.worker("plain", { model: "plain" });
+
+const SCHEMA = { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false };
+const SAID = '{"city":"Ghent"}';
+const named = (schema: Record<string, unknown>) => ({ type: "json_schema" as const, json_schema: { name: "place", strict: true, schema } });
+
+test("chat completions: text, any object, a schema", async () => {
+  const cases = [
+    { format: { type: "text" as const }, told: undefined },
+    { format: { type: "json_object" as const }, told: { type: "object" } },
+    { format: named(SCHEMA), told: SCHEMA },
+  ];
+  for (const { format, told } of cases) {
+    const asking = client.chat.completions.create({ ...CHAT, response_format: format });
+    const { body } = await answers(worker, ['{"city":', '"Ghent"}']);
+    assert.deepEqual([body.json_schema, body.grammar], [told, undefined]);
+    assert.equal((await asking).choices[0]?.message.content, SAID);
+  }
+});
+
+test("chat completions: the client's own parser gives the object", async () => {
+  const parsing = client.chat.completions.parse({ ...CHAT, response_format: zodResponseFormat(z.object({ city: z.string() }), "place") });
+  const { body } = await answers(worker, [SAID]);
+  assert.partialDeepStrictEqual(body.json_schema, SCHEMA);
+  assert.deepEqual((await parsing).choices[0]?.message.parsed, { city: "Ghent" });
+});
+
+test("responses: a format, which the answer names again", async () => {
+  const asking = client.responses.create({
+    model: "fake",
+    input: "hi",
+    text: { format: { type: "json_schema", name: "place", schema: SCHEMA, strict: true } },
+  });
+  const { body } = await answers(worker, [SAID]);
+  assert.deepEqual(body.json_schema, SCHEMA);
+  const { output_text, text } = await asking;
+  assert.deepEqual([output_text, text?.format?.type], [SAID, "json_schema"]);
+});
+
+test("Ollama: json and a schema", async () => {
+  const ollama = new Ollama({ host: orcd.url });
+  for (const [format, told] of [
+    ["json", { type: "object" }],
+    [SCHEMA, SCHEMA],
+  ] as const) {
+    const asking = ollama.chat({ model: "fake", messages: [{ role: "user", content: "hi" }], format });
+    const { body } = await answers(worker, [SAID]);
+    assert.deepEqual(body.json_schema, told);
+    assert.equal((await asking).message.content, SAID);
+  }
+});
+
+test("AI SDK and LangChain ask for objects and get them", async () => {
+  const model = createOpenAICompatible({ name: "rbees", baseURL: `${orcd.url}/v1`, supportsStructuredOutputs: true })("fake");
+  const generating = generateObject({ model, prompt: "hi", schema: jsonSchema<{ city: string }>(SCHEMA as never), maxRetries: 0 });
+  assert.deepEqual((await answers(worker, [SAID])).body.json_schema, SCHEMA);
+  assert.deepEqual((await generating).object, { city: "Ghent" });
+  const chat = new ChatOpenAI({ model: "fake", apiKey: "none", maxRetries: 0, configuration: { baseURL: `${orcd.url}/v1` } });
+  const invoking = chat.withStructuredOutput(SCHEMA, { name: "place", method: "jsonSchema" }).invoke("hi");
+  assert.partialDeepStrictEqual((await answers(worker, [SAID])).body.json_schema, { required: ["city"] });
+  assert.deepEqual(await invoking, { city: "Ghent" });
+});
+
+test("/v2: a grammar or a schema goes to the worker as it came", async () => {
+  await orcd.submit({ grammar: 'root ::= "yes" | "no"' });
+  assert.equal((await answers(worker, ["yes"])).body.grammar, 'root ::= "yes" | "no"');
+  await orcd.submit({ json_schema: SCHEMA });
+  assert.deepEqual((await answers(worker, [SAID])).body.json_schema, SCHEMA);
+});
+
+test("what can't be kept to is refused by every door with its field and its place, and nothing is queued", async () => {
+  const bad = { type: "object", properties: { a: { type: "string", pattern: "(?!x)" }, b: { if: {} } } };
+  const doors: [path: string, body: Record<string, unknown>, field: string][] = [
+    ["/v2/tasks", { model: "fake", prompt: "hi", json_schema: bad }, "json_schema"],
+    ["/v1/chat/completions", { ...CHAT, response_format: named(bad) }, "response_format"],
+    ["/v1/responses", { model: "fake", input: "hi", text: { format: { type: "json_schema", name: "x", schema: bad } } }, "text.format"],
+  ];
+  for (const [path, body, field] of doors) {
+    const answer = await post(path, body);
+    const { error } = (await answer.json()) as Json;
+    assert.deepEqual([answer.status, error.code, error.param], [400, "INVALID_REQUEST", field], path);
+    assert.match(error.message, new RegExp(`${field}: /properties/a/pattern looks ahead.*; ${field}: /properties/b/if can't be kept to`));
+  }
+  const ollama = await post("/api/chat", { model: "fake", messages: [{ role: "user", content: "hi" }], format: bad });
+  assert.match(((await ollama.json()) as Json).error, /format: \/properties\/a\/pattern/);
+  const grammar = await post("/v2/tasks", { model: "fake", prompt: "hi", grammar: "root ::= none" });
+  assert.match(((await grammar.json()) as Json).error.message, /grammar: rule root names none/);
+  const both = await post("/v2/tasks", { model: "fake", prompt: "hi", grammar: 'root ::= "a"', json_schema: {} });
+  assert.match(((await both.json()) as Json).error.message, /grammar: give either grammar or json_schema/);
+  const tools = [{ type: "function", function: { name: "look", parameters: { type: "object" } } }];
+  const beside = await post("/v1/chat/completions", { ...CHAT, tools, response_format: named(SCHEMA) });
+  assert.match(((await beside.json()) as Json).error.message, /response_format: can't be kept to beside tools/);
+  assert.equal((await orcd.json("/health")).queue_depth, 0);
+});
+
+test("where no worker of the model can, the client is told the field", async () => {
+  const refused = clientOf(orcd.url).chat.completions.create({ ...CHAT, model: "plain", response_format: { type: "json_object" } });
+  await assert.rejects(refused, (error: unknown) => {
+    assert.ok(error instanceof OpenAI.BadRequestError);
+    assert.equal(error.param, "response_format");
+    assert.match(error.message, /response_format \(grammar\): the engine of no worker that serves plain can do that/);
+    return true;
+  });
+});
