@@ -76,6 +76,34 @@ test("OpenAI: its own runner of tools comes to the answer, and a stream has the 
   await assert.rejects(openai.chat.completions.create(refused), OpenAI.BadRequestError);
 });
 
+test("a client that says that a function has to be called gets a call of it, at each of the doors that can say so", async () => {
+  const door = { type: "object" as const, properties: { which: { enum: ["front", "back"] } }, required: ["which"] };
+  const messages = [{ role: "user" as const, content: QUESTION }];
+  const asked = { model: "hermes", messages, temperature: 0 };
+  const opened = (args: unknown) => assert.ok(["front", "back"].includes((args as Json).which), JSON.stringify(args));
+  const { choices } = await openai.chat.completions.create({
+    ...asked,
+    max_completion_tokens: 500,
+    tools: [
+      WEATHER_TOOL as unknown as OpenAI.ChatCompletionFunctionTool,
+      { type: "function", function: { name: "open_door", parameters: door } },
+    ],
+    tool_choice: { type: "function", function: { name: "open_door" } },
+  });
+  const call = choices[0]?.message.tool_calls?.[0];
+  assert.ok(call?.type === "function" && call.function.name === "open_door" && choices[0]?.message.content === null);
+  opened(JSON.parse(call.function.arguments));
+  const tools = [{ name: "open_door", input_schema: door }];
+  const { content, stop_reason } = await anthropic.messages.create({
+    ...asked,
+    max_tokens: 500,
+    tools,
+    tool_choice: { type: "any" },
+  } as never);
+  assert.deepEqual([content.map(({ type }) => type), stop_reason], [["tool_use"], "tool_use"]);
+  opened((content[0] as Json).input);
+});
+
 test("OpenAI: the same over /v1/responses", async () => {
   const tools = [{ type: "function" as const, name, description, parameters, strict: false }] as unknown as OpenAI.Responses.FunctionTool[];
   const asked = { model: "hermes", temperature: 0, tools };

@@ -197,7 +197,7 @@ const REQUEST_FIELDS = {
     tools: may(someTools(AnthropicTool), "Functions that the model may ask to have called ([tools](tools.md))"),
     tool_choice: may(
       AnthropicToolChoice,
-      "`auto`, or `none`: the model is not shown them. `disable_parallel_tool_use`: the answer ends with its first call",
+      "`auto`; `none`: the model is not shown them; `any` and `tool`: the answer is one call, held to its schema. `disable_parallel_tool_use`: the answer ends with its first call",
     ),
     stream: may(z.boolean(), "Answer as server-sent events, from `message_start` to `message_stop`"),
     metadata: may(z.strictObject({ user_id: may(z.string().max(512), "Who asks") }), "`user_id` is kept in the job's metadata"),

@@ -200,7 +200,10 @@ const CHAT_FIELDS = {
     ),
     max_tokens: may(Tokens, "The older name of `max_completion_tokens`"),
     tools: may(someTools(OpenaiTool), "Functions that the model may ask to have called ([tools](tools.md))"),
-    tool_choice: may(OpenaiToolChoice, "`auto`, or `none`: the model is not shown them"),
+    tool_choice: may(
+      OpenaiToolChoice,
+      "`auto`; `none`: the model is not shown them; `required` or a function: the answer is one call, held to its schema",
+    ),
     parallel_tool_calls: PARALLEL,
     response_format: may(ResponseFormat, SAYS_FORMAT),
     ...OPENAI_TALK,

@@ -174,7 +174,10 @@ const REQUEST_FIELDS = {
     ),
     text: may(z.strictObject({ ...TEXT_FIELDS.supported, ...TEXT_FIELDS.refused }), "What the answer has to look like"),
     tools: may(someTools(ResponsesTool), "Functions that the model may ask to have called ([tools](tools.md))"),
-    tool_choice: may(ResponsesToolChoice, "`auto`, or `none`: the model is not shown them"),
+    tool_choice: may(
+      ResponsesToolChoice,
+      "`auto`; `none`: the model is not shown them; `required` or a function: the answer is one call, held to its schema",
+    ),
     parallel_tool_calls: PARALLEL,
   },
   hints: {

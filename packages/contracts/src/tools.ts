@@ -59,6 +59,33 @@ export const ToolCallPiece = z.object({
 });
 export type ToolCallPiece = z.infer<typeof ToolCallPiece>;
 
+/** Whether the answer has to call one. */
+export function mustCall(choice: ToolChoice | undefined): boolean {
+  return choice === "required" || typeof choice === "object";
+}
+
+/**
+ * What an answer is that has to call a function: nothing but one call, as JSON, whatever way its model calls in otherwise. Undefined when it
+ * need not.
+ */
+export function callSchema({
+  tools = [],
+  tool_choice,
+}: {
+  readonly tools?: readonly Tool[] | undefined;
+  readonly tool_choice?: ToolChoice | undefined;
+}): Record<string, unknown> | undefined {
+  if (!mustCall(tool_choice)) return undefined;
+  const some = typeof tool_choice === "object" ? tools.filter((tool) => tool.function.name === tool_choice.name) : tools;
+  const calls = some.map(({ function: { name, parameters = { properties: {}, additionalProperties: false } } }) => ({
+    type: "object",
+    properties: { name: { const: name }, arguments: { type: "object", ...parameters } },
+    required: ["name", "arguments"],
+    additionalProperties: false,
+  }));
+  return calls.length === 1 ? calls[0] : { anyOf: calls };
+}
+
 /** Whether objects and arrays lie in one another more than `levels` deep. */
 export function deeper(value: unknown, levels: number): boolean {
   if (typeof value !== "object" || value === null) return false;
@@ -75,8 +102,6 @@ export function toolProblems(asked: {
   const problems: { path: string; problem: string }[] = [];
   if (raw && tools.length > 0)
     problems.push({ path: "tools", problem: "are shown to the model by its chat template, which raw leaves out" });
-  if (tool_choice === "required" || typeof tool_choice === "object")
-    problems.push({ path: "tool_choice", problem: "can't be enforced yet: only auto and none are supported" });
   if (tool_choice === "required" && tools.length === 0) problems.push({ path: "tool_choice", problem: "needs tools" });
   if (typeof tool_choice === "object" && !tools.some((tool) => tool.function.name === tool_choice.name))
     problems.push({ path: "tool_choice", problem: "names none of the tools" });

@@ -284,7 +284,10 @@ test("an unknown field, wrong values and contradictions: all of them named in on
     "tools.0.function",
     "tools.0.custom",
   ]);
-  assert.ok((await refusal({ tools: [tool], tool_choice: "required" })).includes("tool_choice"));
+  const other = { type: "function", function: { name: "other" } };
+  assert.deepEqual(await refusal({ tools: [tool], tool_choice: other }), ["tool_choice"]);
+  const odd = { type: "function", function: { name: "odd", parameters: { properties: { a: { not: {} } } } } };
+  assert.deepEqual(await refusal({ tools: [odd], tool_choice: "required" }), ["tools"]);
   const prompts = await post("/v1/completions", { model: "fake", prompt: ["secret", "secret"] });
   assert.deepEqual([prompts.status, ((await prompts.json()) as Json).error.param], [400, "prompt"]);
   await assert.rejects(client.chat.completions.create({ ...CHAT, n: 2 }), (error: APIError) => {

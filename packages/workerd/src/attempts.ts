@@ -5,6 +5,7 @@
 import type { Embed } from "@rbees/contracts/embed";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Feature } from "@rbees/contracts/sets";
+import { callSchema } from "@rbees/contracts/tools";
 import type { Execute } from "@rbees/contracts/worker";
 import { grammarOf } from "@rbees/kit/grammar/grammar-of";
 import type { Log } from "@rbees/kit/log";
@@ -220,9 +221,10 @@ const DEADLINE = "The deadline passed before the answer was complete.";
 const TIMER_MS_MAX = 2_147_483_647;
 
 function heldTo(body: Execute, features: readonly Feature[]): string | undefined {
-  const grammar = grammarOf(body);
+  const call = callSchema(body);
+  const grammar = call === undefined ? grammarOf(body) : grammarOf({ json_schema: call }, "tools");
   if (grammar === undefined || features.includes("grammar")) return grammar;
-  const param = body.grammar === undefined ? "json_schema" : "grammar";
+  const param = call !== undefined ? "tool_choice" : body.grammar === undefined ? "json_schema" : "grammar";
   throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker can't hold answers to one`, { param });
 }
 

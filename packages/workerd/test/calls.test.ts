@@ -106,6 +106,38 @@ test("parallel_tool_calls false ends the answer with its call, max_tokens cuts i
   assert.deepEqual([said(stopped.tokens).calls[0]?.arguments, stopped.end?.stop_reason], ['{"city": "Gent", "', "STOP_SEQUENCE"]);
 });
 
+test("tool_choice required, or a name: the answer is one call, whatever the model would say, and its arguments validate", async () => {
+  const door = (name: string) => ({
+    type: "function",
+    function: {
+      name,
+      parameters: {
+        properties: { which: { enum: ["front", "back"] }, times: { type: "integer", minimum: 1, maximum: 3 } },
+        required: ["which", "times"],
+      },
+    },
+  });
+  for (const kind of ["hermes", "thinking", "mistral"] as const) {
+    const worker = await start(kind, { engine: "libllama" });
+    for (const tool_choice of ["required", { name: "shut_door" }]) {
+      const { tokens, end } = await ask(worker, {
+        job_id: "j1",
+        ...asked,
+        tools: [door("open_door"), door("shut_door")],
+        max_tokens: 800,
+        tool_choice,
+        separate_reasoning: true,
+      });
+      const { text, reasoning, calls } = said(tokens);
+      assert.deepEqual([text, reasoning, calls.length, end?.stop_reason], ["", "", 1, "EOS"], kind);
+      const { name, arguments: args } = calls[0] ?? assert.fail();
+      assert.ok(typeof tool_choice === "string" || name === tool_choice.name, name);
+      const { which, times } = JSON.parse(args);
+      assert.ok(["front", "back"].includes(which) && [1, 2, 3].includes(times), args);
+    }
+  }
+});
+
 test("tools on a model without a chat template are refused, with what to do", async () => {
   const worker = await startWorker({ model: scripted("bare", { template: null, edges: CALLING.plain.edges }), ctx: 256 });
   const response = await post(worker, "/execute", { job_id: "j1", prompt: "hi", tools: [WEATHER_TOOL], max_tokens: 5 });

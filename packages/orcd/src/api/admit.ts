@@ -1,6 +1,7 @@
 /** Letting a job in: the same for every door. */
 import { randomInt } from "node:crypto";
 import { RbeesError } from "@rbees/contracts/errors";
+import { callSchema } from "@rbees/contracts/tools";
 import { largestContext } from "@rbees/core/admission";
 import type { Decision } from "@rbees/core/events";
 import { largestRequest } from "@rbees/core/quota";
@@ -45,6 +46,8 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
   if (ports.stopping())
     throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
   // Refused now or never: a job that was let in can be carried out.
+  const call = callSchema(asked);
+  if (call !== undefined) grammarOf({ json_schema: call }, "tools");
   grammarOf(asked, asked.needs?.find(({ feature }) => feature === "grammar")?.field);
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
@@ -120,7 +123,11 @@ export function jobSpec(
     prefer: placement?.prefer ?? [],
     avoid: placement?.avoid ?? [],
     labels: placement?.labels ?? {},
-    needs: [...(request.needs ?? []), ...(showsTools(request) ? [{ feature: "tools", field: "tools" } as const] : [])],
+    needs: [
+      ...(request.needs ?? []),
+      ...(showsTools(request) ? [{ feature: "tools", field: "tools" } as const] : []),
+      ...(callSchema(request) === undefined ? [] : [{ feature: "grammar", field: "tool_choice" } as const]),
+    ],
     demands: [],
     fails_if_lost: request.on_worker_lost === "fail",
   };

@@ -8,6 +8,7 @@
  * - The beginning-of-sequence token comes once, whether template or tokenizer adds it.
  */
 import { RbeesError } from "@rbees/contracts/errors";
+import { mustCall } from "@rbees/contracts/tools";
 import { BARE_JSON } from "../chat/call-syntax.ts";
 import { conversationOf } from "../chat/conversation.ts";
 import { pieces } from "../chat/plain-text.ts";
@@ -79,8 +80,9 @@ function chatPrompt(model: PromptModel & Renderer, request: Asked): Prompt {
 function readingOf(request: Asked, { syntax, thinking }: TemplateFacts, text: string): Reading | undefined {
   const tools = shownTools(request);
   const { parallel_tool_calls = true, separate_reasoning: apart = false } = request;
+  const has_to_call = mustCall(request.tool_choice);
   // Where the prompt ends with the mark of a call, every answer begins with a name.
-  const calls = tools.length > 0 ? (syntax ?? BARE_JSON) : syntax?.opened === true ? syntax : undefined;
+  const calls = has_to_call ? BARE_JSON : tools.length > 0 ? (syntax ?? BARE_JSON) : syntax?.opened === true ? syntax : undefined;
   if (calls === undefined && (thinking === undefined || !apart)) return undefined;
   return {
     syntax: calls,
@@ -88,7 +90,8 @@ function readingOf(request: Asked, { syntax, thinking }: TemplateFacts, text: st
     texts: new Map(tools.map((tool) => [tool.function.name, textArguments(tool)])),
     parallel: parallel_tool_calls,
     thinking,
-    opened: thinking !== undefined && endsOpened(text, thinking),
+    // An answer that is held to a call has no thinking in it.
+    opened: !has_to_call && thinking !== undefined && endsOpened(text, thinking),
     apart,
   };
 }

@@ -1,6 +1,7 @@
 /** One run on llama.cpp: where it stands between two steps, and what a sampled token makes of it. */
 
 import { RbeesError } from "@rbees/contracts/errors";
+import { mustCall } from "@rbees/contracts/tools";
 import { Answer } from "../answer.ts";
 import { marksIn, type Reading } from "../chat/reading.ts";
 import { Spoken } from "../chat/spoken.ts";
@@ -40,7 +41,7 @@ export class Run {
   constructor(id: number, request: RunRequest, model: LoadedModel, prompt: Prompt, choice: { slot: number; cached: number }) {
     const { tokens } = prompt;
     // What a grammar allows is the text, whatever it looks like.
-    const reading = request.grammar === undefined ? prompt.reading : undefined;
+    const reading = request.grammar === undefined || mustCall(request.tool_choice) ? prompt.reading : undefined;
     this.id = id;
     this.slot = choice.slot;
     this.#request = request;
