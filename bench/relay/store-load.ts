@@ -2,6 +2,7 @@
  * Submitters that wait for their commit, against the orchestrator's store alone, with so many jobs in it before; prints the CPU it
  * took per job.
  */
+import { contentKeyIn } from "../../packages/orcd/src/content-key.ts";
 import { openStore } from "../../packages/orcd/src/store/open.ts";
 import type { Change } from "../../packages/orcd/src/store/port.ts";
 import { acceptedAt, acceptedEntry, jobId } from "./accepted-job.ts";
@@ -12,7 +13,7 @@ const WINDOW_MS = 1500;
 const [, , path = "", submitters = "64", rows = "0"] = process.argv;
 /** Jobs in one commit while the database is filled. */
 const FILL = 1000;
-const store = await openStore(path);
+const store = await openStore(path, { content: contentKeyIn(`${path}-content-key`) });
 let jobs = 0;
 let over = false;
 

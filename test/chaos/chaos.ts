@@ -81,7 +81,7 @@ async function run({ seconds, seed, clients, pace, fleets, prompts, say }: Chaos
       return queued === 0 && slots_busy === 0 && workers.every(({ jobs_running }) => jobs_running === 0);
     }, "nothing runs once every job has ended");
     await system.stop();
-    const rows = checkLedger(join(system.data_dir, "orcd.sqlite"), tally, violation);
+    const rows = checkLedger(join(system.data_dir, "orcd.sqlite"), system.content_key, tally, violation);
     return { tally, faults, summary: summary(seed, seconds, tally, rows, faults), violations: explained(tally.violations, programs) };
   } finally {
     broken_off.abort();

@@ -4,16 +4,17 @@ import { DatabaseSync } from "node:sqlite";
 import type { ChainedEntry } from "@rbees/kit/audit-chain";
 import { firstBroken } from "@rbees/kit/audit-check";
 import type { JobTable } from "../../packages/orcd/src/store/schema.ts";
+import { keptIn } from "../../packages/orcd/test/kept.ts";
 import type { Tally } from "./client.ts";
 
 type Report = (rule: string, expected: unknown, seen: unknown, job?: string) => void;
 
-/** `path`: the database of an orchestrator that has stopped. Returns how many jobs it holds. */
-export function checkLedger(path: string, tally: Tally, violation: Report): number {
+/** `path`: the database of an orchestrator that has stopped, `content_key` the file of its key. Returns how many jobs it holds. */
+export function checkLedger(path: string, content_key: string, tally: Tally, violation: Report): number {
   const db = new DatabaseSync(path, { readOnly: true });
   const entries = db.prepare("select * from audit order by seq").all() as unknown as ChainedEntry[];
-  const jobs = db.prepare("select * from jobs order by seq").all() as unknown as JobTable[];
   db.close();
+  const { jobs } = keptIn(path, content_key);
   const broken = firstBroken(entries);
   if (broken !== undefined) violation("the audit trail is whole", "an unbroken chain", broken);
   const told = new Map<string, { accepted: number; ended: Record<string, unknown>[] }>();

@@ -50,6 +50,7 @@ export class System {
   /** Faults of one program come one after the other. */
   readonly #turns = new Map<number | undefined, Promise<void>>();
   readonly data_dir: string;
+  readonly content_key: string;
   #orcd: Program | undefined;
   #port = 0;
   /** How often the orchestrator was started. */
@@ -59,6 +60,7 @@ export class System {
     this.#programs = programs;
     this.#violation = violation;
     this.data_dir = `${programs.folder}/data`;
+    this.content_key = `${programs.folder}/content-key`;
     programs.onCrash = (program, code) => violation("no program ends by itself", "running", `${program.name} ended with ${code}`);
   }
 
@@ -82,8 +84,9 @@ export class System {
 
   async #startOrcd(): Promise<void> {
     this.lives += 1;
+    const places = ["--data-dir", this.data_dir, "--content-key", this.content_key];
     this.#orcd = await this.#upright(async () =>
-      this.#programs.start(`orcd#${this.lives}`, "orcd", ["--port", `${this.#port}`, "--data-dir", this.data_dir, ...flags(ORCD_FLAGS)]),
+      this.#programs.start(`orcd#${this.lives}`, "orcd", ["--port", `${this.#port}`, ...places, ...flags(ORCD_FLAGS)]),
     );
   }
 

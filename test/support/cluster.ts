@@ -35,7 +35,17 @@ export function temporaryFolder(t: Lifetime, name: string): string {
 }
 
 export function startOrcd(t: Lifetime, data_dir: string, flags: readonly string[] = []): Promise<Program> {
-  return start(t, "orcd", ["--data-dir", data_dir, "--tick-ms", "20", "--retry-backoff-ms", "20", ...flags]);
+  return start(t, "orcd", [
+    "--data-dir",
+    data_dir,
+    "--content-key",
+    join(data_dir, "content-key"),
+    "--tick-ms",
+    "20",
+    "--retry-backoff-ms",
+    "20",
+    ...flags,
+  ]);
 }
 
 export function startWorkerd(t: Lifetime, model: string, orchestrator: string, flags: readonly string[] = []): Promise<Program> {

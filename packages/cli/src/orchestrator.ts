@@ -13,7 +13,7 @@ import { readUp } from "./local/up-record.ts";
 
 export type Orchestrator = Client<typeof orcdRoutes> & { readonly url: string };
 
-const DEFAULT_URL = "http://localhost:8080";
+export const DEFAULT_URL = "http://localhost:8080";
 /** Kept from the programs that `rbees` starts: they have no use for it. */
 export const KEY_VARIABLE = "RBEES_API_KEY";
 const CALL_MS_MAX = 30_000;

@@ -1,6 +1,7 @@
 /** The verbs of `rbees`, which is also `llorch`: jobs, workers and models of an orchestrator, and a whole system on this host. */
 import { auditVerbs } from "./audit/verbs.ts";
 import { batchVerbs } from "./batch-verbs.ts";
+import { gdprVerbs } from "./gdpr-verbs.ts";
 import { jobVerbs } from "./jobs/verbs.ts";
 import { keyVerbs } from "./key-verbs.ts";
 import { localVerbs } from "./local/verbs.ts";
@@ -24,6 +25,7 @@ export const rbees: Program = {
     audit: "the record of what was done",
     keys: "who may ask the orchestrator, and for what",
     tenants: "those who share the workers, and what each may use",
+    gdpr: "what is kept of one person, its erasure, consent",
     tls: "the authority of this machine and its certificates",
     test: "what works on your machines",
     ...remoteGroups,
@@ -35,6 +37,7 @@ export const rbees: Program = {
     ...registryVerbs,
     ...keyVerbs,
     ...tenantVerbs,
+    ...gdprVerbs,
     ...tlsVerbs,
     ...localVerbs,
     ...remoteVerbs,

@@ -15,6 +15,18 @@ const RESIDENCY = [
 ] as const;
 const WEIGHT = ["--weight <n>", "of its share while others wait too: 2 gets twice what 1 does (default 1)", decimal] as const;
 
+const KEEP = [
+  "--content-keep-days <n>",
+  "how long its prompts and answers are kept after their job's end; default: as configured",
+  days,
+] as const;
+
+const DAY_MS = 86_400_000;
+
+function days(text: string): number | null {
+  return text === "default" ? null : Math.round(decimal(text) * DAY_MS);
+}
+
 export const tenantVerbs = [
   verb(
     {
@@ -31,11 +43,12 @@ export const tenantVerbs = [
         command
           .argument("<name>", "lower-case letters, digits and . _ -")
           .option(...WEIGHT)
-          .option(...RESIDENCY),
+          .option(...RESIDENCY)
+          .option(...KEEP),
       ),
     {
-      run: async (context, { weight, residency, ...flags }, name) =>
-        (await orchestratorOf(context)).call("createTenant", { body: { name, weight, residency, ...limitsIn(flags) } }),
+      run: async (context, { weight, residency, contentKeepDays: content_keep_ms, ...flags }, name) =>
+        (await orchestratorOf(context)).call("createTenant", { body: { name, weight, residency, content_keep_ms, ...limitsIn(flags) } }),
       render: ({ name }) => `${name} is a tenant now. \`rbees keys create NAME --role submit --tenant ${name}\` makes it a key.\n`,
     },
   ),
@@ -74,11 +87,15 @@ export const tenantVerbs = [
         command
           .argument("<name>", "the tenant")
           .option(...WEIGHT)
-          .option(...RESIDENCY),
+          .option(...RESIDENCY)
+          .option(...KEEP),
       ),
     {
-      run: async (context, { weight, residency, ...flags }, name) =>
-        (await orchestratorOf(context)).call("setTenant", { params: { id: name }, body: { weight, residency, ...limitsIn(flags) } }),
+      run: async (context, { weight, residency, contentKeepDays: content_keep_ms, ...flags }, name) =>
+        (await orchestratorOf(context)).call("setTenant", {
+          params: { id: name },
+          body: { weight, residency, content_keep_ms, ...limitsIn(flags) },
+        }),
       render: renderTenant,
     },
   ),
@@ -99,7 +116,10 @@ export const tenantVerbs = [
   ),
 ];
 
-async function renderTenant({ name, weight, residency, limits, tokens_today, keys, created_at }: TenantView, look: Look): Promise<string> {
+async function renderTenant(
+  { name, weight, residency, limits, content_keep_ms, tokens_today, keys, created_at }: TenantView,
+  look: Look,
+): Promise<string> {
   const { facts } = await import("./render/table.ts");
   return facts(
     [
@@ -107,6 +127,7 @@ async function renderTenant({ name, weight, residency, limits, tokens_today, key
       ["weight", String(weight)],
       ["stays in", residency],
       ...limitFacts(limits),
+      ["content kept", `${Number((content_keep_ms / DAY_MS).toFixed(3))} days`],
       ["tokens today", tokens_today.toLocaleString("en-US")],
       ["keys", String(keys)],
       ["created", created_at ?? "always there"],

@@ -1,7 +1,9 @@
 /** An orchestrator for tests: it serves the real route table and does what a script says. */
+import type { PoolAct } from "@rbees/contracts/act";
 import type { BatchObject, FileObject } from "@rbees/contracts/batch";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
+import type { Consent } from "@rbees/contracts/gdpr";
 import type { JobSummary, JobView, SubmitJob } from "@rbees/contracts/job";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import { encodeEvent } from "@rbees/contracts/sse";
@@ -20,6 +22,8 @@ export interface Script {
   text?: string;
   /** And what else of the answer. */
   said?: Pick<JobView, "reasoning" | "tool_calls">;
+  /** The text of its replay. */
+  replayed?: string;
   refuse?: RbeesError;
   /** Kept here as they are made. */
   batches?: Map<string, BatchObject>;
@@ -35,6 +39,7 @@ export interface FakeOrchestrator {
   resumed: (string | undefined)[];
   workers: Map<string, WorkerView>;
   drained: string[];
+  acts: PoolAct[];
   /** One more event for those who hang on. */
   send(event: JobEvent): void;
   close(): Promise<void>;
@@ -51,6 +56,9 @@ const UNLIMITED: TenantView["limits"] = {
 };
 
 export const JOB = "job_1";
+/** The job that a replay makes. */
+const REPLAY = "job_2";
+export const SUBJECT = "customer-4711";
 
 export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOrchestrator> {
   const submitted: SubmitJob[] = [];
@@ -69,6 +77,12 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     const batch = batches.get(id);
     if (batch === undefined) throw new RbeesError("NOT_FOUND", `There is no batch ${id}.`);
     return batch;
+  };
+  const acts: PoolAct[] = [];
+  const consents: Consent[] = [];
+  const subjectOf = <T extends { subject: string }>(asked: T): T => {
+    if (asked.subject !== SUBJECT) throw new RbeesError("NOT_FOUND", "Nothing is kept of this subject.");
+    return asked;
   };
   const hanging = new Set<EventStream>();
   let cuts = 0;
@@ -99,11 +113,12 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     },
     listJobs: () => ({ json: { tasks: [summary(script)] } }),
     showJob({ params }) {
+      if (params.id === REPLAY) return { json: { ...view(script), job_id: REPLAY, text: script.replayed ?? "" } };
       known(params.id);
       return { json: view(script) };
     },
     followJob({ params, headers }) {
-      known(params.id);
+      if (params.id !== REPLAY) known(params.id);
       if (script.gone) throw new RbeesError("GONE", "The events are gone.");
       const after = headers["last-event-id"];
       resumed.push(typeof after === "string" ? after : undefined);
@@ -141,6 +156,12 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     },
     deleteJob: cancel,
     cancelJob: cancel,
+    replayJob({ params }) {
+      known(params.id);
+      if (script.refuse !== undefined) throw script.refuse;
+      const build = { worker_id: "w1", model_digest: "sha256:a", engine: "libllama 1", deterministic: false };
+      return { status: 202, json: { job_id: REPLAY, replay_of: params.id, ...build, events_url: `/v2/tasks/${REPLAY}/events` } };
+    },
     registerWorker({ body }) {
       workers.set(body.id, workerView(body));
       return { json: { status: "OK", heartbeat_ms: 1000 } };
@@ -200,17 +221,44 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     setKey: neverAsked,
     revokeKey: neverAsked,
     listTenants: () => ({ json: { tenants: [...tenants.values()] } }),
-    createTenant({ body: { name, weight = 1, residency = null, ...said } }) {
+    createTenant({ body: { name, weight = 1, residency = null, content_keep_ms, ...said } }) {
       const limits = { ...UNLIMITED, ...said } as TenantView["limits"];
-      tenants.set(name, { name, weight, residency, limits, tokens_today: 0, keys: 0, created_at: "2026-01-01T00:00:00.000Z" });
+      const shared = { tokens_today: 0, keys: 0, created_at: "2026-01-01T00:00:00.000Z" };
+      tenants.set(name, { name, weight, residency, limits, content_keep_ms: content_keep_ms ?? 2_592_000_000, ...shared });
       return { status: 201, json: tenantOf(name) };
     },
     showTenant: ({ params }) => ({ json: tenantOf(params.id) }),
     setTenant({ params, body }) {
-      const { weight = tenantOf(params.id).weight, residency = tenantOf(params.id).residency, ...said } = body;
+      const { weight = tenantOf(params.id).weight, residency = tenantOf(params.id).residency, content_keep_ms, ...said } = body;
       const limits = { ...tenantOf(params.id).limits, ...said } as TenantView["limits"];
-      tenants.set(params.id, { ...tenantOf(params.id), weight, residency, limits });
+      const kept = content_keep_ms ?? tenantOf(params.id).content_keep_ms;
+      tenants.set(params.id, { ...tenantOf(params.id), weight, residency, limits, content_keep_ms: kept });
       return { json: tenantOf(params.id) };
+    },
+    recordAct({ body }) {
+      if (script.refuse !== undefined) throw script.refuse;
+      acts.push(body);
+      return { none: true };
+    },
+    exportSubject: ({ body }) => {
+      const { subject, tenant = "default", cursor } = subjectOf(body);
+      const n = Number(cursor ?? 0);
+      const job = { ...summary(script), job_id: `job_${n}`, content: "kept" as const, request: { prompt: subject }, text: "answer" };
+      const more = n < 2 ? { next_cursor: String(n + 1) } : {};
+      return { json: { subject_id: "sub_1", tenant, consents: [...consents], jobs: [job], ...more } };
+    },
+    eraseSubject: ({ body }) => {
+      const { tenant = "default" } = subjectOf(body);
+      return { json: { subject_id: "sub_1", tenant, jobs: 3, cancelled: 1 } };
+    },
+    recordConsent: ({ body: { purpose, given } }) => {
+      const consent = { purpose, given, at: "2026-01-01T00:00:00.000Z" };
+      consents.push(consent);
+      return { status: 201, json: consent };
+    },
+    listConsents: ({ query }) => {
+      const { tenant = "default" } = subjectOf(query);
+      return { json: { subject_id: "sub_1", tenant, consents } };
     },
     deleteTenant({ params }) {
       tenants.delete(tenantOf(params.id).name);
@@ -226,7 +274,7 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     body_bytes_max: 1_000_000,
     ping_ms: 15_000,
   });
-  return { url: served.url, submitted, cancelled, resumed, workers, drained, send, close: () => served.close(0) };
+  return { url: served.url, submitted, cancelled, resumed, workers, drained, acts, send, close: () => served.close(0) };
 }
 
 function fileObject(id: string): FileObject {
@@ -277,6 +325,7 @@ function view(script: Script): JobView {
     seed: 1,
     metadata: { team: "blue" },
     correlation_id: "c-1",
+    content: "kept",
   };
 }
 

@@ -358,3 +358,28 @@ test("on a terminal the wait is a status line that goes away, and control charac
   const plain = await rbees.run([...SUBMIT, ...at], { tty: true, env: { NO_COLOR: "1" } });
   assert.doesNotMatch(plain.err.replaceAll("\u001b[2K", ""), ANSI);
 });
+
+test("a replay says whether the same came out, where it first differs, and why it can't be", async (t) => {
+  const { run } = await bench((clean) => t.after(clean));
+  const replayed = async (text: string, again: string, refuse?: RbeesError) => {
+    const orchestrator = await fakeOrchestrator({ events: [end], text, replayed: again, ...(refuse === undefined ? {} : { refuse }) });
+    t.after(() => orchestrator.close());
+    return run(["rbees", "jobs", "replay", JOB, "--orchestrator", orchestrator.url]);
+  };
+  const same = await replayed("🐝 hums", "🐝 hums");
+  assert.deepEqual([same.exit, /job_1 came out the same: 6 characters\. w1, libllama 1, job job_2/.test(same.out)], [0, true]);
+  const other = await replayed("🐝 hums\u001b", "🐝 sings");
+  assert.equal(other.exit, 1);
+  assert.match(
+    other.out,
+    /came out otherwise from character 2 of 7 on[\s\S]*recorded: "hums\\u001b"\nnow: {6}"sings"[\s\S]*--deterministic/,
+  );
+  const longer = await replayed("a", "ab");
+  assert.match(longer.out, /from character 1 of 1 on[\s\S]*recorded: ""\nnow: {6}"b"/);
+  const refused = await replayed(
+    "a",
+    "a",
+    new RbeesError("NO_WORKER", "The job ran with sha256:a on libllama 1, and no worker has that now."),
+  );
+  assert.deepEqual([refused.exit, /no worker has that now/.test(refused.err)], [3, true]);
+});

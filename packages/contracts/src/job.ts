@@ -1,7 +1,16 @@
 /** What a client asks for and sees of a job. The noun is `job`; `task` lives only in the URL. */
 import { z } from "zod";
 import { AskedMessage } from "./message.ts";
-import { canonicalModel, DISCONNECT_RULES, JOB_KINDS, JOB_STATUSES, PRIORITIES, STOP_REASONS, WORKER_LOST_RULES } from "./sets.ts";
+import {
+  CONTENT_STATES,
+  canonicalModel,
+  DISCONNECT_RULES,
+  JOB_KINDS,
+  JOB_STATUSES,
+  PRIORITIES,
+  STOP_REASONS,
+  WORKER_LOST_RULES,
+} from "./sets.ts";
 import { ToolCall, ToolChoice, Tools, toolProblems } from "./tools.ts";
 
 export const Priority = z.enum(PRIORITIES);
@@ -127,7 +136,10 @@ export const SubmitJob = z
         "When the worker is lost after the first token: continue after the tokens that were sent, restart the answer from its beginning, or fail with WORKER_LOST",
       ),
     stream: z.boolean().default(false).describe("Answer with the event stream on the same connection"),
-    metadata: z.record(z.string().max(64), z.string().max(512)).default({}),
+    metadata: z
+      .record(z.string().max(64), z.string().max(512))
+      .default({})
+      .describe("Kept with the job; `subject` says of whom its prompt and answer are, and with whose key they are kept"),
   })
   .refine((job) => (job.prompt === undefined) !== (job.messages === undefined), {
     path: ["prompt"],
@@ -211,8 +223,22 @@ export const JobView = JobSummary.extend({
   seed: z.int(),
   metadata: z.record(z.string(), z.string()),
   correlation_id: z.string(),
+  content: z.enum(CONTENT_STATES).describe("Whether prompt and answer are still kept; text and metadata are empty when they are not"),
 }).meta({ id: "JobView" });
 export type JobView = z.infer<typeof JobView>;
+
+/** A job that is run again, as it was. */
+export const Replay = z
+  .object({
+    job_id: z.string().describe("Of the new job; its text is to be compared with that of the old one"),
+    replay_of: z.string(),
+    worker_id: z.string(),
+    model_digest: z.string(),
+    engine: z.string(),
+    deterministic: z.boolean().describe("Whether what runs beside it can't change its text"),
+    events_url: z.string(),
+  })
+  .meta({ id: "Replay" });
 
 export const ListJobs = z.strictObject({
   status: JobStatus.optional(),

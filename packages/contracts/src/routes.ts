@@ -1,5 +1,6 @@
 /** The two route tables, everything the orchestrator and the worker answer to; and who may call which of the orchestrator's. */
 import { z } from "zod";
+import { PoolAct } from "./act.ts";
 import { AnthropicMessage, MessagesRequest } from "./anthropic.ts";
 import { batchRoutes } from "./batch-routes.ts";
 import {
@@ -12,7 +13,8 @@ import {
   OllamaEmbeddingsRequest,
   OllamaEmbedRequest,
 } from "./embed.ts";
-import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, SubmitJob } from "./job.ts";
+import { Consent, ConsentList, ExportSubject, RecordConsent, SubjectErased, SubjectExport, SubjectRef } from "./gdpr.ts";
+import { Accepted, Explanation, JobList, JobSummary, JobView, ListJobs, Replay, SubmitJob } from "./job.ts";
 import { Expelled, InviteWorker, JoinToken } from "./join.ts";
 import { CreateKey, KeyList, KeyView, NewKey, type Role, RotateKey, SetKey } from "./key.ts";
 import {
@@ -70,6 +72,12 @@ export const orcdRoutes = {
   },
   deleteJob: { method: "DELETE", path: "/v2/tasks/{id}", summary: "Cancel; idempotent", replies: cancelReplies },
   cancelJob: { method: "POST", path: "/v2/tasks/{id}/cancel", summary: "Cancel; idempotent", replies: cancelReplies },
+  replayJob: {
+    method: "POST",
+    path: "/v2/tasks/{id}/replay",
+    summary: "Run a job again with the same model, engine, seed and parameters; refused where that can't be",
+    replies: { 202: [Replay] },
+  },
   registerWorker: {
     method: "POST",
     path: "/workers/register",
@@ -201,6 +209,41 @@ export const orcdRoutes = {
     summary: "End a tenant that has no key that works; its jobs stay in the record, and its name is not given again",
     replies: { 204: ["none"] },
   },
+  recordAct: {
+    method: "POST",
+    path: "/v2/acts",
+    summary: "What an operator is about to do on a pool's machine, or has done: for the audit trail",
+    body: PoolAct,
+    replies: { 204: ["none"] },
+  },
+  exportSubject: {
+    method: "POST",
+    path: "/v2/gdpr/export",
+    summary: "Everything that is kept of a subject: its jobs with prompts and answers, what it consented to",
+    body: ExportSubject,
+    replies: { 200: [SubjectExport] },
+  },
+  eraseSubject: {
+    method: "POST",
+    path: "/v2/gdpr/erase",
+    summary: "Cancel a subject's jobs, destroy the key of its prompts and answers; rows and audit entries stay, without its name",
+    body: SubjectRef,
+    replies: { 200: [SubjectErased] },
+  },
+  recordConsent: {
+    method: "POST",
+    path: "/v2/gdpr/consents",
+    summary: "A subject has given or withdrawn its consent; kept in the audit trail too",
+    body: RecordConsent,
+    replies: { 201: [Consent] },
+  },
+  listConsents: {
+    method: "GET",
+    path: "/v2/gdpr/consents",
+    summary: "What a subject consented to, oldest first; the last of a purpose is what holds",
+    query: SubjectRef,
+    replies: { 200: [ConsentList] },
+  },
   ollamaVersion: {
     method: "GET",
     path: "/api/version",
@@ -272,6 +315,8 @@ const SUBMIT = ["submit", "operate"] as const;
 const READ = ["submit", "observe", "operate"] as const;
 const OBSERVE = ["observe", "operate"] as const;
 const OPERATE = ["operate"] as const;
+/** Of the content of others, for those whom it concerns. */
+const DISCLOSE = ["audit", "operate"] as const;
 const WORKER = ["worker"] as const;
 
 /** A route that is not in this table does not compile, so that none is open because somebody forgot. */
@@ -284,6 +329,7 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   explainJob: READ,
   deleteJob: SUBMIT,
   cancelJob: SUBMIT,
+  replayJob: SUBMIT,
   registerWorker: WORKER,
   beat: WORKER,
   removeWorker: ["worker", "operate"],
@@ -325,6 +371,11 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   showTenant: OPERATE,
   setTenant: OPERATE,
   deleteTenant: OPERATE,
+  recordAct: OPERATE,
+  exportSubject: DISCLOSE,
+  eraseSubject: OPERATE,
+  recordConsent: SUBMIT,
+  listConsents: DISCLOSE,
   metrics: OBSERVE,
   openapi: ["submit", "observe", "operate", "audit"],
 };

@@ -63,3 +63,17 @@ export function canonicalModel(name: string): string {
 export function aliasesOf(name: string): string[] {
   return [...MODEL_ALIASES].filter(([, own]) => own === name).map(([alias]) => alias);
 }
+
+/** Whether a job's prompt and answer are still kept: their time was over, their subject was erased, or their key is not there. */
+export const CONTENT_STATES = ["kept", "expired", "erased", "unreadable"] as const;
+
+/** What the command line does on a pool's machine and tells the orchestrator of. */
+export const POOL_ACTS = [
+  "model.download",
+  "model.delete",
+  "model.register",
+  "model.unregister",
+  "worker.spawn",
+  "worker.stop",
+  "worker.restart",
+] as const;

@@ -10,6 +10,9 @@ export const TenantName = z
   .string()
   .regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, "up to 63 lower-case letters, digits and . _ -, beginning with a letter or digit");
 
+/** A hundred years. */
+const CONTENT_KEEP_MS_MAX = 3_155_760_000_000;
+
 /** What can be said of a tenant; the same when it is made and when it is changed. */
 const settings = {
   weight: z
@@ -24,6 +27,13 @@ const settings = {
     .nullable()
     .optional()
     .describe("Its jobs never leave this area: EU, EEA, or a region as workers declare it; null: they may run anywhere"),
+  content_keep_ms: z
+    .int()
+    .nonnegative()
+    .max(CONTENT_KEEP_MS_MAX)
+    .nullable()
+    .optional()
+    .describe("How long its prompts and answers are kept after their job's end; null: as the configuration has it"),
   ...LimitSettings.shape,
 };
 
@@ -40,6 +50,7 @@ export const TenantView = z
     weight: z.number(),
     residency: z.string().nullable().describe("The area that its jobs never leave"),
     limits: LimitsView,
+    content_keep_ms: z.int().nonnegative(),
     tokens_today: z.int().nonnegative().describe("Used and reserved by its jobs of today (UTC)"),
     keys: z.int().nonnegative().describe("Its keys that still work"),
     created_at: z.string().nullable().describe("null for the tenant that is always there"),

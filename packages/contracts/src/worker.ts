@@ -35,6 +35,8 @@ export const RegisterWorker = z
       })
       .default({}),
     version: z.string().default(""),
+    engine: z.string().max(128).optional().describe("What computes, with its version; jobs are replayed only on the same"),
+    deterministic: z.boolean().optional().describe("Whether what runs beside a job can't change its text"),
     epoch: z.int().nonnegative().default(0).describe("Rises with each life of the worker: an older life is fenced off"),
     tls: z.boolean().default(false).describe("Whether it speaks TLS at that address"),
     door: z.string().regex(DOOR_SECRET).optional().describe("What the orchestrator shows the worker, which answers nobody else"),

@@ -4,7 +4,7 @@
  */
 import type { KeyObject } from "node:crypto";
 import { type AuditRecord, type ChainedEntry, GENESIS, linkHash, recordOf, type SealedEntry } from "./audit-chain.ts";
-import { HEAD, isSignedBy } from "./audit-head.ts";
+import { EXPIRED, HEAD, isSignedBy } from "./audit-head.ts";
 
 export interface Problem {
   /** Where the trail shows it: `line 12` of an export, `row 12` of a database, `end`. */
@@ -33,6 +33,8 @@ export interface Verdict {
   /** The lowest and the highest number among them; null where there is none. */
   readonly first_seq: number | null;
   readonly last_seq: number | null;
+  /** Entries up to this one are not there because their time was over, as a later entry says; 0: it begins with the first. */
+  readonly expired_until: number;
   /** The last head whose signature is good, when there were keys to check it: it vouches for all before it. */
   readonly signed: { readonly seq: number; readonly at: string } | null;
   /** The first ones, in the order in which they were found. */
@@ -56,8 +58,8 @@ export interface CheckOptions {
   readonly part?: boolean;
   /** Public keys of which one must have signed each head, by `keyId`. None: signatures are not looked at. */
   readonly keys?: ReadonlyMap<string, KeyObject> | undefined;
-  /** An entry that is known from elsewhere: must be in the trail as it is. */
-  readonly kept?: { readonly seq: number; readonly hash: string } | undefined;
+  /** Entries that are known from elsewhere, number and hash: must be in the trail as they are, but for what has expired by its time. */
+  readonly kept?: ReadonlyMap<number, string> | undefined;
 }
 
 export class ChainCheck {
@@ -71,14 +73,20 @@ export class ChainCheck {
   #unsure = 0;
   #gaps: Gap[] = [];
   #signed: { seq: number; at: string } | undefined;
-  /** The entry of the kept head was met. */
-  #kept_met = false;
   readonly #keys: ReadonlyMap<string, KeyObject> | undefined;
-  readonly #kept: { readonly seq: number; readonly hash: string } | undefined;
+  readonly #kept: ReadonlyMap<number, string>;
+  /** The last of those. */
+  readonly #kept_last: number;
+  /** The head with which the trail begins, if it is not its first entry; until an entry says that what was before has expired. */
+  #begins_late: { readonly seq: number; readonly hash: string } | undefined;
+  #expired_until = 0;
 
   constructor({ part = false, keys, kept }: CheckOptions = {}) {
     this.#keys = keys;
-    this.#kept = kept;
+    this.#kept = kept ?? new Map();
+    let last = 0;
+    for (const seq of this.#kept.keys()) last = Math.max(last, seq);
+    this.#kept_last = last;
     if (!part) this.#top = { seq: 0, hashes: [GENESIS] };
   }
 
@@ -90,7 +98,7 @@ export class ChainCheck {
     const sealed = linkHash(entry.previous, entry.record);
     if (sealed !== entry.hash || !sameInRow(entry, record)) {
       this.#report("changed", where, `${name(record, expected)} was changed: ${what(entry, record, sealed)}.`);
-      if (record.seq === expected) this.#goOn(record.seq, [entry.hash, sealed]);
+      if (record.seq === expected) this.#advance(record.seq, [entry.hash, sealed]);
       else this.#unsure += 1;
       return;
     }
@@ -105,20 +113,36 @@ export class ChainCheck {
         );
       }
     } else if (record.seq - expected > this.#unsure) {
+      if (this.#first === undefined && record.kind === HEAD) this.#begins_late = { seq: record.seq, hash: entry.hash };
       if (this.#gaps.length < GAPS_MAX) this.#gaps.push({ from: expected, to: record.seq - 1, where });
       else this.#missing({ from: expected, to: record.seq - 1, where });
     }
-    this.#goOn(record.seq, [entry.hash]);
+    this.#goOn(entry, record, where);
+  }
+
+  /** The entry follows, as far as can be seen from itself. */
+  #goOn(entry: FoundEntry, record: AuditRecord, where: string): void {
+    this.#advance(record.seq, [entry.hash]);
     if (record.kind === HEAD && this.#keys !== undefined) this.#takeHead(entry, record, where, this.#keys);
-    if (record.seq !== this.#kept?.seq) return;
-    this.#kept_met = true;
-    if (entry.hash !== this.#kept.hash) {
+    if (record.kind === EXPIRED) this.#takeExpired(record);
+    const kept = this.#kept.get(record.seq);
+    if (kept !== undefined && entry.hash !== kept) {
       this.#report(
         "rewritten",
         where,
         `Entry ${record.seq} is another one than the head that was kept: the trail was rewritten up to here.`,
       );
     }
+  }
+
+  /** What was before the head with which the trail begins is not missing, if this entry is about that head. */
+  #takeExpired({ head_seq, head_hash }: AuditRecord): void {
+    const begin = this.#begins_late;
+    if (begin === undefined || head_seq !== begin.seq || head_hash !== begin.hash) return;
+    const before = this.#gaps.findIndex(({ from, to }) => from === 1 && to === begin.seq - 1);
+    if (before === -1) return;
+    this.#gaps.splice(before, 1);
+    this.#expired_until = begin.seq - 1;
   }
 
   /** Something stands where an entry should. */
@@ -141,7 +165,8 @@ export class ChainCheck {
     const last_seq = this.#first === undefined ? null : (this.#top?.seq ?? null);
     const { problems, problem_count } = { problems: this.#problems, problem_count: this.#problem_count };
     const signed = this.#signed ?? null;
-    return { entries: this.#entries, first_seq: this.#first ?? null, last_seq, signed, problems, problem_count };
+    const expired_until = this.#expired_until;
+    return { entries: this.#entries, first_seq: this.#first ?? null, last_seq, expired_until, signed, problems, problem_count };
   }
 
   #takeHead(entry: FoundEntry, record: AuditRecord, where: string, keys: ReadonlyMap<string, KeyObject>): void {
@@ -162,9 +187,9 @@ export class ChainCheck {
   #checkHeads(): void {
     if (this.#keys !== undefined && this.#signed === undefined)
       this.#report("unsigned", "end", "No head in it is signed with the key given.");
-    if (this.#kept === undefined || this.#kept_met) return;
-    const { seq } = this.#kept;
+    const seq = this.#kept_last;
     const last = this.#top?.seq ?? 0;
+    if (seq === 0) return;
     // Where entry `seq` itself was changed or left out, that has been said.
     if (last < seq)
       this.#report(
@@ -172,7 +197,7 @@ export class ChainCheck {
         "end",
         `The trail ends with entry ${last}; the head that was kept is entry ${seq}: what came between was cut off.`,
       );
-    else if (this.#first !== undefined && this.#first > seq)
+    else if (this.#first !== undefined && this.#first > seq && this.#expired_until < seq)
       this.#report(
         "cut_off",
         "end",
@@ -180,7 +205,7 @@ export class ChainCheck {
       );
   }
 
-  #goOn(seq: number, hashes: readonly string[]): void {
+  #advance(seq: number, hashes: readonly string[]): void {
     this.#first ??= seq;
     this.#top = { seq, hashes };
     this.#unsure = 0;

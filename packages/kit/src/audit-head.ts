@@ -6,6 +6,8 @@ import { createHash, createPublicKey, type KeyObject, sign, verify } from "node:
 import { type AuditEntry, type AuditRecord, type ChainedEntry, canonicalJson, chain, type SealedEntry } from "./audit-chain.ts";
 
 export const HEAD = "head.signed";
+/** The entry that what was before a head has expired: it names the head, with which the trail begins from then on. */
+export const EXPIRED = "trail.expired";
 
 /** The entry that signs all before it. `key` is the private one. */
 export function headEntry(at_ms: number, seq: number, previous: string, key: KeyObject): ChainedEntry {

@@ -17,6 +17,8 @@ export type AskedJob = SubmitJob & {
   readonly inputs?: readonly EmbedInput[];
   /** Inputs that are too long lose their end. */
   readonly truncate?: boolean;
+  /** The job that this one is to be compared with. */
+  readonly replay_of?: string;
 };
 
 /** What the job asks for. */
@@ -52,6 +54,8 @@ export interface ActiveJob {
   moved_because: string;
   /** Of the model whose tokens the client has been sent, if the worker that made them said. */
   model_digest: string | undefined;
+  /** What computes it, by what its last worker said of itself. */
+  ran_with: { readonly model_digest: string | undefined; readonly engine: string | undefined } | undefined;
   /** The last of its events that is on disk, or need not be. */
   kept_id: number;
 }

@@ -1,13 +1,13 @@
 /** The key that signs the heads of the audit trail: a file outside the database, made at the first start, its public half beside it. */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto";
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { dirname, join, parse } from "node:path";
+import { writeFileSync } from "node:fs";
+import { join, parse } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
-import { readPrivateFile } from "@rbees/kit/private-file";
+import { madeKey } from "./made-key.ts";
 
 /** The private key in `file`, as PEM. */
 export function auditKeyIn(file: string): string {
-  const pem = existing(file) ?? made(file);
+  const pem = madeKey(file, newPem, "sign the audit trail");
   const key = privateKey(file, pem);
   writeFileSync(publicFileOf(file), createPublicKey(key).export({ type: "spki", format: "pem" }));
   return pem;
@@ -19,25 +19,8 @@ function publicFileOf(file: string): string {
   return join(dir, `${name}.pub.pem`);
 }
 
-function existing(file: string): string | undefined {
-  const found = readPrivateFile(file);
-  if (found?.open_to_others === true)
-    throw new RbeesError("CONFLICT", `Others may read or write ${file}, and so could sign the audit trail. If nobody has, chmod 600 it.`);
-  return found?.text;
-}
-
-function made(file: string): string {
-  mkdirSync(dirname(file), { recursive: true });
-  const pem = generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString();
-  // An orchestrator with another database may start at the same time, and has the same key then.
-  try {
-    writeFileSync(file, pem, { mode: 0o600, flag: "wx", flush: true });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    return readFileSync(file, "utf8");
-  }
-  chmodSync(file, 0o600);
-  return pem;
+function newPem(): string {
+  return generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString();
 }
 
 function privateKey(file: string, pem: string): KeyObject {

@@ -77,6 +77,24 @@ export const settings = {
   queue_news_ms: number({ default: 1000, min: 10, help: "How often waiting jobs are told their position, if it has changed" }),
   audit_key: text<string>({ default: "", help: "File of the key that signs the audit trail; empty: in the platform's state folder" }),
   audit_head_ms: number({ default: 60_000, help: "How often the audit trail is signed, if it grew; 0: only at the end" }),
+  audit_anchor: text<string>({
+    default: "",
+    help: "File to which each signed head of the audit trail is added, best on another machine's disk; empty: none",
+  }),
+  audit_keep_ms: number({
+    default: 31_622_400_000,
+    help: "How long the audit trail is kept (366 days; the EU's AI Act asks for six months at least); 0: for ever",
+  }),
+  audit_segment_ms: number({ default: 86_400_000, help: "What is over that time goes in signed pieces of at least so long (a day)" }),
+  content_key: text<string>({
+    default: "",
+    help: "File of the key under which prompts and answers are kept; empty: in the platform's state folder",
+  }),
+  content_keep_ms: number({
+    default: 2_592_000_000,
+    help: "How long prompts and answers are kept after their job's end (30 days), unless something else is said of its tenant",
+  }),
+  content_sweep_ms: number({ default: 60_000, min: 10, help: "How often those whose time is over are taken away" }),
   tick_ms: number({ default: 100, min: 5, help: "How often deadlines, back-offs and silence are looked at" }),
   v1_max_tokens_default: number({
     default: 2048,

@@ -109,6 +109,7 @@ export class Deeds {
     metrics.connections.inc({ worker_id });
     if (job === undefined || link === undefined) return ended({ kind: "lost", reason: "the worker left", reached: false });
     job.attempt = attempt;
+    job.ran_with = workers.build(worker_id);
     const tokens = this.#continueFrom(job, workers.modelDigest(worker_id));
     const { request } = job;
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
@@ -133,7 +134,7 @@ export class Deeds {
         const reason = job.moved_because;
         job.stream.append({ type: "migrated", attempt, worker_id, reason });
         metrics.migrated.inc({ outcome: "continued" });
-        this.#ports.audit("job.migrated", { job_id, attempt, worker_id, reason, continued_tokens: tokens.length });
+        this.#ports.audit("job.migrated", { job_id, tenant: job.tenant, attempt, worker_id, reason, continued_tokens: tokens.length });
       },
       onEvent(event) {
         if (event.type === "end") job.end = event;
@@ -164,7 +165,7 @@ export class Deeds {
   beginAnew(job: ActiveJob, reason: string): void {
     job.stream.append({ type: "restarted", reason, from: 0 });
     this.#ports.metrics.migrated.inc({ outcome: "restarted" });
-    this.#ports.audit("job.restarted", { job_id: job.id, attempt: job.attempt, reason });
+    this.#ports.audit("job.restarted", { job_id: job.id, tenant: job.tenant, attempt: job.attempt, reason });
   }
 
   #settle({ job_id, status, code, message, retriable }: Extract<Decision, { type: "settle" }>): void {

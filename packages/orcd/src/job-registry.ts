@@ -50,6 +50,7 @@ export class JobRegistry {
       told: undefined,
       moved_because: "",
       model_digest: undefined,
+      ran_with: undefined,
       kept_id,
     };
     this.#active.set(job.id, active);
@@ -84,6 +85,12 @@ export class JobRegistry {
   end({ id, stream }: ActiveJob): void {
     this.#active.delete(id);
     this.#ended.set(id, stream.log);
+  }
+
+  /** The events of a job that has ended are not read again. */
+  forget(id: string): void {
+    this.#ended.get(id)?.release();
+    this.#ended.delete(id);
   }
 
   /** Lets go of what has been kept long enough, and of the oldest when all of it together is too much; cuts stalled readers. */

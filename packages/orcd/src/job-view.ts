@@ -3,9 +3,9 @@ import type { JobStatus, JobSummary, JobView, StopReason } from "@rbees/contract
 import { position } from "@rbees/core/queue";
 import type { State } from "@rbees/core/state";
 import { type ActiveJob, type JobRequest, type Said, saidSoFar } from "./active-job.ts";
-import type { AttemptTable, JobTable } from "./store/schema.ts";
+import type { AttemptTable, JobRow, JobTable } from "./store/schema.ts";
 
-export function summary(row: JobTable, state: State, active: ActiveJob | undefined): JobSummary {
+export function summary(row: JobRow, state: State, active: ActiveJob | undefined): JobSummary {
   const waiting = row.status === "queued" ? state.jobs.get(row.id) : undefined;
   return {
     job_id: row.id,
@@ -29,7 +29,7 @@ export function summary(row: JobTable, state: State, active: ActiveJob | undefin
 }
 
 export function view(row: JobTable, attempts: readonly AttemptTable[], state: State, active: ActiveJob | undefined): JobView {
-  const request = JSON.parse(row.request) as JobRequest;
+  const request = row.request === "" ? undefined : (JSON.parse(row.request) as JobRequest);
   return {
     ...summary(row, state, active),
     ...(active === undefined ? storedAnswer(row) : saidSoFar(active)),
@@ -41,13 +41,14 @@ export function view(row: JobTable, attempts: readonly AttemptTable[], state: St
       ended_at: isoOrNull(ended_at_ms),
       outcome,
     })),
-    seed: request.seed,
-    metadata: request.metadata,
+    seed: request?.seed ?? row.seed ?? 0,
+    metadata: request?.metadata ?? {},
+    content: row.content === "clear" ? "kept" : row.content,
     correlation_id: row.correlation_id,
   };
 }
 
-function storedAnswer({ text, said }: JobTable): Said {
+export function storedAnswer({ text, said }: JobTable): Said {
   return { text, ...(said === null ? {} : JSON.parse(said)) };
 }
 

@@ -47,9 +47,10 @@ async function main(argv: readonly string[]): Promise<void> {
   const { createOrcd } = await import("./orcd.ts");
   const data_dir = dataFolder(config, home);
   const audit_key = config.audit_key === "" ? join(home.state, "audit-key.pem") : config.audit_key;
+  const content_key = config.content_key === "" ? join(home.state, "content-key") : config.content_key;
   const { serverTls, trusted } = await import("@rbees/kit/tls");
   const [tls, ca] = [serverTls(config, home, "orcd"), trusted(config.tls_ca, home)];
-  const orcd = await createOrcd(config, { log, data_dir, audit_key, tls, ca, fatal });
+  const orcd = await createOrcd(config, { log, data_dir, audit_key, content_key, tls, ca, fatal });
   stopOnSignal(
     () => orcd.stop(),
     log,

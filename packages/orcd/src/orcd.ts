@@ -5,10 +5,12 @@ import { serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
 import { authorities, type Tls } from "@rbees/kit/tls";
 import { type JobRequest, sentTokens } from "./active-job.ts";
+import { actHandlers } from "./api/acts.ts";
 import { jobSpec } from "./api/admit.ts";
 import { anthropicHandlers } from "./api/anthropic.ts";
 import { batchHandlers } from "./api/batches.ts";
 import { embeddingHandlers } from "./api/embeddings.ts";
+import { gdprHandlers } from "./api/gdpr.ts";
 import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
 import { ollamaHandlers } from "./api/ollama.ts";
@@ -17,11 +19,13 @@ import { responsesHandlers } from "./api/responses.ts";
 import { systemHandlers } from "./api/system.ts";
 import { tenantHandlers } from "./api/tenants.ts";
 import { workerHandlers } from "./api/workers.ts";
+import { AuditAnchor } from "./audit-anchor.ts";
 import { auditKeyIn } from "./audit-key.ts";
 import { asksForKeys, noKeys } from "./auth.ts";
 import { Batches } from "./batches.ts";
 import { coreNow } from "./clock.ts";
 import type { OrcdConfig } from "./config.ts";
+import { contentKeyIn } from "./content-key.ts";
 import { Deeds } from "./deeds.ts";
 import { Files } from "./files.ts";
 import { JobRegistry } from "./job-registry.ts";
@@ -51,6 +55,8 @@ export interface OrcdPorts {
   readonly data_dir: string;
   /** The file of the key that signs the audit trail; made when there is none. */
   readonly audit_key: string;
+  /** The file of the key under which prompts and answers are kept; made when there is none. */
+  readonly content_key: string;
   /** What it shows its callers; undefined: it speaks in clear. */
   readonly tls?: Tls | undefined;
   /** The authority, PEM, whose certificates workers show. */
@@ -59,10 +65,12 @@ export interface OrcdPorts {
   readonly fatal: (error: unknown) => void;
 }
 
-export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key, tls, ca, fatal }: OrcdPorts): Promise<Orcd> {
+export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<Orcd> {
+  const { log, data_dir, audit_key, content_key, tls, ca, fatal } = ports;
   const asks_keys = asksForKeys(config);
   checkRegions(config);
-  const store = await openStore(databaseIn(data_dir), auditKeyIn(audit_key));
+  const anchor = config.audit_anchor === "" ? undefined : await AuditAnchor.open(config.audit_anchor);
+  const store = await openStore(databaseIn(data_dir), { audit: auditKeyIn(audit_key), content: contentKeyIn(content_key) });
   const keys = await Keyring.open(store);
   if (asks_keys && keys.live === 0) {
     await store.close();
@@ -116,6 +124,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
       models: [],
       over_limit: config.tenant_over_limit,
     },
+    content_keep_ms: config.content_keep_ms,
     tokensToday: (tenant) => loop.state.quotas.usedToday("tenant", tenant, coreNow()),
   });
   metrics.watchQueue(loop.state);
@@ -130,7 +139,7 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
   const served = await serve(
     orcdRoutes,
     {
-      ...jobHandlers({ ...config, ...admitting, store }),
+      ...jobHandlers({ ...config, ...admitting, store, workers }),
       ...asking,
       ...batchHandlers({ ...config, ...admitting, store, files, batches }),
       ...responsesHandlers({ ...config, ...admitting, workers }),
@@ -139,6 +148,8 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
       ...workerHandlers({ ...config, loop, workers, credentials, ca: authorities(ca) }),
       ...keyHandlers(keys, tenants),
       ...tenantHandlers(tenants),
+      ...actHandlers(store),
+      ...gdprHandlers({ ...config, ...admitting, store }),
       ...systemHandlers(loop, metrics, asks_keys),
     },
     {
@@ -158,11 +169,24 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     jobs.sweep();
     tell({ type: "tick" });
   }, config.tick_ms);
-  const sign = () => store.commit([{ table: "audit", sign: { at_ms: Date.now() } }]);
+  const sign = async () => {
+    await store.commit([{ table: "audit", sign: { at_ms: Date.now() } }]);
+    await anchor
+      ?.add(store)
+      .catch((error) => log.error({ err: error }, "the head was not added to audit_anchor; the next one is tried again"));
+  };
   const heads = config.audit_head_ms === 0 ? undefined : setInterval(() => void sign().catch(fatal), config.audit_head_ms);
   const progress = new ProgressFlush({ active: () => jobs.active(), store });
   const flushes =
     config.progress_flush_ms === 0 ? undefined : setInterval(() => void progress.flush().catch(fatal), config.progress_flush_ms);
+  let sweeping: Promise<void> | undefined;
+  const retention = setInterval(() => {
+    sweeping ??= sweep(store, tenants, config)
+      .catch(fatal)
+      .finally(() => {
+        sweeping = undefined;
+      });
+  }, config.content_sweep_ms);
   log.info({ url: served.url, data_dir, recovered_jobs: recovered.jobs.length }, "ready");
 
   if (config.auto_spawn) pools.start();
@@ -180,13 +204,16 @@ export async function createOrcd(config: OrcdConfig, { log, data_dir, audit_key,
     clearInterval(sweeps);
     clearInterval(flushes);
     clearInterval(heads);
+    clearInterval(retention);
     loop.close();
     deeds.abortAll();
     await served.close(200);
     // Nothing is sent any more: what is left over goes on exactly there at the next start.
     while (flushes !== undefined && (await progress.flush()));
+    await sweeping;
     await note(store, "orchestrator.stopped", {});
     await sign();
+    await anchor?.close();
     workers.close();
     await store.close();
   };
@@ -237,6 +264,12 @@ async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, de
     // Its connection ended with that life, and its client has no way back to it.
     if (request.openai === true && request.on_disconnect === "cancel") await loop.send({ type: "job.cancelled", job_id: id }).done;
   }
+}
+
+/** Takes away what is over its time, content and entries; a piece at a time, so that jobs are written in between. */
+async function sweep(store: Store, tenants: Tenants, { audit_keep_ms: keep_ms, audit_segment_ms: segment_ms }: OrcdConfig): Promise<void> {
+  while (await store.expireContent({ now_ms: Date.now(), ...tenants.contentKept() }));
+  while (keep_ms > 0 && (await store.expireAudit({ now_ms: Date.now(), keep_ms, segment_ms })));
 }
 
 function note(store: Store, kind: string, fields: Record<string, number | string>): Promise<void> {

@@ -6,9 +6,11 @@ import { hash } from "node:crypto";
 import type { Decision } from "@rbees/core/events";
 import type { AuditValue } from "@rbees/kit/audit-chain";
 import { type ActiveJob, kindOf, saidSoFar } from "./active-job.ts";
+import { saidOf } from "./limits.ts";
 import { hasProgress } from "./progress.ts";
 import { exactText } from "./prompt.ts";
 import type { Change } from "./store/port.ts";
+import { subjectOf } from "./subject.ts";
 
 type Fields = { readonly [key: string]: AuditValue };
 
@@ -35,7 +37,7 @@ function folded(changes: Change[]): Change[] {
     row = { ...row, ...change.update };
     return false;
   });
-  return [{ table: "jobs", insert: row }, ...others];
+  return [{ ...first, insert: row }, ...others];
 }
 
 /** An entry of the audit trail; says `who` where that is known. */
@@ -52,7 +54,7 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, wh
   };
   switch (decision.type) {
     case "accept":
-      return job === undefined ? [] : [jobRow(job), audit("job.accepted", { ...ids(job), ...request(job) })];
+      return job === undefined ? [] : [jobRow(job), ofSubject(job, audit("job.accepted", { ...ids(job), ...request(job) }))];
     case "refuse":
       return job === undefined
         ? []
@@ -68,7 +70,7 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, wh
       const { job_id, attempt, worker_id } = decision;
       return [
         { table: "jobs", id: job_id, update: { status: "running", attempt, worker_id, started_at_ms: now_ms } },
-        audit("job.dispatched", { job_id, attempt, worker_id }),
+        audit("job.dispatched", { job_id, ...ofTenant(job), attempt, worker_id }),
       ];
     }
     case "requeue": {
@@ -76,7 +78,7 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, wh
       return [
         attemptOver(job_id, "lost"),
         { table: "jobs", id: job_id, update: { status: "queued", worker_id: null, spent } },
-        audit("job.requeued", { job_id, attempt, reason }),
+        audit("job.requeued", { job_id, ...ofTenant(job), attempt, reason }),
       ];
     }
     case "settle":
@@ -107,16 +109,28 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, wh
 }
 
 function ids(job: ActiveJob): Fields {
-  return { job_id: job.id, correlation_id: job.correlation_id };
+  return { job_id: job.id, correlation_id: job.correlation_id, tenant: job.tenant };
 }
 
-function request({ tenant, request: asked }: ActiveJob): Fields {
-  const { model, priority, max_tokens, seed, temperature, inputs } = asked;
+function ofTenant(job: ActiveJob | undefined): Fields {
+  return job === undefined ? {} : { tenant: job.tenant };
+}
+
+function request({ request: asked }: ActiveJob): Fields {
+  const { model, priority, max_tokens, seed, temperature, top_p, top_k, min_p, raw, stop, replay_of, inputs } = asked;
   if (inputs !== undefined) {
-    const job_kind = kindOf(asked);
-    return { tenant, job_kind, model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
+    return { job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
   }
-  return { tenant, model, priority, max_tokens, seed, temperature: String(temperature), ...digest("prompt", exactText(asked)) };
+  const sampling = saidOf({ top_p, top_k, min_p, raw: raw || undefined, replay_of });
+  const stops = stop.length === 0 ? {} : { stop_sha256: hash("sha256", JSON.stringify(stop), "hex") };
+  const parameters = { model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...stops };
+  return { ...parameters, ...digest("prompt", exactText(asked)) };
+}
+
+/** An entry about a job that names a subject says which one, by an id that nobody but the store can tell from whom it is. */
+function ofSubject({ tenant, request: { metadata } }: ActiveJob, change: Change): Change {
+  const name = subjectOf(metadata);
+  return name === null ? change : ({ ...change, subject: { tenant, name } } as Change);
 }
 
 function digest(name: string, text: string): Fields {
@@ -136,10 +150,12 @@ function jobRow(job: ActiveJob): Change {
       model: asked.model,
       priority: asked.priority,
       request: JSON.stringify(asked),
+      seed: asked.seed,
       correlation_id: job.correlation_id,
       lives: job.lives,
       submitted_at_ms: job.submitted_at_ms,
     },
+    subject: subjectOf(asked.metadata),
   };
 }
 
@@ -153,6 +169,7 @@ function settled(
   const { text, ...more } = saidSoFar(job);
   const said = Object.keys(more).length === 0 ? null : JSON.stringify(more);
   const { end } = job;
+  const ran_with = { model_digest: job.ran_with?.model_digest ?? null, engine: job.ran_with?.engine ?? null };
   const usage = { tokens_in: end?.tokens_in ?? null, tokens_out: end?.tokens_out ?? null, tokens_cached: end?.tokens_cached ?? null };
   return [
     {
@@ -166,6 +183,7 @@ function settled(
         said,
         stop_reason: end?.stop_reason ?? null,
         ...usage,
+        ...ran_with,
         prefill_ms: end?.timings.prefill_ms ?? null,
         decode_ms: end?.timings.decode_ms ?? null,
         error_code: code,
@@ -183,6 +201,7 @@ function settled(
       attempts: job.attempt,
       stop_reason: end?.stop_reason ?? null,
       ...usage,
+      ...ran_with,
       ...digest("answer", job.request.inputs !== undefined ? job.vectors.join() : said === null ? text : JSON.stringify([text, more])),
     }),
   ];

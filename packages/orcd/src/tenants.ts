@@ -30,6 +30,8 @@ export interface TenantPorts {
   readonly keys: Keyring;
   /** The limits of tenants of which nothing else was said. */
   readonly limits: QuotaLimits;
+  /** How long the prompts and answers of other tenants are kept. */
+  readonly content_keep_ms: number;
   /** Everybody has a key: what each tenant and key uses is counted. */
   readonly asks_keys: boolean;
   readonly tell: (event: Told extends infer Each ? (Each extends Told ? Omit<Each, "now_ms"> : never) : never) => void;
@@ -118,6 +120,15 @@ export class Tenants {
     await this.#ports.store.commit([{ table: "tenants", id: name, update: { deleted_at_ms } }, entry("tenant.deleted", who, name, {})]);
   }
 
+  /** How long prompts and answers are kept: of those who said nothing, and of each that said something. */
+  contentKept(): { keep_ms: number; of_tenant: Record<string, number> } {
+    const said = [...this.#tenants].flatMap(([name, { settings }]) => {
+      const keep_ms = settings.content_keep_ms ?? undefined;
+      return keep_ms === undefined ? [] : [[name, keep_ms] as const];
+    });
+    return { keep_ms: this.#ports.content_keep_ms, of_tenant: Object.fromEntries(said) };
+  }
+
   /** Throws when there is no such tenant (any more). */
   check(name: string): void {
     if (!this.#isLive(name)) {
@@ -166,6 +177,7 @@ export class Tenants {
       weight: tenant?.settings.weight ?? 1,
       residency: this.#residency(name),
       limits: this.#limits(name),
+      content_keep_ms: tenant?.settings.content_keep_ms ?? this.#ports.content_keep_ms,
       tokens_today: this.#ports.tokensToday(name),
       keys: this.#ports.keys.liveOf(name).length,
       created_at: tenant === undefined || name === DEFAULT_TENANT ? null : new Date(tenant.row.created_at_ms).toISOString(),

@@ -71,6 +71,12 @@ export class WorkerDirectory {
     return this.#entries.get(worker_id)?.registration.model_digest;
   }
 
+  /** What computes there; undefined when it is not registered. */
+  build(worker_id: string): { model_digest: string | undefined; engine: string | undefined } | undefined {
+    const registration = this.#entries.get(worker_id)?.registration;
+    return registration === undefined ? undefined : { model_digest: registration.model_digest, engine: registration.engine };
+  }
+
   /** Forgets that life of the worker; a newer one that took its place stays. */
   remove(worker_id: string, epoch: number, model: string): void {
     const entry = this.#entries.get(worker_id);

@@ -70,7 +70,7 @@ test("nothing is signed anew when nothing was added", async (t) => {
   const key = auditKeyIn(join(folder(t), "audit-key.pem"));
   const sign = { table: "audit", sign: { at_ms: 5 } } as const;
   for (const life of [1, 2]) {
-    const store = await openStore(path, key);
+    const store = await openStore(path, { audit: key });
     await store.commit([sign]);
     if (life === 1) await store.commit([{ table: "audit", append: { at_ms: 4, kind: "k", fields: {} } }, sign, sign]);
     await store.commit([sign]);

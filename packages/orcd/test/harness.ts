@@ -34,7 +34,13 @@ export async function startHarness(context: Lifetime, overrides: Partial<OrcdCon
   const { config } = loadConfig(settings, { section: "orcd", argv: ["--port", "0"], env: {} });
   const orcd = await createOrcd(
     { ...config, tick_ms: 10, retry_backoff_ms: 5, worker_inhibit_ms: 20, drain_ms: 50, ...overrides },
-    { log: silentLog(), data_dir: folder, audit_key: join(folder, "audit-key.pem"), fatal: () => {} },
+    {
+      log: silentLog(),
+      data_dir: folder,
+      audit_key: join(folder, "audit-key.pem"),
+      content_key: join(folder, "content-key"),
+      fatal: () => {},
+    },
   );
   const workers: FakeWorker[] = [];
   stop = async () => {

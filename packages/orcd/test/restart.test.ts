@@ -10,6 +10,7 @@ import { answerOf } from "../../../test/support/events.ts";
 import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
 import { eventIdBase, seenId } from "../src/event-id.ts";
 import { eventsOf, eventually, type Harness, type Json, startHarness } from "./harness.ts";
+import { keptIn } from "./kept.ts";
 
 const SOON = { progress_flush_ms: 10 };
 
@@ -34,7 +35,8 @@ const auditOf = (folder: string): Json[] => rows(folder, "audit").map(({ record 
 const diskWith = (t: TestContext, orcd: Harness, token: string) =>
   eventually(() => {
     const folder = disk(t, orcd);
-    return rows(folder, "progress").some(({ events }) => events.includes(`"t":${JSON.stringify(token)}`)) && folder;
+    const { progress } = keptIn(join(folder, "orcd.sqlite"), join(folder, "content-key"));
+    return progress.some(({ events }) => events.includes(`"t":${JSON.stringify(token)}`)) && folder;
   });
 
 interface Begun {

@@ -9,6 +9,7 @@ import { type TestContext, test } from "node:test";
 import { type AuditValue, type ChainedEntry, canonicalJson, chain, GENESIS } from "@rbees/kit/audit-chain";
 import { firstBroken } from "@rbees/kit/audit-check";
 import fc from "fast-check";
+import { contentKeyIn } from "../src/content-key.ts";
 import { openStore } from "../src/store/open.ts";
 import type { Change, Store } from "../src/store/port.ts";
 import type { JobTable } from "../src/store/schema.ts";
@@ -21,7 +22,7 @@ function folder(t: TestContext): string {
 }
 
 async function open(t: TestContext, path: string): Promise<Store> {
-  const store = await openStore(path);
+  const store = await openStore(path, { content: contentKeyIn(`${path}-key`) });
   t.after(() => store.close().catch(() => {}));
   return store;
 }

@@ -253,6 +253,8 @@ class Life implements Workerd {
       labels: { ...labels },
       features: [...this.#facts.features],
       version: VERSION,
+      engine: `${this.#facts.engine.name} ${this.#facts.engine.version}`,
+      deterministic: this.#config.deterministic,
       epoch: this.#epoch,
       tls: this.#secrets.tls !== undefined,
       door: this.#secrets.door?.secret,

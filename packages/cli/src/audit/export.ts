@@ -12,6 +12,8 @@ export interface Selection {
   readonly to?: Date | undefined;
   /** Only the entries about this job. */
   readonly job?: string | undefined;
+  /** Only the entries about this tenant and its jobs. */
+  readonly tenant?: string | undefined;
 }
 
 type Writer = (entry: SealedEntry, record: AuditRecord) => string;
@@ -35,9 +37,12 @@ export function listTrail(context: Context, trail: Trail, selection: Selection):
   return write(context, trail, selection, ({ record: json }, record) => (context.json ? `${json}\n` : `${sentence(record, look)}\n`));
 }
 
-async function write({ io, signal }: Context, trail: Trail, { from, to, job }: Selection, line: Writer): Promise<void> {
+async function write({ io, signal }: Context, trail: Trail, { from, to, job, tenant }: Selection, line: Writer): Promise<void> {
   let begun = from === undefined;
-  const about = job === undefined ? undefined : JSON.stringify(job);
+  /** What must stand in a record that is about it: the quick look, before what the record says. */
+  const words = [job, tenant].flatMap((word) => (word === undefined ? [] : [JSON.stringify(word)]));
+  const isAsked = (record: AuditRecord) =>
+    (job === undefined || record["job_id"] === job) && (tenant === undefined || record["tenant"] === tenant);
   for await (const items of trail.items(from?.getTime())) {
     signal.throwIfAborted();
     let text = "";
@@ -48,7 +53,7 @@ async function write({ io, signal }: Context, trail: Trail, { from, to, job }: S
       begun ||= from === undefined || at >= from.getTime();
       over = begun && to !== undefined && at >= to.getTime();
       if (over) break;
-      if (begun && (about === undefined || (entry.record.includes(about) && record["job_id"] === job))) text += line(entry, record);
+      if (begun && words.every((word) => entry.record.includes(word)) && isAsked(record)) text += line(entry, record);
     }
     io.out(text);
     await io.flushed();

@@ -31,12 +31,34 @@ function ed25519(pem: string): KeyObject | undefined {
 }
 
 /** The last head in `file`, as `rbees audit head` printed it; several may stand there, one a line. */
-export async function keptHead(file: string, keys: ReadonlyMap<string, KeyObject> | undefined): Promise<{ seq: number; hash: string }> {
-  const entry = entryOfLine((await content(file)).trimEnd().split("\n").at(-1) ?? "");
-  const record = entry === undefined ? undefined : recordOf(entry);
-  if (entry === undefined || record?.kind !== HEAD) {
-    throw new RbeesError("INVALID_REQUEST", `The last line of ${file} is no head of an audit trail; give what rbees audit head printed.`);
+export async function keptHead(file: string, keys: ReadonlyMap<string, KeyObject> | undefined): Promise<Map<number, string>> {
+  const line = (await content(file)).trimEnd().split("\n").at(-1) ?? "";
+  const { seq, hash } = headIn(line, keys, `The last line of ${file}`, "give what rbees audit head printed");
+  return new Map([[seq, hash]]);
+}
+
+/** All heads that the orchestrator wrote to its second file (`audit_anchor`). A crash may have left the last line unfinished. */
+export async function anchoredHeads(file: string, keys: ReadonlyMap<string, KeyObject> | undefined): Promise<Map<number, string>> {
+  const heads = new Map<number, string>();
+  const lines = (await content(file)).split("\n").slice(0, -1);
+  for (const [n, line] of lines.entries()) {
+    const { seq, hash } = headIn(line, keys, `Line ${n + 1} of ${file}`, "give the orchestrator's audit_anchor");
+    heads.set(seq, hash);
   }
+  if (heads.size > 0) return heads;
+  throw new RbeesError("INVALID_REQUEST", `${file} holds no head of an audit trail; give the orchestrator's audit_anchor.`);
+}
+
+function headIn(
+  line: string,
+  keys: ReadonlyMap<string, KeyObject> | undefined,
+  where: string,
+  todo: string,
+): { seq: number; hash: string } {
+  const entry = entryOfLine(line);
+  const record = entry === undefined ? undefined : recordOf(entry);
+  if (entry === undefined || record?.kind !== HEAD)
+    throw new RbeesError("INVALID_REQUEST", `${where} is no head of an audit trail; ${todo}.`);
   const key = keys?.get(String(record["key"]));
   if (
     linkHash(entry.previous, entry.record) !== entry.hash ||
@@ -44,7 +66,7 @@ export async function keptHead(file: string, keys: ReadonlyMap<string, KeyObject
   ) {
     throw new RbeesError(
       "INVALID_REQUEST",
-      `The head in ${file} was changed, or is signed with another key: it proves nothing. Give one that was kept safe.`,
+      `${where} was changed, or is signed with another key: it proves nothing. Give one that was kept safe.`,
     );
   }
   return { seq: record.seq, hash: entry.hash };

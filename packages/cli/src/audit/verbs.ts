@@ -15,6 +15,7 @@ const DB = ["--db <file>", "the database or an export (default: the database of 
 const FROM = ["--from <time>", "from the first entry of this time on, such as 2026-11-26 or 2026-11-26T10:30Z", time] as const;
 const TO = ["--to <time>", "up to the first entry of this time, which is left out", time] as const;
 const JOB = ["--job <id>", "only entries about this job"] as const;
+const TENANT = ["--tenant <tenant>", "only entries about this tenant and its jobs"] as const;
 
 export const auditVerbs = [
   verb(
@@ -33,13 +34,15 @@ export const auditVerbs = [
         .option(...DB)
         .option("--public-key <file>", "the key that must have signed it, audit-key.pub.pem; may be repeated", repeated)
         .option("--head <file>", "a head that was kept (rbees audit head): must be in it")
+        .option("--anchor <file>", "the file in which the orchestrator kept its heads (audit_anchor): each must be in it")
         .option("--part", "the file is a part of the trail: it may begin with any entry"),
     {
-      async run(context, { db, publicKey, head, part = false }, file) {
+      async run(context, { db, publicKey, head, anchor, part = false }, file) {
         if (db !== undefined && file !== undefined) throw new RbeesError("INVALID_REQUEST", `Give ${file} or --db ${db}, not both.`);
-        const [{ keptHead, publicKeys }, { verifyTrail }] = await Promise.all([keeping(), verifying()]);
+        const [{ anchoredHeads, keptHead, publicKeys }, { verifyTrail }] = await Promise.all([keeping(), verifying()]);
         const keys = await publicKeys(publicKey);
-        const kept = head === undefined ? undefined : await keptHead(head, keys);
+        const heads = head === undefined ? [] : await keptHead(head, keys);
+        const kept = new Map([...(anchor === undefined ? [] : await anchoredHeads(anchor, keys)), ...heads]);
         return verifyTrail(context, await trailIn(context, file ?? db), { part, keys, kept });
       },
       render: async (verification, look) => (await verifying()).renderVerification(verification, look),
@@ -61,7 +64,8 @@ export const auditVerbs = [
         .option(...DB)
         .option(...FROM)
         .option(...TO)
-        .option(...JOB),
+        .option(...JOB)
+        .option(...TENANT),
     {
       run: async (context, { db, ...selection }) => (await exporting()).listTrail(context, await trailIn(context, db), selection),
     },
@@ -78,6 +82,7 @@ export const auditVerbs = [
         .option(...FROM)
         .option(...TO)
         .option(...JOB)
+        .option(...TENANT)
         .addOption(new Option("--format <format>", "how entries are written").choices(EXPORT_FORMATS).default("ndjson" as const)),
     {
       run: async (context, { db, format, ...selection }) =>

@@ -1,35 +1,55 @@
 /** `rbees audit verify`: reads a trail from end to end and says whether it is whole, and where not. */
-import { ChainCheck, type CheckOptions, type Verdict } from "@rbees/kit/audit-check";
+import { recordOf } from "@rbees/kit/audit-chain";
+import { ChainCheck, type CheckOptions, type FoundEntry, type Verdict } from "@rbees/kit/audit-check";
 import type { Context } from "../context.ts";
 import { type Look, plural } from "../look.ts";
 import type { Trail } from "./trail.ts";
+
+/** The entry that a subject was erased. */
+export const ERASED = "subject.erased";
 
 export interface Verification extends Verdict {
   readonly file: string;
   readonly kind: Trail["kind"];
   readonly whole: boolean;
   readonly signatures: "checked" | "not_checked";
+  /** Subjects that were erased, as the trail says, and the jobs that they had. */
+  readonly erased: { readonly subjects: number; readonly jobs: number };
 }
 
 export async function verifyTrail(context: Context, trail: Trail, options: CheckOptions): Promise<Verification> {
   const check = new ChainCheck(options);
   let seen = 0;
+  const erased = { subjects: 0, jobs: 0 };
   for await (const items of trail.items()) {
     context.signal.throwIfAborted();
     for (const item of items) {
-      if ("entry" in item) check.take(item.entry, item.where);
-      else check.unreadable(item.where, item.unreadable);
+      if ("entry" in item) {
+        check.take(item.entry, item.where);
+        const jobs = jobsErased(item.entry);
+        if (jobs === undefined) continue;
+        erased.subjects += 1;
+        erased.jobs += jobs;
+      } else check.unreadable(item.where, item.unreadable);
     }
     seen += items.length;
     if (context.io.err_look.tty) context.progress(`verifying ${trail.file}`, `${seen} entries`);
   }
   const verdict = check.end();
   const signatures = options.keys === undefined ? "not_checked" : "checked";
-  return { file: trail.file, kind: trail.kind, whole: verdict.problem_count === 0, signatures, ...verdict };
+  return { file: trail.file, kind: trail.kind, whole: verdict.problem_count === 0, signatures, erased, ...verdict };
+}
+
+/** How many jobs' prompts and answers went with a subject; undefined of any other entry. */
+function jobsErased(entry: FoundEntry): number | undefined {
+  // The quick look first: hardly any entry is one.
+  if (!entry.record.includes(ERASED)) return undefined;
+  const record = recordOf(entry);
+  return record?.kind === ERASED ? Number(record["jobs"]) : undefined;
 }
 
 export function renderVerification(verification: Verification, look: Look): string {
-  const { file, entries, first_seq, last_seq, problems, problem_count } = verification;
+  const { file, entries, first_seq, last_seq, problems, problem_count, erased, expired_until } = verification;
   const lines = problems.map(({ where, message }) => `${look.bad(where)}: ${look.safe(message)}`);
   if (problem_count > problems.length) lines.push(look.dim(`… and ${problem_count - problems.length} more`));
   const count = plural(entries, "entry", "entries");
@@ -39,8 +59,14 @@ export function renderVerification(verification: Verification, look: Look): stri
       ? `${file} is whole: ${range}; nothing was changed, left out or moved between them.`
       : `${look.bad(`${file} is not whole`)}: ${plural(problem_count, "problem")} in ${range}.`,
   );
+  if (expired_until > 0) lines.push(look.dim(`Entries 1 to ${expired_until} have expired; the head after them vouches for them.`));
+  if (erased.subjects > 0) lines.push(look.dim(erasedSentence(erased)));
   if (problem_count === 0) lines.push(look.dim(signatureSentence(verification)));
   return `${lines.join("\n")}\n`;
+}
+
+function erasedSentence({ subjects, jobs }: Verification["erased"]): string {
+  return `${plural(subjects, "subject was", "subjects were")} erased, with the prompts and answers of ${plural(jobs, "job")}; their entries are here.`;
 }
 
 function signatureSentence({ signatures, signed, last_seq }: Verification): string {

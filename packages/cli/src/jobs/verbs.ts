@@ -1,6 +1,7 @@
 /** `rbees jobs …` */
 
 import { Option } from "@commander-js/extra-typings";
+import { EXIT } from "@rbees/contracts/errors";
 import type { JobStatus } from "@rbees/contracts/job";
 import { JOB_STATUSES, PRIORITIES, WORKER_LOST_RULES } from "@rbees/contracts/sets";
 import type { Context } from "../context.ts";
@@ -9,6 +10,7 @@ import { decimal, pairs, repeated, verb, whole } from "../verb.ts";
 /** Loaded when they are called: `--help` need not wait for them. */
 const orchestratorOf = async (context: Context) => (await import("../orchestrator.ts")).orchestratorOf(context);
 const submitting = () => import("./submit.ts");
+const replaying = () => import("./replay.ts");
 const rendering = () => import("../render/jobs.ts");
 
 export const jobVerbs = [
@@ -115,6 +117,19 @@ export const jobVerbs = [
     {
       run: async (context, _, id) => (await orchestratorOf(context)).call("deleteJob", { params: { id } }),
       render: async (job) => `${(await rendering()).cancelSentence(job)}\n`,
+    },
+  ),
+  verb(
+    {
+      path: "jobs replay",
+      summary: "run a job again with the same model, engine, seed and parameters: does the same come out?",
+      examples: ["rbees jobs replay job_01jd", "rbees jobs replay job_01jd --json | jq .identical"],
+    },
+    (command) => command.argument("<id>", "the job's id"),
+    {
+      run: async (context, _, id) => (await replaying()).replay(context, id),
+      render: async (result, look) => (await replaying()).renderReplay(result, look),
+      exit: ({ identical }) => (identical ? EXIT.done : EXIT.failed),
     },
   ),
   verb(

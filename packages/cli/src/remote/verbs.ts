@@ -21,7 +21,8 @@ const carried: Verb[] = pool.verbs.map((local) =>
     async (context, errand) => {
       const { carry } = await import("./errand.ts");
       if (local.path === "status" && errand.host === undefined) return allPools(context);
-      return carry(context, await prepared(local.path, context, errand));
+      const { recorded } = await import("./recorded.ts");
+      return recorded(context, errand, async () => carry(context, await prepared(local.path, context, errand)));
     },
   ),
 );

@@ -56,6 +56,7 @@ export function renderJob(job: JobView, look: Look, now = Date.now()): string {
           .join(" ") || null,
       ],
       ["correlation", job.correlation_id],
+      ["text", job.content === "kept" ? null : CONTENT_GONE[job.content]],
     ],
     look,
   );
@@ -66,6 +67,12 @@ export function renderJob(job: JobView, look: Look, now = Date.now()): string {
     .map((part) => (part.endsWith("\n") ? part : `${part}\n`));
   return said.length === 0 ? known : `${known}\n${said.join("")}`;
 }
+
+const CONTENT_GONE: Record<Exclude<JobView["content"], "kept">, string> = {
+  expired: "not kept any more: its time was over",
+  erased: "erased with its subject",
+  unreadable: "can't be read: its key is not with this orchestrator",
+};
 
 function span(from: string, to: string | null): string | null {
   return to === null ? null : `after ${duration(Math.max(0, Date.parse(to) - Date.parse(from)))}`;

@@ -38,10 +38,12 @@ export interface Admitted {
 export interface Asker {
   readonly correlation_id: string;
   readonly who: string | undefined;
+  /** Whose the job is, if not the asker's own tenant's. */
+  readonly tenant?: string;
 }
 
 /** Resolves once the job is durable and has begun or waits; throws the refusal. */
-export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id, who }: Asker): Promise<Admitted> {
+export async function admit(ports: AdmitPorts, asked: AskedJob, asker: Asker): Promise<Admitted> {
   const { loop, jobs, metrics } = ports;
   if (ports.stopping())
     throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
@@ -51,7 +53,8 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, { correlation_id
   grammarOf(asked, asked.needs?.find(({ feature }) => feature === "grammar")?.field);
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
-  const { tenant, key_id } = ports.callerOf(who);
+  const { correlation_id, who } = asker;
+  const { tenant, key_id } = { ...ports.callerOf(who), ...(asker.tenant === undefined ? {} : { tenant: asker.tenant }) };
   const limited = largestRequest(loop.state.quotas.of({ tenant, key: key_id }));
   const request = { ...asked, max_tokens: tokensThatFit(loop.state, asked, limited), seed: asked.seed ?? randomInt(0, 2 ** 32) };
   const job = jobs.add({ id, request, tenant, key_id, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });

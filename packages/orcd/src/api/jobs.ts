@@ -6,17 +6,25 @@ import { explain } from "@rbees/core/explain";
 import type { Handlers, Reply, Request } from "@rbees/kit/http";
 import { coreNow } from "../clock.ts";
 import { summary, view } from "../job-view.ts";
+import { auditChange } from "../record.ts";
+import { replayOf } from "../replay.ts";
 import type { Store } from "../store/port.ts";
 import type { JobTable } from "../store/schema.ts";
+import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Asker, admit, followOwn } from "./admit.ts";
 import { needsOf } from "./door.ts";
 
-type JobRoutes = Pick<typeof orcdRoutes, "submitJob" | "listJobs" | "showJob" | "followJob" | "explainJob" | "deleteJob" | "cancelJob">;
+type JobRoutes = Pick<
+  typeof orcdRoutes,
+  "submitJob" | "listJobs" | "showJob" | "followJob" | "explainJob" | "deleteJob" | "cancelJob" | "replayJob"
+>;
 type SubmitRoute = JobRoutes["submitJob"];
+type Owned = Pick<JobTable, "id" | "tenant" | "key_id">;
 type CancelRequest = Pick<Request<JobRoutes["cancelJob"]>, "params" | "who">;
 
 export interface JobApiPorts extends AdmitPorts {
   readonly store: Store;
+  readonly workers: WorkerDirectory;
   readonly readers_per_job_max: number;
   /** How long the headers of a submitted job's stream may wait for its first event. */
   readonly start_hold_ms: number;
@@ -36,6 +44,11 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
   const check = async (id: string, who: string | undefined): Promise<void> => {
     const { tenant, everywhere } = callerOf(who);
     if (!everywhere && jobs.get(id)?.tenant !== tenant) await find(id, who);
+  };
+  /** Before others than those who asked get the text of a job: no entry, no text. Where nobody has a key, everybody is the same. */
+  const disclose = async ({ id, tenant, key_id }: Owned, what: "text" | "events" | "replay", who: string | undefined): Promise<void> => {
+    if ((who ?? null) === key_id) return;
+    await store.commit([auditChange("content.read", { job_id: id, tenant, what }, { now_ms: Date.now(), who })]);
   };
   const cancel = async ({ params, who }: CancelRequest): Promise<Reply<JobRoutes["cancelJob"]>> => {
     await check(params.id, who);
@@ -66,6 +79,7 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
     },
     async showJob({ params, who }) {
       const { job, attempts } = await find(params.id, who);
+      if (job.content === "kept") await disclose(job, "text", who);
       return { json: view(job, attempts, loop.state, jobs.get(params.id)) };
     },
     async followJob({ params, headers, who }) {
@@ -85,6 +99,7 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
       if (stream.readers >= ports.readers_per_job_max) {
         throw new RbeesError("RATE_LIMITED", `The job already has ${stream.readers} readers.`, { retry_after_ms: 1000 });
       }
+      await disclose(jobs.get(params.id) ?? (await find(params.id, who)).job, "events", who);
       return { events: (reader) => stream.attach(reader, from ?? stream.first_id - 1) };
     },
     async explainJob({ params, who }) {
@@ -95,6 +110,15 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
     },
     deleteJob: cancel,
     cancelJob: cancel,
+    async replayJob({ params, who, correlation_id }) {
+      const { job } = await find(params.id, who);
+      const { request, ...replay } = replayOf(job, ports.workers.serving(loop.state, job.model));
+      await disclose(job, "replay", who);
+      const admitted = await admit(ports, request, { correlation_id, who, tenant: job.tenant });
+      const { id } = admitted.job;
+      const json = { job_id: id, replay_of: job.id, ...replay, events_url: `/v2/tasks/${id}/events` };
+      return { status: 202, headers: admitted.headers, json };
+    },
   };
 }
 

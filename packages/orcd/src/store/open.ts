@@ -3,6 +3,7 @@ import { extname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Change, Store } from "./port.ts";
+import type { StoreKeys } from "./sqlite.ts";
 import { encodeChanges } from "./statement.ts";
 import type { Answer, Call } from "./thread.ts";
 
@@ -11,13 +12,10 @@ export function databaseIn(data_dir: string): string {
   return join(data_dir, "orcd.sqlite");
 }
 
-/**
- * Opens the database at `path`, making it if there is none. `DatabaseHeld` when another orchestrator has it. `audit_key`, PEM, signs the
- * heads of the audit trail.
- */
-export async function openStore(path: string, audit_key?: string): Promise<Store> {
+/** Opens the database at `path`, making it if there is none. `DatabaseHeld` when another orchestrator has it. */
+export async function openStore(path: string, keys: StoreKeys = {}): Promise<Store> {
   const thread = new Worker(new URL(`./thread${extname(import.meta.url)}`, import.meta.url), {
-    workerData: { path, audit_key },
+    workerData: { path, keys },
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
   /** Calls that are not answered yet, oldest first: that is the order of the answers. */
@@ -89,6 +87,13 @@ export async function openStore(path: string, audit_key?: string): Promise<Store
     listKeys: () => read({ method: "listKeys", argument: undefined }),
     listTenants: () => read({ method: "listTenants", argument: undefined }),
     usageOf: (day) => read({ method: "usageOf", argument: day }),
+    exportSubject: (page) => read({ method: "exportSubject", argument: page }),
+    eraseSubject: (act) => read({ method: "eraseSubject", argument: act }),
+    recordConsent: (act) => read({ method: "recordConsent", argument: act }),
+    listConsents: (subject) => read({ method: "listConsents", argument: subject }),
+    expireAudit: (retention) => read({ method: "expireAudit", argument: retention }),
+    lastHead: () => read({ method: "lastHead", argument: undefined }),
+    expireContent: (retention) => read({ method: "expireContent", argument: retention }),
     listFiles: (query) => read({ method: "listFiles", argument: query }),
     showFile: (id) => read({ method: "showFile", argument: id }),
     fileContent: (id) => read({ method: "fileContent", argument: id }),
@@ -113,6 +118,8 @@ export class DatabaseHeld extends RbeesError {
 
 function openError(error: unknown, path: string): unknown {
   const { message, code = "" } = error as Error & { code?: string };
+  // Of the thread, where it has lost its class.
+  if (code === "CONFLICT") return new RbeesError("CONFLICT", message, { cause: error });
   if (code === "SQLITE_BUSY" || /locked/.test(message)) return new DatabaseHeld(path, error);
   return new RbeesError("CONFLICT", `The database ${path} can't be opened: ${message}`, { cause: error });
 }

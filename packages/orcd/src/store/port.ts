@@ -1,9 +1,13 @@
 /** What the orchestrator asks of its store: one `commit` for everything that must be true together, and a few reads. */
 import type { AuditEntry } from "@rbees/kit/audit-chain";
+import type { AuditRetention } from "./audit-retention.ts";
 import type { BatchReads } from "./batch-port.ts";
 import type { BatchLineTable, BatchTable, FileTable } from "./batch-schema.ts";
+import type { SubjectName } from "./content.ts";
 import type {
   AttemptTable,
+  ConsentTable,
+  JobRow,
   JobTable,
   JoinTokenTable,
   KeyTable,
@@ -13,11 +17,13 @@ import type {
   UsageTable,
   WorkerCredentialTable,
 } from "./schema.ts";
+import type { ErasedSubject, ExportPage, SubjectAct } from "./subjects.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */
 export type Change =
-  | { table: "jobs"; insert: NewJob }
-  | { table: "jobs"; id: string; update: Partial<Omit<JobTable, "seq" | "id">> }
+  /** `subject`: by whose name its content is, if by any. */
+  | { table: "jobs"; insert: NewJob; subject?: string | null }
+  | { table: "jobs"; id: string; update: Partial<Omit<JobTable, "seq" | "id" | "request" | "subject" | "content">> }
   /** The running attempt of the job, if there is one, is over; before the change of the job's row that says what follows. */
   | { table: "attempts"; job_id: string; over: { ended_at_ms: number; outcome: string } }
   | { table: "progress"; insert: ProgressTable }
@@ -44,7 +50,8 @@ export type Change =
   | { table: "batch_lines"; batch_id: string; gone: "requests" | "answers" | "errors" }
   /** One more job of that day has ended. */
   | { table: "usage"; add: Omit<UsageTable, "jobs"> }
-  | { table: "audit"; append: AuditEntry }
+  /** With `subject` the entry says its `subject_id`, which tells nobody its name. */
+  | { table: "audit"; append: AuditEntry; subject?: SubjectName }
   /** Signs the trail as it is here, unless nothing was added since that was last done. */
   | { table: "audit"; sign: { at_ms: number } };
 
@@ -65,10 +72,26 @@ export interface Recovered {
   models: string[];
 }
 
+/** What is kept for how long after its job's end. */
+export interface Retention {
+  readonly now_ms: number;
+  readonly keep_ms: number;
+  /** Tenants of which another time was said. */
+  readonly of_tenant: Readonly<Record<string, number>>;
+}
+
+/** Some of what is kept of a subject. */
+export interface SubjectPage {
+  readonly subject_id: string;
+  readonly jobs: JobTable[];
+  readonly more: boolean;
+  readonly consents: ConsentTable[];
+}
+
 export interface Store extends BatchReads {
   /** Resolves when the changes are on disk (fsync). Commits are carried out in the order of the calls. */
   commit(changes: readonly Change[]): Promise<void>;
-  listJobs(query: JobQuery): Promise<JobTable[]>;
+  listJobs(query: JobQuery): Promise<JobRow[]>;
   /** The job and all of its attempts, oldest first, the present or last one among them. */
   showJob(id: string): Promise<{ job: JobTable; attempts: AttemptTable[] } | undefined>;
   /** All that were ever made, oldest first. */
@@ -82,5 +105,17 @@ export interface Store extends BatchReads {
   listWorkerCredentials(): Promise<WorkerCredentialTable[]>;
   /** Called once at start: the attempts that ran are over (their connections died with the last process). */
   recover(now_ms: number): Promise<Recovered>;
+  /** A page of what is kept of the subject, and an entry that says so; undefined when nothing is. */
+  exportSubject(page: ExportPage): Promise<SubjectPage | undefined>;
+  /** What is kept of it can't be read any more, in no copy of the database; undefined when nothing is. */
+  eraseSubject(act: SubjectAct & { recent_ms: number }): Promise<ErasedSubject | undefined>;
+  recordConsent(act: SubjectAct & { purpose: string; given: boolean }): Promise<void>;
+  listConsents(subject: SubjectName): Promise<Pick<SubjectPage, "subject_id" | "consents"> | undefined>;
+  /** Takes away prompts and answers whose time is over, some of them; true when there may be more. */
+  expireContent(retention: Retention): Promise<boolean>;
+  /** Takes away entries of the audit trail whose time is over, whole signed segments; true when there may be more. */
+  expireAudit(retention: AuditRetention): Promise<boolean>;
+  /** The last signed head, as a line of an export. */
+  lastHead(): Promise<string | undefined>;
   close(): Promise<void>;
 }

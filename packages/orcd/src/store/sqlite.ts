@@ -5,25 +5,52 @@
 import { createPrivateKey, type KeyObject } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { type AuditEntry, type ChainedEntry, chain, GENESIS } from "@rbees/kit/audit-chain";
+import { type AuditEntry, type ChainedEntry, chain, exportLine, GENESIS } from "@rbees/kit/audit-chain";
 import { HEAD, headEntry } from "@rbees/kit/audit-head";
 import Sqlite from "better-sqlite3";
 import { Kysely, SqliteDialect, sql } from "kysely";
 import { Migrator } from "kysely/migration";
+import { type AuditRetention, expireAudit } from "./audit-retention.ts";
 import { SqliteBatches } from "./batch-reads.ts";
-import type { JobQuery, Recovered } from "./port.ts";
+import { boundTo, Content, type SubjectName, sealed } from "./content.ts";
+import { migrations } from "./migrations.ts";
+import type { JobQuery, Recovered, Retention, SubjectPage } from "./port.ts";
+import { expireContent } from "./retention.ts";
 import {
   type AttemptTable,
   type Database,
+  JOB_COLUMNS,
+  type JobRow,
   type JobTable,
   type JoinTokenTable,
   type KeyTable,
-  migrations,
+  type ProgressTable,
   type TenantTable,
   type UsageTable,
   type WorkerCredentialTable,
 } from "./schema.ts";
-import { type Order, sqlOf } from "./statement.ts";
+import { sealClear } from "./seal-clear.ts";
+import { type AuditOrder, type Order, type Sealing, sqlOf } from "./statement.ts";
+import type { ContentKey } from "./subject-keys.ts";
+import {
+  consentsOf,
+  destroyKey,
+  type ErasedSubject,
+  type ExportPage,
+  eraseSubject,
+  exportSubject,
+  finishErasures,
+  recordConsent,
+  type SubjectAct,
+  type SubjectPorts,
+} from "./subjects.ts";
+
+/** The keys that the store is opened with. Without the first no head of the audit trail is signed, without the second no job is written or read. */
+export interface StoreKeys {
+  /** PEM. */
+  readonly audit?: string | undefined;
+  readonly content?: ContentKey | undefined;
+}
 
 export class SqliteStore {
   /** For what is not hot: migrations and reads. */
@@ -33,6 +60,7 @@ export class SqliteStore {
   readonly #claim: Sqlite.Database;
   /** Signs heads of the audit trail; without it there are none. */
   readonly #audit_key: KeyObject | undefined;
+  readonly #content: Content | undefined;
   readonly #begin: Sqlite.Statement;
   readonly #commit: Sqlite.Statement;
   readonly #rollback: Sqlite.Statement;
@@ -43,17 +71,18 @@ export class SqliteStore {
   #last_hash = GENESIS;
   #last_kind = HEAD;
 
-  private constructor(db: Kysely<Database>, sqlite: Sqlite.Database, claim: Sqlite.Database, audit_key: string | undefined) {
+  private constructor(db: Kysely<Database>, sqlite: Sqlite.Database, claim: Sqlite.Database, keys: StoreKeys) {
     this.#db = db;
     this.#sqlite = sqlite;
     this.batches = new SqliteBatches(db);
     this.#claim = claim;
-    this.#audit_key = audit_key === undefined ? undefined : createPrivateKey(audit_key);
+    this.#audit_key = keys.audit === undefined ? undefined : createPrivateKey(keys.audit);
+    this.#content = keys.content === undefined ? undefined : new Content(sqlite, keys.content);
     [this.#begin, this.#commit, this.#rollback] = [sqlite.prepare("begin immediate"), sqlite.prepare("commit"), sqlite.prepare("rollback")];
     this.#appendAudit = sqlite.prepare("insert into audit (seq, at_ms, kind, record, previous, hash) values (?, ?, ?, ?, ?, ?)");
   }
 
-  static async open(path: string, audit_key?: string): Promise<SqliteStore> {
+  static async open(path: string, keys: StoreKeys = {}): Promise<SqliteStore> {
     mkdirSync(dirname(path), { recursive: true });
     const claim = claimed(path);
     const sqlite = new Sqlite(path);
@@ -63,7 +92,11 @@ export class SqliteStore {
     const db = new Kysely<Database>({ dialect: new SqliteDialect({ database: sqlite }) });
     const { error } = await new Migrator({ db, provider: migrations }).migrateToLatest();
     if (error !== undefined) throw error;
-    const store = new SqliteStore(db, sqlite, claim, audit_key);
+    const store = new SqliteStore(db, sqlite, claim, keys);
+    if (store.#content !== undefined) {
+      sealClear(sqlite, store.#content);
+      finishErasures(sqlite, store.#content);
+    }
     await store.#readCounters();
     return store;
   }
@@ -79,25 +112,59 @@ export class SqliteStore {
 
   /** One transaction for all of it: durable together, or not at all. */
   async commit(orders: readonly Order[]): Promise<void> {
+    this.#together(() => {
+      for (const order of orders) {
+        if (order.length === 1) this.#audit(order[0]);
+        else this.#run(order[0], order[2] === undefined ? order[1] : this.#sealed(order[1], order[2]));
+      }
+    });
+  }
+
+  /** All that `work` writes, or nothing. */
+  #together<T>(work: () => T): T {
     const counters = [this.#next_job_seq, this.#next_audit_seq, this.#last_hash, this.#last_kind] as const;
     this.#begin.run();
     try {
-      for (const order of orders) {
-        if (order.length === 1) this.#audit(order[0]);
-        else this.#run(order[0], order[1]);
-      }
+      const done = work();
+      this.#content?.committing();
       this.#commit.run();
+      return done;
     } catch (error) {
       if (this.#sqlite.inTransaction) this.#rollback.run();
+      this.#content?.rolledBack();
       [this.#next_job_seq, this.#next_audit_seq, this.#last_hash, this.#last_kind] = counters;
       throw error;
     }
   }
 
-  #audit(order: AuditEntry | { sign_at_ms: number }): void {
-    if (!("sign_at_ms" in order)) return this.#append(chain(order, this.#next_audit_seq, this.#last_hash));
+  /** The values as they are written: content sealed, for a new job with its subject. */
+  #sealed(given: readonly unknown[], { job_id, at, of }: Sealing): unknown[] {
+    const content = this.#contentOrThrow();
+    const subject = of === undefined ? undefined : content.subject(of);
+    const key = subject === undefined ? content.keyOfJob(job_id) : subject.key;
+    const values = [...given];
+    for (const [index, bound_to] of at) values[index] = values[index] === null ? null : sealed(key, values[index] as string, bound_to);
+    if (subject !== undefined) values.push(subject.id);
+    return values;
+  }
+
+  #contentOrThrow(): Content {
+    if (this.#content === undefined) throw new Error("the store was opened without a content key: it neither writes nor reads jobs");
+    return this.#content;
+  }
+
+  #audit(order: AuditOrder): void {
+    if (!("sign_at_ms" in order)) {
+      const { subject, ...entry } = order;
+      if (subject === undefined) return this.#note(entry);
+      return this.#note({ ...entry, fields: { ...entry.fields, subject_id: this.#contentOrThrow().subject(subject).id } });
+    }
     if (this.#audit_key === undefined || this.#last_kind === HEAD) return;
     this.#append(headEntry(order.sign_at_ms, this.#next_audit_seq, this.#last_hash, this.#audit_key));
+  }
+
+  #note(entry: AuditEntry): void {
+    this.#append(chain(entry, this.#next_audit_seq, this.#last_hash));
   }
 
   #append({ seq, at_ms, kind, record, previous, hash }: ChainedEntry): void {
@@ -118,12 +185,12 @@ export class SqliteStore {
       statement.run(values);
       return;
     }
-    statement.run(values, this.#next_job_seq);
+    statement.run(...values, this.#next_job_seq);
     this.#next_job_seq += 1;
   }
 
-  async listJobs({ status, model, tenant, limit, before_seq }: JobQuery): Promise<JobTable[]> {
-    let query = this.#db.selectFrom("jobs").selectAll().orderBy("seq", "desc").limit(limit);
+  async listJobs({ status, model, tenant, limit, before_seq }: JobQuery): Promise<JobRow[]> {
+    let query = this.#db.selectFrom("jobs").select(JOB_COLUMNS).orderBy("seq", "desc").limit(limit);
     if (status !== undefined) query = query.where("status", "=", status);
     // The conditions of the partial indexes, word for word: only so are they used. Of `succeeded` there is enough anywhere.
     if (status === "queued" || status === "running") query = query.where("ended_at_ms", "is", null);
@@ -136,8 +203,9 @@ export class SqliteStore {
   }
 
   async showJob(id: string): Promise<{ job: JobTable; attempts: AttemptTable[] } | undefined> {
-    const job = await this.#db.selectFrom("jobs").selectAll().where("id", "=", id).executeTakeFirst();
-    if (job === undefined) return undefined;
+    const found = await this.#db.selectFrom("jobs").selectAll().where("id", "=", id).executeTakeFirst();
+    if (found === undefined) return undefined;
+    const job = this.#read(found);
     const attempts = await this.#db.selectFrom("attempts").selectAll().where("job_id", "=", id).orderBy("attempt").execute();
     const { attempt, worker_id, started_at_ms, ended_at_ms } = job;
     if (worker_id !== null && started_at_ms !== null && attempts.at(-1)?.attempt !== attempt) {
@@ -145,6 +213,61 @@ export class SqliteStore {
       attempts.push({ job_id: id, attempt, worker_id, started_at_ms, ended_at_ms, outcome });
     }
     return { job, attempts };
+  }
+
+  /** The row with its content, as far as it can be read. */
+  #read(row: JobTable): JobTable {
+    if (row.content !== "kept") return row.content === "clear" ? row : { ...row, said: null };
+    const content = this.#contentOrThrow();
+    const request = content.text(row.subject, row.request, boundTo(row.id, "request"));
+    const text = content.text(row.subject, row.text, boundTo(row.id, "text"));
+    const said = content.text(row.subject, row.said ?? "", boundTo(row.id, "said"));
+    return request === undefined || text === undefined || said === undefined
+      ? { ...row, request: "", text: "", said: null, content: "unreadable" }
+      : { ...row, request, text, said: said === "" ? null : said };
+  }
+
+  #readProgress(row: ProgressTable, subject: string | null): ProgressTable[] {
+    const events = this.#contentOrThrow().text(subject, row.events, boundTo(row.job_id, `events ${row.first_event}`));
+    return events === undefined ? [] : [{ ...row, events }];
+  }
+
+  async exportSubject(page: ExportPage): Promise<SubjectPage | undefined> {
+    const found = this.#together(() => exportSubject(this.#subjectPorts(), page));
+    return found === undefined ? undefined : { ...found, jobs: found.jobs.map((row) => this.#read(row)) };
+  }
+
+  async eraseSubject(act: SubjectAct & { recent_ms: number }): Promise<ErasedSubject | undefined> {
+    const ports = this.#subjectPorts();
+    const erased = this.#together(() => eraseSubject(ports, act));
+    if (erased !== undefined) destroyKey(ports.sqlite, ports.content, erased.subject_id);
+    return erased;
+  }
+
+  async recordConsent(act: SubjectAct & { purpose: string; given: boolean }): Promise<void> {
+    this.#together(() => recordConsent(this.#subjectPorts(), act));
+  }
+
+  async listConsents(subject: SubjectName): Promise<Pick<SubjectPage, "subject_id" | "consents"> | undefined> {
+    const subject_id = this.#contentOrThrow().idOf(subject);
+    return subject_id === undefined ? undefined : { subject_id, consents: consentsOf(this.#sqlite, subject_id) };
+  }
+
+  #subjectPorts(): SubjectPorts {
+    return { sqlite: this.#sqlite, content: this.#contentOrThrow(), note: (entry) => this.#note(entry) };
+  }
+
+  async expireContent(retention: Retention): Promise<boolean> {
+    return this.#together(() => expireContent(this.#sqlite, retention, (entry) => this.#note(entry)));
+  }
+
+  async expireAudit(retention: AuditRetention): Promise<boolean> {
+    return this.#together(() => expireAudit(this.#sqlite, retention, (entry) => this.#note(entry)));
+  }
+
+  async lastHead(): Promise<string | undefined> {
+    const head = await this.#db.selectFrom("audit").selectAll().where("kind", "=", HEAD).orderBy("seq", "desc").limit(1).executeTakeFirst();
+    return head === undefined ? undefined : exportLine(head);
   }
 
   async listKeys(): Promise<KeyTable[]> {
@@ -184,12 +307,35 @@ export class SqliteStore {
         models: await db.selectFrom("models").select("model").execute(),
       };
     });
-    const ran = jobs.filter(({ status }) => status === "running");
-    return { jobs: [...ran, ...jobs.filter(({ status }) => status !== "running")], progress, models: models.map(({ model }) => model) };
+    const read = jobs.map((job) => this.#read(job));
+    this.#endUnreadable(read, now_ms);
+    const subjects = new Map(jobs.map(({ id, subject }) => [id, subject]));
+    const left = read.filter(({ content }) => content === "kept");
+    const ran = left.filter(({ status }) => status === "running");
+    return {
+      jobs: [...ran, ...left.filter(({ status }) => status !== "running")],
+      progress: progress.flatMap((row) => this.#readProgress(row, subjects.get(row.job_id) ?? null)),
+      models: models.map(({ model }) => model),
+    };
+  }
+
+  /** What was asked can't be read, so nobody can answer it: its subject was erased, or the keys were left elsewhere. */
+  #endUnreadable(jobs: readonly JobTable[], now_ms: number): void {
+    const unreadable = jobs.filter(({ content }) => content !== "kept");
+    if (unreadable.length === 0) return;
+    this.#together(() => {
+      for (const { id, tenant, correlation_id } of unreadable) {
+        const [code, message] = ["GONE", "The key of its prompt is gone, so it can't be run."];
+        this.#run("update jobs status,ended_at_ms,error_code,error_message,error_retriable", ["failed", now_ms, code, message, 0, id]);
+        this.#run("progress gone", [id]);
+        this.#note({ at_ms: now_ms, kind: "job.ended", fields: { job_id: id, correlation_id, tenant, status: "failed", code } });
+      }
+    });
   }
 
   async close(): Promise<void> {
     await this.#db.destroy();
+    this.#content?.keys.close();
     this.#claim.close();
   }
 }

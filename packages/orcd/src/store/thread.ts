@@ -1,7 +1,7 @@
 /** The store's thread: takes messages in order, groups the commits that have queued, answers each. */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import type { Store } from "./port.ts";
-import { SqliteStore } from "./sqlite.ts";
+import { SqliteStore, type StoreKeys } from "./sqlite.ts";
 import { ordersFrom } from "./statement.ts";
 
 export type Call =
@@ -18,8 +18,8 @@ export type Answer = { calls: number; value?: unknown; error?: { message: string
 const port = parentPort;
 if (port === null) throw new Error("the store's thread has no parent");
 
-const { path, audit_key } = workerData as { path: string; audit_key?: string };
-const store = await SqliteStore.open(path, audit_key);
+const { path, keys } = workerData as { path: string; keys: StoreKeys };
+const store = await SqliteStore.open(path, keys);
 const waiting: Call[] = [];
 let busy = false;
 port.on("message", (call: Call) => {

@@ -50,6 +50,7 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
     { model: "fake", prompt: "hi", max_tokens: 5, temperature: 0.5, stop: ["END"], metadata: { a: "b" } },
     { model: "fake", prompt: "hi", json_schema: SCHEMA },
     { model: "fake", prompt: "hi", grammar: 'root ::= [a-z]{1,9} ("," root)? | "\\u00e4"' },
+    { model: "fake", prompt: "hi", max_tokens: 5, temperature: 0.5, stop: ["END"], metadata: { subject: "s" } },
     { ...chat, stream: true, priority: "batch", placement: { prefer: ["w1"], avoid: ["w9"] }, seed: 7, raw: false },
     { model: "fake", messages: CALLED, tools: [TOOL], tool_choice: "none", separate_reasoning: true, max_tokens: 5 },
   ],
@@ -136,11 +137,15 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   ollamaEmbeddings: [{ model: "fake", prompt: "a", keep_alive: 0 }],
   createKey: [{ name: "k", roles: ["submit"], expires_in_ms: 60_000 }],
   rotateKey: [{ overlap_ms: 0 }],
+  exportSubject: [{ subject: "s" }, { subject: "s", tenant: "default", cursor: "3", limit: 5 }],
+  eraseSubject: [{ subject: "s" }],
+  recordConsent: [{ subject: "s", purpose: "p", given: true }],
 };
 const QUERIES: Readonly<Record<string, readonly string[]>> = {
   listFiles: ["limit=5&order=asc", "purpose=batch&after=file-x", "limit=-1"],
   listBatches: ["limit=5", "after=batch_x", "limit=1e9"],
   listJobs: ["limit=5", "status=queued&model=fake", "cursor=3", "limit=99999999999999999999", "cursor=-1", "status=__proto__"],
+  listConsents: ["subject=s", "subject=", "tenant=default", "subject=s&subject=t"],
   drainWorker: ["move=true", "move=maybe"],
 };
 /** What the fuzz asks: everything under `/v1`, `/v2` and `/api`. */

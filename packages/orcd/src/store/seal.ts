@@ -1,0 +1,34 @@
+/** How a prompt or an answer lies in the database: AES-256-GCM with a fresh nonce, bound to the row and column that it is of. */
+import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from "node:crypto";
+
+const CIPHER = "aes-256-gcm";
+/** The first byte of what is sealed: another way to do it would begin with another. */
+const FORM = 1;
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+
+/** `bound_to`: opened elsewhere, it is no good. */
+export function seal(key: KeyObject, content: string | Buffer, bound_to: string): Buffer {
+  const head = Buffer.allocUnsafe(1 + NONCE_BYTES);
+  head[0] = FORM;
+  randomBytes(NONCE_BYTES).copy(head, 1);
+  const cipher = createCipheriv(CIPHER, key, head.subarray(1));
+  cipher.setAAD(Buffer.from(bound_to));
+  const body = typeof content === "string" ? cipher.update(content, "utf8") : cipher.update(content);
+  cipher.final();
+  return Buffer.concat([head, body, cipher.getAuthTag()]);
+}
+
+/** Undefined for what was not sealed with this key, or is bound to something else, or was changed. */
+export function unseal(key: KeyObject, sealed: Uint8Array, bound_to: string): Buffer | undefined {
+  if (sealed.length < 1 + NONCE_BYTES + TAG_BYTES || sealed[0] !== FORM) return undefined;
+  const body_end = sealed.length - TAG_BYTES;
+  try {
+    const decipher = createDecipheriv(CIPHER, key, sealed.subarray(1, 1 + NONCE_BYTES));
+    decipher.setAAD(Buffer.from(bound_to));
+    decipher.setAuthTag(sealed.subarray(body_end));
+    return Buffer.concat([decipher.update(sealed.subarray(1 + NONCE_BYTES, body_end)), decipher.final()]);
+  } catch {
+    return undefined;
+  }
+}
