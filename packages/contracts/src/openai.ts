@@ -82,12 +82,17 @@ export function refuseTools(
     context.addIssue({ code: "custom", path: [path], message: problem });
 }
 
+/** Those of them that are tools: beside one that is refused, the others are looked at all the same. */
+function namesOf(tools: readonly Partial<Tool>[]): string[] {
+  return tools.flatMap((tool) => tool.function?.name ?? []);
+}
+
 /** Names of functions that are declared must differ. */
 export function someTools<T extends z.ZodType<Tool>>(tool: T) {
   return z
     .array(tool)
     .max(TOOL_LIMITS.tools_max)
-    .refine((tools) => new Set(tools.map((one) => one.function.name)).size === tools.length, "must have different names");
+    .refine((tools) => new Set(namesOf(tools)).size === namesOf(tools).length, "must have different names");
 }
 
 export const PARALLEL = may(z.boolean(), "`false`: the answer ends with its first call");

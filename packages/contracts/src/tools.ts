@@ -94,7 +94,8 @@ export function deeper(value: unknown, levels: number): boolean {
 
 /** The fields of a conversation with tools that do not go together, each with what is wrong. */
 export function toolProblems(asked: {
-  readonly tools?: readonly Tool[] | undefined;
+  /** One that is refused for itself may not be one. */
+  readonly tools?: readonly Partial<Tool>[] | undefined;
   readonly tool_choice?: ToolChoice | undefined;
   readonly raw?: boolean | undefined;
 }): { path: string; problem: string }[] {
@@ -103,7 +104,7 @@ export function toolProblems(asked: {
   if (raw && tools.length > 0)
     problems.push({ path: "tools", problem: "are shown to the model by its chat template, which raw leaves out" });
   if (tool_choice === "required" && tools.length === 0) problems.push({ path: "tool_choice", problem: "needs tools" });
-  if (typeof tool_choice === "object" && !tools.some((tool) => tool.function.name === tool_choice.name))
+  if (typeof tool_choice === "object" && !tools.some((tool) => tool.function?.name === tool_choice.name))
     problems.push({ path: "tool_choice", problem: "names none of the tools" });
   return problems;
 }

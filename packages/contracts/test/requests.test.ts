@@ -3,10 +3,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { z } from "zod";
+import { MessagesRequest } from "../src/anthropic.ts";
 import { type FieldProblem, fieldProblems } from "../src/error-body.ts";
 import { invalidRequest } from "../src/errors.ts";
 import { isLast, JobEvent } from "../src/events.ts";
 import { ListJobs, SubmitJob, WIRE_LIMITS } from "../src/job.ts";
+import { ChatRequest } from "../src/openai.ts";
+import { ResponsesRequest } from "../src/responses.ts";
 import { Beat, Execute, RegisterWorker } from "../src/worker.ts";
 
 function problems(schema: z.ZodType, value: unknown): FieldProblem[] {
@@ -73,6 +76,12 @@ test("tools have names that differ, schemas that are not too deep, and a choice 
   const deep = (levels: number): object => (levels === 0 ? {} : { properties: deep(levels - 1) });
   assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("a", deep(63)), tool("b")], tool_choice: "none" }), []);
   assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("a", deep(65))] }), ["tools.0.function.parameters"]);
+  for (const [schema, asked, bad] of [
+    [ChatRequest, { messages: [] }, tool("a", deep(65))],
+    [ResponsesRequest, { input: "" }, { type: "function", name: "a", parameters: deep(65) }],
+    [MessagesRequest, { messages: [], max_tokens: 0 }, { name: "a", input_schema: deep(65) }],
+  ] as const)
+    assert.ok(fields(schema, { model: "demo", ...asked, tools: [bad], tool_choice: "auto" }).some((field) => field.startsWith("tools.0.")));
   assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("a"), tool("a")] }), ["tools"]);
   assert.deepEqual(fields(SubmitJob, { ...job, tools: [tool("no spaces")] }), ["tools.0.function.name"]);
   assert.ok(fields(SubmitJob, { ...job, tool_choice: "required" }).includes("tool_choice"));
