@@ -35,6 +35,7 @@ export const WIRE_LIMITS = {
   worker_labels_max: 64,
   deadline_ms_max: 86_400_000,
   grammar_chars_max: 65_536,
+  logit_bias_tokens_max: 1024,
 } as const;
 
 export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,255}$/;
@@ -61,6 +62,16 @@ export const Sampling = z.object({
   top_p: z.number().gt(0).max(1).optional(),
   top_k: z.int().min(1).max(1000).optional(),
   min_p: z.number().min(0).max(1).optional(),
+  frequency_penalty: z.number().min(-2).max(2).optional().describe("Makes a token less likely with each time the answer has it"),
+  presence_penalty: z.number().min(-2).max(2).optional().describe("Makes the tokens that the answer has less likely"),
+  logit_bias: z
+    .record(z.string().regex(/^\d{1,9}$/, "must be the number of a token"), z.number().min(-100).max(100))
+    .refine(
+      (bias) => Object.keys(bias).length <= WIRE_LIMITS.logit_bias_tokens_max,
+      `must have at most ${WIRE_LIMITS.logit_bias_tokens_max} tokens`,
+    )
+    .optional()
+    .describe("Added to the logits of tokens, by their numbers in the model's vocabulary, before one is drawn"),
   seed: z.int().min(0).max(4_294_967_295).optional().describe("Same seed, same worker: the same text"),
   stop: z.array(StopString).max(WIRE_LIMITS.stop_strings_max).default([]).describe("Strings that end the answer; they are not part of it"),
 });

@@ -12,9 +12,9 @@ import { CallId, Parameters, TOOL_LIMITS, type Tool, ToolName } from "./tools.ts
 /** What a client gets from options that it did not send: Ollama's own defaults. */
 export const OLLAMA_DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 } as const;
 
-const { temperature, top_p, top_k, min_p } = Sampling.shape;
+const { temperature, top_p, top_k, min_p, frequency_penalty, presence_penalty } = Sampling.shape;
 
-const NO_PENALTIES = "tokens are drawn without penalties";
+const NO_PENALTIES = "there is no such penalty; presence_penalty and frequency_penalty are done";
 const NO_SAMPLER = "there is no such sampler";
 const OF_WORKER = "How a model is loaded is said when its worker is started";
 const WITHOUT = "Says nothing without its sampler";
@@ -31,6 +31,8 @@ const OPTION_FIELDS = {
     ),
     min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest"),
     seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
+    presence_penalty: may(presence_penalty.unwrap(), "Makes the tokens that the answer has less likely"),
+    frequency_penalty: may(frequency_penalty.unwrap(), "Makes a token less likely with each time the answer has it"),
     stop: may(StopStrings, `Up to ${WIRE_LIMITS.stop_strings_max} strings; they are not part of the answer`),
     num_predict: may(
       z.int().min(-2).max(WIRE_LIMITS.max_tokens_max),
@@ -59,8 +61,6 @@ const OPTION_FIELDS = {
   },
   refused: {
     repeat_penalty: refused(NO_PENALTIES, 1),
-    presence_penalty: refused(NO_PENALTIES, 0),
-    frequency_penalty: refused(NO_PENALTIES, 0),
     mirostat: refused(NO_SAMPLER, 0),
     tfs_z: refused(NO_SAMPLER, 1),
     typical_p: refused(NO_SAMPLER, 1),

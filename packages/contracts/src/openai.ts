@@ -14,7 +14,7 @@ export const OPENAI_TEMPERATURE = 1;
 /** What `max_tokens` is on `/v1/completions` when it was not sent: OpenAI's own default there. */
 export const COMPLETIONS_MAX_TOKENS = 16;
 
-const { temperature, top_p, top_k, min_p, max_tokens } = Sampling.shape;
+const { temperature, top_p, top_k, min_p, max_tokens, frequency_penalty, presence_penalty, logit_bias } = Sampling.shape;
 const Tokens = max_tokens.unwrap();
 
 /** Why fields of several bodies are refused. */
@@ -26,7 +26,6 @@ export const WHY_NOT = {
   verbosity: "the models are not told how much to say",
   cache: "workers keep what they have room for",
 } as const;
-const NO_PENALTIES = "tokens are drawn without penalties or biases";
 const ONE_ANSWER = "one answer a request; send several requests";
 
 /** What every body has. */
@@ -111,18 +110,18 @@ const generation = {
   min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest; not in OpenAI's API"),
   seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
   stop: may(StopStrings, `A string or up to ${WIRE_LIMITS.stop_strings_max}; they are not part of the answer`),
+  frequency_penalty: may(frequency_penalty.unwrap(), "Makes a token less likely with each time the answer has it"),
+  presence_penalty: may(presence_penalty.unwrap(), "Makes the tokens that the answer has less likely"),
+  logit_bias: may(
+    logit_bias.unwrap(),
+    `Of at most ${WIRE_LIMITS.logit_bias_tokens_max} tokens, by their numbers in the model's vocabulary`,
+  ),
   stream: may(z.boolean(), "Answer as server-sent events, ended by `[DONE]`"),
   stream_options: may(
     z.strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.literal(false, "must be false").nullish() }),
     "`include_usage`: a last chunk with the usage. Only with `stream`; `include_obfuscation` only false",
   ),
   n: may(z.literal(1, `must be 1: ${ONE_ANSWER}`), "Only 1"),
-};
-
-const unable = {
-  frequency_penalty: refused(NO_PENALTIES, 0),
-  presence_penalty: refused(NO_PENALTIES, 0),
-  logit_bias: refused(NO_PENALTIES, {}),
 };
 
 const Name = z.string().regex(/^[\w-]{1,64}$/, "must have 1 to 64 letters, digits, _ or -");
@@ -215,7 +214,6 @@ const CHAT_FIELDS = {
   },
   hints: OPENAI_TALK_HINTS,
   refused: {
-    ...unable,
     functions: refused(WHY_NOT.functions, []),
     function_call: refused(WHY_NOT.functions, "none", "auto"),
     logprobs: refused(WHY_NOT.logprobs, false),
@@ -241,7 +239,6 @@ const COMPLETION_FIELDS = {
   },
   hints: {},
   refused: {
-    ...unable,
     best_of: refused(ONE_ANSWER, 1),
     echo: refused("the answer is what was generated", false),
     suffix: refused("nothing is filled in before a given end", ""),

@@ -210,8 +210,6 @@ test("what OpenAI's bodies have no field for comes in headers", async (t) => {
 
 /** A value that asks for something, for fields that are refused. */
 const ASKING: Readonly<Record<string, unknown>> = {
-  frequency_penalty: 0.5,
-  logit_bias: { 50256: -100 },
   service_tier: "flex",
   modalities: ["text", "audio"],
   logprobs: 3,

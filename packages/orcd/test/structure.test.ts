@@ -11,7 +11,7 @@ import { z } from "zod";
 import type { Json } from "./harness.ts";
 import { answers, CHAT, clientOf, startOpenai } from "./openai-harness.ts";
 
-const { orcd, worker, client, post } = await startOpenai({ after }, {}, { features: ["grammar"], slots: 4 });
+const { orcd, worker, client, post } = await startOpenai({ after }, {}, { features: ["grammar", "logit_bias", "penalties"], slots: 4 });
 await orcd.worker("plain", { model: "plain" });
 
 const SCHEMA = { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false };
@@ -115,4 +115,18 @@ test("where no worker of the model can, the client is told the field", async () 
     assert.match(error.message, /response_format \(grammar\): the engine of no worker that serves plain can do that/);
     return true;
   });
+});
+
+test("penalties and biases go to the worker; what asks for nothing needs nothing of it", async () => {
+  const weights = { frequency_penalty: 0.5, presence_penalty: -1, logit_bias: { "7": -100 } };
+  const asking = client.chat.completions.create({ ...CHAT, ...weights });
+  const { body } = await answers(worker, ["x"]);
+  assert.deepEqual([body.frequency_penalty, body.presence_penalty, body.logit_bias], [0.5, -1, { "7": -100 }]);
+  await asking;
+  const nothing = { frequency_penalty: 0, presence_penalty: 0, logit_bias: {} };
+  assert.equal((await post("/v1/chat/completions", { ...CHAT, ...nothing, model: "plain", stream: true })).status, 200);
+  for (const [field, value] of Object.entries(weights)) {
+    const { error } = (await (await post("/v1/completions", { model: "plain", prompt: "hi", [field]: value })).json()) as Json;
+    assert.equal(error.param, field);
+  }
 });

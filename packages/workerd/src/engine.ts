@@ -74,6 +74,10 @@ export interface RunRequest {
   min_p?: number | undefined;
   seed: number;
   stop: readonly string[];
+  frequency_penalty?: number | undefined;
+  presence_penalty?: number | undefined;
+  /** By the token's number. */
+  logit_bias?: Readonly<Record<string, number>> | undefined;
   /** In GBNF: nothing but what it allows. */
   grammar?: string | undefined;
   /** Tokens that another attempt has already sent: the answer goes on after them. */

@@ -73,6 +73,20 @@ export function needsOf(fields: Partial<Record<Feature, string | false>>): NonNu
   });
 }
 
+type Weighing = Pick<AskedJob, "frequency_penalty" | "presence_penalty" | "logit_bias">;
+
+/** The fields that weigh tokens, as far as they ask for anything, and what a worker must be able to do for them. */
+export function weighing({ frequency_penalty, presence_penalty, logit_bias }: { [Name in keyof Weighing]?: Weighing[Name] | null }) {
+  const asked: Weighing = {
+    ...(frequency_penalty ? { frequency_penalty } : {}),
+    ...(presence_penalty ? { presence_penalty } : {}),
+    ...(Object.keys(logit_bias ?? {}).length > 0 ? { logit_bias: logit_bias ?? {} } : {}),
+  };
+  const penalties =
+    asked.frequency_penalty !== undefined ? "frequency_penalty" : asked.presence_penalty !== undefined && "presence_penalty";
+  return { asked, fields: { penalties, logit_bias: asked.logit_bias !== undefined && "logit_bias" } as const };
+}
+
 /** The schema of any JSON object. */
 export const ANY_OBJECT = { type: "object" };
 

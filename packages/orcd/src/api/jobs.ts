@@ -12,7 +12,7 @@ import type { Store } from "../store/port.ts";
 import type { JobTable } from "../store/schema.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Asker, admit, followOwn } from "./admit.ts";
-import { needsOf } from "./door.ts";
+import { needsOf, weighing } from "./door.ts";
 
 type JobRoutes = Pick<
   typeof orcdRoutes,
@@ -123,7 +123,10 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
 }
 
 async function submit(ports: JobApiPorts, body: SubmitJob, asker: Asker, wants_events: boolean): Promise<Reply<SubmitRoute>> {
-  const needs = needsOf({ grammar: body.grammar !== undefined ? "grammar" : body.json_schema !== undefined && "json_schema" });
+  const needs = needsOf({
+    ...weighing(body).fields,
+    grammar: body.grammar !== undefined ? "grammar" : body.json_schema !== undefined && "json_schema",
+  });
   const { job, headers, position, eta_ms } = await admit(ports, { ...body, needs }, asker);
   if (body.stream || wants_events) {
     // A job that starts at once says so within a moment: its headers leave with that, in one write instead of two.

@@ -12,7 +12,7 @@ import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
 import { type OllamaMore, type OllamaShape, OllamaStream, ollamaCalls, ollamaEnd, ollamaText } from "../ollama-stream.ts";
 import { admit } from "./admit.ts";
-import { ANY_OBJECT, type Asking, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { ANY_OBJECT, type Asking, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
 import { toolsOf } from "./openai.ts";
 
 type OllamaRoutes = Pick<typeof orcdRoutes, "ollamaVersion" | "ollamaTags" | "ollamaShow" | "ollamaChat" | "ollamaGenerate">;
@@ -164,7 +164,8 @@ function generation(
   return {
     ...fromHeaders(head),
     json_schema,
-    needs: needsOf({ grammar: json_schema !== undefined && "format" }),
+    ...weighing(options ?? {}).asked,
+    needs: needsOf({ ...weighing(options ?? {}).fields, grammar: json_schema !== undefined && "format" }),
     model,
     temperature: temperature ?? OLLAMA_DEFAULTS.temperature,
     top_k: top_k ?? OLLAMA_DEFAULTS.top_k,

@@ -15,7 +15,7 @@ import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob, Said } from "../active-job.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
 import { admit } from "./admit.ts";
-import { ANY_OBJECT, type Begun, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, whole } from "./door.ts";
+import { ANY_OBJECT, type Begun, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
 
 type OpenaiRoutes = Pick<typeof orcdRoutes, "openaiModels" | "openaiModel" | "openaiChat" | "openaiCompletion">;
 
@@ -90,7 +90,7 @@ function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number
   return {
     ...generation(body, head),
     json_schema,
-    needs: needsOf({ grammar: json_schema !== undefined && "response_format" }),
+    needs: needsOf({ ...weighing(body).fields, grammar: json_schema !== undefined && "response_format" }),
     messages: body.messages,
     ...toolsOf(body),
     raw: false,
@@ -104,6 +104,7 @@ function completionJob(body: CompletionRequest, head: JobHeaders): AskedJob {
   const { prompt, max_tokens } = body;
   return {
     ...generation(body, head),
+    needs: needsOf(weighing(body).fields),
     prompt: typeof prompt === "string" ? prompt : prompt[0],
     raw: true,
     max_tokens: max_tokens ?? COMPLETIONS_MAX_TOKENS,
@@ -138,6 +139,7 @@ function generation(body: Generation, head: JobHeaders) {
   const { model, temperature, top_p, top_k, min_p, seed, stop, stream } = body;
   return {
     ...fromHeaders(head),
+    ...weighing(body).asked,
     model,
     temperature: temperature ?? OPENAI_TEMPERATURE,
     top_p: top_p ?? undefined,

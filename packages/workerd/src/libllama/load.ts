@@ -132,7 +132,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
 }
 
 function featuresOf(text: boolean, vectors: boolean): Feature[] {
-  return [...(text ? (["grammar", "tools"] as const) : []), ...(vectors ? (["embeddings"] as const) : [])];
+  return [...(text ? (["grammar", "logit_bias", "penalties", "tools"] as const) : []), ...(vectors ? (["embeddings"] as const) : [])];
 }
 
 type Generating = Pick<LoadedModel, "sequences" | "compute" | "computesNumbers" | "timeSteps">;

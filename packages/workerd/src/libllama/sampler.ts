@@ -47,6 +47,7 @@ export class Samplers {
   draw(slot: number, sampling: Sampling, place: number): Drawn {
     const chain = this.#chain(slot, sampling);
     if (chain.draws) this.#seed(chain, sampling.seed);
+    if (sampling.bias !== undefined) this.#weigh(sampling.bias, place);
     const token = this.#llama.sampler_sample(chain.chain, this.#parts.context, place);
     const { grammar } = sampling;
     if (!(grammar instanceof LlamaGrammar)) return { token };
@@ -59,10 +60,8 @@ export class Samplers {
 
   /** One of the tokens that the grammar allows; none when there is none. */
   #drawAllowed(chain: Chain, { seed }: Sampling, grammar: LlamaGrammar, place: number): Drawn {
-    const { context, vocabulary, candidates } = this.#parts;
-    const at = this.#llama.get_logits_ith(context, place);
-    if (at === null) throw new Error("the engine computed no logits");
-    const logits = this.#llama.floats(at, vocabulary);
+    const { candidates } = this.#parts;
+    const logits = this.#logits(place);
     for (;;) {
       candidates.all(logits, this.#wordless);
       if (grammar.filter() === 0) return { token: undefined };
@@ -76,6 +75,19 @@ export class Samplers {
       grammar.accept(token);
       return { token };
     }
+  }
+
+  /** In place: nothing reads these logits but what draws from them. */
+  #weigh(bias: ReadonlyMap<number, number>, place: number): void {
+    const logits = this.#logits(place);
+    for (const [token, more] of bias) if (token < logits.length) logits[token] = (logits[token] ?? 0) + more;
+  }
+
+  #logits(place: number): Float32Array {
+    const { context, vocabulary } = this.#parts;
+    const at = this.#llama.get_logits_ith(context, place);
+    if (at === null) throw new Error("the engine computed no logits");
+    return this.#llama.floats(at, vocabulary);
   }
 
   #isWordless(token: number): boolean {

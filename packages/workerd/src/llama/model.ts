@@ -17,6 +17,8 @@ export interface Sampling {
   topP: number;
   minP: number;
   seed: number;
+  /** Added to the logits of tokens before anything else. */
+  bias?: ReadonlyMap<number, number>;
   /** Nothing but what it allows; absent: anything. */
   grammar?: GrammarState;
 }

@@ -8,6 +8,7 @@ import { Spoken } from "../chat/spoken.ts";
 import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
 import type { Drawn, GrammarState, LoadedModel, Sampling } from "./model.ts";
 import type { Prompt } from "./prompt.ts";
+import { Weights } from "./weights.ts";
 
 /** What a request leaves open; llama.cpp's own defaults. */
 const DEFAULTS = { top_k: 40, top_p: 0.95, min_p: 0 } as const;
@@ -26,6 +27,7 @@ export class Run {
   readonly prompt: readonly number[];
   readonly #request: RunRequest;
   readonly #grammar: GrammarState | undefined;
+  readonly #weights: Weights | undefined;
   readonly #started_ms = performance.now();
   #first_token_ms: number | undefined;
   /** Tokens of `prompt` whose state the slot holds. */
@@ -51,6 +53,7 @@ export class Run {
     this.done = choice.cached;
     this.answer = new Answer(request.stop);
     this.#grammar = grammarOf(request, model);
+    this.#weights = Weights.of(request);
     this.#marks = reading === undefined ? NO_MARKS : markTokens(reading, model);
     this.#spoken = reading === undefined ? undefined : new Spoken(reading, request.job_id ?? String(request.seed));
     for (const token of request.continue_tokens) {
@@ -90,6 +93,7 @@ export class Run {
       topP: top_p ?? DEFAULTS.top_p,
       minP: min_p ?? DEFAULTS.min_p,
       seed: positionSeed(seed, this.answer.tokens),
+      ...(this.#weights === undefined ? {} : { bias: this.#weights.bias }),
       ...(this.#grammar === undefined ? {} : { grammar: this.#grammar }),
     };
   }
@@ -105,6 +109,7 @@ export class Run {
   took({ token }: Drawn, model: LoadedModel): StepReport {
     this.#first_token_ms ??= performance.now();
     if (token === undefined) return this.#stuck(model);
+    this.#weights?.said(token);
     this.last = token;
     if (model.ends(token)) return this.report({ generated: 1, token: this.answer.finish(), end: "EOS" });
     const text = this.answer.push(token, this.#bytes(token, model));
