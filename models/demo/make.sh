@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Reproduces demo.gguf: makes a virtual environment, trains from scratch, exports, evaluates.
 #   models/demo/make.sh [FOLDER]      FOLDER keeps the environment and the checkpoints (default: ./build)
-# Needs Python 3.11 or later, Node 22 or later with npm, and about an hour on two cores.
+# Needs Python 3.11 or later, Node 22 or later with npm, and an hour and a half on two cores.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=${1:-$here/build}
