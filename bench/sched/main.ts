@@ -66,6 +66,7 @@ class Loaded {
         features: [],
         backend: "cpu",
         areas: [],
+        trust: "open" as const,
       };
       step(this.state, { type: "worker.registered", spec, now_ms: this.#now_ms });
     }
@@ -97,6 +98,8 @@ class Loaded {
       labels: {},
       needs: [],
       demands: [],
+      denied: null,
+      metadata: {},
     };
     this.#note(step(this.state, { type: "job.submitted", spec, now_ms: this.#now_ms }));
   }

@@ -5,6 +5,7 @@ import { gdprVerbs } from "./gdpr-verbs.ts";
 import { jobVerbs } from "./jobs/verbs.ts";
 import { keyVerbs } from "./key-verbs.ts";
 import { localVerbs } from "./local/verbs.ts";
+import { policyVerbs } from "./policy-verbs.ts";
 import type { Program } from "./program.ts";
 import { registryVerbs } from "./registry-verbs.ts";
 import { remoteGroups, remoteVerbs } from "./remote/verbs.ts";
@@ -26,6 +27,7 @@ export const rbees: Program = {
     keys: "who may ask the orchestrator, and for what",
     tenants: "those who share the workers, and what each may use",
     gdpr: "what is kept of one person, its erasure, consent",
+    policy: "the rules that say who may run what where",
     tls: "the authority of this machine and its certificates",
     test: "what works on your machines",
     ...remoteGroups,
@@ -38,6 +40,7 @@ export const rbees: Program = {
     ...keyVerbs,
     ...tenantVerbs,
     ...gdprVerbs,
+    ...policyVerbs,
     ...tlsVerbs,
     ...localVerbs,
     ...remoteVerbs,

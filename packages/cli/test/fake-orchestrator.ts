@@ -5,6 +5,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
 import type { Consent } from "@rbees/contracts/gdpr";
 import type { JobSummary, JobView, SubmitJob } from "@rbees/contracts/job";
+import type { PolicyView } from "@rbees/contracts/policy";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import { encodeEvent } from "@rbees/contracts/sse";
 import type { TenantView } from "@rbees/contracts/tenant";
@@ -45,6 +46,14 @@ export interface FakeOrchestrator {
   close(): Promise<void>;
 }
 
+const POLICY: PolicyView = {
+  file: "/etc/rbees/policy.toml",
+  sha256: "0".repeat(64),
+  mode: "enforce",
+  timezone: "UTC",
+  loaded_at: "2026-01-01T00:00:00.000Z",
+  rules: [{ name: "eu-only", when: 'tenant == "acme"', effects: ["require"], jobs: 3 }],
+};
 const UNLIMITED: TenantView["limits"] = {
   requests_per_minute_max: 0,
   tokens_per_minute_max: 0,
@@ -150,6 +159,7 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
           status: "queued",
           answer: "It waits for a free slot.",
           policy: "eta",
+          rules: [],
           workers: [{ worker_id: "w1", verdict: "excluded", reason: "no slot is free", score: null, cached_tokens: null }],
         },
       };
@@ -220,6 +230,8 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     rotateKey: neverAsked,
     setKey: neverAsked,
     revokeKey: neverAsked,
+    showPolicy: () => ({ json: POLICY }),
+    reloadPolicy: () => ({ json: POLICY }),
     listTenants: () => ({ json: { tenants: [...tenants.values()] } }),
     createTenant({ body: { name, weight = 1, residency = null, content_keep_ms, ...said } }) {
       const limits = { ...UNLIMITED, ...said } as TenantView["limits"];

@@ -270,6 +270,7 @@ export const Explanation = z
     status: JobStatus,
     answer: z.string(),
     policy: z.string().nullable().describe("The rule that chose, or would choose, among the workers that can take the job"),
+    rules: z.array(z.string()).default([]).describe("Rules that held when it came; log_only: before those that have no effect"),
     workers: z.array(
       z.object({
         worker_id: z.string(),

@@ -28,6 +28,7 @@ import {
   OllamaVersion,
 } from "./ollama.ts";
 import { ChatCompletion, ChatRequest, CompletionRequest, JobHeaders, OpenaiModel, OpenaiModelList, TextCompletion } from "./openai.ts";
+import { PolicyView } from "./policy.ts";
 import { OpenaiResponse, ResponsesRequest } from "./responses.ts";
 import type { RouteTable } from "./route.ts";
 import { CreateTenant, SetTenant, TenantList, TenantView } from "./tenant.ts";
@@ -244,6 +245,13 @@ export const orcdRoutes = {
     query: SubjectRef,
     replies: { 200: [ConsentList] },
   },
+  showPolicy: { method: "GET", path: "/v2/policy", summary: "The rules in force", replies: { 200: [PolicyView] } },
+  reloadPolicy: {
+    method: "POST",
+    path: "/v2/policy/reload",
+    summary: "Load the file of rules again; when it is not valid, those in force stay",
+    replies: { 200: [PolicyView] },
+  },
   ollamaVersion: {
     method: "GET",
     path: "/api/version",
@@ -376,6 +384,8 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   eraseSubject: OPERATE,
   recordConsent: SUBMIT,
   listConsents: DISCLOSE,
+  showPolicy: ["observe", "operate", "audit"],
+  reloadPolicy: OPERATE,
   metrics: OBSERVE,
   openapi: ["submit", "observe", "operate", "audit"],
 };

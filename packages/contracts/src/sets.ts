@@ -77,3 +77,7 @@ export const POOL_ACTS = [
   "worker.stop",
   "worker.restart",
 ] as const;
+
+/** Whether rules are kept, or only written down. */
+export const POLICY_MODES = ["enforce", "log_only"] as const;
+export type PolicyMode = (typeof POLICY_MODES)[number];

@@ -1,6 +1,7 @@
 /** Whether a job is let in: everything that speaks against it at once, so that its caller has to ask only once more. */
 import { lack, unmet } from "./demand.ts";
 import { etaMs, isMeasured, placeFreeMs } from "./estimate.ts";
+import { barredBy, denialOf } from "./gate.ts";
 import { place } from "./place.ts";
 import { lengthAhead } from "./queue.ts";
 import type { Job, JobSpec, State } from "./state.ts";
@@ -24,10 +25,14 @@ export interface Refusal {
   readonly param?: string;
   /** Which limit of whom it is, if it is one of a tenant or a key. */
   readonly limit?: string;
+  /** The rule that says so, if it is one. */
+  readonly rule?: string;
 }
 
 /** Why the job can't be run here at all: the first problem's code, every problem's message. Undefined when it can. */
 export function objection(state: State, job: Job, now_ms: number): Refusal | undefined {
+  const { denied } = job.spec;
+  if (denied !== null) return { code: "FORBIDDEN", message: denialOf(denied), rule: denied.rule };
   const [first, ...others] = [
     modelUnknown(state, job.spec),
     pinVain(state, job.spec),
@@ -84,10 +89,14 @@ function beyondEngines(state: State, { model, pin, needs }: JobSpec): Refusal | 
 }
 
 /** It would wait for ever. */
-function pinForbidden(state: State, { spec: { pin }, demands }: Job): Refusal | undefined {
+function pinForbidden(state: State, { spec, demands }: Job): Refusal | undefined {
+  const { pin } = spec;
   const worker = pin === null ? undefined : state.workers.get(pin);
-  const demand = worker === undefined ? undefined : unmet(demands, worker.spec);
-  if (worker === undefined || demand === undefined) return undefined;
+  if (worker === undefined) return undefined;
+  const barred = barredBy(state, spec, worker);
+  if (barred !== null) return { code: "FORBIDDEN", message: `The job is pinned to "${pin}": ${denialOf(barred)}`, rule: barred.rule };
+  const demand = unmet(demands, worker.spec);
+  if (demand === undefined) return undefined;
   return { code: "FORBIDDEN", message: `The job is pinned to "${pin}", but ${demand.by} demands ${lack(demand, worker.spec)}.` };
 }
 

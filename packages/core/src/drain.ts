@@ -12,6 +12,7 @@ import { attemptKey, type Job, PRIORITIES, type Queue, type Routing, type State,
 /** So many of the workers that were compared are named. */
 const ROUTING_SHOWN = 8;
 const NONE: Routing["compared"] = [];
+const NO_RULES: readonly string[] = [];
 
 /** Gives free slots to the waiting jobs of a model; the same for a new job, a free slot, a new worker. */
 export function drain(state: State, model: string, now_ms: number, out: Decision[]): void {
@@ -113,7 +114,8 @@ export function dispatch(state: State, job: Job, worker: Worker, scored: readonl
   worker.kept.touch(job.spec.prefix);
   job.backlog_tokens = backlog_tokens;
   job.prefilled_at_ms = null;
-  const routing = { policy: state.limits.policy, cached_tokens, compared };
+  const rules = state.gate === null ? NO_RULES : state.gate(job.spec, worker.spec).rules;
+  const routing = { policy: state.limits.policy, cached_tokens, rules, compared };
   job.routing = routing;
   out.push({ type: "dispatch", job_id: job.spec.id, attempt: job.attempt, worker_id: worker.spec.id, routing });
 }

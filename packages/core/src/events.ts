@@ -1,5 +1,7 @@
 /** What goes into the core, and what comes out of it. */
 import type { RefusalCode } from "./admission.ts";
+import type { Demand } from "./demand.ts";
+import type { Gate } from "./gate.ts";
 import type { Level, QuotaLimits } from "./quota.ts";
 import type { JobSpec, Pool, Routing, WorkerSpec } from "./state.ts";
 
@@ -33,6 +35,8 @@ export type Event = { readonly now_ms: number } & (
   | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
   /** How a tenant's share is weighed from now on, and in which area its jobs must stay; also those that wait. */
   | { type: "tenant.set"; tenant: string; weight: number; residency: string | null }
+  /** Other rules from now on, also for what waits: what they say of jobs on workers, and of its worker for each job that has not ended. */
+  | { type: "policy.set"; gate: Gate | null; demands: ReadonlyMap<string, readonly Demand[]> }
   /** What a tenant or key may use from now on; `used_today`: tokens, where an earlier life has counted some. */
   | { type: "quota.set"; level: Level; id: string; tenant: string; limits: QuotaLimits; used_today?: number | undefined }
   | { type: "pool.reported"; pool: Pool }
@@ -47,7 +51,16 @@ export type Event = { readonly now_ms: number } & (
 
 export type Decision =
   | { type: "accept"; job_id: string; position: number; eta_ms: number | undefined }
-  | { type: "refuse"; job_id: string; code: RefusalCode; message: string; retry_after_ms?: number; param?: string; limit?: string }
+  | {
+      type: "refuse";
+      job_id: string;
+      code: RefusalCode;
+      message: string;
+      retry_after_ms?: number;
+      param?: string;
+      limit?: string;
+      rule?: string;
+    }
   | { type: "dispatch"; job_id: string; attempt: number; worker_id: string; routing: Routing }
   | { type: "abort"; job_id: string; attempt: number; worker_id: string; reason: string }
   | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }

@@ -44,7 +44,7 @@ function considered(state: State, job: Job, worker: Worker, now_ms: number): Exp
   const worker_id = worker.spec.id;
   const found = obstacle(state, job, worker, now_ms);
   if (found !== undefined) {
-    return { worker_id, verdict: "excluded", reason: reasonFor(found, job, worker, now_ms), score: null, cached_tokens: null };
+    return { worker_id, verdict: "excluded", reason: reasonFor(state, found, job, worker, now_ms), score: null, cached_tokens: null };
   }
   const would_be = prospect(state, job, worker, now_ms);
   const score = scoreOf(state.limits.policy)(would_be, job.spec);
@@ -56,7 +56,8 @@ function whyChosen({ spec, routing }: Job, worker_id: string): string {
   if (spec.prefer.includes(worker_id)) return "the job prefers it";
   if (routing === undefined || routing.compared.length < 2) return "it was the first that could take it";
   const scores = routing.compared.map(({ worker_id: id, score }) => `${id} ${Number(score.toPrecision(4))}`);
-  return `it had the lowest score by ${routing.policy} (${scores.join(", ")})`;
+  const ruled = routing.rules.length === 0 ? "" : `; rules that hold there: ${routing.rules.join(", ")}`;
+  return `it had the lowest score by ${routing.policy} (${scores.join(", ")})${ruled}`;
 }
 
 function answerFor(state: State, job: Job, workers: number, now_ms: number): string {

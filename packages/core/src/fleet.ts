@@ -24,6 +24,8 @@ export type Standing = "free" | "free for others" | "not now" | "gone";
 export interface Scored<W> {
   readonly worker: W;
   readonly score: number;
+  /** Goes before the score: the highest first. */
+  readonly preference: number;
 }
 
 export interface Found<W> {
@@ -91,9 +93,14 @@ export class Fleet<W extends Member> {
 
   /**
    * The worker for a job among those that are free for it: the one used least recently, or with `scoreOf` the one with the lowest
-   * score of at most `COMPARED_MAX`; the one named `last_resort` only if there is no other.
+   * score of at most `COMPARED_MAX`, of those with the highest preference where there is one; the one named `last_resort` only if there is no other.
    */
-  find(standingOf: (worker: W) => Standing, scoreOf: ((worker: W) => number) | undefined, last_resort: string | null): Found<W> {
+  find(
+    standingOf: (worker: W) => Standing,
+    scoreOf: ((worker: W) => number) | undefined,
+    last_resort: string | null,
+    preferenceOf: ((worker: W) => number) | undefined = undefined,
+  ): Found<W> {
     const aside: W[] = [];
     const scored: Scored<W>[] = [];
     const enough = scoreOf === undefined ? 1 : COMPARED_MAX;
@@ -118,12 +125,12 @@ export class Fleet<W extends Member> {
       if (standing === "free for others") exhausted = false;
       else if (standing === "free") {
         if (worker.spec.id === last_resort) last = worker;
-        else scored.push({ worker, score: scoreOf === undefined ? 0 : scoreOf(worker) });
+        else scored.push({ worker, score: scoreOf?.(worker) ?? 0, preference: preferenceOf?.(worker) ?? 0 });
       }
     }
     for (const worker of aside) this.#offered.push(worker, worker.last_dispatch);
     // Of equals the one used least recently, which was found first: the order is kept.
-    if (scored.length > 1) scored.sort((a, b) => a.score - b.score);
+    if (scored.length > 1) scored.sort((a, b) => b.preference - a.preference || a.score - b.score);
     const worker = scored[0]?.worker ?? last;
     return { worker, scored, exhausted: exhausted && worker === undefined };
   }

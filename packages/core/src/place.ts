@@ -2,6 +2,7 @@
 import { isBroken } from "./breaker.ts";
 import { lack, unmet } from "./demand.ts";
 import type { Found, Standing } from "./fleet.ts";
+import { barredBy, denialOf, preferenceOf } from "./gate.ts";
 import { type Prospect, scoreOf } from "./policy.ts";
 import { mayRun } from "./quota.ts";
 import { isSilent, type Job, type JobSpec, type Need, type State, type Worker } from "./state.ts";
@@ -14,6 +15,7 @@ export type Obstacle =
   | "labels"
   | "feature"
   | "demand"
+  | "rule"
   | "draining"
   | "silent"
   | "context"
@@ -29,6 +31,7 @@ const STANDING: Readonly<Record<Obstacle, Standing>> = {
   labels: "free for others",
   feature: "free for others",
   demand: "free for others",
+  rule: "free for others",
   context: "free for others",
   broken: "not now",
   inhibited: "not now",
@@ -45,6 +48,7 @@ export function obstacle(state: State, { spec, demands }: Job, worker: Worker, n
   if (missingLabel(spec, worker) !== undefined) return "labels";
   if (missingFeature(spec, worker) !== undefined) return "feature";
   if (demands.length > 0 && unmet(demands, worker.spec) !== undefined) return "demand";
+  if (state.gate !== null && barredBy(state, spec, worker) !== null) return "rule";
   if (worker.draining) return "draining";
   if (isSilent(state, worker, now_ms)) return "silent";
   if (worker.spec.context_size !== null && spec.prompt_tokens_min + spec.max_tokens > worker.spec.context_size) return "context";
@@ -63,7 +67,7 @@ function missingFeature({ needs }: JobSpec, { spec }: Worker): Need | undefined 
 }
 
 /** The obstacle in words, for people. */
-export function reasonFor(found: Obstacle, { spec, demands }: Job, worker: Worker, now_ms: number): string {
+export function reasonFor(state: State, found: Obstacle, { spec, demands }: Job, worker: Worker, now_ms: number): string {
   switch (found) {
     case "labels": {
       const name = missingLabel(spec, worker) ?? "";
@@ -76,6 +80,10 @@ export function reasonFor(found: Obstacle, { spec, demands }: Job, worker: Worke
     case "demand": {
       const demand = unmet(demands, worker.spec);
       return demand === undefined ? "" : `${demand.by} demands ${lack(demand, worker.spec)}`;
+    }
+    case "rule": {
+      const barred = barredBy(state, spec, worker);
+      return barred === null ? "" : denialOf(barred);
     }
     case "broken": {
       const failed = `its last ${worker.failures} attempts were lost or failed`;
@@ -124,8 +132,10 @@ export function place(state: State, job: Job, now_ms: number): Found<Worker> {
     return found === undefined ? "free" : STANDING[found];
   };
   const fleet = state.fleets.get(spec.model);
+  const preference = state.gate === null ? undefined : (worker: Worker) => preferenceOf(state, spec, worker);
   // The fleet knows by itself who was used least recently.
-  return fleet?.find(standingOf, policy === "round-robin" ? undefined : scoreFor, job.failed_on) ?? NOBODY;
+  const scored = policy === "round-robin" && preference === undefined ? undefined : scoreFor;
+  return fleet?.find(standingOf, scored, job.failed_on, preference) ?? NOBODY;
 }
 
 /** While nothing was measured at all, any figure compares workers equally. */
@@ -155,7 +165,7 @@ function isFree(state: State, job: Job, worker_id: string, now_ms: number): Work
 }
 
 function chosen(worker: Worker | undefined, scoreFor: (worker: Worker) => number): Found<Worker> | undefined {
-  return worker && { worker, scored: [{ worker, score: scoreFor(worker) }], exhausted: false };
+  return worker && { worker, scored: [{ worker, score: scoreFor(worker), preference: 0 }], exhausted: false };
 }
 
 const NOT_YET: Found<Worker> = { worker: undefined, scored: [], exhausted: false };

@@ -4,6 +4,7 @@ import type { Demand, Wanted } from "./demand.ts";
 import type { FairLine } from "./fair-line.ts";
 import { type Share, Shares } from "./fairness.ts";
 import type { Fleet, Member } from "./fleet.ts";
+import type { Denied, Gate } from "./gate.ts";
 import { Heap } from "./heap.ts";
 import type { Line, Waiting } from "./line.ts";
 import { LiveMap } from "./live-map.ts";
@@ -129,6 +130,10 @@ export interface JobSpec {
   readonly needs: readonly Need[];
   /** What rules demand of its worker. */
   readonly demands: readonly Demand[];
+  /** A rule says that it may not run at all; asked when it comes. */
+  readonly denied: Denied | null;
+  /** For rules; nothing else looks at it. */
+  readonly metadata: Readonly<Record<string, string>>;
   /** It ends when its worker is lost after the first token, instead of going on elsewhere. */
   readonly fails_if_lost: boolean;
 }
@@ -144,6 +149,8 @@ export interface Routing {
   readonly policy: PolicyName;
   /** Prompt tokens that the worker has probably kept. */
   readonly cached_tokens: number;
+  /** Rules that hold for the job on that worker. */
+  readonly rules: readonly string[];
   /** The workers that were compared, best first, at most a few; empty when there was nothing to compare. */
   readonly compared: readonly { readonly worker_id: string; readonly score: number }[];
 }
@@ -211,6 +218,8 @@ export interface WorkerSpec {
   readonly backend: string;
   /** All areas that it is in, its region first; none when it does not say where it is. */
   readonly areas: readonly string[];
+  /** Whether it has come with a token, or nobody was asked; for rules. */
+  readonly trust: "joined" | "open";
 }
 
 export interface Worker extends Member {
@@ -303,6 +312,8 @@ export interface State {
   readonly quotas: Quotas;
   /** By tenant: where its jobs must stay. */
   readonly residencies: Map<string, Demand>;
+  /** What rules say of jobs on workers; null: no rule asks about workers. */
+  gate: Gate | null;
   /** By `queueKey`. */
   readonly queues: Map<string, Queue>;
   /** Jobs that wait, over all queues. */
@@ -339,6 +350,7 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     shares: new Shares(),
     quotas: new Quotas(),
     residencies: new Map(),
+    gate: null,
     queues: new Map(),
     queued: 0,
     pinned_queues: 0,

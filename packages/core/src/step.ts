@@ -5,7 +5,7 @@
  */
 import { objection, queueFull, type Refusal } from "./admission.ts";
 import { attemptEnded, attemptPrefilled, attemptProgressed, end, lostForGood } from "./attempts.ts";
-import { demandsOn } from "./demand.ts";
+import { demandsOn, NO_DEMANDS } from "./demand.ts";
 import { clear, dispatch, drain } from "./drain.ts";
 import { etaMs, placeFreeMs } from "./estimate.ts";
 import type { Decision, Event } from "./events.ts";
@@ -89,6 +89,11 @@ export function step(state: State, event: Event): Decision[] {
     case "tenant.set":
       state.shares.weigh(event.tenant, event.weight);
       settleIn(state, event.tenant, event.residency, event.now_ms, out);
+      break;
+    case "policy.set":
+      state.gate = event.gate;
+      for (const job of state.jobs.values()) demandAnew(state, job, event.demands.get(job.spec.id) ?? NO_DEMANDS);
+      drainAll(state, event.now_ms, out);
       break;
     case "quota.set": {
       const { level, id, tenant, limits, used_today, now_ms } = event;

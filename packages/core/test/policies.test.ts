@@ -137,6 +137,7 @@ test("a dispatch and explain name the workers that were compared, with their sco
   assert.deepEqual(routing, {
     policy: "lmetric",
     cached_tokens: 0,
+    rules: [],
     compared: [
       { worker_id: "w2", score: 20 },
       { worker_id: "w1", score: 100 },

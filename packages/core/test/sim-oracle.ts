@@ -6,6 +6,7 @@
 import type { Decision, Event } from "../src/events.ts";
 import type { JobSpec, Limits, WorkerSpec } from "../src/state.ts";
 import { attemptKey } from "../src/state.ts";
+import { BARRED } from "./sim-rules.ts";
 
 /** What the database holds of a job. */
 export interface Row {
@@ -44,6 +45,8 @@ export class Oracle {
   /** Where a tenant's jobs must stay. */
   readonly #residencies = new Map<string, string>();
   readonly #pools = new Map<string, readonly string[]>();
+  /** Whose jobs rules keep from workers that don't say where they are. */
+  #barred: string | undefined;
   #halted = false;
 
   constructor(limits: Limits) {
@@ -84,6 +87,7 @@ export class Oracle {
     this.#current.clear();
     this.#residencies.clear();
     this.#pools.clear();
+    this.#barred = undefined;
     this.#halted = false;
   }
 
@@ -129,6 +133,7 @@ export class Oracle {
     if (event.type === "quota.set" && event.level === "tenant") this.#running_max.set(event.id, event.limits.jobs_running_max);
     if (event.type === "tenant.set" && event.residency !== null) this.#residencies.set(event.tenant, event.residency);
     if (event.type === "tenant.set" && event.residency === null) this.#residencies.delete(event.tenant);
+    if (event.type === "policy.set") this.#barred = BARRED;
     if (event.type === "pool.reported") this.#pools.set(event.pool.id, event.pool.areas);
     if (event.type === "attempt.prefilled") {
       const { job_id, attempt, worker_id } = event;
@@ -258,6 +263,7 @@ export class Oracle {
     for (const { feature } of spec.needs) this.#must(worker.spec.features.includes(feature), `${to}, which can't do ${feature}`);
     const area = this.#residencies.get(spec.tenant);
     this.#must(area === undefined || worker.spec.areas.includes(area), `${to}, which is outside ${area}`);
+    this.#must(this.#barred !== spec.tenant || worker.spec.areas.length > 0, `${to}, which a rule bars`);
     const context = worker.spec.context_size ?? Number.POSITIVE_INFINITY;
     this.#must(spec.prompt_tokens_min + spec.max_tokens <= context, `${to}, whose context is too small`);
     const most = this.#running_max.get(spec.tenant) ?? 0;

@@ -21,6 +21,7 @@ import {
 } from "../src/state.ts";
 import { step } from "../src/step.ts";
 import { Oracle } from "./sim-oracle.ts";
+import { BARRED, RULES } from "./sim-rules.ts";
 import { DONE, type Said } from "./support.ts";
 
 export type Step = typeof step;
@@ -112,6 +113,8 @@ export class World {
   readonly #residency: boolean;
   #resident = true;
   readonly #pool_areas: readonly string[];
+  /** `RULES` are in force. */
+  readonly #rules: boolean;
   /** Models on their way into the pool's memory. */
   readonly #loading: string[] = [];
   #loads = 0;
@@ -130,6 +133,7 @@ export class World {
     this.#quotas = this.#random.chance(0.5);
     this.#residency = this.#random.chance(0.5);
     this.#pool_areas = this.#random.pick(AREAS);
+    this.#rules = this.#random.chance(0.5);
   }
 
   /** As an orchestrator does when it starts, and whenever it changes. */
@@ -141,6 +145,8 @@ export class World {
   /** As an orchestrator does when it starts: some tenants and keys have limits. */
   #tellTenants(): void {
     const life = this.crashes;
+    if (this.#rules) this.#send({ type: "policy.set", gate: RULES, demands: new Map() });
+    if (this.crashes !== life) return;
     this.#tellResidency();
     if (!this.#quotas || this.crashes !== life) return;
     for (const [level, id, tenant, limits] of QUOTAS) {
@@ -410,10 +416,11 @@ export class World {
     const model = random.chance(0.05) ? "never" : pooled ? random.pick([...POOL_MODELS.keys()]) : random.pick(this.#workers).model;
     // Workers of the pool come and go for good: nobody is tied to one of them.
     const all = this.#workers.filter((worker) => worker.model === model && worker.labels[POOL_LABEL] === undefined);
-    const at_home = POOL_MODELS.has(model) ? inEu({ areas: this.#pool_areas }) : all.some(inEu);
     const tenant = `t${random.from(0, 3)}`;
     const stays = this.#residency && tenant === RESIDENT;
-    const serving = stays ? all.filter(inEu) : all;
+    const may = stays ? inEu : this.#rules && tenant === BARRED ? saysWhere : () => true;
+    const possible = POOL_MODELS.has(model) ? may({ areas: this.#pool_areas }) : all.some(may);
+    const serving = all.filter(may);
     // Sometimes to one where it may not go, which is refused.
     const pin = serving.length > 0 && random.chance(0.15) ? random.pick(this.#resident && random.chance(0.2) ? all : serving).id : null;
     // Never all of a model's workers: such a job would rightly wait for ever.
@@ -437,11 +444,13 @@ export class World {
       labels: fast && random.chance(0.2) ? { disk: "fast" } : {},
       needs: able && !fast && random.chance(0.3) ? [{ feature: "grammar", field: "grammar" }] : [],
       demands: [],
+      denied: null,
+      metadata: {},
       prompt_tokens_min: 1,
       prompt_tokens: random.from(1, 40),
       prefix: Array.from({ length: random.from(0, 5) }, (_, at) => at + 10 * (at < 2 ? 0 : random.from(0, 3))),
       // Nobody may do it: it would rightly wait for ever.
-      deadline_at_ms: (stays && !at_home) || random.chance(0.15) ? now_ms + random.from(0, 6000) : null,
+      deadline_at_ms: !possible || random.chance(0.15) ? now_ms + random.from(0, 6000) : null,
       pin,
       prefer: random.chance(0.2) ? [random.pick(this.#workers).id] : [],
       avoid,
@@ -521,7 +530,11 @@ export class World {
 }
 
 function specOf({ id, epoch, model, slots, context_size, labels, features, areas }: SimWorker): WorkerSpec {
-  return { id, epoch, model, slots, context_size, cache_tokens: slots * 8, labels, features, backend: "cpu", areas };
+  return { id, epoch, model, slots, context_size, cache_tokens: slots * 8, labels, features, backend: "cpu", areas, trust: "open" };
+}
+
+function saysWhere({ areas }: { readonly areas: readonly string[] }): boolean {
+  return areas.length > 0;
 }
 
 function inEu({ areas }: { readonly areas: readonly string[] }): boolean {

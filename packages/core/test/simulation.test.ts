@@ -153,6 +153,28 @@ const broken: [what: string, stepFunction: Step, expected: RegExp][] = [
     /a worker for the EU was started elsewhere|not settled/,
   ],
   [
+    "rules that are not asked send jobs to workers that they bar",
+    (state, event) => step(state, event.type === "policy.set" ? { ...event, gate: null } : event),
+    /which a rule bars/,
+  ],
+  [
+    "a rule's answer that is kept for another worker bars nobody",
+    (state, event) => {
+      const gate = event.type === "policy.set" ? event.gate : null;
+      if (event.type !== "policy.set" || gate === null) return step(state, event);
+      const once = new Map<object, ReturnType<typeof gate>>();
+      return step(state, {
+        ...event,
+        gate(job, worker) {
+          const verdict = once.get(job) ?? gate(job, worker);
+          once.set(job, verdict);
+          return verdict;
+        },
+      });
+    },
+    /which a rule bars/,
+  ],
+  [
     "batch work moved aside where nobody allowed it",
     (state, event) => step(Object.assign(state, { limits: { ...state.limits, preempt_batch: true } }), event),
     /was moved aside/,

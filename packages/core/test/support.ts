@@ -50,6 +50,7 @@ export class Core {
         features: [],
         backend: "cpu",
         areas: [],
+        trust: "open",
         ...more,
       },
     });
@@ -88,6 +89,8 @@ export class Core {
       labels: {},
       needs: [],
       demands: [],
+      denied: null,
+      metadata: {},
       fails_if_lost: false,
       ...more,
     };

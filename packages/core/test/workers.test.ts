@@ -75,6 +75,7 @@ test("a worker that registers again with fewer slots keeps what runs and gets no
     features: [],
     backend: "cpu",
     areas: [],
+    trust: "open" as const,
   };
   assert.deepEqual(dispatched(step(state, { type: "worker.registered", spec, now_ms })), []);
   assert.deepEqual(core.running("w1"), ["a#1", "b#1"]);

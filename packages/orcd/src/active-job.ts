@@ -37,6 +37,8 @@ export interface ActiveJob {
   readonly key_id: string | null;
   readonly correlation_id: string;
   readonly submitted_at_ms: number;
+  /** Rules that held when it came. */
+  readonly rules: readonly string[];
   readonly stream: JobStream;
   /** Earlier lives of the orchestrator in which it was unfinished. */
   readonly lives: number;

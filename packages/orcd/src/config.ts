@@ -37,6 +37,7 @@ export const settings = {
     one_of: OVER_LIMIT_RULES,
     help: "Its requests over a rate a minute: refuse (429), or queue until the rate allows them",
   }),
+  policy_file: text<string>({ default: "", help: "File of the rules that say who may run what where (docs/policy.md); empty: none" }),
   policy: text({ default: "eta", one_of: POLICIES, help: `How a worker is chosen: ${POLICIES.join(", ")}` }),
   prefix_block_tokens: number({ default: 64, min: 1, max: 4096, help: "Tokens by which beginnings of prompts are compared" }),
   attempts_max: number({ default: 3, min: 1, max: 20, help: "Attempts that may be lost or fail before a job fails" }),

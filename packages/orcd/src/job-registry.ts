@@ -16,7 +16,7 @@ export interface RegistryLimits extends StreamLimits {
 
 type NewJob = Pick<
   ActiveJob,
-  "id" | "request" | "tenant" | "key_id" | "correlation_id" | "submitted_at_ms" | "attempt" | "first_token_at_ms"
+  "id" | "request" | "tenant" | "key_id" | "correlation_id" | "submitted_at_ms" | "attempt" | "first_token_at_ms" | "rules"
 >;
 
 const NO_LIVES: readonly number[] = [];

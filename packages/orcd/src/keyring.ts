@@ -104,6 +104,11 @@ export class Keyring {
     return { key_id: key.row.id, tenant: key.row.tenant ?? DEFAULT_TENANT, everywhere };
   }
 
+  /** Under which name it was made; the same for good. */
+  nameOf(id: string): string {
+    return this.#keys.get(id)?.row.name ?? "";
+  }
+
   /** The ids of a tenant's keys that could be used now. */
   liveOf(tenant: string): string[] {
     const now_ms = Date.now();

@@ -51,6 +51,10 @@ async function main(argv: readonly string[]): Promise<void> {
   const { serverTls, trusted } = await import("@rbees/kit/tls");
   const [tls, ca] = [serverTls(config, home, "orcd"), trusted(config.tls_ca, home)];
   const orcd = await createOrcd(config, { log, data_dir, audit_key, content_key, tls, ca, fatal });
+  if (config.policy_file !== "") {
+    const stay = (error: unknown) => log.error({ reason: (error as Error).message }, "the rules stay as they are");
+    process.on("SIGHUP", () => void orcd.reloadPolicy().catch(stay));
+  }
   stopOnSignal(
     () => orcd.stop(),
     log,

@@ -15,6 +15,7 @@ import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
 import { ollamaHandlers } from "./api/ollama.ts";
 import { openaiHandlers } from "./api/openai.ts";
+import { policyHandlers } from "./api/policy.ts";
 import { responsesHandlers } from "./api/responses.ts";
 import { systemHandlers } from "./api/system.ts";
 import { tenantHandlers } from "./api/tenants.ts";
@@ -32,6 +33,7 @@ import { JobRegistry } from "./job-registry.ts";
 import { Keyring, keyIn } from "./keyring.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
+import { Policies } from "./policies.ts";
 import { checkRegions, Pools } from "./pools.ts";
 import { keptEvents, ProgressFlush, restore } from "./progress.ts";
 import { tellNews, tellPosition } from "./queue-news.ts";
@@ -47,6 +49,8 @@ export interface Orcd {
   readonly port: number;
   /** Refuses new work, lets running jobs finish for `drain_ms`, then goes; what is left is recovered at the next start. */
   stop(): Promise<void>;
+  /** Loads the file of rules again; when it is not valid, those in force stay. */
+  reloadPolicy(): Promise<void>;
 }
 
 export interface OrcdPorts {
@@ -129,10 +133,21 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
   });
   metrics.watchQueue(loop.state);
   await note(store, "orchestrator.started", { recovered_jobs: recovered.jobs.length });
-  await recoverJobs(recovered, { jobs, loop, deeds });
+  const policies = await Policies.open({
+    file: config.policy_file,
+    store,
+    log,
+    keyName: (id) => keys.nameOf(id),
+    jobs: () => [...loop.state.jobs.values()].map(({ spec }) => spec),
+    tell,
+  }).catch(async (error) => {
+    await store.close();
+    throw error;
+  });
+  await recoverJobs(recovered, { jobs, loop, deeds, policies });
 
   let stopping = false;
-  const admitting = { loop, jobs, metrics, stopping: () => stopping, callerOf: (who?: string) => keys.callerOf(who) };
+  const admitting = { loop, jobs, metrics, stopping: () => stopping, policies, callerOf: (who?: string) => keys.callerOf(who) };
   const asking = { ...openaiHandlers({ ...config, ...admitting, workers }), ...embeddingHandlers(admitting) };
   const files = await Files.open(store, config);
   const batches = new Batches({ store, files, handlers: asking, limits: config, log, fatal });
@@ -150,6 +165,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
       ...tenantHandlers(tenants),
       ...actHandlers(store),
       ...gdprHandlers({ ...config, ...admitting, store }),
+      ...policyHandlers(policies),
       ...systemHandlers(loop, metrics, asks_keys),
     },
     {
@@ -224,6 +240,9 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
       stopped ??= stop();
       return stopped;
     },
+    async reloadPolicy() {
+      await policies.reload(undefined);
+    },
   };
 }
 
@@ -236,10 +255,17 @@ function accessOf(route: string): Access {
   return (orcdAccess as Readonly<Record<string, Access>>)[route] ?? [];
 }
 
+interface Recovering {
+  readonly jobs: JobRegistry;
+  readonly loop: Loop;
+  readonly deeds: Deeds;
+  readonly policies: Policies;
+}
+
 const RESTARTED = "the orchestrator was restarted";
 
 /** Jobs of an earlier life: those that had begun go on after what is on disk, and whoever had read more is told so. */
-async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, deeds }: { jobs: JobRegistry; loop: Loop; deeds: Deeds }) {
+async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, deeds, policies }: Recovering) {
   const progressOf = Map.groupBy(progress, ({ job_id }) => job_id);
   for (const row of rows) {
     // A request from before there was the choice.
@@ -247,13 +273,14 @@ async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, de
     const { id, tenant, key_id, correlation_id, submitted_at_ms, first_token_at_ms, attempt, spent } = row;
     const kept = progressOf.get(id) ?? [];
     const job = jobs.add(
-      { id, request, tenant, key_id, correlation_id, submitted_at_ms, attempt, first_token_at_ms },
+      { id, request, tenant, key_id, correlation_id, submitted_at_ms, attempt, first_token_at_ms, rules: [] },
       keptEvents(kept, row.lives),
     );
     job.moved_because = RESTARTED;
     tellPosition(job, 0, undefined);
     restore(job, kept);
-    const spec = jobSpec(job, loop.state.limits);
+    const plain = jobSpec(job, loop.state.limits);
+    const spec = { ...plain, demands: policies.demandsOn(plain) };
     const { decisions, done } = loop.send({ type: "job.recovered", spec, attempt, spent, ran: row.status === "running" });
     if (attempt > 0 && decisions.every(({ type }) => type !== "settle")) {
       const from = sentTokens(job)?.length ?? 0;

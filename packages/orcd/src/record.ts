@@ -63,14 +63,15 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, wh
               ...ids(job),
               code: decision.code,
               ...(decision.limit === undefined ? {} : { limit: decision.limit }),
+              ...(decision.rule === undefined ? {} : { rule: decision.rule }),
               ...request(job),
             }),
           ];
     case "dispatch": {
-      const { job_id, attempt, worker_id } = decision;
+      const { job_id, attempt, worker_id, routing } = decision;
       return [
         { table: "jobs", id: job_id, update: { status: "running", attempt, worker_id, started_at_ms: now_ms } },
-        audit("job.dispatched", { job_id, ...ofTenant(job), attempt, worker_id }),
+        audit("job.dispatched", { job_id, ...ofTenant(job), attempt, worker_id, ...ruled(routing.rules) }),
       ];
     }
     case "requeue": {
@@ -116,14 +117,19 @@ function ofTenant(job: ActiveJob | undefined): Fields {
   return job === undefined ? {} : { tenant: job.tenant };
 }
 
-function request({ request: asked }: ActiveJob): Fields {
+/** The names of rules; nothing where none holds. */
+function ruled(rules: readonly string[]): Fields {
+  return rules.length === 0 ? {} : { rules: [...rules] };
+}
+
+function request({ request: asked, rules }: ActiveJob): Fields {
   const { model, priority, max_tokens, seed, temperature, top_p, top_k, min_p, raw, stop, replay_of, inputs } = asked;
   if (inputs !== undefined) {
-    return { job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
+    return { ...ruled(rules), job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
   }
   const sampling = saidOf({ top_p, top_k, min_p, raw: raw || undefined, replay_of });
   const stops = stop.length === 0 ? {} : { stop_sha256: hash("sha256", JSON.stringify(stop), "hex") };
-  const parameters = { model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...stops };
+  const parameters = { ...ruled(rules), model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...stops };
   return { ...parameters, ...digest("prompt", exactText(asked)) };
 }
 

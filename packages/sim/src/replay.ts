@@ -81,7 +81,19 @@ export function* replay(requests: readonly Request[], machines: readonly Machine
     send({
       now_ms: 0,
       type: "worker.registered",
-      spec: { id, epoch: 1, model: MODEL, slots, context_size: null, cache_tokens, labels: {}, features: [], backend: "cpu", areas: [] },
+      spec: {
+        id,
+        epoch: 1,
+        model: MODEL,
+        slots,
+        context_size: null,
+        cache_tokens,
+        labels: {},
+        features: [],
+        backend: "cpu",
+        areas: [],
+        trust: "open",
+      },
     });
   }
   let reported = 0;
@@ -208,6 +220,8 @@ function jobOf(number: number, request: Request): JobSpec {
     labels: {},
     needs: [],
     demands: [],
+    denied: null,
+    metadata: {},
     fails_if_lost: false,
     deadline_at_ms: null,
     pin: null,

@@ -79,7 +79,8 @@ function span(from: string, to: string | null): string | null {
 }
 
 export function renderExplanation(why: Explanation, look: Look): string {
-  if (why.workers.length === 0) return `${look.safe(why.answer)}\n`;
+  const rules = why.rules.length === 0 ? "" : `Rules that held: ${why.rules.map((name) => look.safe(name)).join(", ")}.\n`;
+  if (why.workers.length === 0) return `${look.safe(why.answer)}\n${rules}`;
   const verdicts = table(
     why.workers,
     [
@@ -92,7 +93,7 @@ export function renderExplanation(why: Explanation, look: Look): string {
     look,
     "",
   );
-  return `${look.safe(why.answer)}\n\n${verdicts}`;
+  return `${look.safe(why.answer)}\n${rules}\n${verdicts}`;
 }
 
 export function renderWorkers(list: z.infer<typeof WorkerList>, look: Look, now = Date.now()): string {

@@ -16,6 +16,7 @@ import type { Caller } from "../keyring.ts";
 import { rateHeaders } from "../limits.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
+import type { Policies } from "../policies.ts";
 import { contentText, exactText, longestInput, promptBlocks, showsTools, tokensOf, tokensOfInputs } from "../prompt.ts";
 
 export interface AdmitPorts {
@@ -24,6 +25,7 @@ export interface AdmitPorts {
   readonly metrics: OrcdMetrics;
   readonly stopping: () => boolean;
   readonly callerOf: (who: string | undefined) => Caller;
+  readonly policies: Pick<Policies, "rule">;
 }
 
 export interface Admitted {
@@ -56,10 +58,16 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, asker: Asker): P
   const { correlation_id, who } = asker;
   const { tenant, key_id } = { ...ports.callerOf(who), ...(asker.tenant === undefined ? {} : { tenant: asker.tenant }) };
   const limited = largestRequest(loop.state.quotas.of({ tenant, key: key_id }));
-  const request = { ...asked, max_tokens: tokensThatFit(loop.state, asked, limited), seed: asked.seed ?? randomInt(0, 2 ** 32) };
-  const job = jobs.add({ id, request, tenant, key_id, correlation_id, submitted_at_ms: now_ms, attempt: 0, first_token_at_ms: null });
+  const fitted = { ...asked, max_tokens: tokensThatFit(loop.state, asked, limited), seed: asked.seed ?? randomInt(0, 2 ** 32) };
+  const whose = { id, tenant, key_id, submitted_at_ms: now_ms };
+  const plain = jobSpec({ ...whose, request: fitted }, loop.state.limits);
+  const { denied, demands, rules, ...set } = ports.policies.rule(plain);
+  const priority = set.priority ?? fitted.priority;
+  const max_tokens = Math.min(fitted.max_tokens, set.max_tokens ?? fitted.max_tokens);
+  const request = { ...fitted, priority, max_tokens };
+  const job = jobs.add({ ...whose, request, correlation_id, attempt: 0, first_token_at_ms: null, rules });
   const began = performance.now();
-  const { decisions, done } = loop.send({ type: "job.submitted", spec: jobSpec(job, loop.state.limits) }, who);
+  const { decisions, done } = loop.send({ type: "job.submitted", spec: { ...plain, priority, max_tokens, denied, demands } }, who);
   metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
   await done;
   const verdict = decisions.find(
@@ -132,6 +140,8 @@ export function jobSpec(
       ...(callSchema(request) === undefined ? [] : [{ feature: "grammar", field: "tool_choice" } as const]),
     ],
     demands: [],
+    denied: null,
+    metadata: request.metadata,
     fails_if_lost: request.on_worker_lost === "fail",
   };
 }

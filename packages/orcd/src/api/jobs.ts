@@ -106,7 +106,8 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
       const found = explain(loop.state, params.id, coreNow());
       const { job } = await find(params.id, who);
       const { answer, policy, workers } = found ?? { answer: ended(job), policy: null, workers: [] };
-      return { json: { job_id: job.id, status: summary(job, loop.state, undefined).status, answer, policy, workers } };
+      const rules = [...(jobs.get(params.id)?.rules ?? [])];
+      return { json: { job_id: job.id, status: summary(job, loop.state, undefined).status, answer, policy, rules, workers } };
     },
     deleteJob: cancel,
     cancelJob: cancel,

@@ -49,6 +49,7 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
             features,
             backend,
             areas: areasOf(region),
+            trust: who === undefined ? "open" : "joined",
           },
         },
         who,

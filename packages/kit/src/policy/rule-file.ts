@@ -1,0 +1,168 @@
+/** A file of rules (TOML): read, checked and compiled as a whole, so that a set is loaded with everything that it says or not at all. */
+import { hash } from "node:crypto";
+import { fieldProblems } from "@rbees/contracts/error-body";
+import { RbeesError } from "@rbees/contracts/errors";
+import { REGION, REGION_FORM } from "@rbees/contracts/regions";
+import { BACKENDS, POLICY_MODES, PRIORITIES } from "@rbees/contracts/sets";
+import { parse, TomlError } from "smol-toml";
+import { z } from "zod";
+import { CONDITION_CHARS_MAX, type Condition, compile } from "./condition.ts";
+import { type Clock, clockIn, environmentOfRules } from "./facts.ts";
+import { Policy } from "./policy.ts";
+
+const RULES_MAX = 256;
+const FILE_BYTES_MAX = 262_144;
+/** Steps that all conditions of a file together may take, for one job or one job and worker. */
+const FILE_COST_MAX = 50_000;
+
+const RULE_NAME = /^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$/;
+
+/** One, or several of which any will do. */
+const anyOf = <T extends z.ZodType<string>>(one: T) =>
+  z.union([one, z.array(one).min(1).max(32)]).transform((said): string[] => (Array.isArray(said) ? said : [said]));
+
+const place = {
+  region: anyOf(z.string().regex(REGION, REGION_FORM)).optional(),
+  backend: anyOf(z.enum(BACKENDS)).optional(),
+  pool: z.string().min(1).max(128).optional(),
+  labels: z.record(z.string().min(1).max(63), z.string().max(255)).optional(),
+};
+const someOf = (said: object) => Object.values(said).some((value) => value !== undefined);
+
+const Rule = z.strictObject({
+  name: z.string().regex(RULE_NAME, "up to 64 letters, digits, blanks and . _ -, beginning with a letter or digit"),
+  when: z.string().min(1).max(CONDITION_CHARS_MAX),
+  allow: z.literal(true).optional(),
+  deny: z.string().min(1).max(500).optional(),
+  require: z.strictObject(place).refine(someOf, "names nothing: give region, backend, pool or labels").optional(),
+  prefer: z
+    .union([z.int().min(1).max(100), z.strictObject({ weight: z.int().min(1).max(100).default(1), ...place })])
+    .transform((said) => (typeof said === "number" ? { weight: said } : said))
+    .optional(),
+  set: z
+    .strictObject({ priority: z.enum(PRIORITIES).optional(), max_tokens: z.int().min(1).optional() })
+    .refine(someOf, "sets nothing: give priority or max_tokens")
+    .optional(),
+  log: z.literal(true).optional(),
+});
+type RuleText = z.infer<typeof Rule>;
+
+const RuleFile = z.strictObject({
+  mode: z.enum(POLICY_MODES).default("enforce"),
+  timezone: z.string().default("UTC"),
+  rule: z.array(Rule).max(RULES_MAX).default([]),
+});
+
+export interface CompiledRule extends RuleText {
+  readonly condition: Condition;
+}
+
+/** `file`: how it is called in what is said of it. Throws one error with everything that is wrong with it. */
+export function readPolicy(file: string, text: string): Policy {
+  const refuse = (problems: readonly string[]): never => {
+    throw new RbeesError("INVALID_REQUEST", `The rules in ${file} are not valid:\n${problems.join("\n")}`, { details: problems });
+  };
+  if (Buffer.byteLength(text) > FILE_BYTES_MAX) refuse([`${file}: it has more than ${FILE_BYTES_MAX} bytes`]);
+  const parsed = RuleFile.safeParse(tomlIn(file, text, refuse));
+  if (!parsed.success) {
+    return refuse(
+      fieldProblems(parsed.error).map(({ field, problem }) => {
+        const [, number = "", inside = ""] = /^rule\.(\d+)(?:\.(.+))?$/.exec(field) ?? [];
+        if (number === "") return `${file}: ${field}: ${problem}`;
+        return `${file}:${headerLine(text, Number(number))}: rule ${Number(number) + 1}: ${inside === "" ? "" : `${inside}: `}${problem}`;
+      }),
+    );
+  }
+  const { mode, timezone, rule: rules } = parsed.data;
+  const problems: string[] = [];
+  const clock = clockOf(timezone, (problem) => problems.push(`${file}: ${problem}`));
+  const environment = environmentOfRules();
+  const names = new Set<string>();
+  const compiled = rules.flatMap((rule, number): CompiledRule[] => {
+    const line = headerLine(text, number);
+    const say = (problem: string) => void problems.push(`${file}:${line}: rule "${rule.name}": ${problem}`);
+    if (names.has(rule.name)) say("another rule has this name");
+    names.add(rule.name);
+    const condition = compile(environment, rule.when);
+    if ("message" in condition) {
+      problems.push(shown(file, text, line, rule, condition));
+      return [];
+    }
+    for (const problem of contradictions(rule, condition)) say(problem);
+    return [{ ...rule, condition }];
+  });
+  const cost = compiled.reduce((sum, { condition }) => sum + condition.cost, 0);
+  if (cost > FILE_COST_MAX) problems.push(`${file}: all rules together may take ${cost} steps, and ${FILE_COST_MAX} are allowed`);
+  if (problems.length > 0) refuse(problems);
+  return new Policy({ file, sha256: hash("sha256", text, "hex"), mode, timezone, clock, rules: compiled });
+}
+
+function tomlIn(file: string, text: string, refuse: (problems: readonly string[]) => never): unknown {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const [first = ""] = error.message.replace("Invalid TOML document: ", "").split("\n");
+    return refuse([`${file}:${error.line}:${error.column}: ${first}`]);
+  }
+}
+
+function clockOf(timezone: string, say: (problem: string) => void): Clock {
+  try {
+    return clockIn(timezone);
+  } catch {
+    say(`timezone: there is no ${timezone.slice(0, 64)}; write it as Europe/Berlin`);
+    return clockIn("UTC");
+  }
+}
+
+/** What does not go together, whatever the condition says. */
+function contradictions({ allow, deny, require, prefer, set, log }: RuleText, { asks_worker }: Condition): string[] {
+  const decides = [allow, deny].filter((effect) => effect !== undefined).length;
+  const others = [require, prefer, set].filter((effect) => effect !== undefined).length;
+  return [
+    ...(decides + others + (log === undefined ? 0 : 1) === 0 ? ["it does nothing: give allow, deny, require, prefer, set or log"] : []),
+    ...(decides === 2 || (decides === 1 && others > 0) ? ["allow and deny stand alone, or with log"] : []),
+    ...(asks_worker && require !== undefined
+      ? ["require says itself what the worker must have: its condition can't ask about the worker"]
+      : []),
+    ...(asks_worker && set !== undefined ? ["set is done when the job comes: its condition can't ask about the worker"] : []),
+    ...(!asks_worker && prefer !== undefined && !someOf({ ...prefer, weight: undefined })
+      ? ["it prefers all workers alike: ask about the worker, or name region, backend, pool or labels"]
+      : []),
+  ];
+}
+
+/** The line of a file in which its n-th rule begins. */
+function headerLine(text: string, number: number): number {
+  let left = number;
+  for (const [at, line] of text.split("\n").entries()) {
+    if (!/^\s*\[\[\s*rule\s*\]\]/.test(line)) continue;
+    if (left === 0) return at + 1;
+    left -= 1;
+  }
+  return 1;
+}
+
+/** Where in the file a condition is wrong, with the line of the condition and a caret under the place. */
+function shown(
+  file: string,
+  text: string,
+  line: number,
+  { name, when }: RuleText,
+  { message, at }: { message: string; at: number },
+): string {
+  const before = when.slice(0, at);
+  const column = at - (before.lastIndexOf("\n") + 1);
+  const source = when.split("\n")[before.split("\n").length - 1] ?? "";
+  const from = text.split("\n").slice(0, line).join("\n").length;
+  const found = text.indexOf(when, from);
+  const place = found < 0 ? `${line}` : placeOf(text, found + at);
+  const start = Math.max(0, column - 60);
+  return `${file}:${place}: rule "${name}", column ${column + 1} of when: ${message}\n  ${source.slice(start, start + 120)}\n  ${" ".repeat(column - start)}^`;
+}
+
+function placeOf(text: string, at: number): string {
+  const lines = text.slice(0, at).split("\n");
+  return `${lines.length}:${(lines.at(-1) ?? "").length + 1}`;
+}
