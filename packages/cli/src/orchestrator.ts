@@ -2,7 +2,6 @@
 import { join } from "node:path";
 import { type Client, createClient } from "@rbees/contracts/client";
 import { RbeesError } from "@rbees/contracts/errors";
-import { API_KEY } from "@rbees/contracts/key";
 import type { Route } from "@rbees/contracts/route";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import { KEY, OPERATOR_KEY_FILE, readSecretFile } from "@rbees/kit/key-file";
@@ -65,11 +64,12 @@ function keyFor(way: Way, url: string): string | undefined {
   );
 }
 
-/** The key to show: of the environment, else of the file in the config folder. */
+/** The key to show, or the token of an issuer: of the environment, else of the file in the config folder. */
 export function apiKey({ env, home }: Pick<World, "env" | "home">): string | undefined {
   const given = env[KEY_VARIABLE]?.trim() ?? "";
   if (given === "") return readSecretFile(join(home.config, OPERATOR_KEY_FILE), false, KEY);
-  if (!API_KEY.test(given)) throw new RbeesError("INVALID_REQUEST", `${KEY_VARIABLE} is no API key: those begin with rbk_.`);
+  if (!KEY.form.test(given))
+    throw new RbeesError("INVALID_REQUEST", `${KEY_VARIABLE} is no API key: those begin with rbk_. Nor is it a token of an issuer.`);
   return given;
 }
 

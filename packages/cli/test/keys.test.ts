@@ -1,7 +1,9 @@
 /** `rbees keys`, and an orchestrator of `rbees up` that others can reach: real programs, keys made by themselves. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { bench, freePort, REAL } from "./harness.ts";
@@ -81,4 +83,30 @@ test("up beyond loopback makes the key of this host, and its worker joins with a
   writeFileSync(mine, `${key}\n`);
   for (const name of ["orcd.log"]) assert.ok(!readFileSync(join(root, "state", "logs", name), "utf8").includes(key.slice(17)));
   assert.equal((await run(["rbees", "down"])).exit, 0);
+});
+
+test("a token of an issuer goes where a key goes, from the variable and from the file; other words go nowhere", async (t) => {
+  const { run, root } = await bench((clean) => t.after(clean));
+  const shown: (string | undefined)[] = [];
+  const server = createServer(({ headers }, answer) => {
+    shown.push(headers.authorization);
+    answer.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ models: [] }));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => void server.close());
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const list = (RBEES_API_KEY: string) => run(["rbees", "models", "list", "--orchestrator", url], { env: { RBEES_API_KEY } });
+  const token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl";
+  assert.equal((await list(token)).exit, 0);
+  mkdirSync(join(root, "config"), { recursive: true });
+  writeFileSync(join(root, "config", "api.key"), `${token}\n`, { mode: 0o600 });
+  assert.equal((await list("")).exit, 0);
+  assert.deepEqual(shown, [`Bearer ${token}`, `Bearer ${token}`]);
+  for (const wrong of ["a.b", "a b.c.d", `${token}.e`]) {
+    const refused = await list(wrong);
+    assert.equal(refused.exit, 2);
+    assert.match(refused.err, /RBEES_API_KEY is no API key.*Nor is it a token/);
+    assert.ok(!refused.err.includes(wrong));
+  }
+  assert.equal(shown.length, 2);
 });

@@ -46,6 +46,7 @@ export const ERRORS = {
   ENGINE_FAILED: row(500, EXIT.failed, true, "server_error", "The inference engine failed"),
   WORKER_LOST: row(502, EXIT.failed, true, "server_error", "The worker was lost and no attempt is left"),
   UNREACHABLE: row(502, EXIT.unreachable, true, "server_error", "The other side can't be reached"),
+  ISSUER_UNREACHABLE: row(503, EXIT.unreachable, true, "server_error", "The issuer of tokens can't be asked for its keys"),
   NO_WORKER: row(503, EXIT.busy, true, "overloaded_error", "No worker can take the job now"),
   ALL_SLOTS_BUSY: row(503, EXIT.busy, true, "overloaded_error", "Every slot of the worker is busy"),
   DROPPED: row(503, EXIT.busy, true, "overloaded_error", "The job had to make room in a full queue"),

@@ -13,6 +13,9 @@ export const ROLES_OVER_ALL = ["operate"] as const satisfies readonly Role[];
 /** `rbk_<public id>_<secret>`: the id may be shown anywhere, the secret is shown once. */
 export const API_KEY = /^rbk_([0-9a-z]{12})_([A-Za-z0-9_-]{43})$/;
 
+/** A signed token of an OpenID Connect issuer (JWS, compact): taken where a key is, if the orchestrator was told of the issuer. */
+export const ISSUED_TOKEN = /^[\w-]+\.[\w-]+\.[\w-]*$/;
+
 export const CreateKey = z
   .strictObject({
     name: z

@@ -23,13 +23,20 @@ export type Request<R extends Route> = Input<R> & {
   /** What the caller's `Accept` asks for by name; `*` and nothing ask for neither. */
   wants: { json: boolean; events: boolean };
   headers: IncomingHttpHeaders;
-  /** The public id of the key that came with it; undefined when nobody is asked for one. */
+  /** Who sent it, as the record says it: a key's public id; undefined when nobody is asked. */
   who: string | undefined;
+  /** What `authorize` gave. */
+  principal: Principal | undefined;
   /** The address that the caller has; of a proxy, if one stands between. */
   peer: string;
   /** Called when the caller's connection breaks before the answer has left. */
   onLeave(listener: () => void): void;
 };
+
+/** Who calls. More of it is the affair of whoever authorizes. */
+export interface Principal {
+  readonly who?: string | undefined;
+}
 
 export type Reply<R extends Route = Route> =
   | { status?: number; json: JsonReply<R>; headers?: Record<string, string> }
@@ -38,6 +45,8 @@ export type Reply<R extends Route = Route> =
   | { events: (stream: EventStream) => void; form?: StreamForm; headers?: Record<string, string> };
 
 export type Handlers<T extends RouteTable> = { [Name in keyof T]: (request: Request<T[Name]>) => Promise<Reply<T[Name]>> | Reply<T[Name]> };
+
+type Authorized = Principal | undefined;
 
 export interface ServeOptions {
   host: string;
@@ -51,7 +60,7 @@ export interface ServeOptions {
   /** What it shows its callers; without it, it speaks in clear. */
   tls?: Tls | undefined;
   /** Asked before anything else of a request is read: says who calls, or throws the refusal. Without it nobody is asked. */
-  authorize?: ((route: string, headers: IncomingHttpHeaders) => string | undefined) | undefined;
+  authorize?: ((route: string, headers: IncomingHttpHeaders) => Authorized | Promise<Authorized>) | undefined;
 }
 
 export interface Served {
@@ -130,7 +139,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   });
 
   const { authorize } = options;
-  const callers = new WeakMap<FastifyRequest, string>();
+  const callers = new WeakMap<FastifyRequest, Principal>();
   for (const [name, route] of Object.entries(routes)) {
     const handler = handlers[name] as unknown as (request: Request<Route>) => Promise<Reply> | Reply;
     app.route({
@@ -142,8 +151,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
         ? {}
         : {
             onRequest: async (request: FastifyRequest) => {
-              const who = authorize(name, request.headers);
-              if (who !== undefined) callers.set(request, who);
+              const principal = await authorize(name, request.headers);
+              if (principal !== undefined) callers.set(request, principal);
             },
           }),
       handler: async (request, reply) => {
@@ -202,7 +211,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   };
 }
 
-function parseRequest(route: Route, request: FastifyRequest, response: ServerResponse, who: string | undefined): Request<Route> {
+function parseRequest(route: Route, request: FastifyRequest, response: ServerResponse, principal: Authorized): Request<Route> {
   const problems: FieldProblem[] = [];
   const parse = (schema: Route["body"], value: unknown) => {
     if (schema === undefined) return undefined;
@@ -228,7 +237,8 @@ function parseRequest(route: Route, request: FastifyRequest, response: ServerRes
     correlation_id: request.id,
     wants: { json: accept.includes("application/json"), events: accept.includes("text/event-stream") },
     headers: request.headers,
-    who,
+    who: principal?.who,
+    principal,
     peer: plainAddress(request.socket.remoteAddress ?? ""),
     onLeave(listener) {
       if (response.destroyed) listener();

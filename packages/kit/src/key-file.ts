@@ -1,7 +1,7 @@
 /** Files that hold one secret on one line: API keys, join tokens, what a worker's door asks for. Only their owner can read them. */
 import { RbeesError } from "@rbees/contracts/errors";
 import { DOOR_SECRET, JOIN_TOKEN, WORKER_CREDENTIAL } from "@rbees/contracts/join";
-import { API_KEY } from "@rbees/contracts/key";
+import { API_KEY, ISSUED_TOKEN } from "@rbees/contracts/key";
 import { type PrivateFile, readPrivateFile } from "./private-file.ts";
 
 /** In the config folder: what `rbees` shows the orchestrator. */
@@ -12,7 +12,11 @@ export interface SecretKind {
   readonly form: RegExp;
   readonly looks: string;
 }
-export const KEY: SecretKind = { what: "API key", form: API_KEY, looks: "rbk_… as `rbees keys create` printed it" };
+export const KEY: SecretKind = {
+  what: "API key",
+  form: new RegExp(`${API_KEY.source}|${ISSUED_TOKEN.source}`),
+  looks: "rbk_… as `rbees keys create` printed it, or a token of your issuer",
+};
 export const JOIN: SecretKind = { what: "join token", form: JOIN_TOKEN, looks: "rbj_… as `rbees workers invite` printed it" };
 export const CREDENTIAL: SecretKind = { what: "worker's credential", form: WORKER_CREDENTIAL, looks: "rbw_…" };
 /** Of another server, in whatever form that has. */

@@ -7,6 +7,7 @@ import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { BATCH_ENDPOINTS } from "@rbees/contracts/sets";
 import type { Handlers, Reply } from "@rbees/kit/http";
 import type { z } from "zod";
+import type { Caller } from "./caller.ts";
 
 export type BatchEndpoint = (typeof BATCH_ENDPOINTS)[number];
 export type AskedHandlers = Pick<Handlers<typeof orcdRoutes>, "openaiChat" | "openaiCompletion" | "openaiEmbeddings">;
@@ -51,14 +52,14 @@ const HEADERS = JobHeaders.parse({ "x-rbees-priority": "batch" });
 export interface AskedLine {
   readonly endpoint: BatchEndpoint;
   readonly body: unknown;
-  /** The key whose batch it is. */
-  readonly who: string | undefined;
+  /** Whose batch it is. */
+  readonly caller: Caller;
   readonly request_id: string;
   /** Is given what ends the job. */
   readonly onStarted: (cancel: () => void) => void;
 }
 
-export async function answerLine(handlers: AskedHandlers, { endpoint, body, who, request_id, onStarted }: AskedLine): Promise<LineAnswer> {
+export async function answerLine(handlers: AskedHandlers, { endpoint, body, caller, request_id, onStarted }: AskedLine): Promise<LineAnswer> {
   try {
     const asked = SCHEMAS[endpoint].safeParse(body);
     if (!asked.success) throw invalidRequest(fieldProblems(asked.error));
@@ -67,7 +68,7 @@ export async function answerLine(handlers: AskedHandlers, { endpoint, body, who,
     }
     const request = {
       ...{ body: asked.data, head: HEADERS, params: {}, query: undefined, headers: {}, peer: "" },
-      ...{ correlation_id: request_id, who, wants: { json: true, events: false }, onLeave: onStarted },
+      ...{ correlation_id: request_id, who: caller.who, principal: caller, wants: { json: true, events: false }, onLeave: onStarted },
     };
     const handler = handlers[HANDLERS[endpoint]] as unknown as (request: unknown) => Promise<Reply>;
     const reply = await handler(request);

@@ -202,7 +202,8 @@ export class Batches {
     const answer = await answerLine(handlers, {
       endpoint: row.endpoint as BatchEndpoint,
       body: JSON.parse(request),
-      who: row.key_id ?? undefined,
+      // Whoever made it may be gone by now: it is its tenant's.
+      caller: { who: row.key_id ?? undefined, key_id: row.key_id, tenant: row.tenant, everywhere: false },
       request_id: randomUUID(),
       onStarted: (cancel) => {
         live.running.set(line, cancel);

@@ -3,7 +3,7 @@ import { hash } from "node:crypto";
 import type { FileObject, ListFiles, UploadedFile } from "@rbees/contracts/batch";
 import { RbeesError } from "@rbees/contracts/errors";
 import { mintId } from "./job-id.ts";
-import type { Caller } from "./keyring.ts";
+import type { Caller } from "./caller.ts";
 import { auditChange } from "./record.ts";
 import type { FileRow } from "./store/batch-port.ts";
 import type { FileTable } from "./store/batch-schema.ts";
@@ -54,7 +54,7 @@ export class Files {
     const said = { file_id: row.id, tenant: row.tenant, bytes: row.bytes, sha256: hash("sha256", bytes, "hex") };
     await this.#store.commit([
       { table: "files", insert: row },
-      auditChange("file.created", said, { now_ms, who: caller.key_id ?? undefined }),
+      auditChange("file.created", said, { now_ms, who: caller.who }),
     ]);
     return fileObject(row);
   }

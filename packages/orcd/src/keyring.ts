@@ -6,11 +6,12 @@
 import { hash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { RbeesError } from "@rbees/contracts/errors";
-import { API_KEY, type CreateKey, type KeyView, type NewKey, type Role, type RotateKey } from "@rbees/contracts/key";
+import { API_KEY, type CreateKey, ISSUED_TOKEN, type KeyView, type NewKey, type Role, type RotateKey } from "@rbees/contracts/key";
 import type { LimitSettings } from "@rbees/contracts/limits";
 import type { Access } from "@rbees/contracts/routes";
 import { DEFAULT_TENANT } from "@rbees/contracts/tenant";
 import type { AuditValue } from "@rbees/kit/audit-chain";
+import { type Authorized, ofToken, rolesFor, rolesOf, seesAll, type TokenPorts } from "./caller.ts";
 import { limitsOf, saidOf } from "./limits.ts";
 import { auditChange } from "./record.ts";
 import type { Change, Store } from "./store/port.ts";
@@ -22,20 +23,6 @@ interface HeldKey {
   readonly roles: ReadonlySet<string>;
 }
 
-/** Whose request it is, and whose jobs it may see. */
-export interface Caller {
-  readonly key_id: string | null;
-  readonly tenant: string;
-  /** It may see the jobs of all tenants, else of its own. */
-  readonly everywhere: boolean;
-}
-
-/** Nobody was asked. */
-const LOCAL: Caller = { key_id: null, tenant: DEFAULT_TENANT, everywhere: true };
-/** Somebody who was asked, but has no key: a worker. There is no such tenant. */
-const STRANGER: Caller = { key_id: null, tenant: "", everywhere: false };
-const SEE_ALL = ["operate", "audit"] as const satisfies readonly Role[];
-
 /** Sent with each 401, as HTTP asks. */
 const CHALLENGE = { "www-authenticate": 'Bearer realm="rbees"' };
 /** What an unknown id is compared with, so that it takes as long as a known one. */
@@ -44,17 +31,19 @@ const ID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz";
 
 export class Keyring {
   readonly #store: Store;
+  readonly #tokens: TokenPorts | undefined;
   /** In the order of their making, those that are over among them. */
   readonly #keys: Map<string, HeldKey>;
   #told: (row: KeyTable) => void = () => {};
 
-  private constructor(store: Store, rows: readonly KeyTable[]) {
+  private constructor(store: Store, rows: readonly KeyTable[], tokens: TokenPorts | undefined) {
     this.#store = store;
+    this.#tokens = tokens;
     this.#keys = new Map(rows.map((row) => [row.id, held(row)]));
   }
 
-  static async open(store: Store): Promise<Keyring> {
-    return new Keyring(store, await store.listKeys());
+  static async open(store: Store, tokens?: TokenPorts): Promise<Keyring> {
+    return new Keyring(store, await store.listKeys(), tokens);
   }
 
   /** How many keys could be used now. */
@@ -63,15 +52,17 @@ export class Keyring {
     return [...this.#keys.values()].filter(({ row }) => statusOf(row, now_ms) === "live").length;
   }
 
-  /** The public id of the key in these headers, if it may do this; else throws the refusal. */
-  authorize(access: Access, headers: IncomingHttpHeaders): string | undefined {
+  /** Whose the key or token in these headers is, if it may do this; else throws the refusal. */
+  authorize(access: Access, headers: IncomingHttpHeaders): Authorized | Promise<Authorized> {
     if (access === "everybody") return undefined;
     const given = keyIn(headers);
     if (given === undefined) {
+      const or = this.#tokens === undefined ? "" : `, or a token of ${this.#tokens.oidc.issuer} as the bearer`;
       throw unauthorized(
-        "A key is required: send it as `Authorization: Bearer rbk_…` or `x-api-key: rbk_…`. Whoever operates this orchestrator makes one with `rbees keys create`.",
+        `A key is required: send it as \`Authorization: Bearer rbk_…\` or \`x-api-key: rbk_…\`${or}. Whoever operates this orchestrator makes one with \`rbees keys create\`.`,
       );
     }
+    if (this.#tokens !== undefined && ISSUED_TOKEN.test(given)) return ofToken(access, given, this.#tokens);
     const [, id = "", secret = ""] = API_KEY.exec(given) ?? [];
     const key = this.#keys.get(id);
     const same = timingSafeEqual(hash("sha256", secret, "buffer"), key?.secret_sha256 ?? NOBODY);
@@ -82,26 +73,14 @@ export class Keyring {
       const what = status === "expired" ? "has expired" : "was revoked";
       throw unauthorized(`The key ${id} ${what}. Whoever operates this orchestrator makes another with \`rbees keys create\`.`);
     }
-    // A worker shows no key: what is for workers only is for none.
-    const roles = access.filter((role) => role !== "worker");
-    if (!roles.some((role) => key.roles.has(role))) {
-      if (roles.length === 0)
-        throw new RbeesError("FORBIDDEN", "No key opens this: it is for workers, which join with a token (`rbees workers invite`).");
+    const needed = rolesFor(access);
+    if (!needed.some((role) => key.roles.has(role))) {
       throw new RbeesError(
         "FORBIDDEN",
-        `The key ${id} has ${rolesSentence(key.row)}, and this needs ${roles.join(" or ")}. \`rbees keys create NAME --role ${roles[0]}\` makes one that may.`,
+        `The key ${id} has ${rolesSentence(key.row)}, and this needs ${needed.join(" or ")}. \`rbees keys create NAME --role ${needed[0]}\` makes one that may.`,
       );
     }
-    return id;
-  }
-
-  /** Whose request it is, by the id that `authorize` gave; without one whoever is on this machine. */
-  callerOf(id: string | undefined): Caller {
-    if (id === undefined) return LOCAL;
-    const key = this.#keys.get(id);
-    if (key === undefined) return STRANGER;
-    const everywhere = key.row.tenant === null && SEE_ALL.some((role) => key.roles.has(role));
-    return { key_id: key.row.id, tenant: key.row.tenant ?? DEFAULT_TENANT, everywhere };
+    return { who: id, key_id: id, tenant: key.row.tenant ?? DEFAULT_TENANT, everywhere: key.row.tenant === null && seesAll(key.roles) };
   }
 
   /** Under which name it was made; the same for good. */
@@ -238,7 +217,7 @@ export function unauthorized(message: string): RbeesError {
 }
 
 function rolesSentence({ roles }: KeyTable): string {
-  return `the role${roles.includes(",") ? "s" : ""} ${roles.replaceAll(",", ", ")}`;
+  return `the ${rolesOf(roles.split(","))}`;
 }
 
 function statusOf({ revoked_at_ms, expires_at_ms }: KeyTable, now_ms: number): KeyView["status"] {

@@ -24,6 +24,7 @@ import { AuditAnchor } from "./audit-anchor.ts";
 import { auditKeyIn } from "./audit-key.ts";
 import { asksForKeys, noKeys } from "./auth.ts";
 import { Batches } from "./batches.ts";
+import { stranger } from "./caller.ts";
 import { coreNow } from "./clock.ts";
 import type { OrcdConfig } from "./config.ts";
 import { contentKeyIn } from "./content-key.ts";
@@ -34,6 +35,7 @@ import { Keyring, keyIn } from "./keyring.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
 import { Policies } from "./policies.ts";
+import { Oidc } from "./oidc.ts";
 import { checkRegions, Pools } from "./pools.ts";
 import { keptEvents, ProgressFlush, restore } from "./progress.ts";
 import { tellNews, tellPosition } from "./queue-news.ts";
@@ -73,10 +75,11 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
   const { log, data_dir, audit_key, content_key, tls, ca, fatal } = ports;
   const asks_keys = asksForKeys(config);
   checkRegions(config);
+  const oidc = Oidc.of(config, { asks: asks_keys, log });
   const anchor = config.audit_anchor === "" ? undefined : await AuditAnchor.open(config.audit_anchor);
   const store = await openStore(databaseIn(data_dir), { audit: auditKeyIn(audit_key), content: contentKeyIn(content_key) });
-  const keys = await Keyring.open(store);
-  if (asks_keys && keys.live === 0) {
+  const keys = await Keyring.open(store, oidc && { oidc, isTenant: (name) => tenants.has(name) });
+  if (asks_keys && keys.live === 0 && oidc === undefined) {
     await store.close();
     throw noKeys(config);
   }
@@ -114,7 +117,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
     audit: (kind, fields) => void note(store, kind, fields).catch(fatal),
     attemptEnded: (job_id, attempt, worker_id, outcome) => tell({ type: "attempt.ended", job_id, attempt, worker_id, outcome }),
   });
-  const tenants = await Tenants.open({
+  const tenants: Tenants = await Tenants.open({
     store,
     keys,
     asks_keys,
@@ -147,7 +150,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
   await recoverJobs(recovered, { jobs, loop, deeds, policies });
 
   let stopping = false;
-  const admitting = { loop, jobs, metrics, stopping: () => stopping, policies, callerOf: (who?: string) => keys.callerOf(who) };
+  const admitting = { loop, jobs, metrics, stopping: () => stopping, policies };
   const asking = { ...openaiHandlers({ ...config, ...admitting, workers }), ...embeddingHandlers(admitting) };
   const files = await Files.open(store, config);
   const batches = new Batches({ store, files, handlers: asking, limits: config, log, fatal });
@@ -175,8 +178,10 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
       log,
       tls,
       authorize: asks_keys
-        ? (route, headers) =>
-            credentials.authorize(accessOf(route), route === "registerWorker", keyIn(headers)) ?? keys.authorize(accessOf(route), headers)
+        ? (route, headers) => {
+            const worker = credentials.authorize(accessOf(route), route === "registerWorker", keyIn(headers));
+            return worker === undefined ? keys.authorize(accessOf(route), headers) : stranger(worker);
+          }
         : undefined,
     },
   );

@@ -72,7 +72,7 @@ export class Tenants {
   list(): TenantView[] {
     const names = new Set([DEFAULT_TENANT, ...this.#tenants.keys()]);
     return [...names]
-      .filter((name) => this.#isLive(name))
+      .filter((name) => this.has(name))
       .sort()
       .map((name) => this.#view(name));
   }
@@ -84,8 +84,7 @@ export class Tenants {
 
   /** `who` makes it: a key's id; undefined when nobody was asked. */
   async create({ name, ...settings }: CreateTenant, who: string | undefined): Promise<TenantView> {
-    if (this.#isLive(name))
-      throw new RbeesError("CONFLICT", `There is a tenant ${name} already; \`rbees tenants set ${name}\` changes it.`);
+    if (this.has(name)) throw new RbeesError("CONFLICT", `There is a tenant ${name} already; \`rbees tenants set ${name}\` changes it.`);
     if (this.#tenants.has(name))
       throw new RbeesError("CONFLICT", `There was a tenant ${name} once, and its jobs are still in the record: choose another name.`);
     const tenant = this.#hold({ id: name, settings: JSON.stringify(settings), created_at_ms: Date.now(), deleted_at_ms: null });
@@ -131,7 +130,7 @@ export class Tenants {
 
   /** Throws when there is no such tenant (any more). */
   check(name: string): void {
-    if (!this.#isLive(name)) {
+    if (!this.has(name)) {
       const shown = name.slice(0, 64);
       throw new RbeesError(
         "NOT_FOUND",
@@ -140,7 +139,8 @@ export class Tenants {
     }
   }
 
-  #isLive(name: string): boolean {
+  /** Whether there is one of this name (still). */
+  has(name: string): boolean {
     const tenant = this.#tenants.get(name);
     return tenant === undefined ? name === DEFAULT_TENANT : tenant.row.deleted_at_ms === null;
   }

@@ -102,10 +102,10 @@ test("without a token or with a refused credential it is told how to get in; a t
   const url = await server.listen(0, (_, { authorization = "" }) => {
     const given = authorization.slice("Bearer ".length);
     shown.push(given);
-    if (given === token && tokens_good) return "join:";
+    if (given === token && tokens_good) return { who: "join:" };
     const sha256 = hash("sha256", given.slice("rbw_".length), "hex");
     if (!accepted.has(sha256)) throw new RbeesError("UNAUTHORIZED", "not known here");
-    return "worker:";
+    return { who: "worker:" };
   });
   const said: string[] = [];
   const log = Object.assign(silentLog(), { warn: (_: unknown, line: string) => said.push(line) });

@@ -8,11 +8,12 @@ import { largestRequest } from "@rbees/core/quota";
 import type { Job, JobSpec, Limits, State } from "@rbees/core/state";
 import type { EventSink } from "@rbees/kit/event-stream";
 import { grammarOf } from "@rbees/kit/grammar/grammar-of";
+import type { Principal } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob } from "../active-job.ts";
+import { callerOf } from "../caller.ts";
 import { coreTime } from "../clock.ts";
 import { mintJobId } from "../job-id.ts";
 import type { JobRegistry } from "../job-registry.ts";
-import type { Caller } from "../keyring.ts";
 import { rateHeaders } from "../limits.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
@@ -24,7 +25,6 @@ export interface AdmitPorts {
   readonly jobs: JobRegistry;
   readonly metrics: OrcdMetrics;
   readonly stopping: () => boolean;
-  readonly callerOf: (who: string | undefined) => Caller;
   readonly policies: Pick<Policies, "rule">;
 }
 
@@ -40,6 +40,7 @@ export interface Admitted {
 export interface Asker {
   readonly correlation_id: string;
   readonly who: string | undefined;
+  readonly principal: Principal | undefined;
   /** Whose the job is, if not the asker's own tenant's. */
   readonly tenant?: string;
 }
@@ -56,7 +57,7 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, asker: Asker): P
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
   const { correlation_id, who } = asker;
-  const { tenant, key_id } = { ...ports.callerOf(who), ...(asker.tenant === undefined ? {} : { tenant: asker.tenant }) };
+  const { tenant, key_id } = { ...callerOf(asker), ...(asker.tenant === undefined ? {} : { tenant: asker.tenant }) };
   const limited = largestRequest(loop.state.quotas.of({ tenant, key: key_id }));
   const fitted = { ...asked, max_tokens: tokensThatFit(loop.state, asked, limited), seed: asked.seed ?? randomInt(0, 2 ** 32) };
   const whose = { id, tenant, key_id, submitted_at_ms: now_ms };

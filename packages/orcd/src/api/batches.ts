@@ -5,9 +5,9 @@ import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { EventStream, StreamForm } from "@rbees/kit/event-stream";
 import type { Handlers } from "@rbees/kit/http";
 import type { Batches } from "../batches.ts";
+import { type Asked, callerOf } from "../caller.ts";
 import { type Files, fileObject, linesOfFile, seconds } from "../files.ts";
 import { mintId } from "../job-id.ts";
-import type { Caller } from "../keyring.ts";
 import { auditChange } from "../record.ts";
 import type { FileRow } from "../store/batch-port.ts";
 import type { BatchTable } from "../store/batch-schema.ts";
@@ -22,7 +22,6 @@ export interface BatchApiPorts {
   readonly store: Store;
   readonly files: Files;
   readonly batches: Batches;
-  readonly callerOf: (who: string | undefined) => Caller;
   readonly stopping: () => boolean;
   readonly batch_window_ms: number;
   readonly batches_live_max: number;
@@ -32,9 +31,9 @@ const LINES: StreamForm = { content_type: "application/jsonl; charset=utf-8", pi
 const LINES_A_READ = 100;
 
 export function batchHandlers(ports: BatchApiPorts): Handlers<BatchRoutes> {
-  const { store, files, batches, callerOf } = ports;
-  const find = async (id: string, who: string | undefined): Promise<BatchTable> => {
-    const { tenant, everywhere } = callerOf(who);
+  const { store, files, batches } = ports;
+  const find = async (id: string, asker: Asked): Promise<BatchTable> => {
+    const { tenant, everywhere } = callerOf(asker);
     const row = await store.showBatch(id);
     if (row === undefined || !(everywhere || row.tenant === tenant))
       throw new RbeesError("NOT_FOUND", `There is no batch ${id.slice(0, 64)}. GET /v1/batches lists the batches.`);
@@ -42,29 +41,29 @@ export function batchHandlers(ports: BatchApiPorts): Handlers<BatchRoutes> {
     return batches.row(id) ?? row;
   };
   return {
-    async createFile({ body, who }) {
-      return { json: await files.upload(body.file, body["expires_after[seconds]"], callerOf(who)) };
+    async createFile({ body, ...asker }) {
+      return { json: await files.upload(body.file, body["expires_after[seconds]"], callerOf(asker)) };
     },
-    async listFiles({ query, who }) {
-      return { json: page((await files.list(query, callerOf(who))).map(fileObject), query.limit) };
+    async listFiles({ query, ...asker }) {
+      return { json: page((await files.list(query, callerOf(asker))).map(fileObject), query.limit) };
     },
-    async showFile({ params, who }) {
-      return { json: fileObject(await files.find(params.id, callerOf(who))) };
+    async showFile({ params, ...asker }) {
+      return { json: fileObject(await files.find(params.id, callerOf(asker))) };
     },
-    async fileContent({ params, who }) {
-      const row = await files.find(params.id, callerOf(who));
+    async fileContent({ params, ...asker }) {
+      const row = await files.find(params.id, callerOf(asker));
       if (row.batch_id === null) return { text: await files.content(row.id), content_type: LINES.content_type };
       return { events: (stream) => void sendLines(store, stream, row).catch(() => stream.cut()), form: LINES };
     },
-    async deleteFile({ params, who }) {
-      await files.remove(await files.find(params.id, callerOf(who)), who);
+    async deleteFile({ params, who, principal }) {
+      await files.remove(await files.find(params.id, callerOf({ principal })), who);
       return { json: { id: params.id, object: "file", deleted: true } };
     },
-    async createBatch({ body, who }) {
-      return { json: batchObject(await create(ports, body, who)) };
+    async createBatch({ body, ...asker }) {
+      return { json: batchObject(await create(ports, body, asker)) };
     },
-    async listBatches({ query, who }) {
-      const { tenant, everywhere } = callerOf(who);
+    async listBatches({ query, ...asker }) {
+      const { tenant, everywhere } = callerOf(asker);
       const { after, limit } = query;
       const rows = await store.listBatches({ tenant: everywhere ? undefined : tenant, order: "desc", after, limit: limit + 1 });
       return {
@@ -74,20 +73,20 @@ export function batchHandlers(ports: BatchApiPorts): Handlers<BatchRoutes> {
         ),
       };
     },
-    showBatch: async ({ params, who }) => ({ json: batchObject(await find(params.id, who)) }),
-    async cancelBatch({ params, who }) {
-      const { status } = await find(params.id, who);
+    showBatch: async ({ params, ...asker }) => ({ json: batchObject(await find(params.id, asker)) }),
+    async cancelBatch({ params, who, principal }) {
+      const { status } = await find(params.id, { principal });
       if (["completed", "failed", "expired"].includes(status))
         throw new RbeesError("CONFLICT", `The batch is ${status}: there is nothing left to cancel.`);
       await batches.cancel(params.id, who);
-      return { json: batchObject(await find(params.id, who)) };
+      return { json: batchObject(await find(params.id, { principal })) };
     },
   };
 }
 
-async function create({ store, files, batches, callerOf, stopping, ...limits }: BatchApiPorts, body: CreateBatch, who: string | undefined) {
+async function create({ store, files, batches, stopping, ...limits }: BatchApiPorts, body: CreateBatch, asker: Asked) {
   if (stopping()) throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
-  const { tenant, key_id, ...caller } = callerOf(who);
+  const { tenant, key_id, ...caller } = callerOf(asker);
   const file = await files.find(body.input_file_id, { tenant, key_id, ...caller });
   if (file.purpose !== "batch")
     throw new RbeesError("INVALID_REQUEST", "input_file_id: is a file of answers, not of requests", { param: "input_file_id" });
@@ -106,7 +105,7 @@ async function create({ store, files, batches, callerOf, stopping, ...limits }: 
     ...{ cancelling_at_ms: null, ended_at_ms: null, total: 0, completed: 0, failed: 0 },
   };
   const said = { batch_id: row.id, tenant, endpoint: row.endpoint, input_file_id: file.id };
-  await store.commit([{ table: "batches", insert: row }, auditChange("batch.created", said, { now_ms, who })]);
+  await store.commit([{ table: "batches", insert: row }, auditChange("batch.created", said, { now_ms, who: caller.who })]);
   batches.add(row);
   return row;
 }

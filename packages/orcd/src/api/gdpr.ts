@@ -4,9 +4,9 @@ import type { Consent, ExportedJob, SubjectRef } from "@rbees/contracts/gdpr";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { DEFAULT_TENANT } from "@rbees/contracts/tenant";
 import type { Handlers } from "@rbees/kit/http";
+import { type Asked, callerOf } from "../caller.ts";
 import type { JobRegistry } from "../job-registry.ts";
 import { storedAnswer, summary } from "../job-view.ts";
-import type { Caller } from "../keyring.ts";
 import type { Loop } from "../loop.ts";
 import type { SubjectName } from "../store/content.ts";
 import type { Store } from "../store/port.ts";
@@ -19,13 +19,12 @@ export interface GdprPorts {
   readonly store: Store;
   readonly loop: Loop;
   readonly jobs: JobRegistry;
-  readonly callerOf: (who: string | undefined) => Caller;
   readonly replay_after_end_ms: number;
 }
 
-export function gdprHandlers({ store, loop, jobs, callerOf, replay_after_end_ms }: GdprPorts): Handlers<GdprRoutes> {
-  const nameOf = ({ subject, tenant }: SubjectRef, who: string | undefined): SubjectName => {
-    const caller = callerOf(who);
+export function gdprHandlers({ store, loop, jobs, replay_after_end_ms }: GdprPorts): Handlers<GdprRoutes> {
+  const nameOf = ({ subject, tenant }: SubjectRef, asker: Asked): SubjectName => {
+    const caller = callerOf(asker);
     const whose = tenant ?? (caller.everywhere ? DEFAULT_TENANT : caller.tenant);
     if (!caller.everywhere && whose !== caller.tenant) throw nothingKept();
     return { tenant: whose, name: subject };
@@ -37,8 +36,8 @@ export function gdprHandlers({ store, loop, jobs, callerOf, replay_after_end_ms 
     return running.length;
   };
   return {
-    async exportSubject({ body, who }) {
-      const subject = nameOf(body, who);
+    async exportSubject({ body, who, principal }) {
+      const subject = nameOf(body, { principal });
       const page = { subject, who, now_ms: Date.now(), after_seq: Number(body.cursor ?? 0), limit: body.limit };
       const found = await store.exportSubject(page);
       if (found === undefined) throw nothingKept();
@@ -53,8 +52,8 @@ export function gdprHandlers({ store, loop, jobs, callerOf, replay_after_end_ms 
         },
       };
     },
-    async eraseSubject({ body, who }) {
-      const subject = nameOf(body, who);
+    async eraseSubject({ body, who, principal }) {
+      const subject = nameOf(body, { principal });
       const before = await cancelJobs(subject, who);
       const erased = await store.eraseSubject({ subject, who, now_ms: Date.now(), recent_ms: replay_after_end_ms });
       if (erased === undefined) throw nothingKept();
@@ -65,14 +64,14 @@ export function gdprHandlers({ store, loop, jobs, callerOf, replay_after_end_ms 
       for (const id of recent) jobs.forget(id);
       return { json: { subject_id, tenant: subject.tenant, jobs: erased.jobs, cancelled: before + late.length } };
     },
-    async recordConsent({ body, who }) {
+    async recordConsent({ body, who, principal }) {
       const { purpose, given } = body;
       const at_ms = Date.now();
-      await store.recordConsent({ subject: nameOf(body, who), who, now_ms: at_ms, purpose, given });
+      await store.recordConsent({ subject: nameOf(body, { principal }), who, now_ms: at_ms, purpose, given });
       return { status: 201, json: { purpose, given, at: new Date(at_ms).toISOString() } };
     },
-    async listConsents({ query, who }) {
-      const subject = nameOf(query, who);
+    async listConsents({ query, principal }) {
+      const subject = nameOf(query, { principal });
       const found = await store.listConsents(subject);
       if (found === undefined) throw nothingKept();
       return { json: { subject_id: found.subject_id, tenant: subject.tenant, consents: found.consents.map(consent) } };

@@ -4,6 +4,7 @@ import type { SubmitJob } from "@rbees/contracts/job";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { explain } from "@rbees/core/explain";
 import type { Handlers, Reply, Request } from "@rbees/kit/http";
+import { type Asked, callerOf } from "../caller.ts";
 import { coreNow } from "../clock.ts";
 import { summary, view } from "../job-view.ts";
 import { auditChange } from "../record.ts";
@@ -20,7 +21,7 @@ type JobRoutes = Pick<
 >;
 type SubmitRoute = JobRoutes["submitJob"];
 type Owned = Pick<JobTable, "id" | "tenant" | "key_id">;
-type CancelRequest = Pick<Request<JobRoutes["cancelJob"]>, "params" | "who">;
+type CancelRequest = Pick<Request<JobRoutes["cancelJob"]>, "params" | "who" | "principal">;
 
 export interface JobApiPorts extends AdmitPorts {
   readonly store: Store;
@@ -31,36 +32,36 @@ export interface JobApiPorts extends AdmitPorts {
 }
 
 export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
-  const { loop, jobs, store, callerOf } = ports;
+  const { loop, jobs, store } = ports;
   /** The job, if there is one that the caller may see; else the same refusal whether there is one or not. */
-  const find = async (id: string, who: string | undefined) => {
-    const { tenant, everywhere } = callerOf(who);
+  const find = async (id: string, asker: Asked) => {
+    const { tenant, everywhere } = callerOf(asker);
     const found = await store.showJob(id);
     if (found === undefined || !(everywhere || found.job.tenant === tenant))
       throw new RbeesError("NOT_FOUND", `There is no job ${id.slice(0, 64)}. GET /v2/tasks lists the jobs.`);
     return found;
   };
   /** Refuses what is another's, before anything is done. */
-  const check = async (id: string, who: string | undefined): Promise<void> => {
-    const { tenant, everywhere } = callerOf(who);
-    if (!everywhere && jobs.get(id)?.tenant !== tenant) await find(id, who);
+  const check = async (id: string, asker: Asked): Promise<void> => {
+    const { tenant, everywhere } = callerOf(asker);
+    if (!everywhere && jobs.get(id)?.tenant !== tenant) await find(id, asker);
   };
   /** Before others than those who asked get the text of a job: no entry, no text. Where nobody has a key, everybody is the same. */
   const disclose = async ({ id, tenant, key_id }: Owned, what: "text" | "events" | "replay", who: string | undefined): Promise<void> => {
     if ((who ?? null) === key_id) return;
     await store.commit([auditChange("content.read", { job_id: id, tenant, what }, { now_ms: Date.now(), who })]);
   };
-  const cancel = async ({ params, who }: CancelRequest): Promise<Reply<JobRoutes["cancelJob"]>> => {
-    await check(params.id, who);
+  const cancel = async ({ params, who, principal }: CancelRequest): Promise<Reply<JobRoutes["cancelJob"]>> => {
+    await check(params.id, { principal });
     const running = loop.state.jobs.has(params.id);
     await loop.send({ type: "job.cancelled", job_id: params.id }, who).done;
-    const { job } = await find(params.id, who);
+    const { job } = await find(params.id, { principal });
     return { status: running ? 202 : 200, json: summary(job, loop.state, jobs.get(params.id)) };
   };
   return {
     submitJob: (request) => submit(ports, request.body, request, request.wants.events),
-    async listJobs({ query, who }) {
-      const { tenant, everywhere } = callerOf(who);
+    async listJobs({ query, principal }) {
+      const { tenant, everywhere } = callerOf({ principal });
       if (!everywhere && (query.tenant ?? tenant) !== tenant) return { json: { tasks: [] } };
       const rows = await store.listJobs({
         ...query,
@@ -77,17 +78,17 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
         },
       };
     },
-    async showJob({ params, who }) {
-      const { job, attempts } = await find(params.id, who);
+    async showJob({ params, who, principal }) {
+      const { job, attempts } = await find(params.id, { principal });
       if (job.content === "kept") await disclose(job, "text", who);
       return { json: view(job, attempts, loop.state, jobs.get(params.id)) };
     },
-    async followJob({ params, headers, who }) {
-      await check(params.id, who);
+    async followJob({ params, headers, who, principal }) {
+      await check(params.id, { principal });
       const after = lastEventId(headers["last-event-id"]);
       const stream = jobs.stream(params.id);
       if (stream === undefined) {
-        await find(params.id, who);
+        await find(params.id, { principal });
         throw gone(params.id);
       }
       const seen = after === undefined ? undefined : stream.seen(after);
@@ -99,23 +100,23 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
       if (stream.readers >= ports.readers_per_job_max) {
         throw new RbeesError("RATE_LIMITED", `The job already has ${stream.readers} readers.`, { retry_after_ms: 1000 });
       }
-      await disclose(jobs.get(params.id) ?? (await find(params.id, who)).job, "events", who);
+      await disclose(jobs.get(params.id) ?? (await find(params.id, { principal })).job, "events", who);
       return { events: (reader) => stream.attach(reader, from ?? stream.first_id - 1) };
     },
-    async explainJob({ params, who }) {
+    async explainJob({ params, principal }) {
       const found = explain(loop.state, params.id, coreNow());
-      const { job } = await find(params.id, who);
+      const { job } = await find(params.id, { principal });
       const { answer, policy, workers } = found ?? { answer: ended(job), policy: null, workers: [] };
       const rules = [...(jobs.get(params.id)?.rules ?? [])];
       return { json: { job_id: job.id, status: summary(job, loop.state, undefined).status, answer, policy, rules, workers } };
     },
     deleteJob: cancel,
     cancelJob: cancel,
-    async replayJob({ params, who, correlation_id }) {
-      const { job } = await find(params.id, who);
+    async replayJob({ params, who, principal, correlation_id }) {
+      const { job } = await find(params.id, { principal });
       const { request, ...replay } = replayOf(job, ports.workers.serving(loop.state, job.model));
       await disclose(job, "replay", who);
-      const admitted = await admit(ports, request, { correlation_id, who, tenant: job.tenant });
+      const admitted = await admit(ports, request, { correlation_id, who, principal, tenant: job.tenant });
       const { id } = admitted.job;
       const json = { job_id: id, replay_of: job.id, ...replay, events_url: `/v2/tasks/${id}/events` };
       return { status: 202, headers: admitted.headers, json };
