@@ -1,18 +1,15 @@
-/**
- * One call of the operator's command line by the orchestrator. It is told that a program called it (`AFAR`): it says how far it is, and
- * ends in good order, with what it had begun, when its stdin does, be it because it is not wanted any more or because we are gone.
- */
+/** One call of the operator's command line by the orchestrator: its result, or in words why there is none. */
 import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
-import { AFAR, BEAT_MS } from "@rbees/contracts/afar";
+import { AFAR } from "@rbees/contracts/afar";
 import { ErrorBody } from "@rbees/contracts/error-body";
 import { talkIn } from "@rbees/contracts/talk";
 import { environment } from "@rbees/kit/config";
+import { conversation } from "@rbees/kit/conversation";
 
 export interface PoolCall {
   readonly ms_max: number;
   readonly signal: AbortSignal;
-  /** Goes to its stdin: a secret has no place among words that everybody on the machine can read. */
+  /** Goes to its stdin. */
   readonly handover?: string | undefined;
   /** How much of what takes long is done, 0 to 1. */
   readonly onShare?: ((share: number) => void) | undefined;
@@ -24,47 +21,40 @@ const OUTPUT_BYTES_MAX = 4_194_304;
 const END_MS_MAX = 15_000;
 
 /** The last line of its stdout; rejects with the reason in words when it ended otherwise than well. */
-export function callPool(command: readonly string[], { ms_max, signal, handover, onShare }: PoolCall): Promise<string> {
+export async function callPool(command: readonly string[], { ms_max, signal, handover, onShare }: PoolCall): Promise<string> {
   const [program = "", ...words] = command;
   const child = spawn(program, words, { env: { ...environment(), [AFAR]: "1" }, stdio: ["pipe", "pipe", "pipe"] });
   let out = "";
   let said = "";
-  let insist: NodeJS.Timeout | undefined;
+  const stopped = new AbortController();
   let why: string | undefined;
   const stop = (reason: string) => {
     why ??= reason;
-    child.stdin.end();
-    insist ??= setTimeout(() => child.kill("SIGKILL"), END_MS_MAX);
+    stopped.abort();
   };
   const onAbort = () => stop("the orchestrator is stopping");
+  if (signal.aborted) onAbort();
+  else signal.addEventListener("abort", onAbort, { once: true });
   const late = setTimeout(() => stop(`it took more than ${ms_max} ms`), ms_max);
-  const beats = setInterval(() => child.stdin.write("\n"), BEAT_MS);
-  signal.addEventListener("abort", onAbort, { once: true });
-  child.stdin.on("error", () => {});
-  if (handover !== undefined) child.stdin.write(`${handover}\n`);
   child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
-    out += chunk;
-    if (out.length > OUTPUT_BYTES_MAX) stop(`it printed more than ${OUTPUT_BYTES_MAX} bytes`);
+    if (out.length <= OUTPUT_BYTES_MAX) out += chunk;
+    else stop(`it printed more than ${OUTPUT_BYTES_MAX} bytes`);
   });
-  createInterface({ input: child.stderr }).on("line", (line) => {
+  const onTalk = (line: string) => {
     const talk = talkIn(line);
     if (talk === undefined) said = line.trim() || said;
     else if (talk.rbees === "say") said = talk.line;
     else if (talk.rbees === "progress" && talk.share !== undefined) onShare?.(talk.share);
-  });
-  return new Promise<string>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", (code) => {
-      const last = out.trimEnd().split("\n").at(-1) ?? "";
-      if (code === 0 && why === undefined) resolve(last);
-      else reject(new Error(why ?? reasonIn(last) ?? (said.replace(/^rbees: /, "") || `it ended with exit code ${code}`)));
-    });
-  }).finally(() => {
+  };
+  try {
+    const code = await conversation(child, { signal: stopped.signal, end_ms_max: END_MS_MAX, handover, onTalk });
+    const last = out.trimEnd().split("\n").at(-1) ?? "";
+    if (code === 0 && why === undefined) return last;
+    throw new Error(why ?? reasonIn(last) ?? (said.replace(/^rbees: /, "") || `it ended with exit code ${code}`));
+  } finally {
     clearTimeout(late);
-    clearTimeout(insist);
-    clearInterval(beats);
     signal.removeEventListener("abort", onAbort);
-  });
+  }
 }
 
 function reasonIn(line: string): string | undefined {

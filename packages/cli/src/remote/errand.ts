@@ -1,9 +1,10 @@
 /** A verb of `rbees-pool`, run on another machine: its words go there, its talk and its result come back and are shown here. */
 import { createInterface } from "node:readline";
-import { AFAR, BEAT_MS } from "@rbees/contracts/afar";
+import { AFAR } from "@rbees/contracts/afar";
 import { ErrorBody } from "@rbees/contracts/error-body";
 import { ERROR_CODES, type ErrorCode, EXIT, RbeesError } from "@rbees/contracts/errors";
 import { talkIn } from "@rbees/contracts/talk";
+import { conversation } from "@rbees/kit/conversation";
 import { VERSION } from "@rbees/kit/version";
 import type { Context } from "../context.ts";
 import type { Errand } from "../verb.ts";
@@ -96,7 +97,13 @@ export async function call(context: Context, target: Target, words: readonly str
     ? startHere({ ...context, env: { ...env, [AFAR]: "1" } }, [...programs.pool, ...words])
     : await startThere(context, target, poolCommand(words), options);
   const talk = new TalkReader(context, target, options.silent ?? false);
-  const back = await conversation(context, child, options, (line) => talk.read(line));
+  const out = outOf(child, options);
+  const { signal } = context;
+  const ended = conversation(child, { signal, end_ms_max: END_MS_MAX, handover: options.handover, onTalk: (line) => talk.read(line) });
+  const code = await ended.catch((error) => {
+    throw sshMissing(error);
+  });
+  const back: Back = { exit: code ?? SSH_FAILED, out: out() };
   context.progress(undefined);
   context.signal.throwIfAborted();
   if (back.exit === SSH_FAILED && !target.here) throw lostConnection(target, talk);
@@ -111,48 +118,20 @@ function isResult({ out }: Back, { complaint }: TalkReader): boolean {
   return complaint === undefined && typeof found === "object" && found !== null && !ErrorBody.safeParse(found).success;
 }
 
-/** Until the other side has ended. When we are to stop, it hears so by the end of its stdin, and gets time to end. */
-async function conversation(
-  { signal }: Context,
-  child: Child,
-  { onLine, handover }: CallOptions,
-  onTalk: (line: string) => void,
-): Promise<Back> {
+/** What it has printed by the end; where each line is passed on as it comes, only an error. */
+function outOf({ stdout }: Child, { onLine }: CallOptions): () => string {
   let out = "";
   if (onLine === undefined) {
-    child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+    stdout.setEncoding("utf8").on("data", (chunk: string) => {
       if (out.length < RESULT_BYTES_MAX) out += chunk;
     });
   } else {
-    createInterface({ input: child.stdout }).on("line", (line) => {
+    createInterface({ input: stdout }).on("line", (line) => {
       if (line.startsWith('{"error":')) out = line;
       else onLine(line);
     });
   }
-  createInterface({ input: child.stderr }).on("line", onTalk);
-  child.stdin.on("error", () => {});
-  if (handover !== undefined) child.stdin.write(`${handover}\n`);
-  const beats = setInterval(() => child.stdin.write("\n"), BEAT_MS);
-  let insist: NodeJS.Timeout | undefined;
-  const stop = () => {
-    clearInterval(beats);
-    child.stdin.end();
-    insist = setTimeout(() => child.kill("SIGKILL"), END_MS_MAX);
-  };
-  if (signal.aborted) stop();
-  else signal.addEventListener("abort", stop, { once: true });
-  try {
-    const exit = await new Promise<number>((resolve, reject) => {
-      child.once("error", (error) => reject(sshMissing(error)));
-      child.once("close", (code) => resolve(code ?? SSH_FAILED));
-    });
-    return { exit, out };
-  } finally {
-    clearInterval(beats);
-    clearTimeout(insist);
-    signal.removeEventListener("abort", stop);
-    child.stdin.destroy();
-  }
+  return () => out;
 }
 
 /** How rbees-pool begins the sentence with which it fails. */
