@@ -1,45 +1,43 @@
 /** `rbees tls` and what trusts it: certificates that real connections accept, and a sentence with a next step where they don't. */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { connect as connectTls } from "node:tls";
 import { createClient } from "@rbees/contracts/client";
 import { RbeesError } from "@rbees/contracts/errors";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import { homeOf } from "@rbees/kit/home";
 import { serve } from "@rbees/kit/http";
+import type { HttpLimits } from "@rbees/kit/http-limits";
 import { silentLog } from "@rbees/kit/log";
 import { authorities, fetchTrusting, serverTls, tlsFolder } from "@rbees/kit/tls";
 import { Connections } from "../../orcd/src/worker-http/connections.ts";
 import { orchestratorAt } from "../src/orchestrator.ts";
-import { allowedNames, ensureAuthority, issue } from "../src/tls/authority.ts";
-import { publicKeyOf, requestCertificate } from "../src/tls/request.ts";
+import { allowedNames } from "../src/tls/authority.ts";
+import { requestCertificate } from "../src/tls/request.ts";
 import { type Bench, bench } from "./harness.ts";
+import { setUpTls as setUp } from "./tls-setup.ts";
 
 const { cancel } = workerdRoutes;
 const routes = { cancel };
 
-async function setUp(t: TestContext) {
-  const near = await bench((clean) => t.after(clean));
-  const home = homeOf(near.env);
-  const context = { ...near, home, say: () => {}, signal: new AbortController().signal } as unknown as Parameters<
-    typeof ensureAuthority
-  >[0];
-  const ca = await ensureAuthority(context);
-  const folder = tlsFolder(home);
-  /** A certificate with its key, in files. */
-  const certificate = async (name: string, names: string[], days = 1) => {
-    const key = join(folder, `${name}.key`);
-    writeFileSync(join(folder, `${name}.pem`), await issue(context, { public_key: publicKeyOf(key), names, days }));
-    return { cert: readFileSync(join(folder, `${name}.pem`), "utf8"), key: readFileSync(key, "utf8") };
-  };
-  return { near, home, folder, context, ca, certificate };
-}
-
-async function listen(t: TestContext, tls: { cert: string; key: string } | undefined): Promise<{ url: string; port: number }> {
+async function listen(
+  t: TestContext,
+  tls: { cert: string; key: string } | undefined,
+  limits: Partial<HttpLimits> = {},
+): Promise<{ url: string; port: number }> {
   const handlers = { cancel: () => ({ status: 202, json: { cancelled: true } }) };
-  const served = await serve(routes, handlers, { host: "127.0.0.1", port: 0, log: silentLog(), body_bytes_max: 4096, ping_ms: 1000, tls });
+  const served = await serve(routes, handlers, {
+    host: "127.0.0.1",
+    port: 0,
+    log: silentLog(),
+    body_bytes_max: 4096,
+    ping_ms: 1000,
+    tls,
+    ...limits,
+  });
   t.after(() => served.close(0));
   return served;
 }
@@ -75,6 +73,30 @@ test("whoever comes in clear to a port with TLS is told so, and one that says no
   const silent = connect(port, "127.0.0.1");
   await new Promise((resolve) => silent.once("connect", resolve));
   t.after(() => silent.destroy());
+});
+
+test("a port with TLS waits for nobody: not for a first byte, a handshake, or headers that drip", async (t) => {
+  const { ca, certificate } = await setUp(t);
+  const { url, port } = await listen(t, await certificate("good", ["127.0.0.1"]), { headers_ms_max: 150, request_ms_max: 300 });
+  const closed = (socket: Socket, send: () => void) => {
+    t.after(() => socket.destroy());
+    socket.on("error", () => {});
+    const timer = setInterval(() => socket.writable && send(), 20);
+    return new Promise<void>((resolve) => socket.on("close", resolve)).finally(() => clearInterval(timer));
+  };
+  const plain = () => connect(port, "127.0.0.1");
+  const [silent, begun, clear] = [plain(), plain(), plain()];
+  begun.write(Buffer.from([22, 3, 1, 2, 0]));
+  clear.write("GET /health HTTP/1.1\r\nx-slow: ");
+  const inside = connectTls({ port, host: "127.0.0.1", ca });
+  inside.write("GET /health HTTP/1.1\r\nhost: x\r\nx-slow: ");
+  await Promise.all([
+    closed(silent, () => {}),
+    closed(begun, () => begun.write(Buffer.from([1]))),
+    closed(clear, () => clear.write("a")),
+    closed(inside, () => inside.write("a")),
+  ]);
+  assert.deepEqual(await ask(url, ca), { cancelled: true });
 });
 
 test("the orchestrator's own connections to a worker: encrypted, checked, and an attempt that fails says why", async (t) => {

@@ -43,6 +43,7 @@ function anthropicBody({ code, message }: RbeesError, request_id: string): z.inf
 /** Mostly the types that we have; these are the others. */
 function anthropicType(code: ErrorCode): string {
   if (code === "PAYLOAD_TOO_LARGE") return "request_too_large";
+  if (code === "QUOTA_EXCEEDED") return "rate_limit_error";
   const { type } = ERRORS[code];
   return type === "server_error" || type === "cancelled" ? "api_error" : type;
 }
@@ -62,13 +63,20 @@ export const ERROR_FORMS = {
 } as const satisfies Record<string, FormOfError>;
 export type ErrorForm = keyof typeof ERROR_FORMS;
 
+/** Of a name that the sender made up. */
+const FIELD_CHARS_MAX = 128;
+
+function clipped(field: string): string {
+  return field.length > FIELD_CHARS_MAX ? `${field.slice(0, FIELD_CHARS_MAX)}…` : field;
+}
+
 /** Every problem of a failed parse at once, worded for the sender, in the order of the fields. */
 export function fieldProblems(error: z.ZodError): FieldProblem[] {
   return error.issues.flatMap((issue) => {
     const at = issue.path.map(String).join(".");
     if (issue.code === "unrecognized_keys") {
-      return issue.keys.map((key) => ({ field: at === "" ? key : `${at}.${key}`, problem: "unknown field" }));
+      return issue.keys.map((key) => ({ field: clipped(at === "" ? key : `${at}.${key}`), problem: "unknown field" }));
     }
-    return [{ field: at === "" ? "(body)" : at, problem: issue.message }];
+    return [{ field: at === "" ? "(body)" : clipped(at), problem: issue.message }];
   });
 }

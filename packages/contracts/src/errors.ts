@@ -39,7 +39,7 @@ export const ERRORS = {
   PAYLOAD_TOO_LARGE: row(413, EXIT.usage, false, "invalid_request_error", "The body is larger than the limit"),
   QUEUE_FULL: row(429, EXIT.busy, true, "rate_limit_error", "The queue is full"),
   RATE_LIMITED: row(429, EXIT.busy, true, "rate_limit_error", "Too many requests"),
-  QUOTA_EXCEEDED: row(429, EXIT.busy, true, "rate_limit_error", "The quota is used up"),
+  QUOTA_EXCEEDED: row(429, EXIT.busy, true, "insufficient_quota", "The quota is used up"),
   HEADERS_TOO_LARGE: row(431, EXIT.usage, false, "invalid_request_error", "The headers are larger than the limit"),
   CANCELLED: row(499, EXIT.interrupted, false, "cancelled", "The job was cancelled"),
   INTERNAL: row(500, EXIT.bug, false, "server_error", "A bug in rbees"),
@@ -122,12 +122,17 @@ export class RbeesError extends Error {
   }
 }
 
+/** A request with more that is wrong is told of so many. */
+const PROBLEMS_MAX = 32;
+
 /** The refusal for a body, query or parameter that does not match its schema. */
 export function invalidRequest(problems: FieldProblem[], what = "request"): RbeesError {
-  const listed = problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ");
+  const more = problems.length - PROBLEMS_MAX;
+  const told = more > 0 ? [...problems.slice(0, PROBLEMS_MAX), { field: "…", problem: `and ${more} more` }] : problems;
+  const listed = told.map(({ field, problem }) => `${field}: ${problem}`).join("; ");
   const first = problems[0]?.field;
   return new RbeesError("INVALID_REQUEST", `The ${what} is not valid: ${listed}`, {
-    details: problems,
+    details: told,
     ...(first === undefined || first === "(body)" ? {} : { param: first }),
   });
 }

@@ -9,10 +9,13 @@ import { BACKENDS, CACHE_TYPES, WORKER_STATUSES } from "./sets.ts";
 export const Backend = z.enum(BACKENDS);
 export type Backend = z.infer<typeof Backend>;
 
+/** A name or an address; which one it is the resolver says. */
+const HOST = /^[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}$/;
+
 export const RegisterWorker = z
   .object({
     id: WorkerId,
-    host: z.string().min(1).max(253),
+    host: z.string().regex(HOST, "must be a name or an address, of at most 253 characters"),
     port: z.int().min(1).max(65_535),
     model: ModelName,
     backend: Backend.default("cpu"),

@@ -154,6 +154,11 @@ export function largestRequest(accounts: readonly Account[]): number {
   return largest;
 }
 
+/** Whether all of these limits allow this model. */
+export function mayAskFor(accounts: readonly Account[], model: string): boolean {
+  return accounts.every(({ limits: { models } }) => models.length === 0 || models.includes(model));
+}
+
 /** Prompt and answer at their longest. */
 function tokensNeeded({ prompt_tokens, max_tokens }: JobSpec): number {
   return prompt_tokens + max_tokens;

@@ -3,10 +3,11 @@ import { randomUUID } from "node:crypto";
 import { STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
 import { RbeesError } from "@rbees/contracts/errors";
+import type { HttpLimits } from "./http-limits.ts";
 
-export function refuseClient(error: NodeJS.ErrnoException, socket: Duplex): void {
+export function refuseClient(error: NodeJS.ErrnoException, socket: Duplex, limits: HttpLimits): void {
   if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
-  const refusal = refusalOf(error.code);
+  const refusal = refusalOf(error.code, limits);
   const { status } = refusal;
   const correlation_id = randomUUID();
   const body = JSON.stringify(refusal.body(correlation_id));
@@ -21,8 +22,9 @@ export function refuseClient(error: NodeJS.ErrnoException, socket: Duplex): void
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`, () => socket.destroy());
 }
 
-function refusalOf(code: string | undefined): RbeesError {
-  if (code === "HPE_HEADER_OVERFLOW") return new RbeesError("HEADERS_TOO_LARGE", "The request's headers are larger than 16 KiB together.");
+function refusalOf(code: string | undefined, { headers_bytes_max }: HttpLimits): RbeesError {
+  if (code === "HPE_HEADER_OVERFLOW")
+    return new RbeesError("HEADERS_TOO_LARGE", `The request's headers are larger than ${headers_bytes_max} bytes together.`);
   if (code === "ERR_HTTP_REQUEST_TIMEOUT")
     return new RbeesError("REQUEST_TIMEOUT", "The request had not arrived whole when its time was over. Send it again.");
   return new RbeesError("INVALID_REQUEST", "This is no HTTP request, or a part of it is malformed.");

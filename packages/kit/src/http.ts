@@ -12,11 +12,13 @@ import { type FastifyReply, type FastifyRequest, fastify } from "fastify";
 import { refuseClient } from "./client-error.ts";
 import { EventStream, type StreamForm } from "./event-stream.ts";
 import { formFields } from "./form.ts";
+import { boundConnections, HTTP_LIMITS, type HttpLimits, jsonExcess, timeouts } from "./http-limits.ts";
 import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
 import { authority, plainAddress } from "./network.ts";
-import type { Tls } from "./tls.ts";
+import type { Tls, TlsFiles } from "./tls.ts";
 import { adviseThoseInClear } from "./tls-port.ts";
+import { keepCertificate, renewalSettings } from "./tls-renewal.ts";
 
 export type Request<R extends Route> = Input<R> & {
   correlation_id: string;
@@ -48,7 +50,8 @@ export type Handlers<T extends RouteTable> = { [Name in keyof T]: (request: Requ
 
 type Authorized = Principal | undefined;
 
-export interface ServeOptions {
+/** What is left out of the limits is as their defaults have it. */
+export interface ServeOptions extends Partial<HttpLimits> {
   host: string;
   port: number;
   log: Log;
@@ -57,8 +60,9 @@ export interface ServeOptions {
   form_bytes_max?: number;
   /** A silent event stream gets a comment this often. */
   ping_ms: number;
-  /** What it shows its callers; without it, it speaks in clear. */
-  tls?: Tls | undefined;
+  /** What it shows its callers; without it, it speaks in clear. Where its files are named, they are read again when they change. */
+  tls?: (Tls & Partial<TlsFiles>) | undefined;
+  tls_reload_ms?: number;
   /** Asked before anything else of a request is read: says who calls, or throws the refusal. Without it nobody is asked. */
   authorize?: ((route: string, headers: IncomingHttpHeaders) => Authorized | Promise<Authorized>) | undefined;
 }
@@ -79,21 +83,28 @@ interface RouteConfig {
 
 /** Room for the longest id there is with each of its characters percent-encoded. */
 const PARAM_CHARS_MAX = 512;
+const CLIENT_PATIENCE_MS = 60_000;
 const CORRELATION_ID = /^[A-Za-z0-9-]{1,64}$/;
 
 export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<T>, options: ServeOptions): Promise<Served> {
   const { log } = options;
+  const limits: HttpLimits = { ...HTTP_LIMITS, ...options };
+  // Node would refuse a request without a host by itself, and without a word.
+  const node = { ...timeouts(limits), maxHeaderSize: limits.headers_bytes_max, requireHostHeader: false };
   const streams = new LiveSet<EventStream>();
   const app = fastify({
     // Typed as a server in clear: of all that differs, nothing is used here.
-    ...((options.tls === undefined ? {} : { https: { ...options.tls, minVersion: "TLSv1.2", requireHostHeader: false } }) as object),
+    ...((options.tls === undefined
+      ? {}
+      : {
+          https: { ...node, cert: options.tls.cert, key: options.tls.key, minVersion: "TLSv1.2", handshakeTimeout: limits.headers_ms_max },
+        }) as object),
     logger: false,
     bodyLimit: options.body_bytes_max,
-    requestTimeout: 60_000,
+    requestTimeout: limits.request_ms_max,
     forceCloseConnections: "idle",
-    // Node would refuse a request without a host by itself, and without a word.
-    http: { requireHostHeader: false },
-    clientErrorHandler: refuseClient,
+    http: node,
+    clientErrorHandler: (error, socket) => refuseClient(error, socket, limits),
     // HEAD on an event stream would open it.
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: PARAM_CHARS_MAX },
@@ -117,6 +128,11 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   });
   // Else text would reach a route as its body, and be told that it is no object instead of that it is no JSON.
   app.removeContentTypeParser("text/plain");
+  const parseJson = app.getDefaultJsonParser("error", "error");
+  app.removeContentTypeParser("application/json");
+  app.addContentTypeParser<string>("application/json", { parseAs: "string" }, (request, text, done) => {
+    parseJson(request, text, (error, body) => done(error ?? jsonExcess(body, limits) ?? null, body));
+  });
   if (Object.values(routes).some(({ form }) => form)) {
     app.addContentTypeParser("multipart/form-data", { parseAs: "buffer" }, async (request: FastifyRequest, body: Buffer) => {
       if (configOf(request).form === undefined) throw notJson();
@@ -175,7 +191,9 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     });
   }
 
-  const dropSilent = options.tls === undefined ? () => {} : adviseThoseInClear(app.server as unknown as HttpsServer);
+  const dropSilent = options.tls === undefined ? () => {} : adviseThoseInClear(app.server as unknown as HttpsServer, limits.headers_ms_max);
+  boundConnections(app.server, limits, log);
+  const forgetCertificate = renewed(app.server as unknown as HttpsServer, options);
   const pings = setInterval(
     () => {
       for (const stream of streams) stream.ping(options.ping_ms);
@@ -188,6 +206,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     await app.listen({ host: options.host, port: options.port, backlog: 1024 });
   } catch (error) {
     clearInterval(pings);
+    forgetCertificate();
     throw listenError(error, options);
   }
   const address = app.server.address();
@@ -198,6 +217,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     url: `${options.tls === undefined ? "http" : "https"}://${authority(options.host, port)}`,
     async close(grace_ms) {
       clearInterval(pings);
+      forgetCertificate();
       dropSilent();
       const cut = setTimeout(() => {
         for (const stream of streams) stream.cut();
@@ -209,6 +229,12 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
       clearTimeout(cut);
     },
   };
+}
+
+function renewed(server: HttpsServer, { tls, tls_reload_ms = renewalSettings.tls_reload_ms.default, log }: ServeOptions): () => void {
+  const { cert_file, key_file } = tls ?? {};
+  if (tls === undefined || cert_file === undefined || key_file === undefined) return () => {};
+  return keepCertificate(server, { ...tls, cert_file, key_file }, { tls_reload_ms, log });
 }
 
 function parseRequest(route: Route, request: FastifyRequest, response: ServerResponse, principal: Authorized): Request<Route> {
@@ -265,17 +291,24 @@ function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply,
   if (error.retry_after_ms !== undefined) {
     reply.header("retry-after", String(Math.max(1, Math.ceil(error.retry_after_ms / 1000))));
     reply.header("x-backoff-ms", String(Math.ceil(error.retry_after_ms)));
+    // The same for the clients of OpenAI and Anthropic, which look here first.
+    reply.header("retry-after-ms", String(Math.ceil(error.retry_after_ms)));
   }
-  return (
-    reply
-      .code(error.status)
-      .headers(error.headers ?? {})
-      .headers(idHeaders(request))
-      // The clients of OpenAI and Anthropic go by this, else they would send again whatever ended with 5xx.
-      .header("x-should-retry", String(ERRORS[error.code].retriable))
-      .type("application/json; charset=utf-8")
-      .send(JSON.stringify(errorForm(request).body(error, request.id)))
-  );
+  return reply
+    .code(error.status)
+    .headers(error.headers ?? {})
+    .headers(idHeaders(request))
+    .header("x-should-retry", String(shouldRetry(error)))
+    .type("application/json; charset=utf-8")
+    .send(JSON.stringify(errorForm(request).body(error, request.id)));
+}
+
+/**
+ * The clients of OpenAI and Anthropic go by this, else they would send again whatever ended with 5xx. Where they would have to wait for long,
+ * the one comes back at once and in vain, and the other sleeps until then: both are told not to.
+ */
+function shouldRetry({ code, retry_after_ms = 0 }: RbeesError): boolean {
+  return ERRORS[code].retriable && retry_after_ms <= CLIENT_PATIENCE_MS;
 }
 
 function errorForm(request: FastifyRequest): FormOfError {

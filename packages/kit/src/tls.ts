@@ -22,6 +22,12 @@ export interface Tls {
   readonly key: string;
 }
 
+/** Where it was read, and is read again when it is renewed. */
+export interface TlsFiles {
+  readonly cert_file: string;
+  readonly key_file: string;
+}
+
 export interface TlsSettings {
   readonly host: string;
   readonly tls_cert: string;
@@ -30,7 +36,7 @@ export interface TlsSettings {
 }
 
 /** What it shows its callers; undefined: it speaks in clear. `program`: whose certificate is taken from the folder where none is named. */
-export function serverTls(settings: TlsSettings, home: Home, program: "orcd" | "worker"): Tls | undefined {
+export function serverTls(settings: TlsSettings, home: Home, program: "orcd" | "worker"): (Tls & TlsFiles) | undefined {
   const { host, tls_cert, tls_key, insecure_no_tls } = settings;
   const named = tls_cert !== "" || tls_key !== "";
   if (named && insecure_no_tls)
@@ -40,9 +46,7 @@ export function serverTls(settings: TlsSettings, home: Home, program: "orcd" | "
     throw new RbeesError("INVALID_REQUEST", "tls-cert and tls-key belong together: name the certificate and its key.");
   const folder = tlsFolder(home);
   const [cert_file, key_file] = named ? [tls_cert, tls_key] : [join(folder, `${program}.pem`), join(folder, `${program}.key`)];
-  const cert = read(cert_file);
-  const key = readPrivateFile(key_file);
-  if (!named && (cert === undefined || key === undefined)) {
+  if (!named && (read(cert_file) === undefined || readPrivateFile(key_file) === undefined)) {
     const how =
       program === "orcd" ? "Make one with `rbees tls init`" : "`rbees pool worker spawn --host` brings one along; by hand, see docs/tls.md";
     throw new RbeesError(
@@ -50,11 +54,38 @@ export function serverTls(settings: TlsSettings, home: Home, program: "orcd" | "
       `Refusing to start: others can reach ${host}, and there is no certificate in ${folder}. ${how}, name one with --tls-cert and --tls-key, or say --insecure-no-tls if nobody on that network listens.`,
     );
   }
+  return { ...readTls(cert_file, key_file), cert_file, key_file };
+}
+
+/** The two, looked at: whole, of each other, in time, and the key its owner's alone. */
+export function readTls(cert_file: string, key_file: string): Tls {
+  const cert = read(cert_file);
+  const key = readPrivateFile(key_file);
   if (cert === undefined) throw new RbeesError("INVALID_REQUEST", `There is no certificate at ${cert_file}.`);
   if (key === undefined) throw new RbeesError("INVALID_REQUEST", `There is no key at ${key_file}.`);
   if (key.open_to_others) throw new RbeesError("INVALID_REQUEST", `Others can read the key ${key_file}: \`chmod 600 ${key_file}\`.`);
   check(cert, cert_file, key.text, key_file);
   return { cert, key: key.text };
+}
+
+/** From when on it is said that it will expire. */
+const EXPIRES_SOON_MS = 14 * 86_400_000;
+
+/** What is to be said of its end; undefined: nothing yet. */
+export function expiryOf(
+  { validToDate }: X509Certificate,
+  now_ms: number,
+): { expired: boolean; expires_at: string; sentence: string } | undefined {
+  const left_ms = validToDate.getTime() - now_ms;
+  if (left_ms > EXPIRES_SOON_MS) return undefined;
+  const expires_at = validToDate.toISOString();
+  const expired = left_ms <= 0;
+  const when = expired ? `has expired, at ${expires_at}` : `expires at ${expires_at}`;
+  return {
+    expired,
+    expires_at,
+    sentence: `The certificate ${when}: \`rbees tls renew\` makes a new one, which is taken up without a restart.`,
+  };
 }
 
 function check(cert: string, cert_file: string, key: string, key_file: string): void {

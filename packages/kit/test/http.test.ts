@@ -176,7 +176,8 @@ test("a route without a body takes a POST without one, and gives status and head
 test("a refusal that may be tried again says when, in whole seconds and in milliseconds, both rounded up", async (t) => {
   const { call } = await start(t);
   const response = await call("/busy");
-  assert.deepEqual([response.headers.get("retry-after"), response.headers.get("x-backoff-ms")], ["2", "1235"]);
+  const waits = ["retry-after", "x-backoff-ms", "retry-after-ms", "x-should-retry"].map((name) => response.headers.get(name));
+  assert.deepEqual(waits, ["2", "1235", "1235", "true"]);
   const { status, code, retriable, retry_after_ms } = await refusal(response);
   assert.deepEqual([status, code, retriable, retry_after_ms], [429, "QUEUE_FULL", true, 1235]);
   assert.equal((await call("/nowhere")).headers.get("retry-after"), null);

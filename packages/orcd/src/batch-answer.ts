@@ -6,6 +6,7 @@ import { ChatRequest, CompletionRequest, JobHeaders } from "@rbees/contracts/ope
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { BATCH_ENDPOINTS } from "@rbees/contracts/sets";
 import type { Handlers, Reply } from "@rbees/kit/http";
+import { HTTP_LIMITS, jsonExcess } from "@rbees/kit/http-limits";
 import type { z } from "zod";
 import type { Caller } from "./caller.ts";
 
@@ -59,8 +60,13 @@ export interface AskedLine {
   readonly onStarted: (cancel: () => void) => void;
 }
 
-export async function answerLine(handlers: AskedHandlers, { endpoint, body, caller, request_id, onStarted }: AskedLine): Promise<LineAnswer> {
+export async function answerLine(
+  handlers: AskedHandlers,
+  { endpoint, body, caller, request_id, onStarted }: AskedLine,
+): Promise<LineAnswer> {
   try {
+    const excess = jsonExcess(body, HTTP_LIMITS);
+    if (excess !== undefined) throw excess;
     const asked = SCHEMAS[endpoint].safeParse(body);
     if (!asked.success) throw invalidRequest(fieldProblems(asked.error));
     if ((asked.data as { stream?: unknown }).stream === true) {

@@ -4,7 +4,9 @@ import { WIRE_LIMITS } from "@rbees/contracts/job";
 import { OVER_LIMIT_RULES } from "@rbees/core/quota";
 import { POLICIES, QUEUE_FULL_RULES } from "@rbees/core/state";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
+import { httpLimits } from "@rbees/kit/http-limits";
 import { LOG_FORMATS, LOG_LEVELS } from "@rbees/kit/log";
+import { renewalSettings } from "@rbees/kit/tls-renewal";
 
 export const settings = {
   host: text<string>({ default: "127.0.0.1", help: "Address to listen on" }),
@@ -30,9 +32,11 @@ export const settings = {
     default: "",
     help: "File of the authority that workers have their certificates from; empty: that of `rbees tls`",
   }),
+  ...renewalSettings,
   insecure_no_tls: flag({ default: false, help: "Speak in clear, also with workers, whoever can listen on that network" }),
   data_dir: text<string>({ default: "", help: "Folder of the database; empty: the platform's data folder" }),
   body_bytes_max: number({ default: 4_194_304, min: 1024, help: "Largest request body, bytes" }),
+  ...httpLimits,
   queue_jobs_max: number({ default: 1000, min: 1, help: "Jobs that may wait at once" }),
   queue_bytes_max: number({ default: 268_435_456, min: 1024, help: "Bytes of the requests that may wait at once" }),
   queue_full: text({ default: "reject", one_of: QUEUE_FULL_RULES, help: `When the queue is full: ${QUEUE_FULL_RULES.join(", ")}` }),

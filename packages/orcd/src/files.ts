@@ -2,8 +2,8 @@
 import { hash } from "node:crypto";
 import type { FileObject, ListFiles, UploadedFile } from "@rbees/contracts/batch";
 import { RbeesError } from "@rbees/contracts/errors";
-import { mintId } from "./job-id.ts";
 import type { Caller } from "./caller.ts";
+import { mintId } from "./job-id.ts";
 import { auditChange } from "./record.ts";
 import type { FileRow } from "./store/batch-port.ts";
 import type { FileTable } from "./store/batch-schema.ts";
@@ -52,10 +52,7 @@ export class Files {
     };
     this.#bytes += row.bytes;
     const said = { file_id: row.id, tenant: row.tenant, bytes: row.bytes, sha256: hash("sha256", bytes, "hex") };
-    await this.#store.commit([
-      { table: "files", insert: row },
-      auditChange("file.created", said, { now_ms, who: caller.who }),
-    ]);
+    await this.#store.commit([{ table: "files", insert: row }, auditChange("file.created", said, { now_ms, who: caller.who })]);
     return fileObject(row);
   }
 

@@ -1,6 +1,6 @@
 /** What was said of the limits of a tenant or a key, made into what holds; and how much is left of them, for whoever asks. */
 import type { LimitSettings } from "@rbees/contracts/limits";
-import { headroom, NO_LIMITS, type QuotaLimits } from "@rbees/core/quota";
+import { headroom, mayAskFor, NO_LIMITS, type QuotaLimits } from "@rbees/core/quota";
 import type { State } from "@rbees/core/state";
 import type { AuditValue } from "@rbees/kit/audit-chain";
 import { coreNow } from "./clock.ts";
@@ -16,6 +16,12 @@ export function limitsOf(said: LimitSettings, otherwise: QuotaLimits = NO_LIMITS
     models: [...(said.models ?? otherwise.models)],
     over_limit: said.over_limit ?? otherwise.over_limit,
   } satisfies QuotaLimits;
+}
+
+/** The models that somebody may ask for, of those that there are. */
+export function modelsFor({ models, quotas }: State, whose: { tenant: string; key_id: string | null }): string[] {
+  const accounts = quotas.of({ tenant: whose.tenant, key: whose.key_id });
+  return [...models].filter((model) => mayAskFor(accounts, model)).sort();
 }
 
 /** The settings for the record, which knows no numbers but whole ones. */

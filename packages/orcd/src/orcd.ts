@@ -3,7 +3,7 @@ import { type Access, orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import { createState } from "@rbees/core/state";
 import { serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
-import { authorities, type Tls } from "@rbees/kit/tls";
+import { authorities, type Tls, type TlsFiles } from "@rbees/kit/tls";
 import { type JobRequest, sentTokens } from "./active-job.ts";
 import { actHandlers } from "./api/acts.ts";
 import { jobSpec } from "./api/admit.ts";
@@ -64,7 +64,7 @@ export interface OrcdPorts {
   /** The file of the key under which prompts and answers are kept; made when there is none. */
   readonly content_key: string;
   /** What it shows its callers; undefined: it speaks in clear. */
-  readonly tls?: Tls | undefined;
+  readonly tls?: (Tls & Partial<TlsFiles>) | undefined;
   /** The authority, PEM, whose certificates workers show. */
   readonly ca?: string | undefined;
   /** Nothing can go on after this; the process should end and be started again. */

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
+import Anthropic from "@anthropic-ai/sdk";
 import { RbeesError } from "@rbees/contracts/errors";
 import { databaseIn } from "../src/store/open.ts";
 import { eventually, type Json, startHarness } from "./harness.ts";
@@ -112,6 +113,58 @@ test("tokens a day count what was used, of the tenant and of the key, also by wh
   assert.match(((await still.json()) as Json).error.message, /Of 150 tokens for today \(UTC\) 84 are left.*of the key /);
   await later.as(operator).client.call("setKey", { params: { id: acme.key_id }, body: { tokens_per_day_max: 0 } });
   assert.equal((await later.as(acme).send("POST", "/v2/tasks", JOB)).status, 202);
+});
+
+test("clients do not come back in vain, nor sleep until tomorrow, when the tokens of a day are used up", async (t) => {
+  const { orcd, who } = await startTenants(t);
+  const acme = await who({ tenant: "acme" }, { tokens_per_day_max: 120 });
+  await acme.client.call("submitJob", { body: JOB });
+  let sent = 0;
+  const counted: typeof fetch = (...request) => {
+    sent += 1;
+    return fetch(...request);
+  };
+  const openai = clientOf(orcd.url, 3).withOptions({ apiKey: acme.key, fetch: counted });
+  await assert.rejects(openai.chat.completions.create(CHAT as never), (error: Json) => {
+    assert.equal(error.constructor.name, "RateLimitError");
+    assert.deepEqual([error.code, error.type], ["QUOTA_EXCEEDED", "insufficient_quota"]);
+    return true;
+  });
+  assert.equal(sent, 1);
+  const anthropic = new Anthropic({ baseURL: orcd.url, apiKey: acme.key, maxRetries: 3, fetch: counted });
+  await assert.rejects(anthropic.messages.create(CHAT as never), (error: Json) => {
+    assert.equal(error.constructor.name, "RateLimitError");
+    assert.equal(error.error.error.type, "rate_limit_error");
+    return true;
+  });
+  assert.equal(sent, 2);
+});
+
+test("lists of models show those that the asker may use, and of others not that they are there", async (t) => {
+  const { operator, who } = await startTenants(t);
+  const zeta = await who({ tenant: "zeta", roles: ["submit", "observe"] });
+  const key = await who({ tenant: "zeta", models: ["other"] });
+  const acme = await who({ tenant: "acme" }, { models: ["other"] });
+  const listed = async (one: typeof zeta) => {
+    const json = async (path: string) => (await (await one.send("GET", path)).json()) as Json;
+    const shown = [await one.send("GET", "/v1/models/fake"), await one.send("POST", "/api/show", { model: "fake" })];
+    return [
+      (await json("/v1/models")).data.map(({ id }: Json) => id).join(),
+      (await json("/api/tags")).models.map(({ name }: Json) => name).join(),
+      (await json("/v2/models")).models.map(({ model }: Json) => model).join(),
+      ...shown.map(({ status }) => status),
+    ];
+  };
+  assert.deepEqual(await listed(zeta), ["fake", "fake", "fake", 200, 200]);
+  for (const one of [key, acme]) assert.deepEqual(await listed(one), ["", "", "", 404, 404]);
+  const said = async (name: string) => ((await (await acme.send("GET", `/v1/models/${name}`)).json()) as Json).error.message;
+  assert.equal((await said("fake")).replace("fake", ""), (await said("never")).replace("never", ""));
+  await operator.client.call("setTenant", { params: { id: "default" }, body: { models: ["other"] } });
+  assert.deepEqual(
+    await listed(operator),
+    ["", "", "fake", 404, 404],
+    "whoever sees everybody's jobs sees every model, and may ask for none",
+  );
 });
 
 test("queue instead of refuse: the job waits, is told why, and runs once another has given back what it did not use", async (t) => {

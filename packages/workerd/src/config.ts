@@ -6,9 +6,11 @@ import { MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
 import { BACKENDS, CACHE_TYPES, type CacheType, ENGINES, type EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
+import { httpLimits } from "@rbees/kit/http-limits";
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from "@rbees/kit/log";
 import { PREFILL_CHUNK_TOKENS_DEFAULT, SLOTS_DEFAULT } from "@rbees/kit/model-memory";
 import { isInClear, isLoopback } from "@rbees/kit/network";
+import { renewalSettings } from "@rbees/kit/tls-renewal";
 import { CONTEXT_MIN } from "./model-check.ts";
 
 /** `--orchestrator none`: a worker that nobody schedules, for tests by hand. */
@@ -67,6 +69,7 @@ export const workerdSettings = {
     default: "",
     help: "file of the authority that orchestrators have their certificates from; empty: that of `rbees tls`",
   }),
+  ...renewalSettings,
   insecure_no_tls: flag({ default: false, help: "speak in clear, also with the orchestrator, whoever can listen on that network" }),
   join_token_file: text<string>({
     default: "",
@@ -89,6 +92,7 @@ export const workerdSettings = {
   metrics_ms: number({ default: 500, min: 250, max: 1_000, help: "metrics events at most this often" }),
   drain_ms: number({ default: 30_000, max: 3_600_000, help: "how long running answers may take to finish at shutdown" }),
   body_bytes_max: number({ default: 8_388_608, min: 1_024, max: 268_435_456, help: "largest request" }),
+  ...httpLimits,
   stream_buffer_bytes_max: number({
     default: 1_048_576,
     min: 1_024,

@@ -12,7 +12,7 @@ import { homeOf } from "@rbees/kit/home";
 import { type Served, serve } from "@rbees/kit/http";
 import { ENGINE_KEY, JOIN, readSecretFile } from "@rbees/kit/key-file";
 import type { Log } from "@rbees/kit/log";
-import { fetchTrusting, serverTls, type Tls, trusted } from "@rbees/kit/tls";
+import { fetchTrusting, serverTls, type Tls, type TlsFiles, trusted } from "@rbees/kit/tls";
 import { VERSION } from "@rbees/kit/version";
 import { workerFolder } from "@rbees/kit/worker-files";
 import { workerdHandlers } from "./api.ts";
@@ -88,7 +88,7 @@ interface Secrets {
   readonly join_token: string | undefined;
   readonly folder: string;
   /** What it shows its callers; undefined: it speaks in clear. */
-  readonly tls: Tls | undefined;
+  readonly tls: (Tls & TlsFiles) | undefined;
   /** The authority, PEM, that the orchestrator's certificate may be from. */
   readonly ca: string | undefined;
 }
@@ -190,11 +190,11 @@ class Life implements Workerd {
   }
 
   async listen(log: Log, shutdown: () => void): Promise<void> {
-    const { host, port, body_bytes_max, ping_ms, slots } = this.#config;
+    const { slots } = this.#config;
     const handlers = workerdHandlers({ attempts: this.attempts, metrics: this.#metrics, health: () => this.#health(), shutdown });
     const { door, folder, tls } = this.#secrets;
     const authorize = door === undefined ? undefined : (route: string, headers: IncomingHttpHeaders) => void door.check(route, headers);
-    this.#server = await serve(workerdRoutes, handlers, { host, port, log, body_bytes_max, ping_ms, tls, authorize });
+    this.#server = await serve(workerdRoutes, handlers, { ...this.#config, log, tls, authorize });
     this.worker_id = workerId(this.#config, this.#server.port);
     door?.keepFor(folder, this.worker_id);
     this.url = this.#server.url;

@@ -13,12 +13,13 @@ import { catalogue, DEMO } from "../pool/catalogue.ts";
 import { FIRST_PORT } from "../pool/spawn.ts";
 import { diskOf, memory } from "../pool/status.ts";
 import { readWorkers } from "../pool/worker-record.ts";
+import { certificates } from "./doctor-certificates.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
 import { HOST, isOrchestrator, ORCHESTRATOR_PORT } from "./up.ts";
 import { readUp } from "./up-record.ts";
 
-interface Check {
+export interface Check {
   name: string;
   level: "ok" | "warn" | "fail";
   found: string;
@@ -55,6 +56,7 @@ export async function diagnose(context: Context): Promise<Diagnosis> {
     portCheck(context, ORCHESTRATOR_PORT),
     portCheck(context, FIRST_PORT),
     orchestrator(context),
+    certificates(context),
   ]);
   const checks = parts.flat();
   return { ok: checks.every(({ level }) => level !== "fail"), checks };

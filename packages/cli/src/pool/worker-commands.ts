@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
+import { WORKER_ID } from "@rbees/contracts/job";
 import type { PoolWorker } from "@rbees/contracts/pool";
 import type { CacheType, EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
@@ -176,7 +177,9 @@ export async function showLog(context: Context, worker_id: string, { follow, lin
   const { io, home, signal } = context;
   const record = (await readWorkers(home)).find((one) => one.worker_id === worker_id);
   const path = record?.log ?? workerLog(home, worker_id);
-  if (!existsSync(path)) throw new RbeesError("NOT_FOUND", `There is no worker "${worker_id}" on this host, and no log of one.`);
+  // What is no worker's id could be a path to elsewhere.
+  if (!WORKER_ID.test(worker_id) || !existsSync(path))
+    throw new RbeesError("NOT_FOUND", `There is no worker "${worker_id}" on this host, and no log of one.`);
   const show = (line: string) => io.out(`${context.json ? jsonOf(line) : readableLine(line, io.out_look)}\n`);
   const tail = new LogTail(path);
   const past = await tail.read();

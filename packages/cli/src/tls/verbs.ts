@@ -32,7 +32,8 @@ export const tlsVerbs = [
   verb(
     {
       path: "tls renew",
-      summary: "new certificates for the orchestrator and workers of this machine, with the names they have; restart them then",
+      summary:
+        "new certificates for the orchestrator and workers of this machine, with the names they have; they are taken up without a restart",
       examples: ["rbees tls renew", "rbees tls renew --name rbees.lan --days 90"],
     },
     (command) =>

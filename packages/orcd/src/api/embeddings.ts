@@ -44,7 +44,7 @@ export function embeddingHandlers(ports: AdmitPorts): Handlers<EmbeddingRoutes> 
       const { body, head } = request;
       const { input, truncate, dimensions } = body;
       // Nothing is asked of the model: clients do so to have it loaded.
-      if (input.length === 0) return { json: { model: knownModel(state, body.model), embeddings: [] } };
+      if (input.length === 0) return { json: { model: knownModel(state, body.model, request), embeddings: [] } };
       const asked = { ...embeddingJob(ollamaName(state, body.model), input, head), truncate: truncate ?? true };
       const { vectors, last, job, headers } = await made(asked, request, dimensions);
       return {
@@ -61,7 +61,7 @@ export function embeddingHandlers(ports: AdmitPorts): Handlers<EmbeddingRoutes> 
     async ollamaEmbeddings(request) {
       const { body, head } = request;
       if (body.prompt === "") {
-        knownModel(state, body.model);
+        knownModel(state, body.model, request);
         return { json: { embedding: [] } };
       }
       const asked = { ...embeddingJob(ollamaName(state, body.model), [body.prompt], head), truncate: true };

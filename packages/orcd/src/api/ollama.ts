@@ -10,6 +10,8 @@ import { LINES } from "@rbees/kit/event-stream";
 import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
+import { type Asked, callerOf } from "../caller.ts";
+import { modelsFor } from "../limits.ts";
 import { type OllamaMore, type OllamaShape, OllamaStream, ollamaCalls, ollamaEnd, ollamaText } from "../ollama-stream.ts";
 import { admit } from "./admit.ts";
 import { ANY_OBJECT, type Asking, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
@@ -34,10 +36,10 @@ export function ollamaName({ models }: State, name: string): string {
   return models.has(name) || !models.has(bare) ? name : bare;
 }
 
-/** The same of a model that somebody has served. */
-export function knownModel(state: State, name: string): string {
+/** The same of a model that somebody has served, and that the asker may use. */
+export function knownModel(state: State, name: string, asker: Asked): string {
   const model = ollamaName(state, name);
-  if (state.models.has(model)) return model;
+  if (modelsFor(state, callerOf(asker)).includes(model)) return model;
   throw new RbeesError("MODEL_NOT_FOUND", `model "${name}" not found: no worker has ever served it. GET /api/tags lists the models.`);
 }
 
@@ -45,7 +47,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   const { loop, workers } = ports;
   const { state } = loop;
   const named = (name: string) => ollamaName(state, name);
-  const known = (name: string) => knownModel(state, name);
+  const known = (name: string, asker: Asked) => knownModel(state, name, asker);
   const joined = (model: string) => new Date(workers.servedSince(state, model) ?? 0).toISOString();
 
   async function answer<T extends object>(
@@ -68,8 +70,8 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     return { headers: begun.headers, json };
   }
   /** Nothing is asked of the model: clients do so to have it loaded. */
-  const present = (name: string) => ({
-    model: known(name),
+  const present = (name: string, asker: Asked) => ({
+    model: known(name, asker),
     created_at: new Date().toISOString(),
     done: true,
     done_reason: "load" as const,
@@ -77,8 +79,8 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
 
   return {
     ollamaVersion: () => ({ json: { version: VERSION } }),
-    ollamaTags() {
-      const models = [...state.models].sort().map((name) => {
+    ollamaTags(request) {
+      const models = modelsFor(state, callerOf(request)).map((name) => {
         const serving = workers.serving(state, name);
         const size = serving.find(({ model_bytes }) => model_bytes !== undefined)?.model_bytes ?? 0;
         const digest = serving.find(({ model_digest }) => model_digest !== undefined)?.model_digest ?? "";
@@ -86,8 +88,8 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
       });
       return { json: { models } };
     },
-    ollamaShow({ body }) {
-      const model = known((body.model ?? body.name) as string);
+    ollamaShow({ body, ...asker }) {
+      const model = known((body.model ?? body.name) as string, asker);
       const serving = workers.serving(state, model);
       const embeds = serving.some(({ features }) => features.includes("embeddings"));
       const contexts = serving.flatMap(({ context_size }) => context_size ?? []);
@@ -105,7 +107,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     },
     ollamaChat(request) {
       const { body, head } = request;
-      if (body.messages.length === 0) return { json: { ...present(body.model), ...ollamaText.chat("") } };
+      if (body.messages.length === 0) return { json: { ...present(body.model, request), ...ollamaText.chat("") } };
       const asked = {
         ...generation(ports, named(body.model), body, head),
         messages: conversationOf(body.messages),
@@ -116,7 +118,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     },
     ollamaGenerate(request) {
       const { body, head } = request;
-      if (body.prompt === "") return { json: { ...present(body.model), ...ollamaText.generate("") } };
+      if (body.prompt === "") return { json: { ...present(body.model, request), ...ollamaText.generate("") } };
       const { prompt, system, raw } = body;
       const said =
         (system ?? "") === ""

@@ -13,6 +13,8 @@ import { canonicalModel } from "@rbees/contracts/sets";
 import type { Tool } from "@rbees/contracts/tools";
 import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob, Said } from "../active-job.ts";
+import { callerOf } from "../caller.ts";
+import { modelsFor } from "../limits.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
 import { admit } from "./admit.ts";
 import { ANY_OBJECT, type Begun, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
@@ -26,10 +28,10 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
     return { id, object: "model", created: since_ms === undefined ? 0 : seconds(since_ms), owned_by: "rbees" };
   };
   return {
-    openaiModels: () => ({ json: { object: "list", data: [...state.models].sort().map(model) } }),
-    openaiModel({ params }) {
+    openaiModels: (request) => ({ json: { object: "list", data: modelsFor(state, callerOf(request)).map(model) } }),
+    openaiModel({ params, principal }) {
       const id = canonicalModel(params.id);
-      if (!state.models.has(id))
+      if (!modelsFor(state, callerOf({ principal })).includes(id))
         throw new RbeesError("MODEL_NOT_FOUND", `No worker has ever served "${id.slice(0, 256)}". GET /v1/models lists the models.`);
       return { json: model(id) };
     },

@@ -5,6 +5,8 @@ import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Decision } from "@rbees/core/events";
 import type { Handlers } from "@rbees/kit/http";
 import { callBack } from "../call-back.ts";
+import { callerOf } from "../caller.ts";
+import { modelsFor } from "../limits.ts";
 import type { Loop } from "../loop.ts";
 import type { WorkerCredentials } from "../worker-credentials.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
@@ -92,8 +94,10 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
       const [expelled] = await Promise.all([credentials.expel(params.id, who), done]);
       return { json: { worker_id: params.id, expelled } };
     },
-    listModels() {
-      const models = [...loop.state.models].sort().map((model) => {
+    listModels(request) {
+      const caller = callerOf(request);
+      const shown = caller.everywhere ? [...loop.state.models].sort() : modelsFor(loop.state, caller);
+      const models = shown.map((model) => {
         const serving = workers.serving(loop.state, model);
         const contexts = serving.flatMap(({ context_size }) => context_size ?? []);
         return {

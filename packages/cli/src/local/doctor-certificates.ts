@@ -1,0 +1,50 @@
+/** What `rbees doctor` says of certificates: those in the folder `tls`, and the one that the orchestrator shows. */
+import { X509Certificate } from "node:crypto";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expiryOf, tlsFolder } from "@rbees/kit/tls";
+import type { Context } from "../context.ts";
+import { orchestratorUrl } from "../orchestrator.ts";
+import type { Check } from "./doctor.ts";
+
+const CONNECT_MS_MAX = 3000;
+
+export async function certificates(context: Context): Promise<Check[]> {
+  const folder = tlsFolder(context.home);
+  const files = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".pem")) : [];
+  const checks = files.sort().map((name): Check => {
+    const file = join(folder, name);
+    try {
+      return check(`certificate ${name}`, new X509Certificate(readFileSync(file)));
+    } catch {
+      return { name: `certificate ${name}`, level: "fail", found: `${file} can't be read as a certificate`, next: "rbees tls init" };
+    }
+  });
+  const shown = await shownAt(await orchestratorUrl(context));
+  return shown === undefined ? checks : [...checks, check("certificate of the orchestrator", shown)];
+}
+
+function check(name: string, certificate: X509Certificate): Check {
+  const expiry = expiryOf(certificate, Date.now());
+  if (expiry === undefined) return { name, level: "ok", found: `until ${certificate.validToDate.toISOString()}` };
+  const { expired, sentence } = expiry;
+  return { name, level: expired ? "fail" : "warn", found: sentence, next: "rbees tls renew, where it was made" };
+}
+
+/** Whatever it shows: whether it is trusted is looked at elsewhere. */
+async function shownAt(url: string): Promise<X509Certificate | undefined> {
+  const { protocol, hostname, port } = new URL(url);
+  if (protocol !== "https:") return undefined;
+  const { connect } = await import("node:tls");
+  return new Promise((resolve) => {
+    const host = hostname.replace(/^\[(.*)\]$/, "$1");
+    const socket = connect({ host, port: Number(port || 443), rejectUnauthorized: false, timeout: CONNECT_MS_MAX });
+    const done = (found?: X509Certificate) => {
+      socket.destroy();
+      resolve(found);
+    };
+    socket.once("secureConnect", () => done(socket.getPeerX509Certificate()));
+    socket.once("timeout", () => done());
+    socket.once("error", () => done());
+  });
+}
