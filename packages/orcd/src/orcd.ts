@@ -3,6 +3,7 @@ import { type Access, orcdAccess, orcdRoutes } from "@rbees/contracts/routes";
 import { createState } from "@rbees/core/state";
 import { serve } from "@rbees/kit/http";
 import type { Log } from "@rbees/kit/log";
+import { authority, reachable } from "@rbees/kit/network";
 import { authorities, type Tls, type TlsFiles } from "@rbees/kit/tls";
 import { type JobRequest, sentTokens } from "./active-job.ts";
 import { actHandlers } from "./api/acts.ts";
@@ -98,7 +99,8 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
   const tell = (event: Parameters<Loop["send"]>[0]) => void loop.send(event).done.catch(() => {});
   const pools = new Pools(config, {
     log,
-    url: () => served.url,
+    // What listens everywhere has no certificate for "everywhere".
+    url: () => served.url.replace(authority(served.host, served.port), authority(reachable(served.host), served.port)),
     reported: (pool) => tell({ type: "pool.reported", pool }),
     lost: (pool_id) => tell({ type: "pool.lost", pool_id }),
     loadEnded: (model, demands_key, error) => tell({ type: "load.ended", model, demands_key, error }),
