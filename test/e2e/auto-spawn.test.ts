@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { fetchTrusting } from "@rbees/kit/tls";
 import { bench, freePort, REAL } from "../../packages/cli/test/harness.ts";
 import { eventually, follow, getJson, type Json, submit, temporaryFolder } from "../support/cluster.ts";
@@ -17,13 +17,19 @@ const SETTINGS = {
   RBEES_RESIDENCY_MS_MIN: "1000",
 };
 
-test("a job for a model that is only on disk: loading, the answer, and the worker leaves when it is idle", {
-  timeout: 110_000,
-}, async (t) => {
+/** A host that has a model on disk and no worker for it; `text` is what that model says. */
+async function setUp(t: TestContext) {
   const { path, text } = writeCountingModel(temporaryFolder(t, "auto-spawn"), 20);
   const near = await bench((clean) => t.after(clean), REAL);
   const rbees = (...words: string[]) => near.run(words, { env: SETTINGS });
   assert.equal((await rbees("rbees-pool", "models", "register", "counting", path)).exit, 0);
+  return { near, rbees, text };
+}
+
+test("a job for a model that is only on disk: loading, the answer, and the worker leaves when it is idle", {
+  timeout: 110_000,
+}, async (t) => {
+  const { rbees, text } = await setUp(t);
   const url = `http://127.0.0.1:${await freePort()}`;
   const port = new URL(url).port;
   const up = await rbees("rbees", "up", "--port", port, "--worker-port", String(await freePort()), "--slots", "1", "--threads", "1");
@@ -61,10 +67,7 @@ test("a job for a model that is only on disk: loading, the answer, and the worke
 test("the same where keys, worker credentials and TLS are on: the worker that is started joins with a token of its own, and answers strangers nothing", {
   timeout: 110_000,
 }, async (t) => {
-  const { path, text } = writeCountingModel(temporaryFolder(t, "auto-spawn"), 20);
-  const near = await bench((clean) => t.after(clean), REAL);
-  const rbees = (...words: string[]) => near.run(words, { env: SETTINGS });
-  assert.equal((await rbees("rbees-pool", "models", "register", "counting", path)).exit, 0);
+  const { near, rbees, text } = await setUp(t);
   const [port, worker_port] = [String(await freePort()), String(await freePort())];
   const address = ["--listen", "0.0.0.0", "--port", port, "--worker-port", worker_port];
   const up = await rbees("rbees", "up", ...address, "--slots", "1", "--threads", "1");

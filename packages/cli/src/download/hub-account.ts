@@ -2,11 +2,10 @@
  * Which hub, and who asks there. What the operator's own environment says of it goes along to the machine that downloads: a line on the
  * stdin of its `rbees-pool`, since a token must not stand among the words of a command. It wins over what that machine has of its own.
  */
-import { fieldProblems } from "@rbees/contracts/error-body";
-import { invalidRequest } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
 import { z } from "zod";
 import type { Context } from "../context.ts";
+import { readHandedOver } from "../handed-over.ts";
 import type { Errand } from "../verb.ts";
 
 const CHARS_MAX = 4096;
@@ -30,14 +29,6 @@ export function withHubAccount({ env }: Context, errand: Errand): Errand {
 
 /** On the far side: as if its environment had said so. */
 export async function withHubFromStdin(context: Context): Promise<Context> {
-  const text = await (context.first_line ?? context.io.read());
-  let said: unknown;
-  try {
-    said = JSON.parse(text);
-  } catch {
-    // Told below.
-  }
-  const account = HubAccount.safeParse(said);
-  if (account.success) return { ...context, env: { ...context.env, ...account.data } };
-  throw invalidRequest(fieldProblems(account.error), "hub account on stdin");
+  const account = await readHandedOver(context, HubAccount, "hub account");
+  return { ...context, env: { ...context.env, ...account } };
 }

@@ -4,8 +4,7 @@
  */
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { fieldProblems } from "@rbees/contracts/error-body";
-import { invalidRequest, RbeesError } from "@rbees/contracts/errors";
+import { RbeesError } from "@rbees/contracts/errors";
 import { JOIN_TOKEN } from "@rbees/contracts/join";
 import { JOIN, OPERATOR_KEY_FILE, readSecretFile } from "@rbees/kit/key-file";
 import { writePrivateFile } from "@rbees/kit/private-file";
@@ -13,6 +12,7 @@ import { CA_FILE, tlsFolder } from "@rbees/kit/tls";
 import { workerFile, workerFolder } from "@rbees/kit/worker-files";
 import { z } from "zod";
 import type { Context } from "../context.ts";
+import { readHandedOver } from "../handed-over.ts";
 import { apiKey, KEY_VARIABLE, orchestratorAt } from "../orchestrator.ts";
 
 const PEM_CHARS_MAX = 16_384;
@@ -26,11 +26,8 @@ export const Handover = z.strictObject({
 export type Handover = z.infer<typeof Handover>;
 
 /** The line that `rbees pool … --host` wrote, or whoever called with `--handover`. */
-export async function readHandover(context: Context): Promise<Handover> {
-  const text = await (context.first_line ?? context.io.read());
-  const parsed = Handover.safeParse(parsedJson(text));
-  if (parsed.success) return parsed.data;
-  throw invalidRequest(fieldProblems(parsed.error), "handover on stdin");
+export function readHandover(context: Context): Promise<Handover> {
+  return readHandedOver(context, Handover, "handover");
 }
 
 export interface Invited {
@@ -73,12 +70,4 @@ export async function dropHandover({ home }: Context, worker_id: string): Promis
 
 export function joinTokenIn(file: string): string | undefined {
   return readSecretFile(file, true, JOIN);
-}
-
-function parsedJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -25,16 +25,12 @@ const UNKNOWN_TOKEN = 0;
 /** Bytes of text that make about a token, where the server has not counted. */
 const BYTES_A_TOKEN = 4;
 
-interface Under {
-  readonly abort: AbortController;
-}
-
 export class OpenaiEngine implements Engine {
   #upstream: Upstream | undefined;
   #events: EngineEvents | undefined;
   #context_size = 0;
   #slots = 0;
-  readonly #running = new Map<number, Under>();
+  readonly #running = new Map<number, AbortController>();
 
   async load({ upstream, context_size, slots }: EngineOptions, events: EngineEvents): Promise<ModelFacts> {
     if (upstream === undefined) throw new RbeesError("INVALID_REQUEST", "engine-url: is required with --engine openai");
@@ -69,15 +65,15 @@ export class OpenaiEngine implements Engine {
     const tokens_in = estimated(request);
     const room = this.#context_size - tokens_in;
     const max_tokens = request.fit_context ? Math.max(1, Math.min(request.max_tokens, room)) : request.max_tokens;
-    const under: Under = { abort: new AbortController() };
-    this.#running.set(id, under);
+    const abort = new AbortController();
+    this.#running.set(id, abort);
     try {
-      const pieces = await upstream.begin(request, max_tokens, under.abort.signal);
-      void this.#follow(id, under, pieces, new Progress(id, request, tokens_in));
+      const pieces = await upstream.begin(request, max_tokens, abort.signal);
+      void this.#follow(id, abort, pieces, new Progress(id, request, tokens_in));
     } catch (error) {
       this.#running.delete(id);
       // It was aborted before the server had answered: that it is over is told as ever.
-      if (!under.abort.signal.aborted) throw error;
+      if (!abort.signal.aborted) throw error;
       queueMicrotask(() => this.#report({ ...new Progress(id, request, tokens_in).report(0), aborted: true }));
     }
     return { slot: 0, tokens_in, tokens_cached: 0 };
@@ -88,26 +84,26 @@ export class OpenaiEngine implements Engine {
   }
 
   abort(id: number): void {
-    this.#running.get(id)?.abort.abort();
+    this.#running.get(id)?.abort();
   }
 
-  async #follow(id: number, under: Under, pieces: AsyncGenerator<Piece>, progress: Progress): Promise<void> {
+  async #follow(id: number, abort: AbortController, pieces: AsyncGenerator<Piece>, progress: Progress): Promise<void> {
     try {
       for await (const piece of pieces) {
         const report = progress.took(piece);
         if (report === undefined) continue;
-        if (report.end !== undefined) return this.#over(id, under, report);
+        if (report.end !== undefined) return this.#over(id, abort, report);
         this.#report(report);
       }
-      this.#over(id, under, progress.complete() ?? { ...progress.report(0), error: broken("it ended without saying why") });
+      this.#over(id, abort, progress.complete() ?? { ...progress.report(0), error: broken("it ended without saying why") });
     } catch (error) {
       const report = progress.report(0);
-      this.#over(id, under, under.abort.signal.aborted ? { ...report, aborted: true } : { ...report, error: broken(reasonOf(error)) });
+      this.#over(id, abort, abort.signal.aborted ? { ...report, aborted: true } : { ...report, error: broken(reasonOf(error)) });
     }
   }
 
   /** The slot is free before anybody hears that the answer is over; the server need not go on with it. */
-  #over(id: number, { abort }: Under, report: StepReport): void {
+  #over(id: number, abort: AbortController, report: StepReport): void {
     this.#running.delete(id);
     abort.abort();
     this.#report(report);
@@ -142,15 +138,11 @@ class Progress {
   /** Undefined: nothing that anybody has to hear. */
   took({ text, finish_reason, usage }: Piece): StepReport | undefined {
     this.#usage = usage ?? this.#usage;
-    if (text !== "") {
-      this.#first_ms ??= performance.now();
-      const token = this.#answer.push(UNKNOWN_TOKEN, Buffer.from(text));
-      if (this.#answer.stop !== undefined) return this.report(1, token, "STOP_SEQUENCE");
-      if (finish_reason !== undefined) this.#reason = finish_reason === "length" ? "MAX_TOKENS" : "EOS";
-      return this.report(1, token);
-    }
     if (finish_reason !== undefined) this.#reason = finish_reason === "length" ? "MAX_TOKENS" : "EOS";
-    return undefined;
+    if (text === "") return undefined;
+    this.#first_ms ??= performance.now();
+    const token = this.#answer.push(UNKNOWN_TOKEN, Buffer.from(text));
+    return this.report(1, token, this.#answer.stop === undefined ? undefined : "STOP_SEQUENCE");
   }
 
   /** The stream is over; undefined when the answer was not. */
@@ -160,7 +152,7 @@ class Progress {
     return this.report(0, rest, this.#answer.stop === undefined ? this.#reason : "STOP_SEQUENCE");
   }
 
-  report(generated: number, token?: TokenReport, end?: RunEnd["stop_reason"]): StepReport {
+  report(generated: number, token?: TokenReport, end?: RunEnd["stop_reason"] | undefined): StepReport {
     const { tokens } = this.#answer;
     const now = performance.now();
     const decode_ms = this.#first_ms === undefined ? 0 : now - this.#first_ms;
