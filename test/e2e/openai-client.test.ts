@@ -89,17 +89,19 @@ test("kill -9 of the worker in mid-stream: the OpenAI client reads one whole tex
   await eventually(async () => (await getJson(`${orcd.url}/v2/workers`)).workers.length === 2);
   const client = new OpenAI({ baseURL: `${orcd.url}/v1`, apiKey: "none", maxRetries: 0 });
   const messages = [{ role: "user" as const, content: "count" }];
-  const asked = { model: "counting", messages, temperature: 0, max_tokens: 200, stream: true } as const;
+  const asked = { model: "counting", messages, temperature: 0, max_tokens: 200, stream: true, logprobs: true } as const;
   const { data, response } = await client.chat.completions.create(asked).withResponse();
   let said = "";
   let killed = false;
+  const likely: string[] = [];
   for await (const { choices } of data) {
+    likely.push(...(choices[0]?.logprobs?.content ?? []).map(({ token }) => token));
     said += choices[0]?.delta.content ?? "";
     if (killed || said.split(" ").length < 6) continue;
     killed = true;
     workers.get(/worker=(\w+)/.exec(response.headers.get("x-rbees-routing") ?? "")?.[1] ?? "")?.signal("SIGKILL");
   }
-  assert.equal(said, text);
+  assert.deepEqual([said, likely.join("")], [text, text], "what is told of each token, once");
   const job = await getJson(`${orcd.url}/v2/tasks/${response.headers.get("x-rbees-job-id")}`);
-  assert.deepEqual([job.status, job.attempts.length], ["succeeded", 2]);
+  assert.deepEqual([job.status, job.attempts.length, job.logprobs.length], ["succeeded", 2, job.usage.tokens_out]);
 });

@@ -19,6 +19,8 @@ export interface FakeAttempt {
   started(): void;
   /** Sends tokens with the given texts; ids count up from the index. */
   tokens(...texts: string[]): void;
+  /** Sends a token that says more than text, or several that come at once, as many as `count`. */
+  token(t: string, more: Record<string, unknown>, count?: number): void;
   /** Sends the vectors of an embedding job's inputs, from input `from` on. */
   vectors(vectors: readonly (readonly number[])[], from?: number): void;
   end(stop_reason?: StopReason, more?: Record<string, unknown>): void;
@@ -115,6 +117,11 @@ function fakeAttempt(worker_id: string, model: string, body: Execute, response: 
         response.write(encodeEvent({ type: "token", t, i: index, ids: [1000 + index] } as never));
         index += 1;
       }
+    },
+    token(t, more, count = 1) {
+      const ids = Array.from({ length: count }, (_, n) => 1000 + index + n);
+      response.write(encodeEvent({ type: "token", ...more, t, i: index, ids } as never));
+      index += count;
     },
     vectors(vectors, from = 0) {
       for (const [at, vector] of vectors.entries()) {

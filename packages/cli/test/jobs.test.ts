@@ -30,7 +30,8 @@ test("submit streams the answer to stdout and one line of summary to stderr", as
 
 test("submit sends every flag as the field it stands for", async (t) => {
   const { at, rbees, orchestrator } = await setUp(t, GOOD);
-  const flags = "--max-tokens 7 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 3 --stop a --stop b,c --priority batch";
+  const flags =
+    "--max-tokens 7 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 3 --stop a --stop b,c --logprobs 2 --priority batch";
   const more =
     "--deadline-ms 5000 --pin w1 --avoid w2 --avoid w3 --label disk=fast --raw --on-worker-lost fail --metadata team=blue,n=1 --metadata x=y=z";
   const { exit } = await rbees.run([...SUBMIT, ...at, ...flags.split(" "), ...more.split(" ")]);
@@ -46,6 +47,7 @@ test("submit sends every flag as the field it stands for", async (t) => {
     min_p: 0.1,
     seed: 3,
     stop: ["a", "b,c"],
+    logprobs: 2,
     priority: "batch",
     deadline_ms: 5000,
     placement: { pin: "w1", prefer: [], avoid: ["w2", "w3"], labels: { disk: "fast" } },

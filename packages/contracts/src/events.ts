@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { StopReason, Timings, Usage } from "./job.ts";
+import { TokenLogprob } from "./logprobs.ts";
 import { ToolCallPiece } from "./tools.ts";
 
 /** Again each time that position or ETA have changed while the job waits. `position`: jobs ahead of it. */
@@ -39,6 +40,10 @@ export const Token = z.object({
   type: z.literal("token"),
   reasoning: z.string().optional().describe("Thinking that is no part of the text"),
   tool_calls: z.array(ToolCallPiece).optional().describe("Calls of functions, as they come"),
+  logprobs: z
+    .array(TokenLogprob)
+    .optional()
+    .describe("Of each of its tokens, where the job asked for them; tokens of a stop string, whose text is not sent, have none"),
   t: z.string(),
   i: z.int().nonnegative(),
   ids: z.array(z.int().nonnegative()),

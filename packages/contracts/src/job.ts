@@ -1,5 +1,6 @@
 /** What a client asks for and sees of a job. The noun is `job`; `task` lives only in the URL. */
 import { z } from "zod";
+import { TokenLogprob } from "./logprobs.ts";
 import { AskedMessage } from "./message.ts";
 import {
   CONTENT_STATES,
@@ -36,6 +37,7 @@ export const WIRE_LIMITS = {
   deadline_ms_max: 86_400_000,
   grammar_chars_max: 65_536,
   logit_bias_tokens_max: 1024,
+  top_logprobs_max: 20,
 } as const;
 
 export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,255}$/;
@@ -74,6 +76,12 @@ export const Sampling = z.object({
     .describe("Added to the logits of tokens, by their numbers in the model's vocabulary, before one is drawn"),
   seed: z.int().min(0).max(4_294_967_295).optional().describe("Same seed, same worker: the same text"),
   stop: z.array(StopString).max(WIRE_LIMITS.stop_strings_max).default([]).describe("Strings that end the answer; they are not part of it"),
+  logprobs: z
+    .int()
+    .min(0)
+    .max(WIRE_LIMITS.top_logprobs_max)
+    .optional()
+    .describe("Each token comes with how likely it was, and with so many of the likeliest at its place"),
 });
 export type Sampling = z.infer<typeof Sampling>;
 
@@ -229,6 +237,7 @@ export const JobView = JobSummary.extend({
   text: z.string().describe("The answer: whole when the job has ended, so far while it runs"),
   reasoning: z.string().optional().describe("What the model thought, where the job asked to have that separated"),
   tool_calls: z.array(ToolCall).optional().describe("The functions that the answer asks to have called"),
+  logprobs: z.array(TokenLogprob).optional().describe("Of each token, where the job asked for them"),
   timings: Timings.nullable(),
   attempts: z.array(AttemptView),
   seed: z.int(),

@@ -5,8 +5,9 @@
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
 import { ModelName, Sampling, StopStrings, WIRE_LIMITS } from "./job.ts";
+import { OllamaLogprob } from "./logprobs.ts";
 import { MessageContent } from "./message.ts";
-import { FUNCTION_FIELDS, someTools, toolOf } from "./openai.ts";
+import { FUNCTION_FIELDS, NEEDS_LOGPROBS, SAYS_LOGPROBS, someTools, TOP_LOGPROBS, toolOf } from "./openai.ts";
 import { CallId, Parameters, TOOL_LIMITS, type Tool, ToolName } from "./tools.ts";
 
 /** What a client gets from options that it did not send: Ollama's own defaults. */
@@ -19,7 +20,6 @@ const NO_SAMPLER = "there is no such sampler";
 const OF_WORKER = "How a model is loaded is said when its worker is started";
 const WITHOUT = "Says nothing without its sampler";
 const TEXT_ONLY = "text only";
-const NO_LOGPROBS = "probabilities are not given out";
 
 const OPTION_FIELDS = {
   supported: {
@@ -102,15 +102,18 @@ const asked = {
     z.union([z.enum(["", "json"]), z.record(z.string(), z.unknown())], 'must be "json" or a JSON schema'),
     '`"json"`: any object. A schema: JSON that validates; what of it can\'t be kept to is refused with its place',
   ),
+  logprobs: may(z.boolean(), `How likely each token was: ${SAYS_LOGPROBS}`),
+  top_logprobs: may(
+    TOP_LOGPROBS,
+    `So many of the likeliest tokens at each place, up to ${WIRE_LIMITS.top_logprobs_max}; needs \`logprobs\``,
+  ),
 };
+const likely = ({ logprobs, top_logprobs }: { logprobs?: boolean | null | undefined; top_logprobs?: number | null | undefined }) =>
+  logprobs === true || (top_logprobs ?? 0) === 0;
 const think = may(
   z.union([z.boolean(), z.enum(["high", "medium", "low"])]),
   "What the model's chat template marks as thinking comes as `thinking`; with `false` it is left out. A model that thinks does so unasked",
 );
-const unable = {
-  logprobs: refused(NO_LOGPROBS, false),
-  top_logprobs: refused(NO_LOGPROBS, 0),
-};
 const hinted = {
   keep_alive: may(z.union([z.string(), z.number()]), "How long an idle model stays is a setting of the orchestrator"),
 };
@@ -134,7 +137,7 @@ const CHAT_FIELDS = {
     ...asked,
   },
   hints: hinted,
-  refused: unable,
+  refused: {},
 } as const satisfies FieldTable;
 
 const GENERATE_FIELDS = {
@@ -147,7 +150,6 @@ const GENERATE_FIELDS = {
   },
   hints: hinted,
   refused: {
-    ...unable,
     suffix: refused("nothing is filled in before a given end", ""),
     template: refused("the chat template is the model's own", ""),
     context: refused("send the conversation to /api/chat", []),
@@ -168,12 +170,14 @@ export const OLLAMA_FIELDS = {
 
 export const OllamaChatRequest = z
   .strictObject({ ...CHAT_FIELDS.supported, ...CHAT_FIELDS.hints, ...CHAT_FIELDS.refused })
+  .refine(likely, NEEDS_LOGPROBS)
   .meta({ id: "OllamaChatRequest" });
 export type OllamaChatRequest = z.infer<typeof OllamaChatRequest>;
 
 export const OllamaGenerateRequest = z
   .strictObject({ ...GENERATE_FIELDS.supported, ...GENERATE_FIELDS.hints, ...GENERATE_FIELDS.refused })
   .refine(({ raw, system }) => raw !== true || (system ?? "") === "", { path: ["system"], message: "has no place in a raw prompt" })
+  .refine(likely, NEEDS_LOGPROBS)
   .meta({ id: "OllamaGenerateRequest" });
 export type OllamaGenerateRequest = z.infer<typeof OllamaGenerateRequest>;
 
@@ -196,6 +200,7 @@ const answer = {
   prompt_eval_duration: z.number().optional(),
   eval_count: z.int().optional().describe("Tokens of the answer"),
   eval_duration: z.number().optional(),
+  logprobs: z.array(OllamaLogprob).optional().describe("One for each token of this piece"),
 };
 const OllamaCall = z.object({
   id: z.string(),

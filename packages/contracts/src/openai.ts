@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
 import { ModelName, Priority, Sampling, StopStrings, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { ChatLogprobs, TextLogprobs } from "./logprobs.ts";
 import { MESSAGE_PARTS, type Message, messageOf, messageProblems } from "./message.ts";
 import { DISCONNECT_RULES } from "./sets.ts";
 import { Parameters, TOOL_LIMITS, type Tool, ToolCall, type ToolChoice, ToolName, toolProblems } from "./tools.ts";
@@ -20,13 +21,18 @@ const Tokens = max_tokens.unwrap();
 /** Why fields of several bodies are refused. */
 export const WHY_NOT = {
   functions: "the older form of `tools` and `tool_choice`: use those",
-  logprobs: "probabilities are not given out",
   hosted: "a service of OpenAI's own",
   reasoning: "the models are not told how long to think",
   verbosity: "the models are not told how much to say",
   cache: "workers keep what they have room for",
 } as const;
 const ONE_ANSWER = "one answer a request; send several requests";
+
+/** What the older API gives out at most. */
+const COMPLETION_LOGPROBS_MAX = 5;
+/** What the other bodies say of `top_logprobs`. */
+export const TOP_LOGPROBS = z.int().min(0).max(WIRE_LIMITS.top_logprobs_max);
+export const SAYS_LOGPROBS = "natural logarithms of what the model gave, before temperature, penalties or a schema had a say";
 
 /** What every body has. */
 export const OPENAI_COMMON = {
@@ -210,14 +216,17 @@ const CHAT_FIELDS = {
     ),
     parallel_tool_calls: PARALLEL,
     response_format: may(ResponseFormat, SAYS_FORMAT),
+    logprobs: may(z.boolean(), `How likely each token was: ${SAYS_LOGPROBS}`),
+    top_logprobs: may(
+      TOP_LOGPROBS,
+      `So many of the likeliest tokens at each place, up to ${WIRE_LIMITS.top_logprobs_max}; needs \`logprobs\``,
+    ),
     ...OPENAI_TALK,
   },
   hints: OPENAI_TALK_HINTS,
   refused: {
     functions: refused(WHY_NOT.functions, []),
     function_call: refused(WHY_NOT.functions, "none", "auto"),
-    logprobs: refused(WHY_NOT.logprobs, false),
-    top_logprobs: refused(WHY_NOT.logprobs, 0),
     modalities: refused("text only", ["text"]),
     audio: refused("text only"),
     prediction: refused("answers are not predicted"),
@@ -236,13 +245,16 @@ const COMPLETION_FIELDS = {
       .describe("A string, or an array with one. It is continued as it is, without the chat template"),
     ...generation,
     max_tokens: may(Tokens, `Most tokens to generate; ${COMPLETIONS_MAX_TOKENS} when not given, as OpenAI has it`),
+    logprobs: may(
+      z.int().min(0).max(COMPLETION_LOGPROBS_MAX),
+      `How likely each token was, and so many of the likeliest at each place, up to ${COMPLETION_LOGPROBS_MAX}: ${SAYS_LOGPROBS}`,
+    ),
   },
   hints: {},
   refused: {
     best_of: refused(ONE_ANSWER, 1),
     echo: refused("the answer is what was generated", false),
     suffix: refused("nothing is filled in before a given end", ""),
-    logprobs: refused(WHY_NOT.logprobs),
   },
 } as const satisfies FieldTable;
 
@@ -253,6 +265,8 @@ export const OPENAI_FIELDS = {
   "`tools[].function` of a chat, `tools[]` of a response": FUNCTION_FIELDS,
   "POST /v1/completions": COMPLETION_FIELDS,
 } as const satisfies Record<string, FieldTable>;
+
+export const NEEDS_LOGPROBS = { path: ["top_logprobs"], message: "needs logprobs: true" };
 
 const needsStream = {
   path: ["stream_options"],
@@ -266,6 +280,7 @@ export const ChatRequest = z
     path: ["max_tokens"],
     message: "differs from max_completion_tokens; give one of them",
   })
+  .refine(({ logprobs, top_logprobs }) => logprobs === true || (top_logprobs ?? 0) === 0, NEEDS_LOGPROBS)
   .superRefine(refuseTools)
   .meta({ id: "ChatCompletionRequest" });
 export type ChatRequest = z.infer<typeof ChatRequest>;
@@ -336,7 +351,7 @@ export const ChatCompletion = z
           reasoning_content: z.string().optional().describe("What the model's chat template marks as thinking"),
           tool_calls: z.array(ToolCall).optional(),
         }),
-        logprobs: z.null(),
+        logprobs: ChatLogprobs.nullable(),
         finish_reason: FinishReason,
       }),
     ),
@@ -347,7 +362,7 @@ export const TextCompletion = z
   .object({
     ...answer,
     object: z.literal("text_completion"),
-    choices: z.array(z.object({ index: z.literal(0), text: z.string(), logprobs: z.null(), finish_reason: FinishReason })),
+    choices: z.array(z.object({ index: z.literal(0), text: z.string(), logprobs: TextLogprobs.nullable(), finish_reason: FinishReason })),
   })
   .meta({ id: "Completion" });
 

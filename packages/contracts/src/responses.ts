@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
 import { Sampling, WIRE_LIMITS } from "./job.ts";
+import { OutputLogprob } from "./logprobs.ts";
 import { type Message, messageOf } from "./message.ts";
 import {
   FUNCTION_FIELDS,
@@ -11,8 +12,10 @@ import {
   PARALLEL,
   refuseTools,
   SAYS_FORMAT,
+  SAYS_LOGPROBS,
   someTools,
   TextFormat,
+  TOP_LOGPROBS,
   toolOf,
   WHY_NOT,
 } from "./openai.ts";
@@ -153,6 +156,8 @@ const TEXT_FIELDS = {
   },
 } as const satisfies FieldTable;
 
+const LOGPROBS = "message.output_text.logprobs";
+
 const REQUEST_FIELDS = {
   supported: {
     input: z
@@ -179,10 +184,22 @@ const REQUEST_FIELDS = {
       "`auto`; `none`: the model is not shown them; `required` or a function: the answer is one call, held to its schema",
     ),
     parallel_tool_calls: PARALLEL,
+    include: may(
+      z.array(
+        z.enum(
+          [LOGPROBS, "reasoning.encrypted_content"],
+          `is not supported: answers have no such part (only ${LOGPROBS} and, as a hint, reasoning.encrypted_content)`,
+        ),
+      ),
+      `\`${LOGPROBS}\`: how likely each token of the text was: ${SAYS_LOGPROBS}. \`reasoning.encrypted_content\` makes no difference`,
+    ),
+    top_logprobs: may(
+      TOP_LOGPROBS,
+      `So many of the likeliest tokens at each place, up to ${WIRE_LIMITS.top_logprobs_max}; needs \`${LOGPROBS}\` in \`include\``,
+    ),
   },
   hints: {
     ...OPENAI_TALK_HINTS,
-    include: refused("answers have no such parts", [], ["reasoning.encrypted_content"]),
     truncation: refused("an input is never shortened", "disabled"),
   },
   refused: {
@@ -192,7 +209,6 @@ const REQUEST_FIELDS = {
     prompt: refused("no prompts are kept here"),
     max_tool_calls: refused("it counts calls of services of OpenAI's own"),
     reasoning: refused(WHY_NOT.reasoning, {}),
-    top_logprobs: refused(WHY_NOT.logprobs, 0),
     context_management: refused("an input is never shortened", []),
     prompt_cache_options: refused(WHY_NOT.cache),
     access_programs: refused(WHY_NOT.hosted),
@@ -218,9 +234,24 @@ export const ResponsesRequest = z
     path: ["stream_options"],
     message: "is only allowed with stream: true",
   })
+  .refine((request) => (request.top_logprobs ?? 0) === 0 || logprobsAsked(request) !== undefined, {
+    path: ["top_logprobs"],
+    message: `needs ${LOGPROBS} in include`,
+  })
   .superRefine(refuseTools)
   .meta({ id: "ResponsesRequest" });
 export type ResponsesRequest = z.infer<typeof ResponsesRequest>;
+
+/** Of how many tokens at each place the likelihood is asked for, beside that of the answer's; undefined: of none. */
+export function logprobsAsked({
+  include,
+  top_logprobs,
+}: {
+  readonly include?: readonly string[] | null | undefined;
+  readonly top_logprobs?: number | null | undefined;
+}): number | undefined {
+  return include?.includes(LOGPROBS) ? (top_logprobs ?? 0) : undefined;
+}
 
 const Count = z.int().nonnegative();
 const ResponsesUsage = z.object({
@@ -239,7 +270,7 @@ const OutputText = z.object({
   type: z.literal("output_text"),
   text: z.string(),
   annotations: z.array(z.never()),
-  logprobs: z.array(z.never()),
+  logprobs: z.array(OutputLogprob).describe("Of each token of the text, where that was asked for"),
 });
 const OutputItem = z.discriminatedUnion("type", [
   z.object({
@@ -302,6 +333,7 @@ export const OpenaiResponse = z
     ),
     reasoning: z.null(),
     truncation: z.literal("disabled"),
+    top_logprobs: z.int().optional(),
     service_tier: z.literal("default"),
     user: z.string().optional(),
     safety_identifier: z.string().optional(),

@@ -2,6 +2,7 @@
 import type { EmbedInput } from "@rbees/contracts/embed";
 import type { EndEvent, TokenEvent } from "@rbees/contracts/events";
 import type { JobSummary, SubmitJob } from "@rbees/contracts/job";
+import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { Feature } from "@rbees/contracts/sets";
 import type { ToolCall } from "@rbees/contracts/tools";
 import { eventIdBase } from "./event-id.ts";
@@ -83,6 +84,8 @@ export interface Said {
   readonly text: string;
   readonly reasoning?: string;
   readonly tool_calls?: ToolCall[];
+  /** Where the job asked for them. */
+  readonly logprobs?: TokenLogprob[];
 }
 
 /** The answer so far. */
@@ -90,14 +93,21 @@ export function saidSoFar(job: ActiveJob): Said {
   let text = "";
   let reasoning = "";
   const tool_calls: ToolCall[] = [];
+  const logprobs: TokenLogprob[] = [];
   for (const token of answerOf(job)) {
     text += token.t;
     if (token.reasoning !== undefined) reasoning += token.reasoning;
+    if (token.logprobs !== undefined) logprobs.push(...token.logprobs);
     for (const { index, id = "", name = "", arguments: more } of token.tool_calls ?? []) {
       const call = tool_calls[index];
       if (call === undefined) tool_calls[index] = { id, type: "function", function: { name, arguments: more } };
       else call.function.arguments += more;
     }
   }
-  return { text, ...(reasoning === "" ? {} : { reasoning }), ...(tool_calls.length === 0 ? {} : { tool_calls }) };
+  return {
+    text,
+    ...(reasoning === "" ? {} : { reasoning }),
+    ...(tool_calls.length === 0 ? {} : { tool_calls }),
+    ...(job.request.logprobs === undefined ? {} : { logprobs }),
+  };
 }

@@ -4,6 +4,7 @@
  */
 import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent, FailedEvent, RestartedEvent, TokenEvent } from "@rbees/contracts/events";
+import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventSink, EventStream } from "@rbees/kit/event-stream";
 import { latin1Of, utf8Of } from "./latin1.ts";
@@ -17,12 +18,16 @@ interface Said {
   over?: true;
 }
 
+const NO_LOGPROBS: readonly TokenLogprob[] = [];
+
 export abstract class AnswerStream implements EventSink {
   readonly #to: EventStream;
   /** The data of the last token event. */
   #last_token: string | undefined;
   /** The answer has asked for a call. */
   protected called = false;
+  /** How likely the tokens were that are being told, until somebody says it. */
+  #logprobs = NO_LOGPROBS;
 
   constructor(to: EventStream) {
     this.#to = to;
@@ -36,6 +41,10 @@ export abstract class AnswerStream implements EventSink {
   protected abstract reasoning(text: string): string;
   /** Some of a call: its beginning if it has a name. */
   protected abstract call(piece: ToolCallPiece): string;
+  /** Tokens of which nothing but how likely they were is left to say; of an API that never does, none come. */
+  protected likely(): string {
+    return "";
+  }
   protected abstract ended(event: EndEvent): string;
   protected abstract failed(error: RbeesError): string;
 
@@ -114,9 +123,17 @@ export abstract class AnswerStream implements EventSink {
     }
   }
 
+  /** How likely the tokens were that are being told: to whoever asks first. */
+  protected takeLogprobs(): readonly TokenLogprob[] {
+    const taken = this.#logprobs;
+    this.#logprobs = NO_LOGPROBS;
+    return taken;
+  }
+
   /** A token that says more than text: what goes on with a call stands before all else, what begins one behind it. */
-  #more({ reasoning, t, tool_calls = [] }: TokenEvent): string {
+  #more({ reasoning, t, tool_calls = [], logprobs }: TokenEvent): string {
     let said = "";
+    if (logprobs !== undefined) this.#logprobs = [...this.#logprobs, ...logprobs];
     for (const piece of tool_calls) if (piece.name === undefined) said += this.call(piece);
     if (reasoning !== undefined) said += this.reasoning(latin1Of(JSON.stringify(reasoning)));
     if (t !== "") said += this.token(latin1Of(JSON.stringify(t)));
@@ -125,7 +142,7 @@ export abstract class AnswerStream implements EventSink {
       this.called = true;
       said += this.call(piece);
     }
-    return said;
+    return this.#logprobs.length === 0 ? said : said + this.likely();
   }
 
   /** What was sent can't be taken back in these protocols. */

@@ -57,6 +57,11 @@ export class JobRegistry {
     return active;
   }
 
+  /** Event bytes that are kept of a job, of which its answer is put together. */
+  get bytes_per_job_max(): number {
+    return this.#limits.replay_bytes_per_job_max;
+  }
+
   get(id: string): ActiveJob | undefined {
     return this.#active.get(id);
   }

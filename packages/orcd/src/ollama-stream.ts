@@ -2,11 +2,13 @@
 import { ERROR_FORMS } from "@rbees/contracts/error-body";
 import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
+import type { OllamaLogprob } from "@rbees/contracts/logprobs";
 import type { OllamaCall } from "@rbees/contracts/ollama";
 import type { ToolCall, ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { AnswerStream } from "./answer-stream.ts";
 import { latin1Of, utf8Of } from "./latin1.ts";
+import { ollamaLogprobs } from "./logprob-forms.ts";
 
 export type OllamaShape = keyof typeof ollamaText;
 
@@ -37,13 +39,26 @@ export class OllamaStream extends AnswerStream {
   }
 
   protected token(text: string): string {
+    const called = this.#called();
+    const logprobs = this.#logprobs();
+    if (logprobs !== undefined) return called + this.#line({}, JSON.parse(utf8Of(text)) as string, logprobs);
     const [before, between, after] = this.#frame;
-    return this.#called() + before + new Date().toISOString() + between + text + after;
+    return called + before + new Date().toISOString() + between + text + after;
   }
 
   protected reasoning(text: string): string {
     if (!this.#thinks) return "";
-    return this.#line({ thinking: JSON.parse(utf8Of(text)) as string });
+    return this.#line({ thinking: JSON.parse(utf8Of(text)) as string }, "", this.#logprobs());
+  }
+
+  /** Those of a call go before it. */
+  protected override likely(): string {
+    return this.#line({}, "", this.#logprobs());
+  }
+
+  #logprobs(): OllamaLogprob[] | undefined {
+    const entries = this.takeLogprobs();
+    return entries.length === 0 ? undefined : ollamaLogprobs(entries);
   }
 
   /** A call is said once it is whole: that API has no pieces of one. */
@@ -64,8 +79,9 @@ export class OllamaStream extends AnswerStream {
     return this.#line({ tool_calls });
   }
 
-  #line(more: OllamaMore): string {
-    const line = { model: this.#model, created_at: new Date().toISOString(), ...ollamaText[this.#shape]("", more), done: false };
+  #line(more: OllamaMore, text = "", logprobs?: OllamaLogprob[]): string {
+    const said = { ...ollamaText[this.#shape](text, more), ...(logprobs === undefined ? {} : { logprobs }) };
+    const line = { model: this.#model, created_at: new Date().toISOString(), ...said, done: false };
     return `${latin1Of(JSON.stringify(line))}\n`;
   }
 

@@ -6,6 +6,7 @@ import type { ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { AnswerStream } from "./answer-stream.ts";
 import { latin1Of } from "./latin1.ts";
+import { chatLogprobs, TextOffsets } from "./logprob-forms.ts";
 
 export interface OpenaiAnswer {
   readonly object: "chat.completion.chunk" | "text_completion";
@@ -20,6 +21,7 @@ export class OpenaiStream extends AnswerStream {
   readonly #answer: OpenaiAnswer;
   /** Before and after what a chunk's choice says; made when the first chunk is. */
   #frame: { before: string; after: string } | undefined;
+  readonly #offsets = new TextOffsets();
 
   constructor(to: EventStream, answer: OpenaiAnswer) {
     super(to);
@@ -27,17 +29,27 @@ export class OpenaiStream extends AnswerStream {
   }
 
   protected token(text: string): string {
-    return this.started() + this.#chunk(this.#chat ? `"delta":{"content":${text}}` : `"text":${text}`, null);
+    return this.started() + this.#chunk(this.#chat ? `"delta":{"content":${text}}` : `"text":${text}`, null, this.#logprobs());
   }
 
   protected reasoning(text: string): string {
-    return this.started() + (this.#chat ? this.#chunk(`"delta":{"reasoning_content":${text}}`, null) : "");
+    return this.started() + (this.#chat ? this.#chunk(`"delta":{"reasoning_content":${text}}`, null, this.#logprobs()) : "");
   }
 
   protected call({ index, id, name, arguments: more }: ToolCallPiece): string {
     const begins = name === undefined ? {} : { id, type: "function" };
     const piece = { index, ...begins, function: { ...(name === undefined ? {} : { name }), arguments: more } };
-    return this.started() + this.#chunk(`"delta":{"tool_calls":[${latin1Of(JSON.stringify(piece))}]}`, null);
+    return this.started() + this.#chunk(`"delta":{"tool_calls":[${latin1Of(JSON.stringify(piece))}]}`, null, this.#logprobs());
+  }
+
+  protected override likely(): string {
+    return this.started() + this.#chunk(this.#chat ? '"delta":{}' : '"text":""', null, this.#logprobs());
+  }
+
+  #logprobs(): string {
+    const entries = this.takeLogprobs();
+    if (entries.length === 0) return "null";
+    return latin1Of(JSON.stringify(this.#chat ? chatLogprobs(entries) : this.#offsets.form(entries)));
   }
 
   get #chat(): boolean {
@@ -53,9 +65,9 @@ export class OpenaiStream extends AnswerStream {
     return this.#chat ? this.#chunk('"delta":{"role":"assistant","content":""}', null) : "";
   }
 
-  #chunk(says: string, finish_reason: FinishReason | null): string {
+  #chunk(says: string, finish_reason: FinishReason | null, logprobs = "null"): string {
     const { before = "", after = "" } = this.#frame ?? {};
-    return `${before}${says},"logprobs":null,"finish_reason":${finish_reason === null ? "null" : `"${finish_reason}"`}${after}`;
+    return `${before}${says},"logprobs":${logprobs},"finish_reason":${finish_reason === null ? "null" : `"${finish_reason}"`}${after}`;
   }
 
   protected ended(event: EndEvent): string {

@@ -172,8 +172,10 @@ function settled(
   audit: (kind: string, fields: Fields) => Change,
 ): Change[] {
   const { status, code = null, message = null, retriable, used } = decision;
-  const { text, ...more } = saidSoFar(job);
-  const said = Object.keys(more).length === 0 ? null : JSON.stringify(more);
+  const { text, logprobs, ...more } = saidSoFar(job);
+  // How likely it was is no part of the answer.
+  const answer = Object.keys(more).length === 0 ? text : JSON.stringify([text, more]);
+  const said = answer === text && logprobs === undefined ? null : JSON.stringify(logprobs === undefined ? more : { ...more, logprobs });
   const { end } = job;
   const ran_with = { model_digest: job.ran_with?.model_digest ?? null, engine: job.ran_with?.engine ?? null };
   const usage = { tokens_in: end?.tokens_in ?? null, tokens_out: end?.tokens_out ?? null, tokens_cached: end?.tokens_cached ?? null };
@@ -208,7 +210,7 @@ function settled(
       stop_reason: end?.stop_reason ?? null,
       ...usage,
       ...ran_with,
-      ...digest("answer", job.request.inputs !== undefined ? job.vectors.join() : said === null ? text : JSON.stringify([text, more])),
+      ...digest("answer", job.request.inputs !== undefined ? job.vectors.join() : answer),
     }),
   ];
 }

@@ -1,6 +1,7 @@
 /** A job's events as those of OpenAI's Responses API. */
 import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
+import type { OutputLogprob } from "@rbees/contracts/logprobs";
 import { OPENAI_TEMPERATURE } from "@rbees/contracts/openai";
 import type { OpenaiResponse, OutputItem, ResponsesRequest } from "@rbees/contracts/responses";
 import type { ToolCallPiece } from "@rbees/contracts/tools";
@@ -8,6 +9,7 @@ import type { EventStream } from "@rbees/kit/event-stream";
 import type { ActiveJob, Said } from "./active-job.ts";
 import { AnswerStream } from "./answer-stream.ts";
 import { latin1Of, utf8Of } from "./latin1.ts";
+import { outputLogprobs } from "./logprob-forms.ts";
 
 export interface ResponsesAnswer {
   readonly job: Pick<ActiveJob, "id" | "correlation_id" | "submitted_at_ms">;
@@ -30,6 +32,7 @@ interface Saying {
   readonly kind: Kind;
   readonly called: Pick<ToolCallPiece, "id" | "name">;
   text: string;
+  logprobs: OutputLogprob[];
 }
 
 export class ResponsesStream extends AnswerStream {
@@ -73,18 +76,27 @@ export class ResponsesStream extends AnswerStream {
     const { kind, called } = saying;
     const type = `${DELTAS[kind]}.delta`;
     const part = kind === "function_call" ? "" : ',"content_index":0';
-    const logprobs = kind === "message" ? ',"logprobs":[]' : "";
+    const logprobs = kind === "message" ? `,"logprobs":${this.#logprobs(saying)}` : "";
     const place = `"item_id":"${itemId(this.#answer, kind, called)}","output_index":${this.#at}${part}`;
     const data = `{"type":"${type}","sequence_number":${this.#events},${place},"delta":${text}${logprobs}}`;
     this.#events += 1;
     return `event: ${type}\ndata: ${data}\n\n`;
   }
 
+  /** What was not said yet of how likely tokens were, as JSON; it goes with the text that follows, or with its end. */
+  #logprobs({ logprobs }: Saying): string {
+    const entries = this.takeLogprobs();
+    if (entries.length === 0) return "[]";
+    const more = outputLogprobs(entries);
+    logprobs.push(...more);
+    return latin1Of(JSON.stringify(more));
+  }
+
   /** Goes on with an item of this kind, or begins one; each call is one of its own. */
   #begin(kind: Kind, called: Saying["called"] = {}): string {
     if (this.#saying?.kind === kind && kind !== "function_call") return "";
     const before = this.started() + this.#done("completed");
-    this.#saying = { kind, called, text: "" };
+    this.#saying = { kind, called, text: "", logprobs: [] };
     const item = itemOf(this.#answer, kind, "", "in_progress", called);
     const added = this.#event("response.output_item.added", {
       output_index: this.#at,
@@ -101,13 +113,14 @@ export class ResponsesStream extends AnswerStream {
   /** Ends the item that is being said, if one is. */
   #done(status: Status): string {
     if (this.#saying === undefined) return "";
-    const { kind, called, text: written } = this.#saying;
+    const { kind, called, text: written, logprobs } = this.#saying;
+    if (kind === "message") this.#logprobs(this.#saying);
     const text = JSON.parse(`"${utf8Of(written)}"`) as string;
-    const item = itemOf(this.#answer, kind, text, status, called);
+    const item = itemOf(this.#answer, kind, text, status, called, logprobs);
     const type = `${DELTAS[kind]}.done`;
     const said =
       "content" in item
-        ? this.#event(type, { ...this.#part(item), content_index: 0, text, ...(kind === "message" ? { logprobs: [] } : {}) }) +
+        ? this.#event(type, { ...this.#part(item), content_index: 0, text, ...(kind === "message" ? { logprobs } : {}) }) +
           this.#event("response.content_part.done", { ...this.#part(item), content_index: 0, part: item.content[0] })
         : this.#event(type, { ...this.#part(item), arguments: text });
     const done = said + this.#event("response.output_item.done", { output_index: this.#at, item });
@@ -145,11 +158,18 @@ export function statusOf({ stop_reason }: EndEvent): "completed" | "incomplete" 
   return stop_reason === "MAX_TOKENS" ? "incomplete" : "completed";
 }
 
-function itemOf(answer: ResponsesAnswer, kind: Kind, text: string, status: Status, called: Saying["called"]): OutputItem {
+function itemOf(
+  answer: ResponsesAnswer,
+  kind: Kind,
+  text: string,
+  status: Status,
+  called: Saying["called"],
+  logprobs: OutputLogprob[] = [],
+): OutputItem {
   const id = itemId(answer, kind, called);
   switch (kind) {
     case "message":
-      return { id, type: kind, role: "assistant", status, content: [{ type: "output_text", text, annotations: [], logprobs: [] }] };
+      return { id, type: kind, role: "assistant", status, content: [{ type: "output_text", text, annotations: [], logprobs }] };
     case "reasoning":
       return { id, type: kind, status, summary: [], content: [{ type: "reasoning_text", text }] };
     case "function_call":
@@ -158,13 +178,17 @@ function itemOf(answer: ResponsesAnswer, kind: Kind, text: string, status: Statu
 }
 
 /** An answer that is whole, as items. */
-export function itemsOf(answer: ResponsesAnswer, { text, reasoning = "", tool_calls = [] }: Said, status: Status): OutputItem[] {
+export function itemsOf(
+  answer: ResponsesAnswer,
+  { text, reasoning = "", tool_calls = [], logprobs = [] }: Said,
+  status: Status,
+): OutputItem[] {
   const says_more = reasoning !== "" || tool_calls.length > 0;
   const last = tool_calls.length > 0 ? "function_call" : text !== "" || !says_more ? "message" : "reasoning";
   const state = (kind: Kind) => (kind === last ? status : "completed");
   return [
     ...(reasoning === "" ? [] : [itemOf(answer, "reasoning", reasoning, state("reasoning"), {})]),
-    ...(text === "" && says_more ? [] : [itemOf(answer, "message", text, state("message"), {})]),
+    ...(text === "" && says_more ? [] : [itemOf(answer, "message", text, state("message"), {}, outputLogprobs(logprobs))]),
     ...tool_calls.map(({ id, function: called }, at) =>
       itemOf(answer, "function_call", called.arguments, at === tool_calls.length - 1 ? status : "completed", { id, name: called.name }),
     ),
@@ -209,6 +233,7 @@ export function responseOf(
     })),
     reasoning: null,
     truncation: "disabled",
+    ...(typeof asked.top_logprobs === "number" ? { top_logprobs: asked.top_logprobs } : {}),
     service_tier: "default",
     ...(typeof user === "string" ? { user } : {}),
     ...(typeof safety_identifier === "string" ? { safety_identifier } : {}),

@@ -212,7 +212,6 @@ test("what OpenAI's bodies have no field for comes in headers", async (t) => {
 const ASKING: Readonly<Record<string, unknown>> = {
   service_tier: "flex",
   modalities: ["text", "audio"],
-  logprobs: 3,
 };
 
 for (const [path, place, good] of [

@@ -178,7 +178,7 @@ test("what can't be honoured is refused by name; the client's types know no fiel
     return error.details.map(({ field, problem }: Json) => `${field}: ${problem}`).join("\n");
   };
   const { supported, hints, refused } = RESPONSES_FIELDS["POST /v1/responses"];
-  for (const name of [...Object.keys(refused), "store", "service_tier", "truncation", "include"])
+  for (const name of [...Object.keys(refused), "store", "service_tier", "truncation"])
     assert.match(await refusal({ ...ASKED, [name]: ["odd"] }), new RegExp(`^${name}: is not supported`));
   await assert.rejects(
     client.responses.create({ ...ASKED, previous_response_id: "resp_1" }),

@@ -2,14 +2,17 @@
  * The text of one answer as its tokens come: joins bytes to characters, looks for stop strings, and gives out only text that
  * is certain, in whole tokens. So whoever has the tokens of what was given out can continue the answer exactly there.
  */
+import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { TokenReport } from "./engine.ts";
 import { type StopMatch, StopMatcher } from "./stop-matcher.ts";
 import { Utf8Joiner } from "./utf8-joiner.ts";
 
-/** A token that has not been given out, and where in the text it ends; -1 while its last character is not complete. */
+/** A token that has not been given out, and where in the text it begins and ends; -1 while its last character is not complete. */
 interface Held {
   id: number;
+  from: number;
   end: number;
+  logprob: TokenLogprob | undefined;
 }
 
 export class Answer {
@@ -50,8 +53,8 @@ export class Answer {
   }
 
   /** A new token: what can be given out with it, if anything. */
-  push(id: number, bytes: Uint8Array): TokenReport | undefined {
-    this.#add(id, bytes);
+  push(id: number, bytes: Uint8Array, logprob?: TokenLogprob): TokenReport | undefined {
+    this.#add(id, bytes, logprob);
     if (this.#match !== undefined) return this.#upTo(this.#match.start);
     const safe = this.#matcher.safe;
     const whole = this.#held.findLastIndex(({ end }) => end >= 0 && end <= safe);
@@ -71,26 +74,38 @@ export class Answer {
     return this.#give(this.#held.length, this.#given + this.#text.length);
   }
 
-  #add(id: number, bytes: Uint8Array): void {
+  #add(id: number, bytes: Uint8Array, logprob?: TokenLogprob): void {
+    const from = this.#given + this.#text.length;
     const text = this.#joiner.push(bytes);
     this.#tokens++;
     this.#text += text;
-    this.#held.push({ id, end: this.#joiner.whole ? this.#given + this.#text.length : -1 });
+    this.#held.push({ id, from, end: this.#joiner.whole ? this.#given + this.#text.length : -1, logprob });
     this.#match ??= this.#matcher.push(text);
   }
 
-  /** The text before a stop string. Its tokens go along even where the stop string cuts into them. */
+  /**
+   * The text before a stop string. Its tokens go along even where the stop string cuts into them, and so do those of the stop string; how
+   * likely they were is told of those only that begin in the text.
+   */
   #upTo(start: number): TokenReport | undefined {
     return start > this.#given ? this.#give(this.#held.length, start) : undefined;
   }
 
   #give(count: number, end: number): TokenReport | undefined {
-    const ids = this.#held.splice(0, count).map(({ id }) => id);
+    const held = this.#held.splice(0, count);
+    const ids = held.map(({ id }) => id);
+    const likely = held[0]?.logprob === undefined ? undefined : this.#likely(held, end);
     const t = this.#text.slice(0, end - this.#given);
     this.#text = this.#text.slice(end - this.#given);
     this.#given = end;
     const i = this.#next_index;
     this.#next_index += ids.length;
-    return ids.length === 0 ? undefined : { t, i, ids };
+    return ids.length === 0 ? undefined : { ...(likely === undefined ? {} : { logprobs: likely }), t, i, ids };
+  }
+
+  /** Tokens of a stop string begin where the text ends that is given out. */
+  #likely(held: readonly Held[], end: number): TokenLogprob[] {
+    const told = this.#match === undefined ? held : held.filter(({ from }) => from < end);
+    return told.flatMap(({ logprob }) => logprob ?? []);
   }
 }

@@ -228,20 +228,29 @@ function heldTo(body: Execute, features: readonly Feature[]): string | undefined
   throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker can't hold answers to one`, { param });
 }
 
+/** What an engine must be able to do for a field. */
+const FEATURE_OF = {
+  frequency_penalty: "penalties",
+  presence_penalty: "penalties",
+  logit_bias: "logit_bias",
+  logprobs: "logprobs",
+} as const satisfies Record<string, Feature>;
+
 function runRequest(body: Execute, features: readonly Feature[]): RunRequest {
   const grammar = heldTo(body, features);
-  const { frequency_penalty, presence_penalty, logit_bias } = body;
-  const weighing = { frequency_penalty, presence_penalty, logit_bias };
-  for (const [param, value] of Object.entries(weighing)) {
-    const can = features.includes(param === "logit_bias" ? "logit_bias" : "penalties");
-    if (!can && value !== undefined) throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker has none`, { param });
+  const { frequency_penalty, presence_penalty, logit_bias, logprobs } = body;
+  const special = { frequency_penalty, presence_penalty, logit_bias, logprobs };
+  for (const param of ["frequency_penalty", "presence_penalty", "logit_bias", "logprobs"] as const) {
+    const can = features.includes(FEATURE_OF[param]);
+    if (!can && body[param] !== undefined)
+      throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker has none`, { param });
   }
   const { job_id, prompt, messages, raw, tools, tool_choice, parallel_tool_calls, separate_reasoning } = body;
   const { max_tokens, fit_context, temperature, top_p, top_k, min_p, stop } = body;
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
   const asked = { job_id, prompt, messages, raw, tools, tool_choice, parallel_tool_calls, separate_reasoning };
-  return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, grammar, ...weighing, continue_tokens };
+  return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, grammar, ...special, continue_tokens };
 }
 
 /** Until the deadline, by whichever of the two ways it was given comes first; undefined when there is none. */

@@ -10,6 +10,7 @@
 import type { EmbedInput } from "@rbees/contracts/embed";
 import type { ErrorCode } from "@rbees/contracts/errors";
 import type { StopReason } from "@rbees/contracts/job";
+import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { Message } from "@rbees/contracts/message";
 import type { CacheType, EngineName, Feature } from "@rbees/contracts/sets";
 import type { Tool, ToolCallPiece, ToolChoice } from "@rbees/contracts/tools";
@@ -78,6 +79,8 @@ export interface RunRequest {
   presence_penalty?: number | undefined;
   /** By the token's number. */
   logit_bias?: Readonly<Record<string, number>> | undefined;
+  /** With how likely each token was, and so many of the likeliest. */
+  logprobs?: number | undefined;
   /** In GBNF: nothing but what it allows. */
   grammar?: string | undefined;
   /** Tokens that another attempt has already sent: the answer goes on after them. */
@@ -103,6 +106,8 @@ export interface TokenReport {
   reasoning?: string;
   /** What they say of calls of functions; absent when nothing. */
   tool_calls?: ToolCallPiece[];
+  /** How likely each of `ids` was, but for those of a stop string; absent when that is not asked. */
+  logprobs?: TokenLogprob[];
   /** Text of whole tokens that ends between two characters. */
   t: string;
   /** Index in the answer of the first of `ids`, continued tokens included. */

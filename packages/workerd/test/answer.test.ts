@@ -24,6 +24,47 @@ function say(tokens: readonly Uint8Array[], stops: readonly string[], skip = 0):
   return { events, text: events.map(({ t }) => t).join(""), stop: answer.stop };
 }
 
+/** Says tokens with how likely each was, which is named after its number: what is told of which text. */
+function likely(tokens: readonly string[], stops: readonly string[]): [text: string, of: string[], ids: number][] {
+  const answer = new Answer(stops);
+  const events: TokenReport[] = [];
+  for (const [id, token] of tokens.entries()) {
+    const event = answer.push(id, Buffer.from(token, "latin1"), { token: String(id), logprob: -1, top_logprobs: [] });
+    if (event !== undefined) events.push(event);
+    if (answer.stop !== undefined) break;
+  }
+  const last = answer.finish();
+  return [...events, ...(last === undefined ? [] : [last])].map(({ t, ids, logprobs = [] }) => [
+    t,
+    logprobs.map(({ token }) => token),
+    ids.length,
+  ]);
+}
+
+test("how likely a token was is told once, with the text that it is part of; of a stop string's tokens it is not", () => {
+  const é = Buffer.from("é").toString("latin1");
+  assert.deepEqual(likely(["a", ...é, "b"], []), [
+    ["a", ["0"], 1],
+    ["é", ["1", "2"], 2],
+    ["b", ["3"], 1],
+  ]);
+  assert.deepEqual(likely(["a", "E", "x"], ["END"]), [
+    ["a", ["0"], 1],
+    ["Ex", ["1", "2"], 2],
+  ]);
+  assert.deepEqual(likely(["a", "E", "N", "D", "x"], ["END"]), [["a", ["0"], 1]]);
+  // The tokens of the stop string go along to be continued from; the one that it cuts into begins before it.
+  assert.deepEqual(likely(["a", "bE", "N", "Dx"], ["END"]), [
+    ["a", ["0"], 1],
+    ["b", ["1"], 3],
+  ]);
+  assert.deepEqual(likely(["a", ...é, "x"], ["é"]), [["a", ["0"], 1]]);
+  assert.deepEqual(likely(["a", é.charAt(0)], []), [
+    ["a", ["0"], 1],
+    ["\ufffd", ["1"], 1],
+  ]);
+});
+
 const tokenList = fc.array(
   fc.oneof(
     fc.string({ unit: fc.constantFrom("a", "b", "é"), maxLength: 4 }).map((text) => new Uint8Array(Buffer.from(text))),

@@ -23,6 +23,7 @@ export interface SubmitFlags {
   stop?: string[] | undefined;
   jsonSchemaFile?: string | undefined;
   grammarFile?: string | undefined;
+  logprobs?: number | undefined;
   priority?: string | undefined;
   deadlineMs?: number | undefined;
   pin?: string | undefined;
@@ -82,6 +83,7 @@ async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
     min_p: flags.minP,
     seed: flags.seed,
     stop: flags.stop,
+    logprobs: flags.logprobs,
     priority: flags.priority,
     deadline_ms: flags.deadlineMs,
     placement: placement === undefined ? undefined : { pin, prefer, avoid, labels },

@@ -41,6 +41,7 @@ export const jobVerbs = [
         .option("--stop <text>", "ends the answer; may be repeated, up to four times", repeated)
         .option("--json-schema-file <file>", "the answer is JSON that validates against the schema in this file")
         .option("--grammar-file <file>", "the answer is what the grammar (GBNF) in this file allows")
+        .option("--logprobs <n>", "with --json: how likely each token was, and this many of the likeliest at its place", whole(0, 20))
         .addOption(new Option("--priority <priority>", "batch jobs let interactive ones pass").choices(PRIORITIES))
         .option("--deadline-ms <ms>", "ends the job this long after submission", whole(1))
         .option("--pin <worker>", "only this worker")

@@ -60,6 +60,7 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, asker: Asker): P
   const { tenant, key_id } = { ...callerOf(asker), ...(asker.tenant === undefined ? {} : { tenant: asker.tenant }) };
   const limited = largestRequest(loop.state.quotas.of({ tenant, key: key_id }));
   const fitted = { ...asked, max_tokens: tokensThatFit(loop.state, asked, limited), seed: asked.seed ?? randomInt(0, 2 ** 32) };
+  checkLogprobs(fitted, jobs.bytes_per_job_max);
   const whose = { id, tenant, key_id, submitted_at_ms: now_ms };
   const plain = jobSpec({ ...whose, request: fitted }, loop.state.limits);
   const { denied, demands, rules, ...set } = ports.policies.rule(plain);
@@ -93,6 +94,20 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, asker: Asker): P
     ...rateHeaders(loop.state, job),
   };
   return { job, headers, position, eta_ms: verdict?.eta_ms };
+}
+
+/** About what an event says of one token that was likely, bytes. */
+const LOGPROB_BYTES = 48;
+
+/** An answer is put together of its events: what they say of each token must not be more than is kept of them. */
+function checkLogprobs({ logprobs, max_tokens }: AskedJob, bytes_max: number): void {
+  if (logprobs === undefined) return;
+  const tokens_max = Math.floor(bytes_max / ((logprobs + 1) * LOGPROB_BYTES));
+  if (max_tokens <= tokens_max) return;
+  const why = `of ${max_tokens} tokens they are more than the ${bytes_max} bytes of events that are kept of a job (replay_bytes_per_job_max)`;
+  throw new RbeesError("INVALID_REQUEST", `logprobs: ${why}. Ask for fewer at each place, or for at most ${tokens_max} tokens.`, {
+    param: "logprobs",
+  });
 }
 
 /** The connection that submitted the job reads its stream: when it breaks, `on_disconnect` says what becomes of the job. */

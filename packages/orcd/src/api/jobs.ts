@@ -128,6 +128,7 @@ async function submit(ports: JobApiPorts, body: SubmitJob, asker: Asker, wants_e
   const needs = needsOf({
     ...weighing(body).fields,
     grammar: body.grammar !== undefined ? "grammar" : body.json_schema !== undefined && "json_schema",
+    logprobs: body.logprobs !== undefined && "logprobs",
   });
   const { job, headers, position, eta_ms } = await admit(ports, { ...body, needs }, asker);
   if (body.stream || wants_events) {

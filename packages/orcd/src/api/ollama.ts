@@ -12,6 +12,7 @@ import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
 import { type Asked, callerOf } from "../caller.ts";
 import { modelsFor } from "../limits.ts";
+import { ollamaLogprobs } from "../logprob-forms.ts";
 import { type OllamaMore, type OllamaShape, OllamaStream, ollamaCalls, ollamaEnd, ollamaText } from "../ollama-stream.ts";
 import { admit } from "./admit.ts";
 import { ANY_OBJECT, type Asking, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
@@ -61,12 +62,13 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     const { model } = asked;
     const { submitted_at_ms } = begun.job;
     if (asked.stream) return streamed(ports, begun, (reader) => new OllamaStream(reader, shape, model, submitted_at_ms, thinks), LINES);
-    const { text, reasoning, tool_calls, last } = await whole(ports, begun, request);
+    const { text, reasoning, tool_calls, logprobs, last } = await whole(ports, begun, request);
     const more = {
       ...(reasoning === undefined || !thinks ? {} : { thinking: reasoning }),
       ...(tool_calls === undefined ? {} : { tool_calls: ollamaCalls(tool_calls) }),
     };
-    const json = { model, created_at: new Date().toISOString(), ...saying(text, more), ...ollamaEnd(last, submitted_at_ms) };
+    const likely = logprobs === undefined ? {} : { logprobs: ollamaLogprobs(logprobs) };
+    const json = { model, created_at: new Date().toISOString(), ...saying(text, more), ...ollamaEnd(last, submitted_at_ms), ...likely };
     return { headers: begun.headers, json };
   }
   /** Nothing is asked of the model: clients do so to have it loaded. */
@@ -157,7 +159,13 @@ function conversationOf(messages: OllamaChatRequest["messages"]): Message[] {
 function generation(
   ports: DoorPorts,
   model: string,
-  { options, stream, format }: Pick<OllamaChatRequest & OllamaGenerateRequest, "options" | "stream" | "format">,
+  {
+    options,
+    stream,
+    format,
+    logprobs,
+    top_logprobs,
+  }: Pick<OllamaChatRequest & OllamaGenerateRequest, "options" | "stream" | "format" | "logprobs" | "top_logprobs">,
   head: JobHeaders,
 ) {
   const { temperature, top_k, top_p, min_p, seed, stop, num_predict } = options ?? {};
@@ -167,7 +175,12 @@ function generation(
     ...fromHeaders(head),
     json_schema,
     ...weighing(options ?? {}).asked,
-    needs: needsOf({ ...weighing(options ?? {}).fields, grammar: json_schema !== undefined && "format" }),
+    needs: needsOf({
+      ...weighing(options ?? {}).fields,
+      grammar: json_schema !== undefined && "format",
+      logprobs: logprobs === true && "logprobs",
+    }),
+    logprobs: logprobs === true ? (top_logprobs ?? 0) : undefined,
     model,
     temperature: temperature ?? OLLAMA_DEFAULTS.temperature,
     top_k: top_k ?? OLLAMA_DEFAULTS.top_k,

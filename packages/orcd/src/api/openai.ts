@@ -15,6 +15,7 @@ import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob, Said } from "../active-job.ts";
 import { callerOf } from "../caller.ts";
 import { modelsFor } from "../limits.ts";
+import { chatLogprobs, TextOffsets } from "../logprob-forms.ts";
 import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
 import { admit } from "./admit.ts";
 import { ANY_OBJECT, type Begun, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
@@ -41,7 +42,8 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
       const begun = await admit(ports, asked, request);
       if (asked.stream) return stream(ports, begun, { object: "chat.completion.chunk", usage: usageWanted(body) });
       const { last, ...said } = await whole(ports, begun, request);
-      const choice = { index: 0, message: messageOf(said), logprobs: null, finish_reason: finishReason(last, isCall(said)) } as const;
+      const logprobs = said.logprobs === undefined ? null : chatLogprobs(said.logprobs);
+      const choice = { index: 0, message: messageOf(said), logprobs, finish_reason: finishReason(last, isCall(said)) } as const;
       return { headers: begun.headers, json: { ...head(begun.job), object: "chat.completion", choices: [choice], usage: usageOf(last) } };
     },
     async openaiCompletion(request) {
@@ -49,8 +51,9 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
       const { body } = request;
       const begun = await admit(ports, asked, request);
       if (asked.stream) return stream(ports, begun, { object: "text_completion", usage: usageWanted(body) });
-      const { text, last } = await whole(ports, begun, request);
-      const choice = { index: 0, text, logprobs: null, finish_reason: finishReason(last) } as const;
+      const { text, last, ...said } = await whole(ports, begun, request);
+      const logprobs = said.logprobs === undefined ? null : new TextOffsets().form(said.logprobs);
+      const choice = { index: 0, text, logprobs, finish_reason: finishReason(last) } as const;
       return { headers: begun.headers, json: { ...head(begun.job), object: "text_completion", choices: [choice], usage: usageOf(last) } };
     },
   };
@@ -92,7 +95,12 @@ function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number
   return {
     ...generation(body, head),
     json_schema,
-    needs: needsOf({ ...weighing(body).fields, grammar: json_schema !== undefined && "response_format" }),
+    needs: needsOf({
+      ...weighing(body).fields,
+      grammar: json_schema !== undefined && "response_format",
+      logprobs: body.logprobs === true && "logprobs",
+    }),
+    logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
     messages: body.messages,
     ...toolsOf(body),
     raw: false,
@@ -104,9 +112,11 @@ function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number
 
 function completionJob(body: CompletionRequest, head: JobHeaders): AskedJob {
   const { prompt, max_tokens } = body;
+  const logprobs = body.logprobs ?? undefined;
   return {
     ...generation(body, head),
-    needs: needsOf(weighing(body).fields),
+    needs: needsOf({ ...weighing(body).fields, logprobs: logprobs !== undefined && "logprobs" }),
+    logprobs,
     prompt: typeof prompt === "string" ? prompt : prompt[0],
     raw: true,
     max_tokens: max_tokens ?? COMPLETIONS_MAX_TOKENS,
@@ -135,7 +145,7 @@ function schemaOf(format: ChatRequest["response_format"]): AskedJob["json_schema
   return format?.type === "json_schema" ? (format.json_schema.schema ?? ANY_OBJECT) : undefined;
 }
 
-type Generation = Pick<ChatRequest, keyof ChatRequest & keyof CompletionRequest>;
+type Generation = Pick<ChatRequest, Exclude<keyof ChatRequest & keyof CompletionRequest, "logprobs">>;
 
 function generation(body: Generation, head: JobHeaders) {
   const { model, temperature, top_p, top_k, min_p, seed, stop, stream } = body;

@@ -1,6 +1,6 @@
 /** OpenAI's Responses API, without state: its requests become jobs like any other, their events its answers. */
 import { type JobHeaders, OPENAI_TEMPERATURE } from "@rbees/contracts/openai";
-import type { ResponsesRequest } from "@rbees/contracts/responses";
+import { logprobsAsked, type ResponsesRequest } from "@rbees/contracts/responses";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
 import type { AskedJob } from "../active-job.ts";
@@ -28,12 +28,14 @@ function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_defaul
   const max_tokens = body.max_output_tokens ?? undefined;
   const before = (instructions ?? "") === "" ? [] : [{ role: "system" as const, content: instructions as string }];
   const format = body.text?.format;
+  const logprobs = logprobsAsked(body);
   const json_schema =
     format?.type === "json_object" ? ANY_OBJECT : format?.type === "json_schema" ? (format.schema ?? ANY_OBJECT) : undefined;
   return {
     ...fromHeaders(head),
     json_schema,
-    needs: needsOf({ grammar: json_schema !== undefined && "text.format" }),
+    needs: needsOf({ grammar: json_schema !== undefined && "text.format", logprobs: logprobs !== undefined && "include" }),
+    logprobs,
     model,
     messages: [...before, ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : input)],
     ...toolsOf(body),

@@ -49,6 +49,7 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   submitJob: [
     { model: "fake", prompt: "hi", max_tokens: 5, temperature: 0.5, stop: ["END"], metadata: { a: "b" } },
     { model: "fake", prompt: "hi", json_schema: SCHEMA },
+    { model: "fake", prompt: "hi", logprobs: 2 },
     { model: "fake", prompt: "hi", grammar: 'root ::= [a-z]{1,9} ("," root)? | "\\u00e4"' },
     { model: "fake", prompt: "hi", max_tokens: 5, temperature: 0.5, stop: ["END"], metadata: { subject: "s" } },
     { ...chat, stream: true, priority: "batch", placement: { prefer: ["w1"], avoid: ["w9"] }, seed: 7, raw: false },
@@ -57,13 +58,13 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   openaiChat: [
     { ...chat, temperature: 1, max_tokens: 5, stop: "END", user: "u", metadata: { a: "b" }, n: 1, tools: [], logit_bias: {} },
     { ...chat, messages: CALLED, tools: [TOOL], tool_choice: "auto", parallel_tool_calls: false, max_tokens: 5 },
-    { ...chat, stream: true, stream_options: { include_usage: true } },
+    { ...chat, stream: true, stream_options: { include_usage: true }, logprobs: true, top_logprobs: 2 },
     { model: "fake", messages: [{ role: "system", content: [{ type: "text", text: "t" }] }, message], response_format: { type: "text" } },
     { ...chat, response_format: { type: "json_schema", json_schema: { name: "n", strict: true, schema: SCHEMA } } },
   ],
   openaiCompletion: [
     { model: "fake", prompt: "hi", max_tokens: 5, seed: -1, top_p: 0.9 },
-    { model: "fake", prompt: ["hi"], stream: true },
+    { model: "fake", prompt: ["hi"], stream: true, logprobs: 1 },
   ],
   openaiEmbeddings: [
     { model: "fake", input: ["a", "b"], encoding_format: "base64", dimensions: 2, user: "u" },

@@ -15,7 +15,7 @@ export interface Said {
   calls: ToolCallPiece[];
 }
 
-/** What may be a call is not waited for longer than this. */
+/** What may be a call is not waited for longer than this, unless something else is said. */
 const HEAD_CHARS_MAX = 65_536;
 const NO_TEXTS: TextArguments = new Set();
 const FENCE = /^```(?:json)?\s*(?=[[{])/;
@@ -27,6 +27,7 @@ type State = "begin" | "thinking" | "text" | "head" | "arguments" | "tags" | "br
 export class Speech {
   readonly #reading: Reading;
   readonly #id_of: (index: number) => string;
+  readonly #head_chars_max: number;
   /** What is not certain yet. */
   #rest = "";
   #state: State;
@@ -43,9 +44,10 @@ export class Speech {
   #calls = 0;
   #final = false;
 
-  constructor(reading: Reading, id_of: (index: number) => string) {
+  constructor(reading: Reading, id_of: (index: number) => string, head_chars_max = HEAD_CHARS_MAX) {
     this.#reading = reading;
     this.#id_of = id_of;
+    this.#head_chars_max = head_chars_max;
     this.#state = reading.opened ? "thinking" : "begin";
     this.#blanks = reading.opened;
     if (!reading.opened && reading.syntax?.opened === true) this.#state = "head";
@@ -175,7 +177,7 @@ export class Speech {
   #head(): boolean {
     const { syntax, names } = this.#reading;
     const found = syntax === undefined ? "bad" : callHead(this.#rest, syntax, names, this.#in_array);
-    if (found === "more" && !this.#final && this.#rest.length <= HEAD_CHARS_MAX) return false;
+    if (found === "more" && !this.#final && this.#rest.length <= this.#head_chars_max) return false;
     if (found === "more" || found === "bad") {
       // After the marks the text is looked at again: a call may follow what was none.
       this.#say(this.#marks, "text");

@@ -2,18 +2,31 @@
  * An answer whose text is taken apart: gives out tokens once all that they say is certain, in whole tokens. So whoever has the tokens
  * of what was given out can continue exactly there.
  */
+import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { TokenReport } from "../engine.ts";
 import { shortId } from "./conversation.ts";
 import type { Reading } from "./reading.ts";
 import { type Said, Speech } from "./speech.ts";
 
+/** Tokens, where the first of them is in the answer, and how likely they were. */
+interface Held {
+  i: number;
+  ids: number[];
+  logprobs: TokenLogprob[];
+}
+
+/** Where much is told of each token, what may be a call is not waited for so long: all of it comes in one event. */
+const HEAD_LOGPROBS_MAX = 8192;
+
 export class Spoken {
   readonly #speech: Speech;
   /** Tokens that are not given out yet. */
-  #held: { i: number; ids: number[] } | undefined;
+  #held: Held | undefined;
 
-  constructor(reading: Reading, job_id: string) {
-    this.#speech = new Speech(reading, (index) => shortId(`${job_id} ${index}`));
+  /** `logprobs`: of how many tokens at each place it is told how likely they were, if it is. */
+  constructor(reading: Reading, job_id: string, logprobs?: number) {
+    const head_chars_max = logprobs === undefined ? undefined : Math.floor(HEAD_LOGPROBS_MAX / (logprobs + 1));
+    this.#speech = new Speech(reading, (index) => shortId(`${job_id} ${index}`), head_chars_max);
   }
 
   /** Text that the client has, as it was. */
@@ -36,7 +49,10 @@ export class Spoken {
   /** More tokens, or none: what can be given out now. `last`: nothing follows. */
   push(more: TokenReport | undefined, last: boolean): TokenReport | undefined {
     if (more !== undefined) {
-      this.#held = this.#held === undefined ? { i: more.i, ids: more.ids } : { i: this.#held.i, ids: [...this.#held.ids, ...more.ids] };
+      const { i, ids, logprobs = [] } = more;
+      this.#held ??= { i, ids: [], logprobs: [] };
+      this.#held.ids.push(...ids);
+      this.#held.logprobs.push(...logprobs);
       this.#speech.push(more.t);
     }
     if (last) this.#speech.finish();
@@ -48,10 +64,11 @@ export class Spoken {
 }
 
 /** Whoever reads tells a plain token from others by what stands first: `t`. */
-function reported({ reasoning, text, calls }: Said, { i, ids }: { i: number; ids: number[] }): TokenReport {
+function reported({ reasoning, text, calls }: Said, { i, ids, logprobs }: Held): TokenReport {
   return {
     ...(reasoning === "" ? {} : { reasoning }),
     ...(calls.length === 0 ? {} : { tool_calls: calls }),
+    ...(logprobs.length === 0 ? {} : { logprobs }),
     t: text,
     i,
     ids,

@@ -13,6 +13,7 @@ import { Decoder, type DecoderOptions } from "./decoder.ts";
 import { LibllamaEmbedder, whyNoVectors } from "./embedder.ts";
 import { LlamaGrammar } from "./grammar.ts";
 import { KOFFI_VERSION, type LlamaLibrary, openLibrary } from "./library.ts";
+import { Likelihoods } from "./likelihoods.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 export async function loadModel(options: EngineOptions, progress: (fraction: number) => void): Promise<LoadedModel> {
@@ -99,7 +100,8 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
   const no_vectors = whyNoVectors(gguf);
   const embedder = no_vectors ?? new LibllamaEmbedder({ llama, model, tokenizer, gguf, options, vocab_size, stateless: memory === null });
   const ends = (token: number) => llama.vocab_is_eog(vocab, token);
-  const sampling = { vocabulary: vocab_size, tokenizer, ends, candidates: new Candidates(llama, vocab_size) };
+  const likelihoods = new Likelihoods(tokenizer, text);
+  const sampling = { vocabulary: vocab_size, tokenizer, likelihoods, ends, candidates: new Candidates(llama, vocab_size) };
   const generating = memory === null ? noText(llama, context, embedder) : decoding(llama, model, context, memory, options, sampling);
   return {
     facts: {
@@ -132,7 +134,10 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
 }
 
 function featuresOf(text: boolean, vectors: boolean): Feature[] {
-  return [...(text ? (["grammar", "logit_bias", "penalties", "tools"] as const) : []), ...(vectors ? (["embeddings"] as const) : [])];
+  return [
+    ...(text ? (["grammar", "logit_bias", "penalties", "tools", "logprobs"] as const) : []),
+    ...(vectors ? (["embeddings"] as const) : []),
+  ];
 }
 
 type Generating = Pick<LoadedModel, "sequences" | "compute" | "computesNumbers" | "timeSteps">;

@@ -8,6 +8,7 @@ import type { Pointer } from "./c-api.ts";
 import type { Candidates } from "./candidates.ts";
 import { LlamaGrammar } from "./grammar.ts";
 import type { LlamaLibrary } from "./library.ts";
+import type { Likelihoods } from "./likelihoods.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 const MIN_KEEP = 1;
@@ -28,6 +29,7 @@ export interface SamplerParts {
   readonly vocabulary: number;
   readonly candidates: Candidates;
   readonly tokenizer: Tokenizer;
+  readonly likelihoods: Likelihoods;
   readonly ends: (token: number) => boolean;
 }
 
@@ -45,6 +47,15 @@ export class Samplers {
 
   /** A token after the output at that place of the last batch. */
   draw(slot: number, sampling: Sampling, place: number): Drawn {
+    if (sampling.logprobs === undefined) return this.#draw(slot, sampling, place);
+    const logits = this.#logits(place);
+    // As the model gave them: biases are added in place.
+    const given = sampling.bias === undefined ? logits : logits.slice();
+    const { token } = this.#draw(slot, sampling, place);
+    return token === undefined ? { token } : { token, logprob: this.#parts.likelihoods.of(given, token, sampling.logprobs) };
+  }
+
+  #draw(slot: number, sampling: Sampling, place: number): Drawn {
     const chain = this.#chain(slot, sampling);
     if (chain.draws) this.#seed(chain, sampling.seed);
     if (sampling.bias !== undefined) this.#weigh(sampling.bias, place);

@@ -3,6 +3,7 @@
  * adapters give it: `libllama/` calls llama.cpp itself, `node-llama-cpp/` goes through that binding.
  */
 import { RbeesError } from "@rbees/contracts/errors";
+import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { Gguf } from "@rbees/kit/gguf";
 import type { EngineOptions, ModelFacts } from "../engine.ts";
 import type { Embedder } from "./embeddings.ts";
@@ -21,6 +22,8 @@ export interface Sampling {
   bias?: ReadonlyMap<number, number>;
   /** Nothing but what it allows; absent: anything. */
   grammar?: GrammarState;
+  /** How likely the token was is to be told, and so many of the likeliest; absent: it is not. */
+  logprobs?: number;
 }
 
 /** What may be said next by the grammar of one answer. */
@@ -35,6 +38,8 @@ export interface GrammarState {
 /** What was drawn; no token when the grammar allows none that the vocabulary has. The grammar has accepted it. */
 export interface Drawn {
   token: number | undefined;
+  /** Where it was asked for. */
+  logprob?: TokenLogprob;
 }
 
 /** The tokens whose state the library holds for one slot. */

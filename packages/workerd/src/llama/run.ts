@@ -55,7 +55,7 @@ export class Run {
     this.#grammar = grammarOf(request, model);
     this.#weights = Weights.of(request);
     this.#marks = reading === undefined ? NO_MARKS : markTokens(reading, model);
-    this.#spoken = reading === undefined ? undefined : new Spoken(reading, request.job_id ?? String(request.seed));
+    this.#spoken = reading === undefined ? undefined : new Spoken(reading, request.job_id ?? String(request.seed), request.logprobs);
     for (const token of request.continue_tokens) {
       const text = this.answer.continued(token, this.#bytes(token, model));
       this.#spoken?.continued(text);
@@ -86,7 +86,7 @@ export class Run {
    * worker continues is the one that this worker would have given.
    */
   get sampling(): Sampling {
-    const { temperature, top_k, top_p, min_p, seed } = this.#request;
+    const { temperature, top_k, top_p, min_p, seed, logprobs } = this.#request;
     return {
       temperature,
       topK: top_k ?? DEFAULTS.top_k,
@@ -95,6 +95,7 @@ export class Run {
       seed: positionSeed(seed, this.answer.tokens),
       ...(this.#weights === undefined ? {} : { bias: this.#weights.bias }),
       ...(this.#grammar === undefined ? {} : { grammar: this.#grammar }),
+      ...(logprobs === undefined ? {} : { logprobs }),
     };
   }
 
@@ -106,13 +107,13 @@ export class Run {
   }
 
   /** A token was drawn. The end-of-answer token has no text and is not counted. */
-  took({ token }: Drawn, model: LoadedModel): StepReport {
+  took({ token, logprob }: Drawn, model: LoadedModel): StepReport {
     this.#first_token_ms ??= performance.now();
     if (token === undefined) return this.#stuck(model);
     this.#weights?.said(token);
     this.last = token;
     if (model.ends(token)) return this.report({ generated: 1, token: this.answer.finish(), end: "EOS" });
-    const text = this.answer.push(token, this.#bytes(token, model));
+    const text = this.answer.push(token, this.#bytes(token, model), logprob);
     if (this.answer.stop !== undefined) return this.report({ generated: 1, token: text, end: "STOP_SEQUENCE" });
     if (this.answer.tokens < this.#request.max_tokens) return this.report({ generated: 1, token: text });
     return this.report({ generated: 1, token: joined(text, this.answer.finish()), end: "MAX_TOKENS" });
@@ -177,7 +178,8 @@ function markTokens(reading: Reading, { prompt, bytes }: LoadedModel): ReadonlyM
 
 function joined(a: TokenReport | undefined, b: TokenReport | undefined): TokenReport | undefined {
   if (a === undefined || b === undefined) return a ?? b;
-  return { t: a.t + b.t, i: a.i, ids: [...a.ids, ...b.ids] };
+  const logprobs = [...(a.logprobs ?? []), ...(b.logprobs ?? [])];
+  return { ...(logprobs.length === 0 ? {} : { logprobs }), t: a.t + b.t, i: a.i, ids: [...a.ids, ...b.ids] };
 }
 
 /** The grammar, as far as the tokens that are continued have come in it. */
