@@ -9,15 +9,20 @@ import { attemptKey, isSilent, type State } from "./state.ts";
 export function violations(state: State, now_ms: number): string[] {
   const found: string[] = [];
   const waiting = new Set<string>();
+  const jobs = [...state.jobs.values()];
   for (const [key, queue] of state.queues) {
+    const counted = new Map([...queue.wanted.values()].map((wanted) => [wanted.key, wanted.jobs]));
     for (const job of inOrder(queue)) {
+      if (job.demands_key !== "") counted.set(job.demands_key, (counted.get(job.demands_key) ?? 0) - 1);
       if (waiting.has(job.spec.id)) found.push(`job ${job.spec.id} waits twice`);
       waiting.add(job.spec.id);
       if (job.worker_id !== null) found.push(`job ${job.spec.id} waits in ${key} and runs on ${job.worker_id}`);
       if (!state.jobs.has(job.spec.id)) found.push(`job ${job.spec.id} waits but has ended`);
     }
+    for (const [demands, wrong] of counted)
+      if (wrong !== 0) found.push(`of those who wait for ${queue.model} and demand ${demands}, ${wrong} too many are counted`);
   }
-  for (const job of state.jobs.values()) {
+  for (const job of jobs) {
     if (job.held_by === null) continue;
     if (waiting.has(job.spec.id)) found.push(`job ${job.spec.id} is held and waits in a queue`);
     waiting.add(job.spec.id);
@@ -26,7 +31,7 @@ export function violations(state: State, now_ms: number): string[] {
       found.push(`job ${job.spec.id} is held where nobody looks`);
   }
   const counted = new Map<Account, { queued: number; running: number }>();
-  for (const { accounts, worker_id } of state.jobs.values()) {
+  for (const { accounts, worker_id } of jobs) {
     for (const account of accounts) {
       const count = counted.get(account) ?? { queued: 0, running: 0 };
       count[worker_id === null ? "queued" : "running"] += 1;
@@ -40,7 +45,7 @@ export function violations(state: State, now_ms: number): string[] {
   const pinned = [...state.queues.values()].filter(({ pin }) => pin !== null).length;
   if (pinned !== state.pinned_queues) found.push(`${pinned} queues are of pinned jobs, ${state.pinned_queues} are counted`);
   if (waiting.size !== state.queued) found.push(`${waiting.size} jobs wait, ${state.queued} are counted`);
-  for (const job of state.jobs.values()) {
+  for (const job of jobs) {
     if (job.worker_id === null) {
       if (!waiting.has(job.spec.id)) found.push(`job ${job.spec.id} neither waits nor runs`);
       continue;
@@ -69,15 +74,7 @@ export function violations(state: State, now_ms: number): string[] {
     const demands = demands_key === "" ? NO_DEMANDS : state.queues.get(model)?.wanted.get(demands_key)?.demands;
     if (!began && demands !== undefined && isServed(state, model, demands)) found.push(`room is made for ${key}, which is served`);
   }
-  for (const { model, wanted, ...queue } of state.queues.values()) {
-    const counted = new Map([...wanted.values()].map(({ key, jobs }) => [key, jobs]));
-    for (const { demands_key } of inOrder({ model, wanted, ...queue })) {
-      if (demands_key !== "") counted.set(demands_key, (counted.get(demands_key) ?? 0) - 1);
-    }
-    for (const [key, wrong] of counted)
-      if (wrong !== 0) found.push(`of those who wait for ${model} and demand ${key}, ${wrong} too many are counted`);
-  }
-  for (const job of state.jobs.values()) {
+  for (const job of jobs) {
     const residency = state.residencies.get(job.spec.tenant);
     if (residency !== undefined && !job.demands.includes(residency)) found.push(`job ${job.spec.id} may leave ${residency.areas.join()}`);
   }

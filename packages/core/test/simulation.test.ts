@@ -3,12 +3,13 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { cases } from "../../../test/support/cases.ts";
 import type { Decision } from "../src/events.ts";
 import { attemptKey } from "../src/state.ts";
 import { step } from "../src/step.ts";
 import { type Step, World } from "./sim-world.ts";
 
-const SEEDS = Array.from({ length: 2000 }, (_, i) => i + 1);
+const SEEDS = Array.from({ length: cases({ few: 400, all: 2000 }) }, (_, i) => i + 1);
 
 function simulate(seed: number, stepFunction?: Step): World {
   const world = new World(seed, stepFunction);

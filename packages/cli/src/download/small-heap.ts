@@ -20,8 +20,15 @@ function collector(): Collect {
   return collect;
 }
 
-/** All of the heap, once: gives back the room for young objects that loading the program has made. Takes some 20 ms. */
-export function shrinkHeap(): void {
+const shrunk = new Set<string>();
+
+/**
+ * All of the heap: gives back the room for young objects that loading the program has made. Takes some 20 ms, and is done once after
+ * each stage of loading, however many files are fetched then.
+ */
+export function shrinkHeap(after: "start" | "connecting"): void {
+  if (shrunk.has(after)) return;
+  shrunk.add(after);
   collector()({ type: "major", flavor: "last-resort" });
 }
 

@@ -33,7 +33,7 @@ export interface TransferOptions {
 
 /** The SHA-256 of the finished file. */
 export async function transfer(options: TransferOptions): Promise<string> {
-  shrinkHeap();
+  shrinkHeap("connecting");
   const { resumed, sha256 } = await fetchAndHash(options, false);
   const { head, path } = options;
   if (head.sha256 === null || sha256 === head.sha256) return finish(path, sha256);

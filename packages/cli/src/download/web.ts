@@ -69,7 +69,7 @@ export class Web {
   }
 
   static async open(env: Environment, limits: WebLimits, signal: AbortSignal): Promise<Web> {
-    shrinkHeap();
+    shrinkHeap("start");
     // It is CommonJS: from a bundle, its parts are found in `default` alone.
     const { default: undici } = (await import("undici")) as unknown as { default: typeof import("undici") };
     return new Web(undici, env, limits, signal);

@@ -1,5 +1,5 @@
 /** How a prompt or an answer lies in the database: AES-256-GCM with a fresh nonce, bound to the row and column that it is of. */
-import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, type KeyObject, randomFillSync } from "node:crypto";
 
 const CIPHER = "aes-256-gcm";
 /** The first byte of what is sealed: another way to do it would begin with another. */
@@ -7,11 +7,23 @@ const FORM = 1;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
+/** Random bytes for nonces, each used once; asking the system for twelve at a time costs as much as sealing. */
+const nonces = { bytes: Buffer.alloc(512 * NONCE_BYTES), used: 512 * NONCE_BYTES };
+
+function writeNonce(target: Buffer, at: number): void {
+  if (nonces.used === nonces.bytes.length) {
+    randomFillSync(nonces.bytes);
+    nonces.used = 0;
+  }
+  nonces.bytes.copy(target, at, nonces.used, nonces.used + NONCE_BYTES);
+  nonces.used += NONCE_BYTES;
+}
+
 /** `bound_to`: opened elsewhere, it is no good. */
 export function seal(key: KeyObject, content: string | Buffer, bound_to: string): Buffer {
   const head = Buffer.allocUnsafe(1 + NONCE_BYTES);
   head[0] = FORM;
-  randomBytes(NONCE_BYTES).copy(head, 1);
+  writeNonce(head, 1);
   const cipher = createCipheriv(CIPHER, key, head.subarray(1));
   cipher.setAAD(Buffer.from(bound_to));
   const body = typeof content === "string" ? cipher.update(content, "utf8") : cipher.update(content);

@@ -8,7 +8,7 @@ import { dirname } from "node:path";
 import { type AuditEntry, type ChainedEntry, chain, exportLine, GENESIS } from "@rbees/kit/audit-chain";
 import { HEAD, headEntry } from "@rbees/kit/audit-head";
 import Sqlite from "better-sqlite3";
-import { Kysely, SqliteDialect, sql } from "kysely";
+import { Kysely, SqliteAdapter, SqliteDialect, sql } from "kysely";
 import { Migrator } from "kysely/migration";
 import { type AuditRetention, expireAudit } from "./audit-retention.ts";
 import { SqliteBatches } from "./batch-reads.ts";
@@ -52,6 +52,19 @@ export interface StoreKeys {
   readonly content?: ContentKey | undefined;
 }
 
+/** SQLite takes changes of its tables in a transaction: a new schema is there as a whole or not at all, and with one sync, not one a table. */
+class Adapter extends SqliteAdapter {
+  override get supportsTransactionalDdl(): boolean {
+    return true;
+  }
+}
+
+class Dialect extends SqliteDialect {
+  override createAdapter(): SqliteAdapter {
+    return new Adapter();
+  }
+}
+
 export class SqliteStore {
   /** For what is not hot: migrations and reads. */
   readonly #db: Kysely<Database>;
@@ -89,7 +102,7 @@ export class SqliteStore {
     sqlite.pragma("journal_mode = WAL");
     sqlite.pragma("synchronous = FULL");
     sqlite.pragma("busy_timeout = 1000");
-    const db = new Kysely<Database>({ dialect: new SqliteDialect({ database: sqlite }) });
+    const db = new Kysely<Database>({ dialect: new Dialect({ database: sqlite }) });
     const { error } = await new Migrator({ db, provider: migrations }).migrateToLatest();
     if (error !== undefined) throw error;
     const store = new SqliteStore(db, sqlite, claim, keys);
