@@ -27,7 +27,13 @@ export class Worker {
     this.#engine_pid = engine;
   }
 
-  static async start(processes: Processes, engine: MeasuredEngine, setting: EngineSetting): Promise<Worker> {
+  /** `more`: flags beside those of the setting. */
+  static async start(
+    processes: Processes,
+    engine: MeasuredEngine,
+    setting: EngineSetting,
+    more: Readonly<Record<string, string | number>> = {},
+  ): Promise<Worker> {
     const file = fileURLToPath(new URL("../../packages/workerd/src/main.ts", import.meta.url));
     const flags = {
       engine,
@@ -39,6 +45,7 @@ export class Worker {
       threads: setting.threads,
       "prefill-chunk-tokens": setting.chunk_tokens,
       "log-format": "json",
+      ...more,
     };
     const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
     const said: string[] = [];

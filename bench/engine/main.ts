@@ -4,6 +4,7 @@ import { Processes } from "../processes.ts";
 import { verdictTable } from "../report.ts";
 import { Bench } from "./bench.ts";
 import { measureDecode } from "./decode.ts";
+import { measureEvicted } from "./evicted.ts";
 import { measureLatencies } from "./latency.ts";
 import { HELP, type Options, readOptions } from "./options.ts";
 import { MODEL_NAME, modelFile } from "./workload.ts";
@@ -47,6 +48,7 @@ async function run(processes: Processes, options: Options): Promise<void> {
   bench.say(`Model: ${MODEL_NAME}, kept in ${model_path}.`);
   if (bench.wants("decode", "scaling", "outside")) await measureDecode(bench);
   if (bench.wants("abort", "pause", "prefix")) await measureLatencies(bench);
+  if (bench.wants("evicted")) await measureEvicted(bench);
   bench.say(`\n${verdictTable(bench.verdicts)}`);
   bench.say(`\nTook ${Math.round((performance.now() - began) / 1000)} s.`);
 }

@@ -145,6 +145,8 @@ export const WorkerHealth = z
     cache_type: z.enum(CACHE_TYPES).default("f16").describe("How the context is kept"),
     tokens_per_second: z.number(),
     memory_bytes: z.int(),
+    prefix_cache_bytes: z.int().default(0).describe("Of that, prefixes which slots have lost and which are kept"),
+    prefix_cache_bytes_max: z.int().default(0).describe("How much they may take; 0: none are kept"),
     pid: z.int().positive().describe("On its own host: tells it from another worker that took the same port"),
     uptime_seconds: z.number(),
     registered: z.boolean().describe("Whether the orchestrator knows this worker"),

@@ -65,6 +65,19 @@ export function neededBytes(
   };
 }
 
+/** Least and most of what a worker takes by itself for prefixes that its slots lose. */
+const PREFIX_CACHE_BYTES = { min: 16 * 1_048_576, max: 1_073_741_824 } as const;
+const PREFIX_CACHE_SHARE = 1 / 4;
+
+/**
+ * What a worker that nobody tells otherwise takes for them, of the memory that its model leaves free. It is no part of what a model
+ * needs: where there is little, there are few of them or none.
+ */
+export function prefixCacheWithin(free_bytes: number): number {
+  const share = Math.floor(free_bytes * PREFIX_CACHE_SHARE);
+  return share < PREFIX_CACHE_BYTES.min ? 0 : Math.min(share, PREFIX_CACHE_BYTES.max);
+}
+
 /**
  * How many layers of a model memory of a GPU has room for, of `layersOf`: its buffers for computing, and for each layer an even share of
  * weights and context. An estimate that nobody has held against a GPU yet; the worker's own `--gpu-layers auto` decides when it loads.

@@ -10,7 +10,7 @@ import type { Execute } from "@rbees/contracts/worker";
 import { grammarOf } from "@rbees/kit/grammar/grammar-of";
 import type { Log } from "@rbees/kit/log";
 import { Attempt } from "./attempt.ts";
-import type { EmbedRequest, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type { EmbedRequest, EngineCounts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
 import { type Outcome, Throughput, type WorkerMetrics } from "./metrics.ts";
 
 export interface AttemptsOptions {
@@ -144,6 +144,13 @@ export class Attempts {
     if (generated === 0) return;
     this.#options.metrics.tokens_generated.inc(generated);
     this.#throughput.add(generated, now);
+  }
+
+  counted({ prefixes_stored = 0, prefixes_restored = 0, prefixes_evicted = 0 }: EngineCounts): void {
+    const { metrics } = this.#options;
+    metrics.prefixes_stored.inc(prefixes_stored);
+    metrics.prefixes_restored.inc(prefixes_restored);
+    metrics.prefixes_evicted.inc(prefixes_evicted);
   }
 
   /** The engine is gone: every attempt has failed, and each may be tried elsewhere. */

@@ -51,6 +51,11 @@ export const workerdSettings = {
     one_of: CACHE_TYPES,
     help: `how the context is kept: ${CACHE_TYPES.join(" | ")}; the shorter ones take less memory and cost time and exactness`,
   }),
+  prefix_cache_bytes_max: text<string>({
+    default: "auto",
+    matches: /^(auto|\d{1,15})$/,
+    help: "memory for what slots have computed and lose to other prompts, to be put back when one of those comes again; auto: a quarter of what the model leaves free, 1 GiB at most; 0: none",
+  }),
   measured_bytes: number({
     default: 0,
     help: "memory that this model was seen to take with these slots and this context; 0: go by its header",
@@ -168,6 +173,10 @@ export function threadCount({ threads }: Pick<WorkerdConfig, "threads">): number
 
 export function gpuLayers({ gpu_layers }: Pick<WorkerdConfig, "gpu_layers">): number | "auto" {
   return gpu_layers === "auto" ? "auto" : Number(gpu_layers);
+}
+
+export function prefixCacheBytes({ prefix_cache_bytes_max }: Pick<WorkerdConfig, "prefix_cache_bytes_max">): number | "auto" {
+  return prefix_cache_bytes_max === "auto" ? "auto" : Number(prefix_cache_bytes_max);
 }
 
 /** What others can reach: an address that means "all of mine" is none. */

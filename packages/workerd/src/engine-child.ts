@@ -45,6 +45,7 @@ async function load(options: EngineOptions): Promise<void> {
   const facts = await engine.load(options, {
     progress: (fraction) => send({ type: "progress", fraction }),
     step: (reports) => send({ type: "step", reports }),
+    counted: (counts) => send({ type: "counted", counts }),
   });
   reportMemory();
   setInterval(reportMemory, MEMORY_REPORT_MS).unref();

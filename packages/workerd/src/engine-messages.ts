@@ -1,6 +1,6 @@
 /** What `EngineProcess` and the engine's child process say to each other over IPC. */
 import type { ErrorCode } from "@rbees/contracts/errors";
-import type { EmbedRequest, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type { EmbedRequest, EngineCounts, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
 
 export type ToEngine =
   | { type: "load"; options: EngineOptions }
@@ -17,6 +17,7 @@ export type FromEngine =
   | { type: "accepted"; run: number; accepted: Accepted }
   | { type: "refused"; run: number; error: WireError }
   | { type: "step"; reports: readonly StepReport[] }
+  | { type: "counted"; counts: EngineCounts }
   | { type: "memory"; bytes: number };
 
 /** What a run was accepted with: of an embedding only the tokens. */

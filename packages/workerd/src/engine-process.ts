@@ -31,6 +31,8 @@ export class EngineProcess implements Engine {
   #on_lost: (error: RbeesError) => void = () => {};
   /** Resident memory of the child, as it last said. */
   memory_bytes = 0;
+  /** What of it are prefixes that slots have lost. */
+  prefix_cache_bytes = 0;
 
   constructor(env: Environment) {
     this.#env = env;
@@ -129,6 +131,9 @@ export class EngineProcess implements Engine {
         return;
       case "step":
         return this.#events?.step(message.reports);
+      case "counted":
+        this.prefix_cache_bytes = message.counts.prefix_cache_bytes;
+        return this.#events?.counted?.(message.counts);
       case "memory":
         this.memory_bytes = message.bytes;
     }
@@ -142,6 +147,7 @@ export class EngineProcess implements Engine {
 
   #lost(code: number | null, signal: NodeJS.Signals | null, options: EngineOptions): void {
     this.memory_bytes = 0;
+    this.prefix_cache_bytes = 0;
     const loading = this.#load;
     const how = signal ?? `exit code ${code}`;
     const error = this.#failure === undefined ? this.#died(how, options) : fromWire(this.#failure);

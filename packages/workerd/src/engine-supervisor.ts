@@ -5,7 +5,7 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
 import type { Log } from "@rbees/kit/log";
-import type { EmbedRequest, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type { EmbedRequest, EngineCounts, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
 import { EngineProcess } from "./engine-process.ts";
 
 export const RESTART_LIMITS = { restarts_max: 3, window_ms: 600_000 } as const;
@@ -13,6 +13,7 @@ export const RESTART_LIMITS = { restarts_max: 3, window_ms: 600_000 } as const;
 export interface SupervisorEvents {
   step: (reports: readonly StepReport[]) => void;
   progress: (fraction: number) => void;
+  counted: (counts: EngineCounts) => void;
   /** The engine is gone and with it every run. */
   lost: (error: RbeesError) => void;
   /** It will not come back. */
@@ -43,6 +44,10 @@ export class EngineSupervisor {
 
   get memory_bytes(): number {
     return this.#process?.memory_bytes ?? 0;
+  }
+
+  get prefix_cache_bytes(): number {
+    return this.#process?.prefix_cache_bytes ?? 0;
   }
 
   get pid(): number | undefined {

@@ -33,6 +33,8 @@ export interface EngineOptions {
   deterministic: boolean;
   prefill_chunk_tokens: number;
   cache_type: CacheType;
+  /** What slots lose to other prompts is kept in so much memory, and put back when such a prompt comes again; 0: not at all. */
+  prefix_cache_bytes_max: number;
   /** The server that computes, for the engine `openai` and no other. */
   upstream?: UpstreamOptions | undefined;
 }
@@ -48,6 +50,8 @@ export interface ModelFacts {
   engine: { name: string; version: string };
   /** What it can do beyond what every engine can. */
   features: readonly Feature[];
+  /** Whether slots' lost prefixes can be kept and put back. */
+  keeps_prefixes?: boolean;
   /** What a step of 1, 2, … rows took when the model was loaded, microseconds; absent where the engine does not time it. */
   step_us?: readonly number[];
 }
@@ -151,10 +155,20 @@ export interface StepReport {
   aborted?: true;
 }
 
+/** What happened since it was last told. */
+export interface EngineCounts {
+  /** Of what slots have lost, as it is now. */
+  prefix_cache_bytes: number;
+  prefixes_stored?: number;
+  prefixes_restored?: number;
+  prefixes_evicted?: number;
+}
+
 export interface EngineEvents {
   /** 0…1 while the model loads. */
   progress: (fraction: number) => void;
   step: (reports: readonly StepReport[]) => void;
+  counted?: (counts: EngineCounts) => void;
   /** Another engine computes than is usually taken, and why. */
   fallback?: (reason: string) => void;
 }

@@ -13,12 +13,22 @@ export interface WorkerMetrics {
   requests: Counter<"outcome">;
   tokens_in: Counter;
   tokens_generated: Counter;
+  prefixes_stored: Counter;
+  prefixes_restored: Counter;
+  prefixes_evicted: Counter;
   inference_duration_ms: Histogram;
   time_to_first_token: Histogram;
   time_per_output_token: Histogram;
 }
 
-export function createMetrics(worker_id: () => string, facts: { memory_bytes: () => number; uptime_seconds: () => number }): WorkerMetrics {
+/** What is read when somebody asks. */
+export interface WorkerGauges {
+  memory_bytes: () => number;
+  prefix_cache_bytes: () => number;
+  uptime_seconds: () => number;
+}
+
+export function createMetrics(worker_id: () => string, facts: WorkerGauges): WorkerMetrics {
   const registry = createRegistry();
   const registers = [registry];
   const gauge = (name: string, help: string, labels: () => Record<string, string>, read: () => number) =>
@@ -37,15 +47,25 @@ export function createMetrics(worker_id: () => string, facts: { memory_bytes: ()
     () => ({ worker_id: worker_id() }),
     facts.memory_bytes,
   );
+  gauge(
+    "worker_prefix_cache_bytes",
+    "Memory that holds prefixes which slots have lost to other prompts",
+    () => ({}),
+    facts.prefix_cache_bytes,
+  );
   gauge("worker_uptime_seconds", "Seconds since the worker began", () => ({}), facts.uptime_seconds);
   const requests = new Counter({ name: "worker_requests_total", help: "Attempts by how they ended", labelNames: ["outcome"], registers });
   for (const outcome of OUTCOMES) requests.inc({ outcome }, 0);
   const histogram = (name: string, help: string, buckets: number[]) => new Histogram({ name, help, buckets, registers });
+  const counter = (name: string, help: string) => new Counter({ name, help, registers });
   return {
     registry,
     requests,
     tokens_in: new Counter({ name: "worker_tokens_in_total", help: "Prompt tokens taken in", registers }),
     tokens_generated: new Counter({ name: "worker_tokens_generated_total", help: "Tokens generated", registers }),
+    prefixes_stored: counter("worker_prefix_cache_stored_total", "Prefixes that slots have lost and that were kept"),
+    prefixes_restored: counter("worker_prefix_cache_hits_total", "Prefixes put back into a slot because a prompt began with them"),
+    prefixes_evicted: counter("worker_prefix_cache_evicted_total", "Kept prefixes that had to make room"),
     inference_duration_ms: histogram("worker_inference_duration_ms", "From the start of an attempt to its end", DURATION_BUCKETS_MS),
     time_to_first_token: histogram(
       "gen_ai_server_time_to_first_token_seconds",

@@ -7,7 +7,7 @@ import type { CacheType } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import type { Gguf, GgufValue } from "@rbees/kit/gguf";
 import { readModel } from "@rbees/kit/gguf-split";
-import { CONTEXT_AUTO_MAX, neededBytes } from "@rbees/kit/model-memory";
+import { CONTEXT_AUTO_MAX, neededBytes, prefixCacheWithin } from "@rbees/kit/model-memory";
 
 export interface ModelCheckOptions {
   path: string;
@@ -17,6 +17,8 @@ export interface ModelCheckOptions {
   context_size: number;
   prefill_chunk_tokens: number;
   cache_type?: CacheType;
+  /** Memory for prefixes that slots lose. Counted as needed; `auto` takes some of what is left (`prefixCacheWithin`). */
+  prefix_cache_bytes?: number | "auto";
   /** Memory that this process and its children may still take. */
   available_bytes: number;
   /** What the model took with these slots and the context it will get, when that was measured; 0: it was not. */
@@ -27,6 +29,7 @@ export interface CheckedModel {
   gguf: Gguf;
   context_size: number;
   needed_bytes: number;
+  prefix_cache_bytes: number;
 }
 
 export const CONTEXT_MIN = 64;
@@ -39,7 +42,10 @@ export async function checkModel(options: ModelCheckOptions): Promise<CheckedMod
   const fault = gguf.truncated ?? headFault(gguf) ?? shapeFault(gguf) ?? vocabularyFault(gguf);
   if (fault !== undefined) throw new RbeesError("INVALID_REQUEST", `${path}: ${fault}`);
   const context_size = fitContext(gguf, options);
-  return { gguf, context_size, needed_bytes: neededBytes(gguf, options, context_size).total };
+  const { prefix_cache_bytes: asked = 0, available_bytes } = options;
+  const needed_bytes = neededBytes(gguf, options, context_size).total;
+  const prefix_cache_bytes = asked === "auto" ? prefixCacheWithin(available_bytes - needed_bytes) : asked;
+  return { gguf, context_size, needed_bytes, prefix_cache_bytes };
 }
 
 function headFault(gguf: Gguf): string | undefined {
@@ -151,7 +157,9 @@ function fitContext(gguf: Gguf, options: ModelCheckOptions): number {
     throw new RbeesError("INVALID_REQUEST", `--ctx ${context_size} is more than ${path} was made for: ${most} tokens`);
   }
   const wanted = context_size > 0 ? context_size : Math.min(most, CONTEXT_AUTO_MAX);
-  const takes = (size: number) => (size === wanted && measured_bytes > 0 ? measured_bytes : neededBytes(gguf, options, size).total);
+  const prefixes = options.prefix_cache_bytes === "auto" ? 0 : (options.prefix_cache_bytes ?? 0);
+  const takes = (size: number) =>
+    prefixes + (size === wanted && measured_bytes > 0 ? measured_bytes : neededBytes(gguf, options, size).total);
   const fits = (size: number) => options.backend !== "cpu" || takes(size) <= available_bytes;
   if (fits(wanted)) return wanted;
   let size = Math.floor(wanted / CONTEXT_STEP) * CONTEXT_STEP;
@@ -160,13 +168,15 @@ function fitContext(gguf: Gguf, options: ModelCheckOptions): number {
   const { weights, context } = neededBytes(gguf, options, wanted);
   const total = takes(wanted);
   const how = measured_bytes > 0 ? "as it was measured: " : "";
-  const advice =
+  const smaller =
     size > 0
       ? `--ctx ${size} would fit; so may fewer --slots, or --cache-type q8_0.`
       : "Use fewer --slots, a smaller model, or free memory.";
+  const advice = prefixes === 0 ? smaller : `${smaller} Or a smaller --prefix-cache-bytes-max.`;
+  const beside = prefixes === 0 ? "" : `, prefixes ${gib(prefixes)}`;
   throw new RbeesError(
     "INSUFFICIENT_MEMORY",
-    `${path} needs about ${gib(total)} (${how}weights ${gib(weights)}, context of ${slots} × ${wanted} tokens ${gib(context)}), but ${gib(available_bytes)} are free: ${gib(total - available_bytes)} are missing. ${advice}`,
+    `${path} needs about ${gib(total)} (${how}weights ${gib(weights)}, context of ${slots} × ${wanted} tokens ${gib(context)}${beside}), but ${gib(available_bytes)} are free: ${gib(total - available_bytes)} are missing. ${advice}`,
     { details: { needed_bytes: total, available_bytes, missing_bytes: total - available_bytes } },
   );
 }

@@ -48,7 +48,18 @@ export function copyWorthTokens(context_size: number): number {
   return Math.max(PREFIX_WORTH_TOKENS, Math.ceil(context_size / 64));
 }
 
-export function commonLength(a: readonly number[], b: readonly number[]): number {
+/**
+ * What putting a state back from memory costs: all of its tokens are copied, each for a fiftieth of what computing it costs or less,
+ * where that was measured. So it has to spare more than that.
+ */
+export function restoreWorthTokens(state_tokens: number): number {
+  return Math.max(PREFIX_WORTH_TOKENS, Math.ceil(state_tokens / 32));
+}
+
+/** Setting aside costs as much, and may be for nothing: fewer tokens than this are computed again. */
+export const SET_ASIDE_WORTH_TOKENS = 64;
+
+export function commonLength(a: ArrayLike<number>, b: ArrayLike<number>): number {
   const most = Math.min(a.length, b.length);
   for (let i = 0; i < most; i++) if (a[i] !== b[i]) return i;
   return most;

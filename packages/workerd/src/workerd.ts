@@ -24,6 +24,7 @@ import {
   isClosed,
   modelName,
   NO_ORCHESTRATOR,
+  prefixCacheBytes,
   threadCount,
   type WorkerdConfig,
   workerId,
@@ -63,8 +64,9 @@ export async function createWorkerd(config: WorkerdConfig, log: Log, env: Enviro
   const epoch = Date.now();
   const model = await modelFile(config);
   let attempts: Attempts | undefined;
-  const engine = new EngineSupervisor(engineOptions(config, model.context_size), env, log, {
+  const engine = new EngineSupervisor(engineOptions(config, model), env, log, {
     step: (reports) => attempts?.took(reports),
+    counted: (counts) => attempts?.counted(counts),
     progress: logProgress(log),
     lost: (error) => attempts?.lost(error),
     gave_up: hooks.on_fatal,
@@ -114,13 +116,14 @@ interface ModelFile {
   digest: string;
   file_bytes: number;
   context_size: number;
+  prefix_cache_bytes: number;
 }
 
 /** The server at `--engine-url` holds it: there is no file, and its tokens are not those of any model with another digest. */
 function modelElsewhere(config: WorkerdConfig): ModelFile {
   const { model, engine_url, ctx } = config;
   const digest = EXTERNAL_DIGEST + createHash("sha256").update(`${engine_url}\n${model}`).digest("hex");
-  return { name: modelName(config), digest, file_bytes: 0, context_size: ctx };
+  return { name: modelName(config), digest, file_bytes: 0, context_size: ctx, prefix_cache_bytes: 0 };
 }
 
 async function modelFile(config: WorkerdConfig): Promise<ModelFile> {
@@ -128,11 +131,14 @@ async function modelFile(config: WorkerdConfig): Promise<ModelFile> {
   const { model: path, backend, slots, ctx, prefill_chunk_tokens, measured_bytes, cache_type } = config;
   // What a model needs is told of the whole worker, and this process is part of it.
   const available_bytes = process.availableMemory() + process.memoryUsage.rss();
-  const { gguf, context_size } = await checkModel({
+  const { gguf, context_size, prefix_cache_bytes } = await checkModel({
     ...{ path, backend, slots, prefill_chunk_tokens, available_bytes, measured_bytes, cache_type },
+    // Only the engine for CPUs can keep them.
+    prefix_cache_bytes: backend === "cpu" && config.engine !== "node-llama-cpp" ? prefixCacheBytes(config) : 0,
     context_size: ctx,
   });
-  return { name: modelName(config), digest: await fingerprint(path, gguf), file_bytes: gguf.file_bytes, context_size };
+  const digest = await fingerprint(path, gguf);
+  return { name: modelName(config), digest, file_bytes: gguf.file_bytes, context_size, prefix_cache_bytes };
 }
 
 /** A worker whose model is loaded. */
@@ -168,6 +174,7 @@ class Life implements Workerd {
     this.#secrets = secrets;
     this.#metrics = createMetrics(() => this.worker_id, {
       memory_bytes: () => (facts.vram_bytes > 0 ? facts.vram_bytes : engine.memory_bytes),
+      prefix_cache_bytes: () => engine.prefix_cache_bytes,
       uptime_seconds: () => this.#uptimeSeconds(),
     });
     const { slots, metrics_ms, stream_buffer_bytes_max } = config;
@@ -279,6 +286,8 @@ class Life implements Workerd {
       cache_type,
       tokens_per_second: this.attempts.tokens_per_second,
       memory_bytes: this.#memoryBytes(),
+      prefix_cache_bytes: this.#engine.prefix_cache_bytes,
+      prefix_cache_bytes_max: this.#facts.keeps_prefixes === true ? this.#model.prefix_cache_bytes : 0,
       pid: process.pid,
       uptime_seconds: this.#uptimeSeconds(),
       registered: this.#enlist?.registered ?? false,
@@ -298,13 +307,14 @@ class Life implements Workerd {
   }
 }
 
-function engineOptions(config: WorkerdConfig, context_size: number): EngineOptions {
+function engineOptions(config: WorkerdConfig, { context_size, prefix_cache_bytes }: ModelFile): EngineOptions {
   const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens, cache_type, engine_url, engine_key_file } = config;
   const key = engine_key_file === "" ? undefined : readSecretFile(engine_key_file, true, ENGINE_KEY);
   return {
     ...(engine === "openai" ? { upstream: { url: engine_url, model, key } } : {}),
     model_path: model,
     ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens, cache_type },
+    prefix_cache_bytes_max: prefix_cache_bytes,
     gpu_layers: gpuLayers(config),
     threads: threadCount(config),
   };

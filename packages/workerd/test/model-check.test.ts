@@ -49,6 +49,20 @@ test("what was measured counts in place of the estimate, in both directions", as
   await assert.rejects(checkModel({ ...asked, available_bytes: 2 * needed_bytes, measured_bytes: 3 * needed_bytes }), /as it was measured/);
 });
 
+test("memory for prefixes counts when it is asked for, and takes some of what is left when it is not", async () => {
+  const asked = { ...options, context_size: 1024 };
+  const { needed_bytes } = await checkModel(asked);
+  const room = { ...asked, available_bytes: needed_bytes + 400_000_000 };
+  assert.equal((await checkModel({ ...room, prefix_cache_bytes: 400_000_000 })).prefix_cache_bytes, 400_000_000);
+  await assert.rejects(
+    checkModel({ ...room, prefix_cache_bytes: 400_000_001 }),
+    /prefixes 0\.37 GiB\).*are missing.*a smaller --prefix-cache-bytes-max/,
+  );
+  assert.equal((await checkModel({ ...room, prefix_cache_bytes: "auto" })).prefix_cache_bytes, 100_000_000);
+  assert.equal((await checkModel({ ...asked, available_bytes: needed_bytes, prefix_cache_bytes: "auto" })).prefix_cache_bytes, 0);
+  assert.equal((await checkModel({ ...asked, available_bytes: 1e12, prefix_cache_bytes: "auto" })).prefix_cache_bytes, 2 ** 30);
+});
+
 test("more context than the model was made for is refused", async () => {
   await assert.rejects(checkModel({ ...options, context_size: 20_000 }), /made for: 16384/);
 });

@@ -41,9 +41,11 @@ export async function remember(home: Home, health: WorkerHealth, when: "loaded" 
   // Of a worker on a GPU only the smaller part is this host's memory.
   if (health.backend !== "cpu" || health.memory_bytes <= 0) return;
   const key = keyOf(health);
+  // Kept prefixes come and go, and take what is left.
+  const bytes = health.memory_bytes - health.prefix_cache_bytes;
   await file(home).update((now) => {
     const before = when === "loaded" ? 0 : (now[key]?.bytes ?? 0);
-    return health.memory_bytes <= before ? now : { ...now, [key]: { bytes: health.memory_bytes, measured_at: new Date().toISOString() } };
+    return bytes <= before ? now : { ...now, [key]: { bytes, measured_at: new Date().toISOString() } };
   });
 }
 

@@ -22,6 +22,7 @@ export const SpawnRequest = z.object({
   slots: z.int().optional(),
   ctx: z.int().optional(),
   cache_type: z.enum(CACHE_TYPES).optional(),
+  prefix_cache_bytes_max: z.int().nonnegative().optional(),
   threads: z.int().optional(),
   deterministic: z.boolean().optional(),
   orchestrator: z.string(),

@@ -248,6 +248,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--slots", request.slots],
     ["--ctx", request.ctx],
     ["--cache-type", request.cache_type],
+    ["--prefix-cache-bytes-max", request.prefix_cache_bytes_max],
     ["--measured-bytes", measured_bytes],
     ["--threads", request.threads],
     ["--orchestrator", request.orchestrator],

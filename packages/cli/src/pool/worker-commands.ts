@@ -40,6 +40,7 @@ export interface SpawnFlags {
   slots?: number | undefined;
   ctx?: number | undefined;
   cacheType?: CacheType | undefined;
+  prefixCacheBytesMax?: number | undefined;
   threads?: number | undefined;
   deterministic?: true | undefined;
   orchestrator?: string | undefined;
@@ -75,6 +76,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     slots: options.slots,
     ctx: options.ctx,
     cache_type: options.cacheType,
+    prefix_cache_bytes_max: options.prefixCacheBytesMax,
     threads: options.threads,
     deterministic: options.deterministic,
     orchestrator,

@@ -45,6 +45,11 @@ export const workerVerbs = [
         .option("--slots <n>", "jobs at once", whole(1, 256))
         .option("--ctx <tokens>", "tokens that one slot can hold", whole(1))
         .addOption(new Option("--cache-type <type>", "how the context is kept (default f16): less memory, less exact").choices(CACHE_TYPES))
+        .option(
+          "--prefix-cache-bytes-max <n>",
+          "memory for what slots lose to other prompts (default: some of what is free, 1 GiB at most; 0: none)",
+          whole(),
+        )
         .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--orchestrator <url>", "whom to register with; none: nobody")

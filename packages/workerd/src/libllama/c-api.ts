@@ -216,6 +216,9 @@ export const FUNCTIONS = {
   memory_clear: "void llama_memory_clear(void *mem, bool data)",
   memory_seq_rm: "bool llama_memory_seq_rm(void *mem, int32_t seq_id, int32_t p0, int32_t p1)",
   memory_seq_cp: "void llama_memory_seq_cp(void *mem, int32_t from, int32_t to, int32_t p0, int32_t p1)",
+  state_seq_get_size: "size_t llama_state_seq_get_size(void *ctx, int32_t seq_id)",
+  state_seq_get_data: "size_t llama_state_seq_get_data(void *ctx, void *dst, size_t size, int32_t seq_id)",
+  state_seq_set_data: "size_t llama_state_seq_set_data(void *ctx, const void *src, size_t size, int32_t dest_seq_id)",
   batch_init: "llama_batch llama_batch_init(int32_t n_tokens, int32_t embd, int32_t n_seq_max)",
   decode: "int32_t llama_decode(void *ctx, llama_batch batch)",
   encode: "int32_t llama_encode(void *ctx, llama_batch batch)",
@@ -283,6 +286,10 @@ export interface LlamaFunctions {
   memory_clear(memory: Pointer, data: boolean): void;
   memory_seq_rm(memory: Pointer, sequence: number, from: number, to: number): boolean;
   memory_seq_cp(memory: Pointer, source: number, target: number, from: number, to: number): void;
+  /** Each of these gives bytes; 0 when it failed. */
+  state_seq_get_size(context: Pointer, sequence: number): number;
+  state_seq_get_data(context: Pointer, state: Uint8Array, bytes: number, sequence: number): number;
+  state_seq_set_data(context: Pointer, state: Uint8Array, bytes: number, sequence: number): number;
   batch_init(tokens: number, embd: number, sequences: number): Batch;
   decode(context: Pointer, batch: Batch): number;
   encode(context: Pointer, batch: Batch): number;

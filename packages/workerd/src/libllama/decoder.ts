@@ -114,6 +114,21 @@ export class Decoder {
     this.#llama.memory_seq_cp(this.#memory, source, target, -1, -1);
   }
 
+  /** All that a slot holds; undefined when that is more than `bytes_max`. */
+  save(slot: number, bytes_max: number): Uint8Array | undefined {
+    const bytes = Number(this.#llama.state_seq_get_size(this.#context, slot));
+    if (bytes === 0 || bytes > bytes_max) return undefined;
+    const state = Buffer.allocUnsafeSlow(bytes);
+    return Number(this.#llama.state_seq_get_data(this.#context, state, bytes, slot)) === bytes ? state : undefined;
+  }
+
+  /** False: it was not taken, and the slot holds nothing. */
+  restore(slot: number, state: Uint8Array): boolean {
+    if (Number(this.#llama.state_seq_set_data(this.#context, state, state.byteLength, slot)) !== 0) return true;
+    this.cut(slot, 0);
+    return false;
+  }
+
   /** The place of each item's last token in the batch. */
   #decode(items: readonly BatchItem[], output = false): number[] {
     this.#batch.clear();
@@ -136,6 +151,8 @@ class HeldSequence implements Sequence {
   readonly tokens: number[] = [];
   readonly all_or_nothing: boolean;
   readonly adopt?: (slot: number, count: number) => void;
+  readonly save?: (bytes_max: number) => Uint8Array | undefined;
+  readonly restore?: (tokens: ArrayLike<number>, state: Uint8Array, count: number) => boolean;
   readonly #slot: number;
   readonly #decoder: Decoder;
 
@@ -143,7 +160,10 @@ class HeldSequence implements Sequence {
     this.#slot = slot;
     this.#decoder = decoder;
     this.all_or_nothing = all_or_nothing;
-    if (!all_or_nothing) this.adopt = (source, count) => this.#adopt(source, count);
+    if (all_or_nothing) return;
+    this.adopt = (source, count) => this.#adopt(source, count);
+    this.save = (bytes_max) => decoder.save(slot, bytes_max);
+    this.restore = (tokens, state, count) => this.#restore(tokens, state, count);
   }
 
   keep(count: number): void {
@@ -157,5 +177,13 @@ class HeldSequence implements Sequence {
     this.#decoder.copy(slot, this.#slot);
     this.tokens.splice(0, this.tokens.length, ...source);
     this.keep(count);
+  }
+
+  #restore(tokens: ArrayLike<number>, state: Uint8Array, count: number): boolean {
+    this.tokens.length = 0;
+    if (!this.#decoder.restore(this.#slot, state)) return false;
+    for (let i = 0; i < tokens.length; i++) this.tokens.push(tokens[i] ?? 0);
+    this.keep(count);
+    return true;
   }
 }

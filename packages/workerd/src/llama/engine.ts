@@ -6,9 +6,10 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import { templateFacts } from "../chat/template-facts.ts";
 import type { EmbedRequest, Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
-import { chooseSlot, commonLength, copyWorthTokens } from "../slots.ts";
+import { chooseSlot, commonLength, copyWorthTokens, restoreWorthTokens, SET_ASIDE_WORTH_TOKENS } from "../slots.ts";
 import { Embeddings } from "./embeddings.ts";
 import type { LoadedModel, LoadModel, Sequence } from "./model.ts";
+import { PrefixCache } from "./prefix-cache.ts";
 import { hasTemplate, promptOf } from "./prompt.ts";
 import { Run } from "./run.ts";
 
@@ -33,6 +34,8 @@ export class LlamaEngine implements Engine {
   #options: EngineOptions | undefined;
   #events: EngineEvents | undefined;
   #slots: Slot[] = [];
+  /** What slots have lost; undefined: it is not kept. */
+  #cache: PrefixCache | undefined;
   #embeddings: Embeddings | undefined;
   #working = false;
   #last_was_prefill = false;
@@ -47,6 +50,9 @@ export class LlamaEngine implements Engine {
     this.#options = options;
     this.#events = events;
     this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, prompt_tokens: 0 }));
+    const keeps_prefixes = model.sequences.some(({ save }) => save !== undefined);
+    if (keeps_prefixes && options.prefix_cache_bytes_max > 0)
+      this.#cache = new PrefixCache(options.prefix_cache_bytes_max, (counts) => events.counted?.(counts));
     if (typeof model.embedder !== "string") this.#embeddings = new Embeddings(model.embedder);
     const token = model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0;
     // Damaged weights load without a word and then say one token for ever.
@@ -56,7 +62,7 @@ export class LlamaEngine implements Engine {
     // Now, so that the first request does not wait for it.
     if (hasTemplate(model.prompt)) templateFacts(model.prompt);
     const step_us = model.timeSteps?.(token);
-    return step_us === undefined ? model.facts : { ...model.facts, step_us };
+    return { ...model.facts, keeps_prefixes, ...(step_us === undefined ? {} : { step_us }) };
   }
 
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
@@ -82,7 +88,7 @@ export class LlamaEngine implements Engine {
         reusable: options.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER,
       })),
       prompt,
-      options.deterministic ? options.prefill_chunk_tokens : 1,
+      this.#reuseStep,
     );
     const slot = choice === undefined ? undefined : this.#slots[choice.slot];
     if (choice === undefined || slot === undefined) throw new RbeesError("ALL_SLOTS_BUSY", "Every slot of the engine is busy.");
@@ -90,7 +96,6 @@ export class LlamaEngine implements Engine {
     if (slot.sequence.all_or_nothing && choice.cached < slot.sequence.tokens.length) choice.cached = 0;
     const run = new Run(id, request, model, { tokens, reading }, choice);
     slot.run = run;
-    slot.prompt_tokens = Math.min(slot.prompt_tokens, choice.cached);
     void this.#work();
     return { slot: choice.slot, tokens_in: run.tokens_in, tokens_cached: run.tokens_cached };
   }
@@ -166,10 +171,34 @@ export class LlamaEngine implements Engine {
   }
 
   /** Before the first step of a run: the slot forgets what the prompt does not share. */
-  async #prepare({ sequence }: Slot, run: Run): Promise<void> {
+  async #prepare(slot: Slot, run: Run): Promise<void> {
     if (run.prepared) return;
     run.prepared = true;
-    await sequence.keep(run.done);
+    // Looked for before anything is set aside, which may take its place.
+    run.found = this.#cache?.longest(run.prompt, this.#reuseStep);
+    await this.#setAside(slot, run);
+    await slot.sequence.keep(run.done);
+    slot.prompt_tokens = Math.min(slot.prompt_tokens, run.done);
+  }
+
+  /** What the slot is about to forget goes into the cache, unless it is held elsewhere too or is too little. */
+  async #setAside(slot: Slot, run: Run): Promise<void> {
+    const { sequence } = slot;
+    const cache = this.#cache;
+    if (cache === undefined || sequence.save === undefined) return;
+    if (sequence.tokens.length - run.done < SET_ASIDE_WORTH_TOKENS) return;
+    // What was computed as an answer is not used again: it would only take room.
+    if (this.#loaded().options.deterministic) await sequence.keep(Math.max(run.done, slot.prompt_tokens));
+    const elsewhere = this.#slots.map((other) => (other === slot ? run.done : commonLength(other.sequence.tokens, sequence.tokens)));
+    if (sequence.tokens.length - Math.max(...elsewhere, cache.held(sequence.tokens)) < SET_ASIDE_WORTH_TOKENS) return;
+    const state = sequence.save(cache.bytes_max);
+    if (state !== undefined) cache.add({ tokens: Int32Array.from(sequence.tokens), state });
+  }
+
+  /** Tokens to which reuse is rounded down. */
+  get #reuseStep(): number {
+    const { options } = this.#loaded();
+    return options.deterministic ? options.prefill_chunk_tokens : 1;
   }
 
   /**
@@ -202,7 +231,8 @@ export class LlamaEngine implements Engine {
 
   /**
    * Before the first part of a prompt is computed: what another slot has computed of the same beginning is taken over from there, also
-   * while that slot is busy. So of prompts that come together and begin alike, the beginning is computed once.
+   * while that slot is busy. So of prompts that come together and begin alike, the beginning is computed once. What no slot holds any
+   * more may be in the cache.
    */
   #adopt(run: Run): void {
     if (run.begun) return;
@@ -210,7 +240,7 @@ export class LlamaEngine implements Engine {
     const { options } = this.#loaded();
     const own = this.#slots[run.slot];
     if (own?.sequence.adopt === undefined) return;
-    const step = options.deterministic ? options.prefill_chunk_tokens : 1;
+    const step = this.#reuseStep;
     let best = { slot: run.slot, count: run.done };
     for (const [slot, { sequence, prompt_tokens }] of this.#slots.entries()) {
       const reusable = options.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER;
@@ -218,10 +248,26 @@ export class LlamaEngine implements Engine {
       const count = Math.floor(common / step) * step;
       if (slot !== run.slot && count > best.count) best = { slot, count };
     }
+    if (this.#restore(own, run, best.count) || best.slot === run.slot) return;
     if (best.count - run.done < copyWorthTokens(options.context_size)) return;
     own.sequence.adopt(best.slot, best.count);
     own.prompt_tokens = best.count;
     run.adopted(best.count);
+  }
+
+  /** Puts back what the cache has of the prompt, if that is worth more than the `others` tokens that slots have of it. */
+  #restore(own: Slot, run: Run, others: number): boolean {
+    const { found } = run;
+    if (found === undefined || own.sequence.restore === undefined) return false;
+    const { prefix, count } = found;
+    run.found = undefined;
+    if (count - Math.max(others, run.done) < restoreWorthTokens(prefix.tokens.length)) return false;
+    const taken = own.sequence.restore(prefix.tokens, prefix.state, count);
+    own.prompt_tokens = taken ? count : 0;
+    run.adopted(own.prompt_tokens);
+    if (taken) this.#cache?.used();
+    else this.#cache?.drop(prefix);
+    return taken;
   }
 
   #turn = 0;

@@ -51,6 +51,10 @@ export interface Sequence {
   keep(count: number): Promise<void> | void;
   /** Takes over the state of the first `count` tokens that the sequence of another slot holds; absent where that can't be. */
   adopt?(slot: number, count: number): void;
+  /** A copy of all of its state, of `bytes_max` at most; undefined when it is larger. Absent where that can't be had. */
+  save?(bytes_max: number): Uint8Array | undefined;
+  /** In place of what it holds the first `count` of those tokens, from a copy of their state. False: it was not taken, and it holds nothing. */
+  restore?(tokens: ArrayLike<number>, state: Uint8Array, count: number): boolean;
 }
 
 /** Tokens that one step computes for one slot; `sampling` is there when a token is to be drawn after them. */

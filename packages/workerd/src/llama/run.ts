@@ -7,6 +7,7 @@ import { marksIn, type Reading } from "../chat/reading.ts";
 import { Spoken } from "../chat/spoken.ts";
 import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
 import type { Drawn, GrammarState, LoadedModel, Sampling } from "./model.ts";
+import type { FoundPrefix } from "./prefix-cache.ts";
 import type { Prompt } from "./prompt.ts";
 import { Weights } from "./weights.ts";
 
@@ -37,6 +38,8 @@ export class Run {
   aborted = false;
   /** The slot was cut back to the kept tokens. */
   prepared = false;
+  /** What the cache holds of the prompt, until it is used or not. */
+  found: FoundPrefix | undefined;
   /** A part of the prompt was computed, or is about to be. */
   begun = false;
 
