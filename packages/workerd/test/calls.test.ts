@@ -117,8 +117,13 @@ test("tool_choice required, or a name: the answer is one call, whatever the mode
       },
     },
   });
-  for (const kind of ["hermes", "thinking", "mistral"] as const) {
-    const worker = await start(kind, { engine: "libllama" });
+  for (const [kind, engine] of [
+    ["hermes", "libllama"],
+    ["thinking", "libllama"],
+    ["mistral", "libllama"],
+    ["mistral", "node-llama-cpp"],
+  ] as const) {
+    const worker = await start(kind, { engine });
     for (const tool_choice of ["required", { name: "shut_door" }]) {
       const { tokens, end } = await ask(worker, {
         job_id: "j1",

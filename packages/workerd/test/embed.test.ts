@@ -7,11 +7,12 @@ import type { EmbeddingEvent, EndEvent, FailedEvent, WorkerEvent } from "@rbees/
 import { readEvents } from "@rbees/contracts/sse";
 import { encoderToken, writeEncoderModel } from "../../../models/fixtures/encoder.ts";
 import { writeRandomModel } from "../../../models/fixtures/random.ts";
-import { POOLING } from "../src/libllama/c-api.ts";
 import { openLibrary } from "../src/libllama/library.ts";
 import { Tokenizer } from "../src/libllama/tokenizer.ts";
+import { POOLING } from "../src/llama/pooling.ts";
 import type { Workerd } from "../src/workerd.ts";
 import { encoderVector } from "./encoder-by-hand.ts";
+import { LIBRARIES } from "./engine-options.ts";
 import { ask, folder, health, open, post, startWorker, until } from "./support.ts";
 
 const DEMO = fileURLToPath(new URL("../../../models/demo/demo.gguf", import.meta.url));
@@ -93,32 +94,34 @@ async function byLlama(path: string, texts: readonly string[], pooling: number):
   return vectors;
 }
 
-test("a model that generates: the vector is the state after the last token, alone and among others, and texts go on beside", async () => {
-  const worker = await startWorker({ model: DEMO, slots: 2, ctx: 512, engine: "libllama" });
-  const before = (await health(worker)).memory_bytes;
-  const answering = ask(worker, { prompt: "Hello", max_tokens: 40, temperature: 0 });
-  const { vectors, end } = await embed(worker, TEXTS);
-  assert.equal((await answering).error, undefined);
-  assert.deepEqual([vectors.length, end?.stop_reason, end?.tokens_out], [TEXTS.length, "EMBEDDED", 0]);
-  assert.ok((end?.tokens_in ?? 0) > 100);
-  const expected = await byLlama(DEMO, TEXTS, POOLING.last);
-  for (const [i, vector] of vectors.entries()) {
-    assertUnit(vector);
-    assertAlike(vector, expected[i], `text ${i}, by llama.cpp itself`);
-  }
-  assertAlike(vectors[0], vectors[2], "equal texts");
-  assert.ok(cosine(vectors[0] ?? [], vectors[1] ?? []) < 0.99, "other texts");
-  const alone = await embed(worker, [TEXTS[4]]);
-  assertAlike(alone.vectors[0], vectors[4], "alone");
-  assert.equal((await ask(worker, { prompt: "Hello", max_tokens: 40, temperature: 0 })).text, (await answering).text);
-  await until(async () => (await health(worker)).memory_bytes > before);
-});
+for (const engine of LIBRARIES) {
+  test(`${engine}: a model that generates: the vector is the state after the last token, alone and among others, and texts go on beside`, async () => {
+    const worker = await startWorker({ model: DEMO, slots: 2, ctx: 512, engine });
+    const before = (await health(worker)).memory_bytes;
+    const answering = ask(worker, { prompt: "Hello", max_tokens: 40, temperature: 0 });
+    const { vectors, end } = await embed(worker, TEXTS);
+    assert.equal((await answering).error, undefined);
+    assert.deepEqual([vectors.length, end?.stop_reason, end?.tokens_out], [TEXTS.length, "EMBEDDED", 0]);
+    assert.ok((end?.tokens_in ?? 0) > 100);
+    const expected = await byLlama(DEMO, TEXTS, POOLING.last);
+    for (const [i, vector] of vectors.entries()) {
+      assertUnit(vector);
+      assertAlike(vector, expected[i], `text ${i}, by llama.cpp itself`);
+    }
+    assertAlike(vectors[0], vectors[2], "equal texts");
+    assert.ok(cosine(vectors[0] ?? [], vectors[1] ?? []) < 0.99, "other texts");
+    const alone = await embed(worker, [TEXTS[4]]);
+    assertAlike(alone.vectors[0], vectors[4], "alone");
+    assert.equal((await ask(worker, { prompt: "Hello", max_tokens: 40, temperature: 0 })).text, (await answering).text);
+    await until(async () => (await health(worker)).memory_bytes > before);
+  });
+}
 
-for (const pooling of ["mean", "cls"] as const) {
-  test(`a BERT with ${pooling} pooling: its numbers are those of the formulas, batched or alone`, async () => {
+for (const [pooling, engine] of (["mean", "cls"] as const).flatMap((pooling) => LIBRARIES.map((engine) => [pooling, engine] as const))) {
+  test(`${engine}: a BERT with ${pooling} pooling: its numbers are those of the formulas, batched or alone`, async () => {
     const path = join(folder, `encoder-${pooling}.gguf`);
     writeEncoderModel(path, pooling);
-    const worker = await startWorker({ model: path, slots: 2, engine: "libllama" });
+    const worker = await startWorker({ model: path, slots: 2, engine });
     const texts = ["the bees make honey", "queen", "dance in the hive of flowers", "bees unknownword"];
     const { vectors, end } = await embed(worker, texts);
     const words = texts.map((text) => text.split(" ").map(encoderToken));
@@ -165,47 +168,43 @@ test("tokens are taken as they are; what is too long is refused by name, or cut 
     await assert.rejects(embed(worker, inputs), problem);
 });
 
-test("what a model or an engine can't do is refused: text of an encoder, vectors of a reranker and of node-llama-cpp", async () => {
-  const encoder = join(folder, "encoder-only.gguf");
-  writeEncoderModel(encoder);
-  const worker = await startWorker({ model: encoder, slots: 1, engine: "libllama" });
-  const text = await post(worker, "/execute", { job_id: "j", prompt: "hi" });
-  assert.equal(text.status, 400);
-  assert.match(await text.text(), /makes embeddings and no text/);
-  assert.equal((await health(worker)).slots_busy, 0);
+for (const engine of LIBRARIES)
+  test(`${engine}: what a model can't do is refused: text of an encoder, vectors of a reranker`, async () => {
+    const encoder = join(folder, "encoder-only.gguf");
+    writeEncoderModel(encoder);
+    const worker = await startWorker({ model: encoder, slots: 1, engine });
+    const text = await post(worker, "/execute", { job_id: "j", prompt: "hi" });
+    assert.equal(text.status, 400);
+    assert.match(await text.text(), /makes embeddings and no text/);
+    assert.equal((await health(worker)).slots_busy, 0);
 
-  const reranker = join(folder, "reranker.gguf");
-  writeEncoderModel(reranker, "rank");
-  await assert.rejects(startWorker({ model: reranker, engine: "libllama" }), /it is a reranker/);
+    const reranker = join(folder, "reranker.gguf");
+    writeEncoderModel(reranker, "rank");
+    await assert.rejects(startWorker({ model: reranker, engine }), /it is a reranker/);
+  });
 
-  const path = join(folder, "random.gguf");
-  writeRandomModel(path, {});
-  const other = await startWorker({ model: path, ctx: 256, engine: "node-llama-cpp" });
-  const vectors = await post(other, "/embed", { job_id: "j", inputs: ["hi"] });
-  assert.equal(vectors.status, 400);
-  assert.match(await vectors.text(), /This worker makes no embeddings.*--engine libllama/);
-});
+for (const engine of LIBRARIES) {
+  test(`${engine}: they take a slot: it is busy meanwhile, and free when they are cancelled or their client leaves`, async () => {
+    const path = join(folder, "random-slots.gguf");
+    writeRandomModel(path, {});
+    const worker = await startWorker({ model: path, slots: 1, ctx: 2048, engine });
+    const inputs = Array.from({ length: 1000 }, (_, i) => `${i} ${"bees dance ".repeat(60)}`);
+    const running = post(worker, "/embed", { job_id: "long", inputs });
+    await until(async () => (await health(worker)).slots_busy === 1);
+    const second = await post(worker, "/execute", { job_id: "other", prompt: "hi" });
+    assert.equal(second.status, 503);
+    assert.match(await second.text(), /ALL_SLOTS_BUSY/);
+    assert.equal((await post(worker, "/cancel", { job_id: "long" })).status, 202);
+    assert.match(await (await running).text(), /event: error\ndata: .*"CANCELLED"/);
+    await until(async () => (await health(worker)).slots_busy === 0);
 
-test("they take a slot: it is busy meanwhile, and free when they are cancelled or their client leaves", async () => {
-  const path = join(folder, "random-slots.gguf");
-  writeRandomModel(path, {});
-  const worker = await startWorker({ model: path, slots: 1, ctx: 2048, engine: "libllama" });
-  const inputs = Array.from({ length: 1000 }, (_, i) => `${i} ${"bees dance ".repeat(60)}`);
-  const running = post(worker, "/embed", { job_id: "long", inputs });
-  await until(async () => (await health(worker)).slots_busy === 1);
-  const second = await post(worker, "/execute", { job_id: "other", prompt: "hi" });
-  assert.equal(second.status, 503);
-  assert.match(await second.text(), /ALL_SLOTS_BUSY/);
-  assert.equal((await post(worker, "/cancel", { job_id: "long" })).status, 202);
-  assert.match(await (await running).text(), /event: error\ndata: .*"CANCELLED"/);
-  await until(async () => (await health(worker)).slots_busy === 0);
-
-  const connection = new AbortController();
-  const leaving = await post(worker, "/embed", { job_id: "leaving", inputs }, connection.signal);
-  assert.equal(leaving.status, 200);
-  connection.abort();
-  await until(async () => (await health(worker)).slots_busy === 0);
-  const stream = await open(worker, { prompt: "hi", raw: true, max_tokens: 2, temperature: 0 });
-  assert.equal((await stream.next())?.type, "started");
-  stream.hangUp();
-});
+    const connection = new AbortController();
+    const leaving = await post(worker, "/embed", { job_id: "leaving", inputs }, connection.signal);
+    assert.equal(leaving.status, 200);
+    connection.abort();
+    await until(async () => (await health(worker)).slots_busy === 0);
+    const stream = await open(worker, { prompt: "hi", raw: true, max_tokens: 2, temperature: 0 });
+    assert.equal((await stream.next())?.type, "started");
+    stream.hangUp();
+  });
+}

@@ -225,6 +225,25 @@ for (const engine of LIBRARIES) {
       assert.equal(longer.text, WORDS[0]);
     });
 
+    test("a model whose state can't be cut back goes on from all of it or from nothing", async () => {
+      const worker = await startWorker({ model: scripted(`window-${engine}`, { ...texts, window: 64 }), ctx: 256, engine });
+      for (const [prompt, max_tokens, text] of [
+        [`${"x".repeat(100)}A`, 3, "Hello, world"],
+        [`${"x".repeat(100)}A`, 9, "Hello, world!"],
+        [`${"x".repeat(50)}C`, 9, "漢字.."],
+      ] as const) {
+        const both = await Promise.all(
+          [1, 2].map((job) => ask(worker, { job_id: `j${job}`, prompt, raw: true, max_tokens, temperature: 0 })),
+        );
+        assert.deepEqual(
+          both.map((answer) => answer.text),
+          [text, text],
+        );
+      }
+      const again = await ask(worker, { prompt: "A", raw: true, max_tokens: 9, grammar: 'root ::= "Bye"' });
+      assert.equal(again.text, "Bye");
+    });
+
     test("what does not fit the context is refused with the numbers, before any event", async () => {
       const response = await post(counting, "/execute", { job_id: "j", prompt: "a".repeat(600), max_tokens: 500 });
       assert.equal(response.status, 400);

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { environment } from "@rbees/kit/config";
 import { VERSION } from "@rbees/kit/version";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
-import { BINDING_VERSION } from "../src/node-llama-cpp/load.ts";
+import { BINDING_VERSION } from "../src/node-llama-cpp/binding.ts";
 import { FakeOrchestrator } from "./orchestrator.ts";
 import { folder, scripted, until } from "./support.ts";
 

@@ -12,6 +12,7 @@ import { cases } from "../../../test/support/cases.ts";
 import { Random } from "../../../test/support/random.ts";
 import { objectSchema } from "../../../test/support/schemas.ts";
 import type { Workerd } from "../src/workerd.ts";
+import { LIBRARIES } from "./engine-options.ts";
 import { ask, type Body, health, post, scripted, startWorker } from "./support.ts";
 
 const model = fileURLToPath(new URL("../../../models/demo/demo.gguf", import.meta.url));
@@ -95,8 +96,20 @@ test("generated schemas: the answer always parses, validates and ends by itself"
   }
 });
 
-test("an answer that another worker continues goes on exactly, in the middle of a string too", { skip }, async () => {
-  const worker = await startWorker({ model, engine: "libllama", ctx: 512, deterministic: true });
+test("on the other engine answers parse and validate too", { skip }, async () => {
+  const worker = await startWorker({ model, engine: "node-llama-cpp", ctx: TOKENS + 128, slots: SLOTS });
+  const schemas = schemasFrom(1, 2 * SLOTS);
+  const bodies = schemas.map((json_schema, seed) => ({ prompt: "Who?", json_schema, max_tokens: TOKENS + 1, temperature: seed % 2, seed }));
+  await askAll(worker, bodies, (at, text, stop) => {
+    assert.deepEqual([stop, ajv.validate(schemas[at] as object, JSON.parse(text))], ["EOS", true], text);
+  });
+});
+
+test("an answer that another worker continues goes on exactly, in the middle of a string too, and on the other engine", {
+  skip,
+}, async () => {
+  const workers = await Promise.all(LIBRARIES.map((engine) => startWorker({ model, engine, ctx: 512, deterministic: true })));
+  const [worker] = workers as [Workerd, ...Workerd[]];
   const json_schema = {
     type: "object",
     properties: {
@@ -111,47 +124,53 @@ test("an answer that another worker continues goes on exactly, in the middle of 
   JSON.parse(whole.text);
   for (const share of [0.2, 0.5, 0.9]) {
     const sent = whole.tokens.slice(0, Math.floor(whole.tokens.length * share));
-    const rest = await ask(worker, { ...body, continue_from: { tokens: sent.flatMap(({ ids }) => ids) } });
-    assert.equal(sent.map(({ t }) => t).join("") + rest.text, whole.text);
+    for (const another of workers) {
+      const rest = await ask(another, { ...body, continue_from: { tokens: sent.flatMap(({ ids }) => ids) } });
+      assert.equal(sent.map(({ t }) => t).join("") + rest.text, whole.text);
+    }
   }
   const refused = await post(worker, "/execute", { job_id: "j", ...body, continue_from: { tokens: [...whole.ids].reverse() } });
   assert.equal(refused.status, 400);
   assert.match(await refused.text(), /continue_from\.tokens: the grammar does not allow number 0 of them/);
 });
 
-test("what the model wants to say and may not is left out, and what it may say comes as it would without a grammar", async () => {
-  const worker = await startWorker({
-    model: scripted("held", { edges: chain(ANSWER, ["Hello", ", ", "world", "!"]) }),
-    engine: "libllama",
-    ctx: 256,
+for (const engine of LIBRARIES) {
+  test(`${engine}: what the model wants to say and may not is left out, and what it may say comes as it would without a grammar`, async () => {
+    const worker = await startWorker({
+      model: scripted(`held-${engine}`, { edges: chain(ANSWER, ["Hello", ", ", "world", "!"]) }),
+      engine,
+      ctx: 256,
+    });
+    const say = (grammar: string | undefined, more: Body = {}) =>
+      ask(worker, { prompt: "hi", grammar, max_tokens: 20, temperature: 0, ...more });
+    const free = await say(undefined);
+    const held = await say('root ::= "Hello, world!"');
+    assert.deepEqual(held.ids, free.ids);
+    assert.equal((await say('root ::= "Hello" | "Bye"')).text, "Hello");
+    assert.equal((await say('root ::= [a-c]{3} "é🐝"')).text.slice(3), "é🐝");
+    const cut = await say('root ::= "x"{40}', { max_tokens: 5 });
+    assert.deepEqual([cut.end?.stop_reason, /^x+$/.test(cut.text)], ["MAX_TOKENS", true]);
+    // A stop string ends the answer, whatever the grammar still wants.
+    assert.equal((await say('root ::= "one, two, three"', { stop: ["two"] })).end?.stop_reason, "STOP_SEQUENCE");
   });
-  const say = (grammar: string | undefined, more: Body = {}) =>
-    ask(worker, { prompt: "hi", grammar, max_tokens: 20, temperature: 0, ...more });
-  const free = await say(undefined);
-  const held = await say('root ::= "Hello, world!"');
-  assert.deepEqual(held.ids, free.ids);
-  assert.equal((await say('root ::= "Hello" | "Bye"')).text, "Hello");
-  assert.equal((await say('root ::= [a-c]{3} "é🐝"')).text.slice(3), "é🐝");
-  const cut = await say('root ::= "x"{40}', { max_tokens: 5 });
-  assert.deepEqual([cut.end?.stop_reason, /^x+$/.test(cut.text)], ["MAX_TOKENS", true]);
-  // A stop string ends the answer, whatever the grammar still wants.
-  assert.equal((await say('root ::= "one, two, three"', { stop: ["two"] })).end?.stop_reason, "STOP_SEQUENCE");
-});
+}
 
-test("names of special tokens are no text: a grammar that allows any string does not let them through", async () => {
-  const edges = chain(ANSWER, [...bytesOf('"'), "<|im_start|>", "user"]);
-  const worker = await startWorker({ model: scripted("special", { edges }), engine: "libllama", ctx: 256 });
-  const { text, ids, end } = await ask(worker, {
-    prompt: "hi",
-    json_schema: { type: "string", minLength: 4, maxLength: 6 },
-    max_tokens: 60,
-    temperature: 0,
+for (const engine of LIBRARIES) {
+  test(`${engine}: names of special tokens are no text: a grammar that allows any string does not let them through`, async () => {
+    const edges = chain(ANSWER, [...bytesOf('"'), "<|im_start|>", "user"]);
+    const worker = await startWorker({ model: scripted(`special-${engine}`, { edges }), engine, ctx: 256 });
+    const { text, ids, end } = await ask(worker, {
+      prompt: "hi",
+      json_schema: { type: "string", minLength: 4, maxLength: 6 },
+      max_tokens: 60,
+      temperature: 0,
+    });
+    assert.equal(end?.stop_reason, "EOS");
+    const said = JSON.parse(text) as string;
+    assert.ok([...said].length >= 4 && [...said].length <= 6, text);
+    assert.ok(ids.length > 0);
   });
-  assert.equal(end?.stop_reason, "EOS");
-  const said = JSON.parse(text) as string;
-  assert.ok([...said].length >= 4 && [...said].length <= 6, text);
-  assert.ok(ids.length > 0);
-});
+}
 
 test("what can't be kept to is refused with the part that can't, before a slot is taken", async () => {
   const worker = await startWorker({ model: scripted("refuses", { edges: chain(ANSWER, [" a"]) }), engine: "libllama", ctx: 256 });
@@ -169,12 +188,4 @@ test("what can't be kept to is refused with the part that can't, before a slot i
     assert.match(error.message, why);
   }
   assert.equal((await health(worker)).slots_busy, 0);
-});
-
-test("an engine without grammars says so, and refuses one", async () => {
-  const worker = await startWorker({ model: scripted("without", { edges: chain(ANSWER, [" a"]) }), engine: "node-llama-cpp", ctx: 256 });
-  assert.ok(!(await health(worker)).features.includes("grammar"));
-  const response = await post(worker, "/execute", { job_id: "j", prompt: "hi", grammar: 'root ::= "a"' });
-  assert.equal(response.status, 400);
-  assert.match(await response.text(), /grammar: the engine of this worker can't hold answers to one/);
 });

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
 import type { RunRequest } from "../src/engine.ts";
 import { Weights } from "../src/llama/weights.ts";
+import { LIBRARIES } from "./engine-options.ts";
 import { ask, post, scripted, startWorker } from "./support.ts";
 
 const edges = [...chain(ANSWER, ["Hello", ", ", "world", "!"]), ...chain(ANSWER, ["keep ", "the", " st", "ory"])];
@@ -32,38 +33,37 @@ test("penalties count the tokens of the answer, those that another worker made a
   );
 });
 
-test("a bias decides between tokens that are equally likely, and a continued answer is the one that would have been", async () => {
-  const worker = await startWorker({ model: scripted("weighed", { edges }), engine: "libllama", ctx: 256, deterministic: true });
-  const say = (more: Record<string, unknown>) => ask(worker, { prompt: "hi", max_tokens: 20, temperature: 0, ...more });
-  const first = await say({});
-  const [token] = first.ids;
-  const other = await say({ logit_bias: { [String(token)]: -5 } });
-  assert.deepEqual([first.text, other.text].sort(), ["Hello, world!", "keep the story"]);
-  assert.equal((await say({ logit_bias: { [String(other.ids[0])]: 5 } })).text, other.text);
-  // Beyond the vocabulary there is nothing to weigh.
-  assert.equal((await say({ logit_bias: { 999999999: 5 } })).text, first.text);
-  const penalties = { frequency_penalty: 1.5, presence_penalty: 1, temperature: 1, seed: 4 };
-  const whole = await say(penalties);
-  const rest = await say({ ...penalties, continue_from: { tokens: whole.ids.slice(0, 2) } });
-  assert.equal(
-    whole.tokens
-      .slice(0, 2)
-      .map(({ t }) => t)
-      .join("") + rest.text,
-    whole.text,
-  );
-});
+for (const engine of LIBRARIES) {
+  test(`${engine}: a bias decides between tokens that are equally likely, and a continued answer is the one that would have been`, async () => {
+    const worker = await startWorker({ model: scripted(`weighed-${engine}`, { edges }), engine, ctx: 256, deterministic: true });
+    const say = (more: Record<string, unknown>) => ask(worker, { prompt: "hi", max_tokens: 20, temperature: 0, ...more });
+    const first = await say({});
+    const [token] = first.ids;
+    const other = await say({ logit_bias: { [String(token)]: -5 } });
+    assert.deepEqual([first.text, other.text].sort(), ["Hello, world!", "keep the story"]);
+    assert.equal((await say({ logit_bias: { [String(other.ids[0])]: 5 } })).text, other.text);
+    // Beyond the vocabulary there is nothing to weigh.
+    assert.equal((await say({ logit_bias: { 999999999: 5 } })).text, first.text);
+    const penalties = { frequency_penalty: 1.5, presence_penalty: 1, temperature: 1, seed: 4 };
+    const whole = await say(penalties);
+    const rest = await say({ ...penalties, continue_from: { tokens: whole.ids.slice(0, 2) } });
+    assert.equal(
+      whole.tokens
+        .slice(0, 2)
+        .map(({ t }) => t)
+        .join("") + rest.text,
+      whole.text,
+    );
+  });
+}
 
-test("what is out of range, and what the engine has not, is refused by name", async () => {
-  const able = await startWorker({ model: scripted("weighs", { edges }), engine: "libllama", ctx: 256 });
-  const unable = await startWorker({ model: scripted("weighs-not", { edges }), engine: "node-llama-cpp", ctx: 256 });
-  for (const [worker, field, value] of [
-    [able, "frequency_penalty", 3],
-    [able, "presence_penalty", -2.5],
-    [able, "logit_bias", { 7: 101 }],
-    [able, "logit_bias", { seven: 1 }],
-    [unable, "frequency_penalty", 1],
-    [unable, "logit_bias", { 7: 1 }],
+test("what is out of range is refused by name", async () => {
+  const worker = await startWorker({ model: scripted("weighs", { edges }), engine: "libllama", ctx: 256 });
+  for (const [field, value] of [
+    ["frequency_penalty", 3],
+    ["presence_penalty", -2.5],
+    ["logit_bias", { 7: 101 }],
+    ["logit_bias", { seven: 1 }],
   ] as const) {
     const response = await post(worker, "/execute", { job_id: "j", prompt: "hi", [field]: value });
     assert.equal(response.status, 400);

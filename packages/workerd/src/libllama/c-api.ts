@@ -54,8 +54,6 @@ export interface Batch {
 
 /** `enum llama_flash_attn_type`. */
 export const FLASH_ATTENTION = { auto: -1, off: 0 } as const;
-/** `enum llama_pooling_type`. */
-export const POOLING = { none: 0, mean: 1, cls: 2, last: 3, rank: 4 } as const;
 /** `enum ggml_type`, of those that a cache can have. */
 export const CACHE_TYPE: Readonly<Record<CacheType, number>> = { f16: 1, q4_0: 2, q8_0: 8 };
 /** `enum llama_vocab_type`. */

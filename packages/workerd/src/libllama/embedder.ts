@@ -12,18 +12,15 @@ import type { Gguf } from "@rbees/kit/gguf";
 import type { EngineOptions } from "../engine.ts";
 import type { Embedder } from "../llama/embeddings.ts";
 import { Complaints } from "../llama/model.ts";
+import { contextFor, isWhole, POOLING, readsFromBothSides, saidPooling, unit, wholeTokensMax } from "../llama/pooling.ts";
 import { WritableBatch } from "./batch.ts";
-import { FLASH_ATTENTION, POOLING, type Pointer } from "./c-api.ts";
+import { FLASH_ATTENTION, type Pointer } from "./c-api.ts";
 import type { LlamaLibrary } from "./library.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** So many inputs go through the model together, if they are this short together. */
 const INPUTS_MAX = 32;
 const STEP_TOKENS = 512;
-/** The smallest context: making one larger takes time too. */
-const CONTEXT_MIN = 512;
-/** Bytes that the logits of one step may take where llama.cpp computes them for each token though nobody asks for them. */
-const LOGITS_BYTES_MAX = 268_435_456;
 
 export interface EmbedderParts {
   readonly llama: LlamaLibrary;
@@ -44,17 +41,12 @@ interface Made {
   readonly tokens: number;
 }
 
-/** Why the model makes no vectors; undefined when it does. */
-export function whyNoVectors(gguf: Gguf): string | undefined {
-  return gguf.parameter("pooling_type") === POOLING.rank ? "it is a reranker, which makes scores and no vectors" : undefined;
-}
-
 export class LibllamaEmbedder implements Embedder {
   readonly #parts: EmbedderParts;
   /** All of an input goes through the model at once. */
   readonly #whole: boolean;
   readonly #pooling: number;
-  readonly dimensions: number;
+  readonly #dimensions: number;
   readonly context_size: number;
   readonly last: number | undefined;
   #made: Made | undefined;
@@ -62,12 +54,12 @@ export class LibllamaEmbedder implements Embedder {
   constructor(parts: EmbedderParts) {
     const { llama, model, gguf, options, vocab_size, stateless, tokenizer } = parts;
     this.#parts = parts;
-    const said = gguf.parameter("pooling_type") ?? POOLING.none;
-    const from_both_sides = stateless || gguf.metadata.get(`${gguf.architecture}.attention.causal`) === false;
-    this.#whole = from_both_sides || said === POOLING.mean || said === POOLING.cls;
+    const said = saidPooling(gguf);
+    const from_both_sides = stateless || readsFromBothSides(gguf);
+    this.#whole = isWhole(gguf, from_both_sides);
     this.#pooling = said !== POOLING.none ? said : from_both_sides ? POOLING.mean : POOLING.last;
-    this.dimensions = llama.model_n_embd_out(model);
-    const room = this.#whole && !stateless ? Math.max(CONTEXT_MIN, Math.floor(LOGITS_BYTES_MAX / 4 / vocab_size)) : options.context_size;
+    this.#dimensions = llama.model_n_embd_out(model);
+    const room = this.#whole && !stateless ? wholeTokensMax(vocab_size) : options.context_size;
     this.context_size = Math.min(options.context_size, room);
     const [empty, some] = [tokenizer.around(""), tokenizer.around("a")];
     this.last = empty.length > 0 && some.at(-1) === empty.at(-1) ? empty.at(-1) : undefined;
@@ -156,15 +148,13 @@ export class LibllamaEmbedder implements Embedder {
   /** A copy, one long. */
   #vector(at: Pointer | null): Float32Array {
     if (at === null) throw new Error("llama.cpp has no vector of an input that it has computed");
-    const vector = Float32Array.from(this.#parts.llama.floats(at, this.dimensions));
-    const length = Math.hypot(...vector);
-    return length === 0 ? vector : vector.map((value) => value / length);
+    return unit(Float32Array.from(this.#parts.llama.floats(at, this.#dimensions)));
   }
 
   #contextFor(tokens: number): Made {
     if (this.#made !== undefined && this.#made.tokens >= tokens) return this.#made;
     const { llama, options } = this.#parts;
-    const size = Math.max(CONTEXT_MIN, Math.min(2 ** Math.ceil(Math.log2(tokens)), this.context_size));
+    const size = contextFor(tokens, this.context_size);
     this.#checkMemory(size);
     if (this.#made !== undefined) {
       this.#made.batch.free(llama);

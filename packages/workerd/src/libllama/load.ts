@@ -2,18 +2,18 @@
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
-import type { Feature } from "@rbees/contracts/sets";
 import { readGguf } from "@rbees/kit/gguf";
 import type { EngineOptions } from "../engine.ts";
-import { batchTokens, Complaints, type LoadedModel, quantised } from "../llama/model.ts";
+import { Likelihoods } from "../llama/likelihoods.ts";
+import { batchTokens, Complaints, featuresOf, type LoadedModel, quantised } from "../llama/model.ts";
+import { whyNoVectors } from "../llama/pooling.ts";
 import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
 import { CACHE_TYPE, FLASH_ATTENTION, HEADER_RELEASE, type Pointer, VOCABULARY_NONE } from "./c-api.ts";
 import { Candidates } from "./candidates.ts";
 import { Decoder, type DecoderOptions } from "./decoder.ts";
-import { LibllamaEmbedder, whyNoVectors } from "./embedder.ts";
+import { LibllamaEmbedder } from "./embedder.ts";
 import { LlamaGrammar } from "./grammar.ts";
 import { KOFFI_VERSION, type LlamaLibrary, openLibrary } from "./library.ts";
-import { Likelihoods } from "./likelihoods.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 export async function loadModel(options: EngineOptions, progress: (fraction: number) => void): Promise<LoadedModel> {
@@ -131,13 +131,6 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
     in_turn: true,
     ...generating,
   };
-}
-
-function featuresOf(text: boolean, vectors: boolean): Feature[] {
-  return [
-    ...(text ? (["grammar", "logit_bias", "penalties", "tools", "logprobs"] as const) : []),
-    ...(vectors ? (["embeddings"] as const) : []),
-  ];
 }
 
 type Generating = Pick<LoadedModel, "sequences" | "compute" | "computesNumbers" | "timeSteps">;

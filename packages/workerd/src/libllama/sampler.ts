@@ -3,12 +3,13 @@
  * does not allow costs little while the model keeps to it by itself: a token is drawn as ever and looked at, and only when it is refused
  * all of the vocabulary is gone through and one of what may come is drawn.
  */
+
+import type { Likelihoods } from "../llama/likelihoods.ts";
 import type { Drawn, Sampling } from "../llama/model.ts";
 import type { Pointer } from "./c-api.ts";
 import type { Candidates } from "./candidates.ts";
 import { LlamaGrammar } from "./grammar.ts";
 import type { LlamaLibrary } from "./library.ts";
-import type { Likelihoods } from "./likelihoods.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 const MIN_KEEP = 1;

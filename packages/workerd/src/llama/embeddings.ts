@@ -8,7 +8,6 @@ import type { EmbeddingReport, EmbedRequest, StepReport } from "../engine.ts";
 
 /** What of a library makes vectors. */
 export interface Embedder {
-  readonly dimensions: number;
   /** Tokens that an input may have. */
   readonly context_size: number;
   readonly vocab_size: number;
@@ -22,8 +21,10 @@ export interface Embedder {
    * Makes the vectors of inputs that `together` allowed; each turn of the iterator computes one piece and may block for as long. Not
    * begun again before it has ended or was ended.
    */
-  embed(inputs: readonly (readonly number[])[]): Iterator<void, Float32Array[]>;
+  embed(inputs: readonly (readonly number[])[]): Pieces;
 }
+
+type Pieces = Iterator<void, Float32Array[]> | AsyncIterator<void, Float32Array[]>;
 
 /** One embedding job. */
 interface EmbedRun {
@@ -49,7 +50,7 @@ export class Embeddings {
   readonly #embedder: Embedder;
   readonly #runs = new Map<number, EmbedRun>();
   #waiting: Waiting[] = [];
-  #now: { readonly pack: readonly Waiting[]; readonly pieces: Iterator<void, Float32Array[]> } | undefined;
+  #now: { readonly pack: readonly Waiting[]; readonly pieces: Pieces } | undefined;
 
   constructor(embedder: Embedder) {
     this.#embedder = embedder;
@@ -74,14 +75,14 @@ export class Embeddings {
     if (run !== undefined) run.aborted = true;
   }
 
-  /** Computes one piece, if there is one: what it brought. */
-  step(): StepReport[] {
+  /** Computes one piece, if there is one: what it brought. Meanwhile jobs may come and be aborted. */
+  async step(): Promise<StepReport[]> {
     const reports = this.#sweep();
     let brought: Float32Array[];
     try {
       this.#now ??= this.#next();
       if (this.#now === undefined) return reports;
-      const { done, value } = this.#now.pieces.next();
+      const { done, value } = await this.#now.pieces.next();
       if (done !== true) return reports;
       brought = value;
     } catch (error) {
@@ -114,7 +115,7 @@ export class Embeddings {
     for (const { id } of aborted) this.#runs.delete(id);
     this.#waiting = this.#waiting.filter(({ run }) => !run.aborted);
     if (this.#now?.pack.every(({ run }) => run.aborted)) {
-      this.#now.pieces.return?.([]);
+      void this.#now.pieces.return?.([]);
       this.#now = undefined;
     }
     return aborted.map((run) => ({ ...report(run), aborted: true }));
@@ -131,6 +132,8 @@ export class Embeddings {
 
   /** What can't be begun ends the run whose input is the next: that of the others may be shorter. */
   #failed({ code, message }: RbeesError): StepReport[] {
+    this.#waiting.unshift(...(this.#now?.pack ?? []));
+    this.#now = undefined;
     const run = this.#waiting[0]?.run;
     if (run === undefined) return [];
     this.#runs.delete(run.id);

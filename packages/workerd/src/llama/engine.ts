@@ -125,7 +125,7 @@ export class LlamaEngine implements Engine {
     while (answering() || this.#embeddings?.busy) {
       // What came while a step was computed is heard before the next: an abort, or a start that shares it.
       await new Promise((resolve) => setImmediate(resolve));
-      const reports = [...(answering() ? await this.#step() : []), ...(this.#embeddings?.step() ?? [])];
+      const reports = [...(answering() ? await this.#step() : []), ...((await this.#embeddings?.step()) ?? [])];
       if (reports.length > 0) this.#loaded().events.step(reports);
     }
     this.#working = false;

@@ -4,6 +4,7 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import type { TokenLogprob } from "@rbees/contracts/logprobs";
+import type { Feature } from "@rbees/contracts/sets";
 import type { Gguf } from "@rbees/kit/gguf";
 import type { EngineOptions, ModelFacts } from "../engine.ts";
 import type { Embedder } from "./embeddings.ts";
@@ -86,8 +87,8 @@ export interface LoadedModel {
    * none was asked for. It may block the event loop for as long as it computes.
    */
   compute(items: readonly BatchItem[]): Promise<(Drawn | undefined)[]>;
-  /** The beginning of an answer by a grammar in GBNF; absent where there are none. Refuses what it can't read with INVALID_REQUEST. */
-  grammar?(text: string): GrammarState;
+  /** The beginning of an answer by a grammar in GBNF. Refuses what it can't read with INVALID_REQUEST. */
+  grammar(text: string): GrammarState;
   /** Computes one token after nothing: whether numbers came out. Afterwards every sequence is empty. */
   computesNumbers(token: number): Promise<boolean>;
   /** Times steps of 1, 2, … rows, microseconds, for `compute` to go by; absent where nothing comes of it. Every sequence must be empty. */
@@ -100,6 +101,14 @@ export type LoadModel = (options: EngineOptions, progress: (fraction: number) =>
 /** One step is at most one token of every slot and one chunk of a prompt (and one, see the step's plan). */
 export function batchTokens({ slots, prefill_chunk_tokens }: Pick<EngineOptions, "slots" | "prefill_chunk_tokens">): number {
   return slots + prefill_chunk_tokens + 1;
+}
+
+/** What is done beyond what every engine can, of a model that makes text, vectors or both. */
+export function featuresOf(text: boolean, vectors: boolean): Feature[] {
+  return [
+    ...(text ? (["grammar", "logit_bias", "penalties", "tools", "logprobs"] as const) : []),
+    ...(vectors ? (["embeddings"] as const) : []),
+  ];
 }
 
 const UNQUANTISED: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"]);

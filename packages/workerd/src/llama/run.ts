@@ -188,7 +188,6 @@ function joined(a: TokenReport | undefined, b: TokenReport | undefined): TokenRe
 /** The grammar, as far as the tokens that are continued have come in it. */
 function grammarOf({ grammar: text, continue_tokens }: RunRequest, model: LoadedModel): GrammarState | undefined {
   if (text === undefined) return undefined;
-  if (model.grammar === undefined) throw new Error("the engine was given a grammar and has none");
   const grammar = model.grammar(text);
   for (const [i, token] of continue_tokens.entries()) {
     if (grammar.allows(token)) grammar.accept(token);

@@ -7,13 +7,16 @@ import type { CacheType } from "@rbees/contracts/sets";
 import { readGguf } from "@rbees/kit/gguf";
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp";
 import type { EngineOptions } from "../engine.ts";
-import { batchTokens, Complaints, type LoadedModel, quantised } from "../llama/model.ts";
+import { Likelihoods } from "../llama/likelihoods.ts";
+import { batchTokens, Complaints, featuresOf, type LoadedModel, quantised } from "../llama/model.ts";
+import { readsFromBothSides } from "../llama/pooling.ts";
 import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
+import { BINDING_VERSION, Binding } from "./binding.ts";
+import { BindingEmbedder, whyNone } from "./embedder.ts";
+import { BindingGrammar } from "./grammar.ts";
+import type { SamplerParts } from "./sampler.ts";
 import { Sequences } from "./sequences.ts";
 import { TokenBytes } from "./vocabulary.ts";
-
-/** The package's version is pinned; a test holds this equal to it. */
-export const BINDING_VERSION = "3.21.1";
 
 /** What the binding calls them. */
 const GGML_TYPE = { f16: "F16", q8_0: "Q8_0", q4_0: "Q4_0" } as const satisfies Record<CacheType, string>;
@@ -44,8 +47,7 @@ export async function loadModel(options: EngineOptions, progress: (fraction: num
       checkTensors: true,
       onLoadProgress: progress,
     });
-    const context = await createContext(model, options);
-    return await describe(llama, model, context, options);
+    return await describe(llama, model, options);
   } catch (error) {
     throw await loadError(error, options, complaints);
   }
@@ -62,16 +64,10 @@ async function createContext(model: LlamaModel, options: EngineOptions): Promise
     experimentalKvCacheKeyType: GGML_TYPE[options.cache_type],
     experimentalKvCacheValueType: GGML_TYPE[options.cache_type],
     failedCreationRemedy: false,
-    batching: {
-      // The step loop queues a step as a whole; all of it goes into one batch. In the order of the slots, because llama.cpp
-      // computes each run of neighbouring slots in one pass.
-      itemPrioritizationStrategy: ({ items }) =>
-        [...items].sort((a, b) => a.evaluationPriority - b.evaluationPriority).map((item) => ({ item, processAmount: item.tokens.length })),
-    },
   });
 }
 
-async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, options: EngineOptions): Promise<LoadedModel> {
+async function describe(llama: Llama, model: LlamaModel, options: EngineOptions): Promise<LoadedModel> {
   const { tokenizer } = model.fileInfo.metadata;
   const vocabulary = tokenizer?.ggml;
   const tokens = vocabulary?.tokens as readonly string[] | undefined;
@@ -80,8 +76,13 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
   const template = tokenizer?.chat_template;
   const bos = model.tokens.shouldPrependBosToken && model.tokens.bos !== null ? model.tokens.bos : undefined;
   const render_native = nativeRenderer((llama as unknown as { _bindings?: NativeRenderers })._bindings ?? {});
-  const { release } = llama.llamaCppRelease;
-  const sequences = new Sequences(context, options.slots);
+  const gguf = await readGguf(options.model_path);
+  const binding = Binding.of(llama, model);
+  const bytes = new TokenBytes({ model: String(vocabulary?.model ?? ""), tokens, kinds }, (id) => model.detokenize([id as never]));
+  const ends = (id: number) => model.isEogToken(id as never);
+  const likelihoods = new Likelihoods(bytes, (id) => tokens[id] ?? "");
+  const embedder = whyNone(gguf) ?? new BindingEmbedder(model, gguf, options, tokens.length);
+  const generating = readsFromBothSides(gguf) ? noText(embedder) : await decoding(model, options, { binding, bytes, ends, likelihoods });
   return {
     facts: {
       vocab_size: tokens.length,
@@ -89,8 +90,8 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
       has_chat_template: template !== undefined,
       device: options.backend === "cpu" ? "" : ((await llama.getGpuDeviceNames())[options.gpu] ?? ""),
       vram_bytes: options.backend === "cpu" ? 0 : (await llama.getVramState()).used,
-      engine: { name: "node-llama-cpp", version: `${BINDING_VERSION} (llama.cpp ${release})` },
-      features: ["tools"],
+      engine: { name: "node-llama-cpp", version: `${BINDING_VERSION} (llama.cpp ${llama.llamaCppRelease.release})` },
+      features: featuresOf(generating.sequences.length > 0, typeof embedder !== "string"),
     },
     prompt: {
       tokenize: (text, special, continues) => model.tokenize(text, special, continues ? "trimLeadingSpace" : undefined) as number[],
@@ -100,16 +101,32 @@ async function describe(llama: Llama, model: LlamaModel, context: LlamaContext, 
       chat_template: template,
       ...(render_native === undefined ? {} : { render_native }),
     },
-    bytes: new TokenBytes({ model: String(vocabulary?.model ?? ""), tokens, kinds }, (id) => model.detokenize([id as never])),
-    ends: (id) => model.isEogToken(id as never),
+    bytes,
+    ends,
     has_end: model.tokens.eos !== null,
-    batch_invariant: options.backend === "cpu" && quantised(await readGguf(options.model_path)),
-    sequences: sequences.all,
-    embedder: "its engine, node-llama-cpp, pools nothing; --engine libllama does",
+    batch_invariant: options.backend === "cpu" && quantised(gguf),
+    embedder,
     in_turn: options.deterministic,
-    compute: async (items) => (await sequences.compute(items)).map((token) => (token === undefined ? undefined : { token })),
+    grammar: (text) => new BindingGrammar(binding, text),
+    ...generating,
+  };
+}
+
+type Generating = Pick<LoadedModel, "sequences" | "compute" | "computesNumbers">;
+
+async function decoding(model: LlamaModel, options: EngineOptions, parts: Omit<SamplerParts, "context">): Promise<Generating> {
+  const sequences = new Sequences(await createContext(model, options), options.slots, parts);
+  return {
+    sequences: sequences.all,
+    compute: (items) => sequences.compute(items),
     computesNumbers: (token) => sequences.computesNumbers(token),
   };
+}
+
+/** Of a model that reads a text from both sides: it has nothing to go on from, and makes vectors only. */
+function noText(embedder: BindingEmbedder | string): Generating {
+  if (typeof embedder === "string") throw new RbeesError("INVALID_REQUEST", `This model makes neither text nor embeddings: ${embedder}.`);
+  return { sequences: [], compute: async () => [], computesNumbers: (token) => embedder.computesNumbers(token) };
 }
 
 /** The engine's log comes by a queue of its own: this many turns of the event loop are given to it. */

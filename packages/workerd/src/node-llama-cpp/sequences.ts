@@ -1,22 +1,30 @@
 /**
- * The sequences of a node-llama-cpp context, and how a step is computed on them: as one batch where the pinned binding lets it,
- * else the public way. The binding's own scheduling is left out of the game: it leaves streams out of batches and can't abort a
- * prompt.
+ * The sequences of a node-llama-cpp context, and how a step is computed on them: as one batch, on the binding's inner context. Its own
+ * scheduling is left out of the game: it leaves streams out of batches, can't abort a prompt, and takes each sequence's tokens through a
+ * queue, locks and a sampler of its own for every single token, which is 4 to 10 % of the CPU time of a small model.
  */
 import type { LlamaContext, LlamaContextSequence, Token } from "node-llama-cpp";
-import type { BatchItem, Sequence } from "../llama/model.ts";
-import { Batch } from "./batch.ts";
+import type { BatchItem, Drawn, Sequence } from "../llama/model.ts";
+import { Binding, type InnerContext, type InnerSequence } from "./binding.ts";
+import { type SamplerParts, Samplers } from "./sampler.ts";
+
+const NO_OUTPUT = new Uint32Array(0);
 
 export class Sequences {
-  readonly #sequences: readonly LlamaContextSequence[];
-  /** The quick way; undefined where the binding does not offer it. */
-  readonly #batch: Batch | undefined;
+  readonly #context: InnerContext;
+  readonly #first: LlamaContextSequence | undefined;
+  /** By slot. */
+  readonly #books: readonly InnerSequence[];
+  readonly #samplers: Samplers;
   readonly all: readonly Sequence[];
 
-  constructor(context: LlamaContext, slots: number) {
-    this.#sequences = Array.from({ length: slots }, () => context.getSequence());
-    this.#batch = Batch.on(context, this.#sequences);
-    this.all = this.#sequences.map((sequence) => ({
+  constructor(context: LlamaContext, slots: number, parts: Omit<SamplerParts, "context">) {
+    const sequences = Array.from({ length: slots }, () => context.getSequence());
+    this.#context = Binding.context(context);
+    this.#first = sequences[0];
+    this.#books = sequences.map(Binding.sequence);
+    this.#samplers = new Samplers({ ...parts, context: this.#context });
+    this.all = sequences.map((sequence) => ({
       get tokens() {
         return sequence.contextTokens;
       },
@@ -29,32 +37,39 @@ export class Sequences {
     }));
   }
 
-  async compute(items: readonly BatchItem[]): Promise<(number | undefined)[]> {
-    if (this.#batch !== undefined) return await this.#batch.compute(items);
-    // Together the binding would draw for all of them at once, each in a thread of its own: see `Batch.compute` for what comes of it.
-    const results: (number | undefined)[] = [];
-    for (const item of items) results.push(await this.#compute(item));
-    return results;
-  }
-
   async computesNumbers(token: number): Promise<boolean> {
-    const [sequence] = this.#sequences;
     const draw = { generateNext: { token: true, confidence: true, options: { temperature: 0 } } } as const;
-    const [result] = (await sequence?.controlledEvaluate([[token as Token, draw]])) ?? [];
-    await sequence?.clearHistory();
+    const [result] = (await this.#first?.controlledEvaluate([[token as Token, draw]])) ?? [];
+    await this.#first?.clearHistory();
     return Number.isFinite(result?.next.confidence);
   }
 
-  /** The public way: computes tokens in the slot's sequence; the drawn token, if one was asked for. */
-  async #compute({ slot, tokens, sampling }: BatchItem): Promise<number | undefined> {
-    const generate = sampling === undefined ? undefined : { generateNext: { token: true, options: sampling } };
-    const input = tokens.map((token, i): Token | [Token, NonNullable<typeof generate>] =>
-      generate !== undefined && i === tokens.length - 1 ? [token as Token, generate] : (token as Token),
-    );
-    // The binding types this as 1 to 5 and passes it on untouched: it is the place in the batch.
-    const results = await this.#sequences[slot]?.controlledEvaluate(input, { evaluationPriority: (slot + 1) as 1 });
-    const token = results?.at(-1)?.next.token ?? undefined;
-    if (sampling !== undefined && token === undefined) throw new Error("the engine drew no token");
-    return token;
+  /** What was drawn, in the order of the items; undefined where nothing was asked for. */
+  async compute(items: readonly BatchItem[]): Promise<(Drawn | undefined)[]> {
+    if (items.length === 0) return [];
+    this.#context.initBatch(items.reduce((sum, { tokens }) => sum + tokens.length, 0));
+    const places: number[] = [];
+    // llama.cpp computes each run of neighbouring sequences in one pass.
+    const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
+    for (const { at, slot, tokens, sampling } of ordered) {
+      const books = this.#books[slot];
+      if (books === undefined) throw new Error(`there is no slot ${slot}`);
+      const outputs = sampling === undefined ? NO_OUTPUT : Uint32Array.of(tokens.length - 1);
+      const [place] = this.#context.addToBatch(books._sequenceId, books._nextTokenIndex, Uint32Array.from(tokens), outputs);
+      if (place !== undefined) places[at] = place;
+      books._nextTokenIndex += tokens.length;
+      for (const token of tokens) books._contextTokens.push(token);
+    }
+    await this.#context.decodeBatch();
+    // llama.cpp puts the outputs into the order of the batch when the first of them is asked for, and each draw asks in a thread of
+    // its own: two that ask first at once would both move them, and draw from each other's.
+    const drawn: (Drawn | undefined)[] = [];
+    const first = items.findIndex(({ sampling }) => sampling !== undefined);
+    if (first >= 0) drawn[first] = await this.#draw(items[first] as BatchItem, places[first]);
+    return await Promise.all(items.map((item, at) => (at === first ? drawn[at] : this.#draw(item, places[at]))));
+  }
+
+  async #draw({ slot, sampling }: BatchItem, place: number | undefined): Promise<Drawn | undefined> {
+    return sampling === undefined || place === undefined ? undefined : await this.#samplers.draw(slot, sampling, place);
   }
 }

@@ -3,7 +3,7 @@
  * request asks for it.
  */
 import type { TokenLogprob, TopLogprob } from "@rbees/contracts/logprobs";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { LoadedModel } from "./model.ts";
 
 /** What JSON has no number for, as OpenAI's API writes it. */
 const IMPOSSIBLE = -9999;
@@ -11,12 +11,12 @@ const IMPOSSIBLE = -9999;
 const PRECISION = 1e6;
 
 export class Likelihoods {
-  readonly #tokenizer: Pick<Tokenizer, "of">;
+  readonly #tokenizer: LoadedModel["bytes"];
   readonly #nameOf: (token: number) => string;
   readonly #text = new TextDecoder("utf-8", { ignoreBOM: true });
 
   /** `nameOf`: what the vocabulary calls a token that stands for no text. */
-  constructor(tokenizer: Pick<Tokenizer, "of">, nameOf: (token: number) => string) {
+  constructor(tokenizer: LoadedModel["bytes"], nameOf: (token: number) => string) {
     this.#tokenizer = tokenizer;
     this.#nameOf = nameOf;
   }
@@ -24,11 +24,11 @@ export class Likelihoods {
   /** Of the drawn token, and of the `top` likeliest. */
   of(logits: Float32Array, token: number, top: number): TokenLogprob {
     const all = logSumExp(logits);
-    const one = (id: number) => this.#told(id, (logits[id] ?? Number.NEGATIVE_INFINITY) - all);
+    const one = (id: number) => this.told(id, (logits[id] ?? Number.NEGATIVE_INFINITY) - all);
     return { ...one(token), top_logprobs: likeliest(logits, top).map(one) };
   }
 
-  #told(id: number, exact: number): TopLogprob {
+  told(id: number, exact: number): TopLogprob {
     const logprob = Math.max(IMPOSSIBLE, Math.round(exact * PRECISION) / PRECISION);
     const bytes = this.#tokenizer.of(id);
     if (bytes.length === 0) return { token: this.#nameOf(id), logprob, bytes: [] };

@@ -1,0 +1,15 @@
+/** The engines that hold the model themselves, against the contract. */
+
+import { FEATURES } from "@rbees/contracts/sets";
+import { engineContract } from "./engine-contract.ts";
+import { LIBRARIES } from "./engine-options.ts";
+import { startWorker } from "./support.ts";
+
+for (const engine of LIBRARIES) {
+  engineContract({
+    name: engine,
+    features: FEATURES,
+    tells_tokens: true,
+    start: (model) => startWorker({ model, engine, ctx: 2048 }),
+  });
+}
