@@ -1,71 +1,15 @@
 /** Files and batches, by the official OpenAI client as it is: what comes out, what is refused, who sees what, and what a restart leaves. */
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import OpenAI, { toFile } from "openai";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
-import type { FakeAttempt, FakeWorker } from "../../../test/support/fake-worker.ts";
-import type { OrcdConfig } from "../src/config.ts";
+import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
 import { databaseIn } from "../src/store/open.ts";
-import { eventually, type Json, startHarness } from "./harness.ts";
-import { clientOf, startOpenai } from "./openai-harness.ts";
+import { answered, asking, begin, CHAT, contentOf, echoes, ended, linesOf, startBatches } from "./batch-setup.ts";
+import { eventually, startHarness } from "./harness.ts";
+import { clientOf } from "./openai-harness.ts";
 import { startTenants } from "./tenants-setup.ts";
-
-type Endpoint = "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings";
-const CHAT: Endpoint = "/v1/chat/completions";
-
-const asking = (text: string) => ({ model: "fake", messages: [{ role: "user", content: text }], max_tokens: 5 });
-
-/** A line for each body; `a0`, `a1`, … */
-function linesOf(bodies: readonly object[], url: string = CHAT): string {
-  return bodies.map((body, i) => `${JSON.stringify({ custom_id: `a${i}`, method: "POST", url, body })}\n`).join("");
-}
-
-async function begin(client: OpenAI, text: string, endpoint: Endpoint = CHAT): Promise<OpenAI.Batch> {
-  const file = await client.files.create({ purpose: "batch", file: await toFile(Buffer.from(text), "in.jsonl") });
-  return await client.batches.create({ input_file_id: file.id, endpoint, completion_window: "24h" });
-}
-
-const ended = (client: OpenAI, id: string) =>
-  eventually(async () => {
-    const batch = await client.batches.retrieve(id);
-    return ["completed", "failed", "expired", "cancelled"].includes(batch.status) && batch;
-  });
-
-async function contentOf(client: OpenAI, id: string | null | undefined): Promise<Json[]> {
-  assert.ok(typeof id === "string");
-  const text = await (await client.files.content(id)).text();
-  assert.ok(text.endsWith("\n"));
-  assert.equal((await client.files.retrieve(id)).bytes, Buffer.byteLength(text));
-  return text
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line));
-}
-
-/** The worker says to each who asks what it was asked, until it is closed. */
-function echoes(worker: FakeWorker, held: (attempt: FakeAttempt) => boolean = () => false): FakeAttempt[] {
-  const seen: FakeAttempt[] = [];
-  const answering = async () => {
-    for (;;) {
-      const attempt = await worker.next();
-      seen.push(attempt);
-      attempt.started();
-      if (!held(attempt)) answered(attempt);
-    }
-  };
-  void answering();
-  return seen;
-}
-
-function answered(attempt: FakeAttempt): void {
-  attempt.tokens(`you said ${attempt.body.messages?.[0]?.content ?? attempt.body.prompt}`);
-  attempt.end();
-}
-
-async function startBatches(t: TestContext, overrides: Partial<OrcdConfig> = {}, more: Record<string, unknown> = {}) {
-  return await startOpenai(t, overrides, { slots: 8, features: ["embeddings"], ...more });
-}
 
 test("a file and a batch from its beginning to its end: answers and errors, each in its file, each line once", async (t) => {
   const { client, worker, orcd } = await startBatches(t);

@@ -13,7 +13,7 @@ import type { Change } from "../src/store/port.ts";
 import { seal, unseal } from "../src/store/seal.ts";
 import { SubjectKeys } from "../src/store/subject-keys.ts";
 import { eventsOf, eventually, type Harness, type Json, startHarness } from "./harness.ts";
-import { keptIn } from "./kept.ts";
+import { keptIn, wordsIn } from "./kept.ts";
 
 const PROMPT = "Is the queen of hive seven still alive?";
 const ANSWER = "She was seen this morning, laying.";
@@ -30,17 +30,6 @@ function rows(data_dir: string, table: string): Json[] {
   const found = db.prepare(`select * from ${table}`).all();
   db.close();
   return found;
-}
-
-/** Where one of the words stands in any file of the folder, as UTF-8 or base64. */
-function found(dir: string, ...words: string[]): string[] {
-  const looked_for = words.flatMap((word) => [Buffer.from(word), Buffer.from(Buffer.from(word).toString("base64").slice(0, -4))]);
-  const files = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  assert.ok(files.length >= 3, "database, log and keys");
-  return files.flatMap(({ parentPath, name }) => {
-    const bytes = readFileSync(join(parentPath, name));
-    return looked_for.filter((word) => bytes.includes(word)).map((word) => `${name}: ${word}`);
-  });
 }
 
 /** A job that is answered; `on_way` is called when half of it has come. */
@@ -63,13 +52,13 @@ test("no file of the whole folder has a word of a prompt, an answer or a subject
   const words = [PROMPT, ANSWER, ANSWER.slice(0, 10), ANSWER.slice(10), SUBJECT];
   const job_id = await answered(orcd, { metadata: { subject: SUBJECT } }, async () => {
     await eventually(() => rows(data_dir, "progress").length > 0);
-    assert.deepEqual(found(data_dir, ...words), []);
+    assert.deepEqual(wordsIn(data_dir, ...words), []);
   });
-  assert.deepEqual(found(data_dir, ...words), []);
+  assert.deepEqual(wordsIn(data_dir, ...words), []);
   const shown = await orcd.json(`/v2/tasks/${job_id}`);
   assert.deepEqual([shown.text, shown.content, shown.metadata], [ANSWER, "kept", { subject: SUBJECT }]);
   await orcd.orcd.stop();
-  assert.deepEqual(found(data_dir, ...words), []);
+  assert.deepEqual(wordsIn(data_dir, ...words), []);
   const [job] = keptIn(join(data_dir, "orcd.sqlite"), join(data_dir, "content-key")).jobs;
   assert.deepEqual([JSON.parse(job?.request ?? "").prompt, job?.text], [PROMPT, ANSWER]);
 });
@@ -151,14 +140,14 @@ test("what was stored in clear is read, and sealed at the next start, with nothi
   db.prepare("insert into gone values (?)").run(ANSWER.repeat(2000));
   db.exec("drop table gone; pragma user_version = 0; delete from subjects");
   db.close();
-  assert.notDeepEqual(found(data_dir, PROMPT, ANSWER, SUBJECT), []);
+  assert.notDeepEqual(wordsIn(data_dir, PROMPT, ANSWER, SUBJECT), []);
 
   const keys_only = await openStore(path);
   await keys_only.listKeys();
   await keys_only.close();
   const again = await openStore(path, { content });
   t.after(() => again.close().catch(() => {}));
-  assert.deepEqual(found(data_dir, PROMPT, ANSWER, SUBJECT), []);
+  assert.deepEqual(wordsIn(data_dir, PROMPT, ANSWER, SUBJECT), []);
   const shown = await again.showJob("job_3");
   assert.deepEqual([shown?.job.request, shown?.job.text, shown?.job.seed, shown?.job.content], [asked, ANSWER, 9, "kept"]);
   const { progress } = await again.recover(9);

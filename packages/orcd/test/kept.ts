@@ -1,4 +1,7 @@
-/** Prompts and answers in a database that no orchestrator has, read with the content key that lies elsewhere. */
+/** What a folder of an orchestrator holds: words in the bytes of its files; prompts and answers in a database that no orchestrator has, read with the content key that lies elsewhere. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { contentKeyIn } from "../src/content-key.ts";
 import { boundTo } from "../src/store/content.ts";
@@ -33,4 +36,15 @@ export function keptIn(database: string, content_key: string): Kept {
   keys.close();
   db.close();
   return { jobs, progress };
+}
+
+/** Where one of the words stands in any file of the folder, as UTF-8 or base64. */
+export function wordsIn(dir: string, ...words: string[]): string[] {
+  const looked_for = words.flatMap((word) => [Buffer.from(word), Buffer.from(Buffer.from(word).toString("base64").slice(0, -4))]);
+  const files = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  assert.ok(files.length >= 3, "database, log and keys");
+  return files.flatMap(({ parentPath, name }) => {
+    const bytes = readFileSync(join(parentPath, name));
+    return looked_for.filter((word) => bytes.includes(word)).map((word) => `${name}: ${word}`);
+  });
 }
