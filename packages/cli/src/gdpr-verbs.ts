@@ -16,7 +16,7 @@ export const gdprVerbs = [
   verb(
     {
       path: "gdpr export",
-      summary: "everything that is kept of a subject, in lines of JSON: first what it consented to, then its jobs",
+      summary: "everything that is kept of a subject, in lines of JSON: first what it consented to, then its jobs and its lines in files",
       examples: [
         "rbees gdpr export --subject customer-4711 > customer-4711.ndjson",
         "rbees gdpr export --subject customer-4711 --tenant acme",
@@ -27,18 +27,19 @@ export const gdprVerbs = [
       async run(context, { subject, tenant }) {
         const orchestrator = await orchestratorOf(context);
         let cursor: string | undefined;
-        let jobs = 0;
+        let [jobs, lines] = [0, 0];
         do {
           context.signal.throwIfAborted();
           const page = await orchestrator.call("exportSubject", { body: { subject, tenant, cursor } });
           const { subject_id, tenant: whose, consents } = page;
           const head = cursor === undefined ? [{ subject, subject_id, tenant: whose, consents }] : [];
-          context.io.out([...head, ...page.jobs].map((line) => `${JSON.stringify(line)}\n`).join(""));
+          context.io.out([...head, ...page.jobs, ...page.lines].map((line) => `${JSON.stringify(line)}\n`).join(""));
           await context.io.flushed();
           jobs += page.jobs.length;
+          lines += page.lines.length;
           cursor = page.next_cursor;
         } while (cursor !== undefined);
-        context.say(`${plural(jobs, "job")}. What is not kept any more has no request and no text.`);
+        context.say(`${plural(jobs, "job")}, ${plural(lines, "line")} of files. What is not kept any more has no request and no text.`);
       },
     },
   ),
@@ -51,8 +52,8 @@ export const gdprVerbs = [
     (command) => command.requiredOption(...SUBJECT).option(...TENANT),
     {
       run: async (context, { subject, tenant }) => (await orchestratorOf(context)).call("eraseSubject", { body: { subject, tenant } }),
-      render: ({ subject_id, jobs, cancelled }) =>
-        `Erased: the prompts and answers of ${plural(jobs, "job")}${cancelled === 0 ? "" : `, ${cancelled} of which ${cancelled === 1 ? "was" : "were"} cancelled first`}. Their entries in the audit trail stay, and call the subject ${subject_id}.\n`,
+      render: ({ subject_id, jobs, lines, cancelled }) =>
+        `Erased: the prompts and answers of ${plural(jobs, "job")}${cancelled === 0 ? "" : `, ${cancelled} of which ${cancelled === 1 ? "was" : "were"} cancelled first`}${lines === 0 ? "" : `, and ${plural(lines, "line")} of files`}. Their entries in the audit trail stay, and call the subject ${subject_id}.\n`,
     },
   ),
   verb(

@@ -256,12 +256,13 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
       const { subject, tenant = "default", cursor } = subjectOf(body);
       const n = Number(cursor ?? 0);
       const job = { ...summary(script), job_id: `job_${n}`, content: "kept" as const, request: { prompt: subject }, text: "answer" };
+      const lines = n < 2 ? [] : [{ file_id: "file-1", batch_id: null, line: 7, text: "line" }];
       const more = n < 2 ? { next_cursor: String(n + 1) } : {};
-      return { json: { subject_id: "sub_1", tenant, consents: [...consents], jobs: [job], ...more } };
+      return { json: { subject_id: "sub_1", tenant, consents: [...consents], jobs: [job], lines, ...more } };
     },
     eraseSubject: ({ body }) => {
       const { tenant = "default" } = subjectOf(body);
-      return { json: { subject_id: "sub_1", tenant, jobs: 3, cancelled: 1 } };
+      return { json: { subject_id: "sub_1", tenant, jobs: 3, lines: 2, cancelled: 1 } };
     },
     recordConsent: ({ body: { purpose, given } }) => {
       const consent = { purpose, given, at: "2026-01-01T00:00:00.000Z" };

@@ -18,17 +18,20 @@ test("a subject is exported page by page, erased, and its consent recorded and s
   }
   assert.match((await rbees("consents", ...named)).out, /PURPOSE +CONSENT +AT\s+support +given .*\s+support +withdrawn/);
   const { out, err } = await rbees("export", ...named, "--tenant", "acme");
-  const [head, ...jobs] = out
+  const [head, ...said] = out
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line));
   assert.deepEqual([head.subject, head.subject_id, head.tenant, head.consents.length], [SUBJECT, "sub_1", "acme", 2]);
   assert.deepEqual(
-    jobs.map(({ job_id, text }) => [job_id, text]),
-    [0, 1, 2].map((n) => [`job_${n}`, "answer"]),
+    said.map(({ job_id, file_id, text }) => [job_id ?? file_id, text]),
+    [...[0, 1, 2].map((n) => [`job_${n}`, "answer"]), ["file-1", "line"]],
   );
-  assert.match(err, /3 jobs/);
-  assert.match((await rbees("erase", ...named)).out, /Erased: the prompts and answers of 3 jobs, 1 of which was cancelled first.*sub_1/);
+  assert.match(err, /3 jobs, 1 line of files/);
+  assert.match(
+    (await rbees("erase", ...named)).out,
+    /Erased: the prompts and answers of 3 jobs, 1 of which was cancelled first, and 2 lines of files.*sub_1/,
+  );
   const unknown = await rbees("erase", "--subject", "nobody");
   assert.deepEqual([unknown.exit, /Nothing is kept of this subject/.test(unknown.err)], [6, true]);
   assert.equal((await rbees("erase")).exit, 2);

@@ -19,7 +19,7 @@ export const ExportSubject = z
     ...subject,
     cursor: z
       .string()
-      .regex(/^\d{1,15}$/, "must be a next_cursor from an earlier answer")
+      .regex(/^[fb]?\d{1,15}$/, "must be a next_cursor from an earlier answer")
       .optional(),
     limit: z.int().min(1).max(200).default(50),
   })
@@ -44,12 +44,23 @@ export const ExportedJob = z
   .meta({ id: "ExportedJob" });
 export type ExportedJob = z.infer<typeof ExportedJob>;
 
+export const ExportedLine = z
+  .object({
+    file_id: z.string().nullable().describe("The file that it stands in; null while its batch has not ended"),
+    batch_id: z.string().nullable().describe("The batch that asks or answered it; null of what was uploaded"),
+    line: z.int().positive().describe("Its number in the input file"),
+    text: z.string(),
+  })
+  .meta({ id: "ExportedLine" });
+export type ExportedLine = z.infer<typeof ExportedLine>;
+
 export const SubjectExport = z
   .object({
     subject_id: z.string().describe("What the audit trail calls it"),
     tenant: z.string(),
     consents: z.array(Consent).describe("Oldest first; the last of a purpose is what holds"),
     jobs: z.array(ExportedJob).describe("Oldest first"),
+    lines: z.array(ExportedLine).describe("Of files and batches, after all jobs"),
     next_cursor: z.string().optional(),
   })
   .meta({ id: "SubjectExport" });
@@ -60,6 +71,7 @@ export const SubjectErased = z
     subject_id: z.string(),
     tenant: z.string(),
     jobs: z.int().nonnegative().describe("Whose prompts and answers are gone; their rows and entries in the audit trail stay"),
+    lines: z.int().nonnegative().describe("Of files and batches, which say now that they are erased"),
     cancelled: z.int().nonnegative().describe("Of them those that had not ended, and were cancelled first"),
   })
   .meta({ id: "SubjectErased" });

@@ -1,11 +1,13 @@
 /** The input file of a batch, line by line: what it asks, or everything that is wrong with it. */
 import type { BatchProblem } from "@rbees/contracts/batch";
+import { ERASED_LINE } from "./store/erased-lines.ts";
 
 export interface InputLine {
   /** From 1. */
   readonly line: number;
   readonly custom_id: string;
-  readonly body: object;
+  /** Undefined: its subject was erased. */
+  readonly body: object | undefined;
 }
 
 /** So many problems are told: whoever has more will find them the next time. */
@@ -35,6 +37,10 @@ export async function readBatchInput(text: string, endpoint: string, lines_max: 
     if (lines.length === lines_max) {
       problem("too_many_requests", `A batch may have ${lines_max} requests; split the file.`);
       break;
+    }
+    if (raw === ERASED_LINE) {
+      lines.push({ line: number, custom_id: "", body: undefined });
+      continue;
     }
     const asked = parsed(raw);
     if (asked === undefined) {

@@ -5,12 +5,22 @@
 import { randomUUID } from "node:crypto";
 import type { BatchStatus } from "@rbees/contracts/batch";
 import type { Log } from "@rbees/kit/log";
-import { type AskedHandlers, answerLine, type BatchEndpoint, comesLater, outputLine, unansweredLine } from "./batch-answer.ts";
-import { readBatchInput } from "./batch-input.ts";
+import {
+  type AskedHandlers,
+  answerLine,
+  type BatchEndpoint,
+  comesLater,
+  type LineAnswer,
+  outputLine,
+  unansweredLine,
+} from "./batch-answer.ts";
+import { type InputLine, readBatchInput } from "./batch-input.ts";
 import type { Files } from "./files.ts";
 import { auditChange } from "./record.ts";
 import type { BatchLineTable, BatchTable } from "./store/batch-schema.ts";
+import type { SubjectName } from "./store/content.ts";
 import type { Change, Store } from "./store/port.ts";
+import { subjectOfBody } from "./subject.ts";
 
 export interface BatchLimits {
   readonly batch_lines_max: number;
@@ -41,7 +51,12 @@ interface Live {
   not_before_ms: number;
   /** Something is being written of it. */
   busy: boolean;
+  /** Subjects that were erased since it was taken up: none of their lines that are in memory is asked, or has an answer. */
+  readonly erased: Set<string>;
 }
+
+/** Instead of an answer, of a line whose subject is erased. */
+const NO_ANSWER = { output: "", ok: 0 } as const;
 
 const LINES_FETCHED = 64;
 const LINES_A_COMMIT = 200;
@@ -87,7 +102,7 @@ export class Batches {
   /** Its row is in the store. */
   add(row: BatchTable): void {
     const live: Live = {
-      ...{ row, waiting: [], fetched: 0, exhausted: false, running: new Map(), not_before_ms: 0, busy: false },
+      ...{ row, waiting: [], fetched: 0, exhausted: false, running: new Map(), not_before_ms: 0, busy: false, erased: new Set() },
     };
     this.#live.set(row.id, live);
     this.#guard(row.status === "validating" ? this.#validate(live) : this.#next(live));
@@ -102,6 +117,27 @@ export class Batches {
     await this.#update(live, { status: "cancelling", cancelling_at_ms: now_ms }, [audit]);
     for (const cancel of live.running.values()) cancel();
     this.#guard(this.#next(live));
+  }
+
+  /** The subject is about to be erased: from now on none of its lines is asked, nor written as it was. */
+  forget({ tenant, name }: SubjectName): void {
+    if (name === null) return;
+    for (const live of this.#live.values()) if (live.row.tenant === tenant) live.erased.add(name);
+  }
+
+  /** It is erased in the store. */
+  async forgotten({ tenant }: SubjectName): Promise<void> {
+    for (const live of [...this.#live.values()].filter(({ row, erased }) => row.tenant === tenant && erased.size > 0)) {
+      live.waiting = live.waiting.filter(({ request }) => !isErased(live, request));
+      await this.#recount(live);
+      this.#guard(this.#next(live));
+    }
+  }
+
+  /** From the store, where lines are erased too. */
+  async #recount(live: Live): Promise<void> {
+    const { completed, failed } = await this.#ports.store.countLines(live.row.id);
+    live.row = { ...live.row, completed, failed };
   }
 
   #guard(work: Promise<unknown>): void {
@@ -123,7 +159,7 @@ export class Batches {
   /** Reads its input into lines; the same lines again if that was broken off. */
   async #validate(live: Live): Promise<void> {
     const { store, files, limits } = this.#ports;
-    const { id, input_file_id, endpoint } = live.row;
+    const { input_file_id, endpoint } = live.row;
     live.busy = true;
     const { lines, problems } = await readBatchInput(await files.content(input_file_id), endpoint, limits.batch_lines_max);
     const now_ms = Date.now();
@@ -136,14 +172,9 @@ export class Batches {
       return;
     }
     for (let from = 0; from < lines.length && !this.#stopped; from += LINES_A_COMMIT) {
-      const some = lines.slice(from, from + LINES_A_COMMIT);
-      await store.commit(
-        some.map(({ line, custom_id, body }): Change => {
-          const insert = { id: lineId(id, line), batch_id: id, line, custom_id, request: JSON.stringify(body) };
-          return { table: "batch_lines", insert };
-        }),
-      );
+      await store.commit(lines.slice(from, from + LINES_A_COMMIT).flatMap((line) => lineChanges(live, line)));
     }
+    await this.#recount(live);
     live.busy = false;
     // It may have been cancelled meanwhile.
     const status = live.row.status === "validating" ? { status: "in_progress" as const, in_progress_at_ms: now_ms } : {};
@@ -194,27 +225,46 @@ export class Batches {
     }
   }
 
-  async #run(live: Live, { id, line, custom_id, request }: BatchLineTable): Promise<void> {
-    const { store, handlers, log } = this.#ports;
+  async #run(live: Live, waiting: BatchLineTable): Promise<void> {
+    const { handlers } = this.#ports;
     const { row } = live;
+    const { line, request } = waiting;
     this.#running += 1;
     live.running.set(line, () => {});
-    const answer = await answerLine(handlers, {
-      endpoint: row.endpoint as BatchEndpoint,
-      body: JSON.parse(request),
-      // Whoever made it may be gone by now: it is its tenant's.
-      caller: { who: row.key_id ?? undefined, key_id: row.key_id, tenant: row.tenant, everywhere: false },
-      request_id: randomUUID(),
-      onStarted: (cancel) => {
-        live.running.set(line, cancel);
-        // Its batch ended while it was let in.
-        if (live.row.status !== "in_progress") cancel();
-      },
-    });
+    const answer = isErased(live, request)
+      ? undefined
+      : await answerLine(handlers, {
+          endpoint: row.endpoint as BatchEndpoint,
+          body: JSON.parse(request),
+          // Whoever made it may be gone by now: it is its tenant's.
+          caller: { who: row.key_id ?? undefined, key_id: row.key_id, tenant: row.tenant, everywhere: false },
+          request_id: randomUUID(),
+          onStarted: (cancel) => {
+            live.running.set(line, cancel);
+            // Its batch ended while it was let in, or its subject was erased.
+            if (live.row.status !== "in_progress" || isErased(live, request)) cancel();
+          },
+        });
     if (this.#stopped) return;
+    await this.#settle(live, waiting, answer);
+    live.running.delete(line);
+    this.#running -= 1;
+    await this.#next(live);
+    this.#ask();
+  }
+
+  /** Writes the answer of a line, unless it is asked again later. */
+  async #settle(live: Live, waiting: BatchLineTable, answer: LineAnswer | undefined): Promise<void> {
+    const { store, log } = this.#ports;
+    const { row } = live;
+    const { id, line, custom_id, request } = waiting;
+    if (answer === undefined || isErased(live, request)) {
+      await store.commit([{ table: "batch_lines", id, answer: NO_ANSWER }]);
+      return await this.#recount(live);
+    }
     const cut_off = answer.refused?.code === "CANCELLED" && (live.row.status !== "in_progress" || Date.now() >= row.expires_at_ms);
     if (comesLater(answer)) {
-      live.waiting.unshift({ id, batch_id: row.id, line, custom_id, request, output: null, ok: null });
+      live.waiting.unshift(waiting);
       live.not_before_ms = Date.now() + Math.min(answer.refused?.retry_after_ms ?? LATER_MS.unless_said, LATER_MS.most);
     } else if (!cut_off) {
       const ok = answer.refused === undefined ? 1 : 0;
@@ -222,10 +272,6 @@ export class Batches {
       live.row = { ...live.row, ...(ok === 1 ? { completed: live.row.completed + 1 } : { failed: live.row.failed + 1 }) };
       if (answer.refused?.code === "INTERNAL") log.error({ batch_id: row.id, line, err: answer.refused.cause }, "a line of a batch failed");
     }
-    live.running.delete(line);
-    this.#running -= 1;
-    await this.#next(live);
-    this.#ask();
   }
 
   /** Nothing of it runs any more: its files are made, as far as there are answers. */
@@ -281,6 +327,26 @@ export class Batches {
     live.row = { ...live.row, ...update };
     await this.#ports.store.commit([...changes, { table: "batches", id: live.row.id, update }]);
   }
+}
+
+/** Its subject is erased, so that it is not there any more or may not be. */
+function isErased({ erased }: Live, request: string): boolean {
+  return request === "" || (erased.size > 0 && erased.has(subjectOfBody(JSON.parse(request)) ?? ""));
+}
+
+/** A line of the input as it is kept; one whose subject is erased has no answer already. */
+function lineChanges({ row: { id: batch_id, tenant }, erased }: Live, { line, custom_id, body }: InputLine): Change[] {
+  const id = lineId(batch_id, line);
+  const name = subjectOfBody(body);
+  if (body === undefined || (name !== null && erased.has(name))) {
+    const insert = { id, batch_id, line, custom_id: "", request: "" };
+    return [
+      { table: "batch_lines", insert, subject: { tenant, name: null } },
+      { table: "batch_lines", id, answer: NO_ANSWER },
+    ];
+  }
+  const insert = { id, batch_id, line, custom_id, request: JSON.stringify(body) };
+  return [{ table: "batch_lines", insert, subject: { tenant, name } }];
 }
 
 /** In the order of the lines. */

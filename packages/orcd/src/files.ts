@@ -3,9 +3,10 @@ import { hash } from "node:crypto";
 import type { FileObject, ListFiles, UploadedFile } from "@rbees/contracts/batch";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Caller } from "./caller.ts";
+import { type FilePart, filePartsOf } from "./file-parts.ts";
 import { mintId } from "./job-id.ts";
 import { auditChange } from "./record.ts";
-import type { FileRow } from "./store/batch-port.ts";
+import type { FileRetention, FileRow } from "./store/batch-port.ts";
 import type { FileTable } from "./store/batch-schema.ts";
 import type { Change, Store } from "./store/port.ts";
 
@@ -13,7 +14,13 @@ export interface FileLimits {
   readonly batch_file_bytes_max: number;
   readonly batch_files_bytes_total_max: number;
   readonly batch_file_keep_ms: number;
+  readonly batch_lines_max: number;
 }
+
+/** So much of a file is written in one transaction: jobs are written in between. */
+const PIECE = { parts: 200, chars: 1_048_576 } as const;
+/** So many parts are cut between two turns of the event loop. */
+const PARTS_A_TURN = 16;
 
 export class Files {
   readonly #store: Store;
@@ -48,12 +55,50 @@ export class Files {
       created_at_ms: now_ms,
       expires_at_ms: keep_ms === 0 ? null : now_ms + keep_ms,
       batch_id: null,
-      content: textOf(bytes),
     };
+    const parts = await this.#partsOf(textOf(bytes));
+    this.checkRoom(row.bytes);
     this.#bytes += row.bytes;
+    await this.#write(row, parts);
     const said = { file_id: row.id, tenant: row.tenant, bytes: row.bytes, sha256: hash("sha256", bytes, "hex") };
     await this.#store.commit([{ table: "files", insert: row }, auditChange("file.created", said, { now_ms, who: caller.who })]);
     return fileObject(row);
+  }
+
+  async #partsOf(text: string): Promise<FilePart[]> {
+    const { batch_lines_max } = this.#limits;
+    const parts: FilePart[] = [];
+    let named = 0;
+    for (const part of filePartsOf(text)) {
+      parts.push(part);
+      if (part.subject !== null) named += 1;
+      if (named > batch_lines_max) {
+        const message = `file: more than ${batch_lines_max} requests name a subject, and a batch may have as many (batch_lines_max); split it`;
+        throw new RbeesError("PAYLOAD_TOO_LARGE", message, { param: "file" });
+      }
+      if (parts.length % PARTS_A_TURN === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    return parts;
+  }
+
+  /** Its parts; nobody sees them before its row is there, and without that they are gone at the next start. */
+  async #write({ id, tenant }: FileTable, parts: readonly FilePart[]): Promise<void> {
+    let piece: Change[] = [];
+    let chars = 0;
+    for (const { line, lines, subject, text } of parts) {
+      const insert = { file_id: id, line, lines, bytes: Buffer.byteLength(text), content: text };
+      piece.push({ table: "file_parts", insert, subject: { tenant, name: subject } });
+      chars += text.length;
+      if (piece.length < PIECE.parts && chars < PIECE.chars) continue;
+      await this.#store.commit(piece);
+      [piece, chars] = [[], 0];
+    }
+    if (piece.length > 0) await this.#store.commit(piece);
+  }
+
+  /** Some of what they said was erased. */
+  shrink(bytes: number): void {
+    this.#bytes -= bytes;
   }
 
   /** Refuses where files hold so much already that so many bytes more would be too many. */
@@ -71,7 +116,7 @@ export class Files {
     this.#bytes += bytes;
     const insert: FileTable = {
       ...{ id, tenant: batch.tenant, filename: `${batch.id}_${kind}.jsonl`, purpose: "batch_output", bytes, created_at_ms: now_ms },
-      ...{ expires_at_ms: batch_file_keep_ms === 0 ? null : now_ms + batch_file_keep_ms, batch_id: batch.id, content: null },
+      ...{ expires_at_ms: batch_file_keep_ms === 0 ? null : now_ms + batch_file_keep_ms, batch_id: batch.id },
     };
     return { id, change: { table: "files", insert } };
   }
@@ -99,16 +144,18 @@ export class Files {
   }
 
   /** Lets go of the files whose time is over. */
-  async sweep(): Promise<void> {
-    const now_ms = Date.now();
-    for (const row of await this.#store.expiredFiles(now_ms)) await this.remove(row, undefined);
+  async sweep(kept: Omit<FileRetention, "now_ms">): Promise<void> {
+    const expired = () => this.#store.expiredFiles({ now_ms: Date.now(), ...kept });
+    for (let rows = await expired(); rows.length > 0; rows = await expired()) {
+      for (const row of rows) await this.remove(row, undefined);
+    }
   }
 }
 
 /** With the lines that are its content, if it is of a batch. */
 function gone({ id, batch_id, filename }: FileRow): Change[] {
   const file = { table: "files", id, gone: true } as const;
-  if (batch_id === null) return [file];
+  if (batch_id === null) return [file, { table: "file_parts", file_id: id, gone: true }];
   return [file, { table: "batch_lines", batch_id, gone: linesOfFile({ filename }) }];
 }
 

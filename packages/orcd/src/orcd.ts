@@ -169,7 +169,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
       ...keyHandlers(keys, tenants),
       ...tenantHandlers(tenants),
       ...actHandlers(store),
-      ...gdprHandlers({ ...config, ...admitting, store }),
+      ...gdprHandlers({ ...config, ...admitting, store, files, batches }),
       ...policyHandlers(policies),
       ...systemHandlers(loop, metrics, asks_keys),
     },
@@ -204,7 +204,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
     config.progress_flush_ms === 0 ? undefined : setInterval(() => void progress.flush().catch(fatal), config.progress_flush_ms);
   let sweeping: Promise<void> | undefined;
   const retention = setInterval(() => {
-    sweeping ??= sweep(store, tenants, config)
+    sweeping ??= sweep(store, files, tenants, config)
       .catch(fatal)
       .finally(() => {
         sweeping = undefined;
@@ -214,7 +214,6 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
 
   if (config.auto_spawn) pools.start();
   await batches.start(config.tick_ms);
-  const sweeps = setInterval(() => void files.sweep().catch(fatal), FILE_SWEEP_MS);
   let stopped: Promise<void> | undefined;
   const stop = async () => {
     stopping = true;
@@ -224,7 +223,6 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
     clearInterval(telling);
     pools.stop();
     batches.stop();
-    clearInterval(sweeps);
     clearInterval(flushes);
     clearInterval(heads);
     clearInterval(retention);
@@ -255,7 +253,6 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
 
 /** What a form has beside its file, at most. */
 const FORM_BYTES = 65_536;
-const FILE_SWEEP_MS = 60_000;
 
 /** What is in no table answers nobody. */
 function accessOf(route: string): Access {
@@ -300,9 +297,15 @@ async function recoverJobs({ jobs: rows, progress }: Recovered, { jobs, loop, de
   }
 }
 
-/** Takes away what is over its time, content and entries; a piece at a time, so that jobs are written in between. */
-async function sweep(store: Store, tenants: Tenants, { audit_keep_ms: keep_ms, audit_segment_ms: segment_ms }: OrcdConfig): Promise<void> {
+/** Takes away what is over its time, content, files and entries; a piece at a time, so that jobs are written in between. */
+async function sweep(
+  store: Store,
+  files: Files,
+  tenants: Tenants,
+  { audit_keep_ms: keep_ms, audit_segment_ms: segment_ms }: OrcdConfig,
+): Promise<void> {
   while (await store.expireContent({ now_ms: Date.now(), ...tenants.contentKept() }));
+  await files.sweep(tenants.contentKept());
   while (keep_ms > 0 && (await store.expireAudit({ now_ms: Date.now(), keep_ms, segment_ms })));
 }
 

@@ -13,23 +13,24 @@ export interface Verification extends Verdict {
   readonly kind: Trail["kind"];
   readonly whole: boolean;
   readonly signatures: "checked" | "not_checked";
-  /** Subjects that were erased, as the trail says, and the jobs that they had. */
-  readonly erased: { readonly subjects: number; readonly jobs: number };
+  /** Subjects that were erased, as the trail says, and the jobs and lines of files that they had. */
+  readonly erased: { readonly subjects: number; readonly jobs: number; readonly lines: number };
 }
 
 export async function verifyTrail(context: Context, trail: Trail, options: CheckOptions): Promise<Verification> {
   const check = new ChainCheck(options);
   let seen = 0;
-  const erased = { subjects: 0, jobs: 0 };
+  const erased = { subjects: 0, jobs: 0, lines: 0 };
   for await (const items of trail.items()) {
     context.signal.throwIfAborted();
     for (const item of items) {
       if ("entry" in item) {
         check.take(item.entry, item.where);
-        const jobs = jobsErased(item.entry);
-        if (jobs === undefined) continue;
+        const with_it = erasedBy(item.entry);
+        if (with_it === undefined) continue;
         erased.subjects += 1;
-        erased.jobs += jobs;
+        erased.jobs += with_it.jobs;
+        erased.lines += with_it.lines;
       } else check.unreadable(item.where, item.unreadable);
     }
     seen += items.length;
@@ -40,12 +41,12 @@ export async function verifyTrail(context: Context, trail: Trail, options: Check
   return { file: trail.file, kind: trail.kind, whole: verdict.problem_count === 0, signatures, erased, ...verdict };
 }
 
-/** How many jobs' prompts and answers went with a subject; undefined of any other entry. */
-function jobsErased(entry: FoundEntry): number | undefined {
+/** How many jobs' prompts and answers and lines of files went with a subject; undefined of any other entry. */
+function erasedBy(entry: FoundEntry): { jobs: number; lines: number } | undefined {
   // The quick look first: hardly any entry is one.
   if (!entry.record.includes(ERASED)) return undefined;
   const record = recordOf(entry);
-  return record?.kind === ERASED ? Number(record["jobs"]) : undefined;
+  return record?.kind === ERASED ? { jobs: Number(record["jobs"]), lines: Number(record["lines"] ?? 0) } : undefined;
 }
 
 export function renderVerification(verification: Verification, look: Look): string {
@@ -65,8 +66,9 @@ export function renderVerification(verification: Verification, look: Look): stri
   return `${lines.join("\n")}\n`;
 }
 
-function erasedSentence({ subjects, jobs }: Verification["erased"]): string {
-  return `${plural(subjects, "subject was", "subjects were")} erased, with the prompts and answers of ${plural(jobs, "job")}; their entries are here.`;
+function erasedSentence({ subjects, jobs, lines }: Verification["erased"]): string {
+  const of_files = lines === 0 ? "" : ` and ${plural(lines, "line")} of files`;
+  return `${plural(subjects, "subject was", "subjects were")} erased, with the prompts and answers of ${plural(jobs, "job")}${of_files}; their entries are here.`;
 }
 
 function signatureSentence({ signatures, signed, last_seq }: Verification): string {

@@ -88,6 +88,11 @@ async function create({ store, files, batches, stopping, ...limits }: BatchApiPo
   if (stopping()) throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
   const { tenant, key_id, ...caller } = callerOf(asker);
   const file = await files.find(body.input_file_id, { tenant, key_id, ...caller });
+  // Its lines are of its tenant's subjects, whoever else may see them.
+  if (file.tenant !== tenant)
+    throw new RbeesError("INVALID_REQUEST", `input_file_id: is a file of tenant ${file.tenant}; ask with one of its keys`, {
+      param: "input_file_id",
+    });
   if (file.purpose !== "batch")
     throw new RbeesError("INVALID_REQUEST", "input_file_id: is a file of answers, not of requests", { param: "input_file_id" });
   if (batches.size >= limits.batches_live_max) {

@@ -4,13 +4,16 @@ import type { Consent, ExportedJob, SubjectRef } from "@rbees/contracts/gdpr";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { DEFAULT_TENANT } from "@rbees/contracts/tenant";
 import type { Handlers } from "@rbees/kit/http";
+import type { Batches } from "../batches.ts";
 import { type Asked, callerOf } from "../caller.ts";
+import type { Files } from "../files.ts";
 import type { JobRegistry } from "../job-registry.ts";
 import { storedAnswer, summary } from "../job-view.ts";
 import type { Loop } from "../loop.ts";
 import type { SubjectName } from "../store/content.ts";
 import type { Store } from "../store/port.ts";
 import type { ConsentTable, JobTable } from "../store/schema.ts";
+import type { ExportCursor } from "../store/subjects.ts";
 import { subjectOf } from "../subject.ts";
 
 type GdprRoutes = Pick<typeof orcdRoutes, "exportSubject" | "eraseSubject" | "recordConsent" | "listConsents">;
@@ -19,10 +22,12 @@ export interface GdprPorts {
   readonly store: Store;
   readonly loop: Loop;
   readonly jobs: JobRegistry;
+  readonly files: Files;
+  readonly batches: Batches;
   readonly replay_after_end_ms: number;
 }
 
-export function gdprHandlers({ store, loop, jobs, replay_after_end_ms }: GdprPorts): Handlers<GdprRoutes> {
+export function gdprHandlers({ store, loop, jobs, files, batches, replay_after_end_ms }: GdprPorts): Handlers<GdprRoutes> {
   const nameOf = ({ subject, tenant }: SubjectRef, asker: Asked): SubjectName => {
     const caller = callerOf(asker);
     const whose = tenant ?? (caller.everywhere ? DEFAULT_TENANT : caller.tenant);
@@ -38,22 +43,24 @@ export function gdprHandlers({ store, loop, jobs, replay_after_end_ms }: GdprPor
   return {
     async exportSubject({ body, who, principal }) {
       const subject = nameOf(body, { principal });
-      const page = { subject, who, now_ms: Date.now(), after_seq: Number(body.cursor ?? 0), limit: body.limit };
+      const page = { subject, who, now_ms: Date.now(), after: cursorFrom(body.cursor), limit: body.limit };
       const found = await store.exportSubject(page);
       if (found === undefined) throw nothingKept();
-      const last = found.jobs.at(-1);
       return {
         json: {
           subject_id: found.subject_id,
           tenant: subject.tenant,
           consents: found.consents.map(consent),
           jobs: found.jobs.map((row) => exported(row, loop, jobs)),
-          ...(found.more && last !== undefined ? { next_cursor: String(last.seq) } : {}),
+          lines: found.lines,
+          ...(found.next === undefined ? {} : { next_cursor: cursorOf(found.next) }),
         },
       };
     },
     async eraseSubject({ body, who, principal }) {
       const subject = nameOf(body, { principal });
+      // First of all: what batches have of it in memory is asked by nobody any more.
+      batches.forget(subject);
       const before = await cancelJobs(subject, who);
       const erased = await store.eraseSubject({ subject, who, now_ms: Date.now(), recent_ms: replay_after_end_ms });
       if (erased === undefined) throw nothingKept();
@@ -62,7 +69,10 @@ export function gdprHandlers({ store, loop, jobs, replay_after_end_ms }: GdprPor
       const late = recent.filter((id) => jobs.get(id)?.decided === false);
       await Promise.all(late.map((id) => loop.send({ type: "job.cancelled", job_id: id }, who).done));
       for (const id of recent) jobs.forget(id);
-      return { json: { subject_id, tenant: subject.tenant, jobs: erased.jobs, cancelled: before + late.length } };
+      files.shrink(erased.file_bytes);
+      await batches.forgotten(subject);
+      const { jobs: count, lines } = erased;
+      return { json: { subject_id, tenant: subject.tenant, jobs: count, lines, cancelled: before + late.length } };
     },
     async recordConsent({ body, who, principal }) {
       const { purpose, given } = body;
@@ -77,6 +87,17 @@ export function gdprHandlers({ store, loop, jobs, replay_after_end_ms }: GdprPor
       return { json: { subject_id: found.subject_id, tenant: subject.tenant, consents: found.consents.map(consent) } };
     },
   };
+}
+
+const LETTERS = { jobs: "", files: "f", batches: "b" } as const;
+
+function cursorOf({ of, seq }: ExportCursor): string {
+  return `${LETTERS[of]}${seq}`;
+}
+
+function cursorFrom(text = "0"): ExportCursor {
+  const of = text.startsWith("f") ? "files" : text.startsWith("b") ? "batches" : "jobs";
+  return { of, seq: Number(text.slice(LETTERS[of].length)) };
 }
 
 /** The same whether it is another's, was erased, or never was. Does not say the name. */

@@ -2,7 +2,7 @@
 import type { BatchLineTable, BatchTable, FileTable } from "./batch-schema.ts";
 
 /** A file without its content. */
-export type FileRow = Omit<FileTable, "content">;
+export type FileRow = FileTable;
 
 export interface PageQuery {
   /** Undefined: of all. */
@@ -23,6 +23,14 @@ export interface LineQuery {
   limit: number;
 }
 
+/** When files are over their time: at their own end, or so long after the end of the batches that asked or answered them. */
+export interface FileRetention {
+  now_ms: number;
+  keep_ms: number;
+  /** Tenants of which another time was said. */
+  of_tenant: Readonly<Record<string, number>>;
+}
+
 export interface LineCounts {
   total: number;
   completed: number;
@@ -35,14 +43,17 @@ export interface LineCounts {
 export interface BatchReads {
   listFiles(query: PageQuery): Promise<FileRow[]>;
   showFile(id: string): Promise<FileRow | undefined>;
+  /** With as many lines as it ever had: where one is gone with its subject, it says so. */
   fileContent(id: string): Promise<string>;
   /** Of all files together. */
   fileBytes(): Promise<number>;
-  expiredFiles(now_ms: number): Promise<FileRow[]>;
+  /** Some of them. */
+  expiredFiles(retention: FileRetention): Promise<FileRow[]>;
   listBatches(query: PageQuery): Promise<BatchTable[]>;
   showBatch(id: string): Promise<BatchTable | undefined>;
   /** Those that have not ended, the oldest first. */
   liveBatches(): Promise<BatchTable[]>;
+  /** A line whose subject is gone has an empty request, and an output that says so if it has one. */
   batchLines(query: LineQuery): Promise<BatchLineTable[]>;
   countLines(batch_id: string): Promise<LineCounts>;
 }

@@ -1,4 +1,4 @@
-/** The tables of files and batches. */
+/** The tables of files and batches. What people wrote is sealed in them (`seal.ts`), line by line with the key of whom it is of. */
 import { type Kysely, sql } from "kysely";
 import type { Migration } from "kysely/migration";
 
@@ -13,8 +13,19 @@ export interface FileTable {
   expires_at_ms: number | null;
   /** The batch whose answers or errors these are. */
   batch_id: string | null;
-  /** What was uploaded. */
-  content: string | null;
+}
+
+/** Some lines of an uploaded file, next to each other and of one subject. What comes after the last line break is a part of its own. */
+export interface FilePartTable {
+  file_id: string;
+  /** The number of its first line, from 1. */
+  line: number;
+  /** Lines with their ends; 0: one line without. */
+  lines: number;
+  /** As it is given out. */
+  bytes: number;
+  /** On disk it is sealed; empty: its subject was erased. */
+  content: string;
 }
 
 export interface BatchTable {
@@ -49,11 +60,14 @@ export interface BatchLineTable {
   id: string;
   batch_id: string;
   line: number;
+  /** Empty once the batch has ended. On disk it is sealed, as are the next two. */
   custom_id: string;
-  /** The body that is asked with; empty once the batch has ended. */
+  /** The body that is asked with; empty once the batch has ended, or when its subject was erased. */
   request: string;
-  /** The line of the output or error file; null while there is no answer. */
+  /** The line of the output or error file; null while there is no answer, empty when its subject was erased. */
   output: string | null;
+  /** Of the output as it is given out, without its line break. */
+  output_bytes: number;
   /** 1: an answer, 0: an error. */
   ok: number | null;
 }
@@ -75,5 +89,20 @@ export const batches: Migration = {
       output text, ok integer)`.execute(db);
     await sql`create index batch_lines_of on batch_lines (batch_id, line)`.execute(db);
     await sql`create index batches_unfinished on batches (seq) where ended_at_ms is null`.execute(db);
+  },
+};
+
+/** What is in files and batches is sealed. What lies there in clear is sealed by `seal-clear.ts`. */
+export const sealedFiles: Migration = {
+  async up(db: Kysely<never>) {
+    await sql`create table file_parts (
+      seq integer primary key, file_id text not null, line integer not null, lines integer not null, bytes bigint not null,
+      content text not null, subject text not null, unique (file_id, line))`.execute(db);
+    // `subjects.ts` names the same condition.
+    await sql`create index file_parts_of_subject on file_parts (subject, seq) where subject > 'sub_'`.execute(db);
+    await sql`alter table batch_lines add column subject text`.execute(db);
+    await sql`alter table batch_lines add column output_bytes bigint not null default 0`.execute(db);
+    await sql`create index batch_lines_of_subject on batch_lines (subject) where subject > 'sub_'`.execute(db);
+    await sql`create index batches_of_file on batches (input_file_id)`.execute(db);
   },
 };

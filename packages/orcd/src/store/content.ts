@@ -1,10 +1,11 @@
 /**
- * Prompts and answers in the store: which subject a job is of, with whose key its content is sealed and read. One subject a tenant has no
- * name: that of jobs that name none.
+ * Prompts and answers in the store: which subject a job or a line of a file is of, with whose key its content is sealed and read. One
+ * subject a tenant has no name: that of what names none.
  */
 import { type KeyObject, randomBytes } from "node:crypto";
 import type Sqlite from "better-sqlite3";
 import { seal, unseal } from "./seal.ts";
+import type { RowRef } from "./statement.ts";
 import { type ContentKey, SubjectKeys } from "./subject-keys.ts";
 
 /** A subject by name; null is the one without. */
@@ -28,6 +29,7 @@ export class Content {
   readonly #insert: Sqlite.Statement;
   readonly #lost: Sqlite.Statement;
   readonly #ofJob: Sqlite.Statement;
+  readonly #ofLine: Sqlite.Statement;
   readonly #byName = new Map<string, Subject>();
   readonly #byId = new Map<string, KeyObject>();
 
@@ -37,6 +39,7 @@ export class Content {
     this.#insert = sqlite.prepare("insert into subjects (id, tenant, name_hash, created_at_ms) values (?, ?, ?, ?)");
     this.#lost = sqlite.prepare("update subjects set name_hash = null where id = ?");
     this.#ofJob = sqlite.prepare("select subject from jobs where id = ?").pluck();
+    this.#ofLine = sqlite.prepare("select subject from batch_lines where id = ?").pluck();
   }
 
   /** The subject, made if there is none; inside a transaction, which `committing` or `rolledBack` follows. */
@@ -82,9 +85,9 @@ export class Content {
     return key;
   }
 
-  /** With which key the content of a job is sealed. */
-  keyOfJob(job_id: string): KeyObject | undefined {
-    const id = this.#ofJob.get(job_id) as string | null | undefined;
+  /** With which key the content of a job or of a batch's line is sealed. */
+  keyOf(row: RowRef): KeyObject | undefined {
+    const id = ("job_id" in row ? this.#ofJob.get(row.job_id) : this.#ofLine.get(row.line_id)) as string | null | undefined;
     return id == null ? undefined : this.key(id);
   }
 
@@ -118,7 +121,10 @@ export function sealed(key: KeyObject | undefined, text: string, bound_to: strin
   return key === undefined || text === "" ? "" : seal(key, text, bound_to);
 }
 
-/** What the content of a column is bound to. */
-export function boundTo(job_id: string, column: "request" | "text" | "said" | `events ${number}`): string {
-  return `${job_id} ${column}`;
+/** What the content of a column is bound to: the id of its job, file or line, and what it is there. */
+export function boundTo(
+  id: string,
+  column: "request" | "text" | "said" | `events ${number}` | `line ${number}` | "custom_id" | "output",
+): string {
+  return `${id} ${column}`;
 }

@@ -1,7 +1,7 @@
 /** How the tables came to be what `schema.ts` says. A new version of the schema is a new migration at the end of the list; none is ever edited. */
 import { type Kysely, sql } from "kysely";
 import type { Migration, MigrationProvider } from "kysely/migration";
-import { batches } from "./batch-schema.ts";
+import { batches, sealedFiles } from "./batch-schema.ts";
 
 const first: Migration = {
   async up(db: Kysely<never>) {
@@ -262,6 +262,7 @@ export const migrations: MigrationProvider = {
       "0011-content": content,
       "0012-consents": consents,
       "0013-builds": builds,
+      "0014-sealed-files": sealedFiles,
     };
   },
 };

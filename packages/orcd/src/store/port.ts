@@ -2,7 +2,7 @@
 import type { AuditEntry } from "@rbees/kit/audit-chain";
 import type { AuditRetention } from "./audit-retention.ts";
 import type { BatchReads } from "./batch-port.ts";
-import type { BatchLineTable, BatchTable, FileTable } from "./batch-schema.ts";
+import type { BatchLineTable, BatchTable, FilePartTable, FileTable } from "./batch-schema.ts";
 import type { SubjectName } from "./content.ts";
 import type {
   AttemptTable,
@@ -17,7 +17,8 @@ import type {
   UsageTable,
   WorkerCredentialTable,
 } from "./schema.ts";
-import type { ErasedSubject, ExportPage, SubjectAct } from "./subjects.ts";
+import type { SubjectLine } from "./subject-lines.ts";
+import type { ErasedSubject, ExportCursor, ExportPage, SubjectAct } from "./subjects.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */
 export type Change =
@@ -40,11 +41,13 @@ export type Change =
   | { table: "worker_credentials"; id: string; update: Partial<Omit<WorkerCredentialTable, "id">> }
   | { table: "files"; insert: FileTable }
   | { table: "files"; id: string; gone: true }
+  | { table: "file_parts"; insert: FilePartTable; subject: SubjectName }
+  | { table: "file_parts"; file_id: string; gone: true }
   | { table: "batches"; insert: BatchTable }
   | { table: "batches"; id: string; update: Partial<Omit<BatchTable, "id">> }
   /** A line that is there already stays as it is. */
-  | { table: "batch_lines"; insert: Pick<BatchLineTable, "id" | "batch_id" | "line" | "custom_id" | "request"> }
-  /** The first answer of a line stays. */
+  | { table: "batch_lines"; insert: Pick<BatchLineTable, "id" | "batch_id" | "line" | "custom_id" | "request">; subject: SubjectName }
+  /** The first answer of a line stays. An empty output: its subject is erased. */
   | { table: "batch_lines"; id: string; answer: { output: string; ok: 0 | 1 } }
   /** `requests`: what was asked is not needed any more; `answers`, `errors`: these lines go. */
   | { table: "batch_lines"; batch_id: string; gone: "requests" | "answers" | "errors" }
@@ -84,7 +87,9 @@ export interface Retention {
 export interface SubjectPage {
   readonly subject_id: string;
   readonly jobs: JobTable[];
-  readonly more: boolean;
+  readonly lines: SubjectLine[];
+  /** Where the next page begins; undefined when this was the last. */
+  readonly next: ExportCursor | undefined;
   readonly consents: ConsentTable[];
 }
 

@@ -2,7 +2,7 @@
  * The tables, in the subset that SQLite and PostgreSQL share: text ids, integer epoch milliseconds, JSON as text.
  * A new version of the schema is a new migration (`migrations.ts`).
  */
-import type { BatchLineTable, BatchTable, FileTable } from "./batch-schema.ts";
+import type { BatchLineTable, BatchTable, FilePartTable, FileTable } from "./batch-schema.ts";
 
 export interface JobTable {
   /** Order of acceptance; the cursor of lists. */
@@ -221,8 +221,9 @@ export interface ConsentTable {
 
 export interface Database {
   files: FileTable & { seq: number };
+  file_parts: FilePartTable & { seq: number; subject: string };
   batches: BatchTable & { seq: number };
-  batch_lines: BatchLineTable;
+  batch_lines: BatchLineTable & { subject: string };
   jobs: JobTable;
   attempts: AttemptTable;
   models: ModelTable;

@@ -2,10 +2,11 @@
 import type Sqlite from "better-sqlite3";
 import { subjectOf } from "../subject.ts";
 import { boundTo, type Content, sealed } from "./content.ts";
+import { sealFiles } from "./seal-clear-files.ts";
 
 const AT_ONCE = 500;
-/** `user_version` of a database in which nothing lies in clear, nor in its free pages. */
-const SEALED = 1;
+/** `user_version` of a database in which nothing lies in clear, nor in its free pages: of jobs only, and of files too. */
+const SEALED = { jobs: 1, files: 2 } as const;
 
 interface ClearJob {
   seq: number;
@@ -18,11 +19,14 @@ interface ClearJob {
 
 /** May be stopped at any time: the next start goes on. */
 export function sealClear(sqlite: Sqlite.Database, content: Content): void {
-  if ((sqlite.pragma("user_version", { simple: true }) as number) >= SEALED) return;
-  sealJobs(sqlite, content);
-  sealProgress(sqlite, content);
-  sqlite.exec("vacuum");
-  sqlite.pragma(`user_version = ${SEALED}`);
+  const version = sqlite.pragma("user_version", { simple: true }) as number;
+  if (version >= SEALED.files) return;
+  if (version < SEALED.jobs) {
+    sealJobs(sqlite, content);
+    sealProgress(sqlite, content);
+  }
+  if (sealFiles(sqlite, content) || version < SEALED.jobs) sqlite.exec("vacuum");
+  sqlite.pragma(`user_version = ${SEALED.files}`);
   sqlite.pragma("wal_checkpoint(TRUNCATE)");
 }
 
@@ -57,6 +61,6 @@ function sealProgress(sqlite: Sqlite.Database, content: Content): void {
   const write = sqlite.prepare("update progress set events = ? where job_id = ? and first_event = ?");
   sqlite.exec("begin immediate");
   for (const { job_id, first_event, events } of rows)
-    write.run(sealed(content.keyOfJob(job_id), events, boundTo(job_id, `events ${first_event}`)), job_id, first_event);
+    write.run(sealed(content.keyOf({ job_id }), events, boundTo(job_id, `events ${first_event}`)), job_id, first_event);
   sqlite.exec("commit");
 }

@@ -87,10 +87,10 @@ export class SqliteStore {
   private constructor(db: Kysely<Database>, sqlite: Sqlite.Database, claim: Sqlite.Database, keys: StoreKeys) {
     this.#db = db;
     this.#sqlite = sqlite;
-    this.batches = new SqliteBatches(db);
     this.#claim = claim;
     this.#audit_key = keys.audit === undefined ? undefined : createPrivateKey(keys.audit);
     this.#content = keys.content === undefined ? undefined : new Content(sqlite, keys.content);
+    this.batches = new SqliteBatches(db, this.#content);
     [this.#begin, this.#commit, this.#rollback] = [sqlite.prepare("begin immediate"), sqlite.prepare("commit"), sqlite.prepare("rollback")];
     this.#appendAudit = sqlite.prepare("insert into audit (seq, at_ms, kind, record, previous, hash) values (?, ?, ?, ?, ?, ?)");
   }
@@ -105,6 +105,8 @@ export class SqliteStore {
     const db = new Kysely<Database>({ dialect: new Dialect({ database: sqlite }) });
     const { error } = await new Migrator({ db, provider: migrations }).migrateToLatest();
     if (error !== undefined) throw error;
+    // Of uploads that were broken off.
+    sqlite.exec("delete from file_parts where file_id not in (select id from files)");
     const store = new SqliteStore(db, sqlite, claim, keys);
     if (store.#content !== undefined) {
       sealClear(sqlite, store.#content);
@@ -150,11 +152,11 @@ export class SqliteStore {
     }
   }
 
-  /** The values as they are written: content sealed, for a new job with its subject. */
-  #sealed(given: readonly unknown[], { job_id, at, of }: Sealing): unknown[] {
+  /** The values as they are written: content sealed, for a new row with its subject. */
+  #sealed(given: readonly unknown[], { at, of }: Sealing): unknown[] {
     const content = this.#contentOrThrow();
-    const subject = of === undefined ? undefined : content.subject(of);
-    const key = subject === undefined ? content.keyOfJob(job_id) : subject.key;
+    const subject = "tenant" in of ? content.subject(of) : undefined;
+    const key = "tenant" in of ? subject?.key : content.keyOf(of);
     const values = [...given];
     for (const [index, bound_to] of at) values[index] = values[index] === null ? null : sealed(key, values[index] as string, bound_to);
     if (subject !== undefined) values.push(subject.id);

@@ -4,6 +4,7 @@
  */
 import type { AuditEntry } from "@rbees/kit/audit-chain";
 import { boundTo, type SubjectName } from "./content.ts";
+import { ERASED_ANSWER_BYTES } from "./erased-lines.ts";
 import type { Change } from "./port.ts";
 
 type Value = string | number | null;
@@ -11,11 +12,12 @@ type RowChange = Exclude<Change, { table: "audit" }>;
 
 /** Which of the values are content, to be sealed before they are written, and what each is bound to. */
 export interface Sealing {
-  readonly job_id: string;
   readonly at: readonly (readonly [index: number, bound_to: string])[];
-  /** Of a new job: whose it is. Its id is one more value, after all others. */
-  readonly of?: SubjectName;
+  /** Of a new row: whose it is; the subject's id is one more value, after all others. Else the row whose subject it is. */
+  readonly of: SubjectName | RowRef;
 }
+
+export type RowRef = { readonly job_id: string } | { readonly line_id: string };
 
 export type AuditOrder = (AuditEntry & { readonly subject?: SubjectName | undefined }) | { readonly sign_at_ms: number };
 
@@ -39,7 +41,7 @@ function auditOf(change: Exclude<Change, RowChange>): AuditOrder {
 function statementOf(change: RowChange): [string, Value[], Sealing?] {
   if (change.table === "attempts") return ["attempts", [change.over.ended_at_ms, change.over.outcome, change.job_id]];
   if (change.table === "usage") return ["usage", [change.add.day, change.add.level, change.add.id, change.add.tokens]];
-  if ("answer" in change) return ["line answered", [change.answer.output, change.answer.ok, change.id]];
+  if ("answer" in change) return answerOf(change);
   if ("gone" in change) return goneOf(change);
   const row = "insert" in change ? change.insert : change.update;
   const shape = `${"insert" in change ? "insert" : "update"} ${change.table} ${Object.keys(row)}`;
@@ -50,22 +52,36 @@ function statementOf(change: RowChange): [string, Value[], Sealing?] {
 }
 
 function sealingOf(change: RowChange, columns: readonly string[]): Sealing | undefined {
+  const sealed = <C extends string>(names: readonly C[], boundToColumn: (name: C) => string) =>
+    names.flatMap((name) => {
+      const index = columns.indexOf(name);
+      return index === -1 ? [] : [[index, boundToColumn(name)] as const];
+    });
   if (change.table === "progress" && "insert" in change) {
     const { job_id, first_event } = change.insert;
-    return { job_id, at: [[columns.indexOf("events"), boundTo(job_id, `events ${first_event}`)]] };
+    return { at: sealed(["events"], () => boundTo(job_id, `events ${first_event}`)), of: { job_id } };
   }
+  if (change.table === "file_parts" && "insert" in change) {
+    const { file_id, line } = change.insert;
+    return { at: sealed(["content"], () => boundTo(file_id, `line ${line}`)), of: change.subject };
+  }
+  if (change.table === "batch_lines" && "insert" in change)
+    return { at: sealed(["custom_id", "request"], (name) => boundTo(change.insert.id, name)), of: change.subject };
   if (change.table !== "jobs") return undefined;
   const job_id = "insert" in change ? change.insert.id : change.id;
-  const at = (["request", "text", "said"] as const).flatMap((column) => {
-    const index = columns.indexOf(column);
-    return index === -1 ? [] : [[index, boundTo(job_id, column)] as const];
-  });
-  if ("insert" in change) return { job_id, at, of: { tenant: change.insert.tenant, name: change.subject ?? null } };
-  return at.length === 0 ? undefined : { job_id, at };
+  const at = sealed(["request", "text", "said"], (name) => boundTo(job_id, name));
+  if ("insert" in change) return { at, of: { tenant: change.insert.tenant, name: change.subject ?? null } };
+  return at.length === 0 ? undefined : { at, of: { job_id } };
+}
+
+function answerOf({ id, answer: { output, ok } }: Extract<RowChange, { answer: unknown }>): [string, Value[], Sealing] {
+  const bytes = output === "" ? ERASED_ANSWER_BYTES + id.length : Buffer.byteLength(output);
+  return ["line answered", [output, bytes, ok, id], { at: [[0, boundTo(id, "output")]], of: { line_id: id } }];
 }
 
 function goneOf(change: Extract<RowChange, { gone: unknown }>): [string, Value[]] {
   if (change.table === "files") return ["file gone", [change.id]];
+  if (change.table === "file_parts") return ["parts gone", [change.file_id]];
   if (change.table === "batch_lines") return [`lines gone ${change.gone}`, [change.batch_id]];
   return ["progress gone", [change.job_id]];
 }
@@ -73,10 +89,14 @@ function goneOf(change: Extract<RowChange, { gone: unknown }>): [string, Value[]
 const GONE: Readonly<Record<string, string>> = {
   "progress gone": "delete from progress where job_id = ?",
   "file gone": "delete from files where id = ?",
-  "lines gone requests": "update batch_lines set request = '' where batch_id = ?",
+  "parts gone": "delete from file_parts where file_id = ?",
+  "lines gone requests": "update batch_lines set request = '', custom_id = '' where batch_id = ?",
   "lines gone answers": "delete from batch_lines where batch_id = ? and ok = 1",
   "lines gone errors": "delete from batch_lines where batch_id = ? and ok = 0",
 };
+
+/** Their subject is one more value of a new row. */
+const OF_SUBJECTS: ReadonlySet<string> = new Set(["file_parts", "batch_lines"]);
 
 /** The statement of a shape. An insert into `jobs` has two values more than the shape says, last: its subject and the row's number. */
 export function sqlOf(shape: string): string {
@@ -90,10 +110,11 @@ export function sqlOf(shape: string): string {
   }
   const gone = GONE[shape];
   if (gone !== undefined) return gone;
-  if (shape === "line answered") return "update batch_lines set output = ?, ok = ? where id = ? and output is null";
+  if (shape === "line answered") return "update batch_lines set output = ?, output_bytes = ?, ok = ? where id = ? and output is null";
   const [verb, table, names = ""] = shape.split(" ");
   const columns = names.split(",");
   if (verb === "update") return `update ${table} set ${columns.map((column) => `${column} = ?`).join(", ")} where id = ?`;
   if (table === "jobs") return `insert into jobs (${columns}, content, subject, seq) values (${columns.map(() => "?")}, 'kept', ?, ?)`;
-  return `insert into ${table} (${columns}) values (${columns.map(() => "?")}) ${table === "models" || table === "batch_lines" ? "on conflict do nothing" : ""}`;
+  const all = OF_SUBJECTS.has(String(table)) ? [...columns, "subject"] : columns;
+  return `insert into ${table} (${all}) values (${all.map(() => "?")}) ${table === "models" || table === "batch_lines" ? "on conflict do nothing" : ""}`;
 }

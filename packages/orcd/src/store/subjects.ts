@@ -6,6 +6,7 @@ import type { AuditEntry, AuditValue } from "@rbees/kit/audit-chain";
 import type Sqlite from "better-sqlite3";
 import type { Content, SubjectName } from "./content.ts";
 import type { ConsentTable, JobTable } from "./schema.ts";
+import { eraseLines, exportLines, type SubjectLine } from "./subject-lines.ts";
 
 /** An act on a subject: whose, by whom, when. */
 export interface SubjectAct {
@@ -15,9 +16,14 @@ export interface SubjectAct {
 }
 
 export interface ExportPage extends SubjectAct {
-  /** Jobs after this one. */
-  readonly after_seq: number;
+  /** Where the page before ended: after this row, of jobs first, then of what stands in files, then of lines of batches. */
+  readonly after: ExportCursor;
   readonly limit: number;
+}
+
+export interface ExportCursor {
+  readonly of: "jobs" | "files" | "batches";
+  readonly seq: number;
 }
 
 export interface ErasedSubject {
@@ -25,6 +31,10 @@ export interface ErasedSubject {
   readonly jobs: number;
   /** Those of them that had ended since `recent_ms` and may be in memory still. */
   readonly recent: string[];
+  /** Of files: uploaded, asked, and answered. */
+  readonly lines: number;
+  /** So much shorter are files now (or longer, below 0). */
+  readonly file_bytes: number;
 }
 
 export interface SubjectPorts {
@@ -33,17 +43,30 @@ export interface SubjectPorts {
   readonly note: (entry: AuditEntry) => void;
 }
 
-/** A page of the subject's jobs as they lie there; undefined when nothing is kept of it. */
+/** A page of the subject's jobs as they lie there, and of its lines in files; undefined when nothing is kept of it. */
 export function exportSubject({ sqlite, content, note }: SubjectPorts, page: ExportPage) {
   const subject_id = content.idOf(page.subject);
   if (subject_id === undefined) return undefined;
+  const { after, limit } = page;
   // The condition of the index `jobs_of_subject`, word for word: only so is it used.
-  const rows = sqlite
-    .prepare("select * from jobs where subject = ? and subject > 'sub_' and seq > ? order by seq limit ?")
-    .all(subject_id, page.after_seq, page.limit + 1) as JobTable[];
-  const jobs = rows.slice(0, page.limit);
-  note(entry(page, "subject.exported", subject_id, { jobs: jobs.length }));
-  return { subject_id, jobs, more: rows.length > page.limit, consents: consentsOf(sqlite, subject_id) };
+  const rows =
+    after.of === "jobs"
+      ? (sqlite
+          .prepare("select * from jobs where subject = ? and subject > 'sub_' and seq > ? order by seq limit ?")
+          .all(subject_id, after.seq, limit + 1) as JobTable[])
+      : [];
+  const jobs = rows.slice(0, limit);
+  const last = jobs.at(-1)?.seq ?? after.seq;
+  const found: { lines: SubjectLine[]; next: ExportCursor | undefined } =
+    rows.length > limit
+      ? { lines: [], next: { of: "jobs", seq: last } }
+      : exportLines(sqlite, content, {
+          subject_id,
+          after: after.of === "jobs" ? { of: "files", seq: 0 } : after,
+          limit: limit - jobs.length,
+        });
+  note(entry(page, "subject.exported", subject_id, { jobs: jobs.length, lines: found.lines.length }));
+  return { subject_id, jobs, ...found, consents: consentsOf(sqlite, subject_id) };
 }
 
 /** What was sealed can't be read from here on; `Content.destroy` follows the transaction. Undefined when nothing is kept of it. */
@@ -59,10 +82,11 @@ export function eraseSubject({ sqlite, content, note }: SubjectPorts, act: Subje
   const jobs = sqlite
     .prepare(`update jobs set request = '', text = '', said = null, content = 'erased' where ${of_subject}`)
     .run(subject_id).changes;
+  const of_files = eraseLines(sqlite, subject_id);
   sqlite.prepare("delete from consents where subject = ?").run(subject_id);
   sqlite.prepare("update subjects set name_hash = null, erased_at_ms = ? where id = ?").run(act.now_ms, subject_id);
-  note(entry(act, "subject.erased", subject_id, { jobs }));
-  return { subject_id, jobs, recent };
+  note(entry(act, "subject.erased", subject_id, { jobs, lines: of_files.lines }));
+  return { subject_id, jobs, recent, ...of_files };
 }
 
 /** Its id. Makes the subject, if there was none. */
