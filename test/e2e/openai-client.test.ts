@@ -58,6 +58,10 @@ test("the OpenAI client: a chat, a stream, the answer of /v2, a text that goes o
   const goes_on = await client.completions.create({ model: "demo", prompt: "Bees dance to", temperature: 0, max_tokens: 5 });
   assert.deepEqual([goes_on.choices[0]?.finish_reason, goes_on.usage?.completion_tokens], ["length", 5]);
 
+  const several = await client.completions.create({ model: "demo", prompt: "Once", temperature: 2, seed: 5, n: 3, max_tokens: 12 });
+  assert.equal(new Set(several.choices.map((choice) => choice.text)).size, 3, "each with a seed of its own");
+  assert.ok((several.usage?.completion_tokens ?? 0) > 12, "all of them are counted");
+
   await assert.rejects(client.chat.completions.create({ ...asked, model: "gpt-99" }), OpenAI.NotFoundError);
   const long = "bee ".repeat(3000);
   for (const stream of [false, true])

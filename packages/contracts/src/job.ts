@@ -38,6 +38,7 @@ export const WIRE_LIMITS = {
   grammar_chars_max: 65_536,
   logit_bias_tokens_max: 1024,
   top_logprobs_max: 20,
+  choices_max: 128,
 } as const;
 
 export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,255}$/;

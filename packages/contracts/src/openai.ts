@@ -26,7 +26,6 @@ export const WHY_NOT = {
   verbosity: "the models are not told how much to say",
   cache: "workers keep what they have room for",
 } as const;
-const ONE_ANSWER = "one answer a request; send several requests";
 
 /** What the older API gives out at most. */
 const COMPLETION_LOGPROBS_MAX = 5;
@@ -127,7 +126,10 @@ const generation = {
     z.strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.literal(false, "must be false").nullish() }),
     "`include_usage`: a last chunk with the usage. Only with `stream`; `include_obfuscation` only false",
   ),
-  n: may(z.literal(1, `must be 1: ${ONE_ANSWER}`), "Only 1"),
+  n: may(
+    z.int().min(1).max(WIRE_LIMITS.choices_max),
+    "So many answers, each a job of its own, let in together or not at all; `v1_choices_max` (8) at most. With a `seed` each has the next one",
+  ),
 };
 
 const Name = z.string().regex(/^[\w-]{1,64}$/, "must have 1 to 64 letters, digits, _ or -");
@@ -252,7 +254,7 @@ const COMPLETION_FIELDS = {
   },
   hints: {},
   refused: {
-    best_of: refused(ONE_ANSWER, 1),
+    best_of: refused("answers are not chosen among; `n` gives all of them", 1),
     echo: refused("the answer is what was generated", false),
     suffix: refused("nothing is filled in before a given end", ""),
   },
@@ -330,7 +332,7 @@ const FinishReason = z
 export type FinishReason = z.infer<typeof FinishReason>;
 
 const answer = {
-  id: z.string().describe("`chatcmpl-` or `cmpl-`, and the job's id"),
+  id: z.string().describe("`chatcmpl-` or `cmpl-`, and the id of the (first) job"),
   created: z.int().describe("Seconds since 1970"),
   model: z.string(),
   system_fingerprint: z.string().optional().describe("Tells whether two answers came from the same build of the model"),
@@ -343,7 +345,7 @@ export const ChatCompletion = z
     object: z.literal("chat.completion"),
     choices: z.array(
       z.object({
-        index: z.literal(0),
+        index: z.int().nonnegative(),
         message: z.object({
           role: z.literal("assistant"),
           content: z.string().nullable().describe("Null in an answer that has only calls"),
@@ -362,7 +364,9 @@ export const TextCompletion = z
   .object({
     ...answer,
     object: z.literal("text_completion"),
-    choices: z.array(z.object({ index: z.literal(0), text: z.string(), logprobs: TextLogprobs.nullable(), finish_reason: FinishReason })),
+    choices: z.array(
+      z.object({ index: z.int().nonnegative(), text: z.string(), logprobs: TextLogprobs.nullable(), finish_reason: FinishReason }),
+    ),
   })
   .meta({ id: "Completion" });
 

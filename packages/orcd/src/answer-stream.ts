@@ -6,7 +6,7 @@ import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent, FailedEvent, RestartedEvent, TokenEvent } from "@rbees/contracts/events";
 import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { ToolCallPiece } from "@rbees/contracts/tools";
-import type { EventSink, EventStream } from "@rbees/kit/event-stream";
+import type { EventSink } from "@rbees/kit/event-stream";
 import { latin1Of, utf8Of } from "./latin1.ts";
 
 const TOKEN = '{"type":"token",';
@@ -21,7 +21,7 @@ interface Said {
 const NO_LOGPROBS: readonly TokenLogprob[] = [];
 
 export abstract class AnswerStream implements EventSink {
-  readonly #to: EventStream;
+  readonly #to: EventSink;
   /** The data of the last token event. */
   #last_token: string | undefined;
   /** The answer has asked for a call. */
@@ -29,7 +29,7 @@ export abstract class AnswerStream implements EventSink {
   /** How likely the tokens were that are being told, until somebody says it. */
   #logprobs = NO_LOGPROBS;
 
-  constructor(to: EventStream) {
+  constructor(to: EventSink) {
     this.#to = to;
   }
 
@@ -69,7 +69,7 @@ export abstract class AnswerStream implements EventSink {
       if (said.over !== true) continue;
       this.hold();
       this.#to.write(text);
-      this.end();
+      this.broken();
       return true;
     }
     return this.#to.write(text);
@@ -95,6 +95,11 @@ export abstract class AnswerStream implements EventSink {
     this.#to.end();
   }
 
+  /** It failed, and nothing follows. */
+  protected broken(): void {
+    this.end();
+  }
+
   cut(): void {
     this.#to.cut();
   }
@@ -116,7 +121,7 @@ export abstract class AnswerStream implements EventSink {
         return { text: this.ended(event as EndEvent) };
       case "error": {
         const { code, message } = event as FailedEvent;
-        return { text: this.failed(new RbeesError(knownCode(code), message)) };
+        return { text: this.failed(new RbeesError(knownCode(code), message)), over: true };
       }
       default:
         return { text: "" };

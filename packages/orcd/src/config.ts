@@ -120,6 +120,12 @@ export const settings = {
     max: WIRE_LIMITS.max_tokens_max,
     help: "Most tokens of a chat answer at /v1 whose request does not say; fewer where the context has no room",
   }),
+  v1_choices_max: number({
+    default: 8,
+    min: 1,
+    max: WIRE_LIMITS.choices_max,
+    help: "Answers that one request at /v1 may ask for (n), each a job of its own",
+  }),
   batch_file_bytes_max: number({ default: 33_554_432, min: 1024, help: "Largest file of /v1/files, bytes" }),
   batch_files_bytes_total_max: number({ default: 1_073_741_824, min: 1024, help: "Bytes that all files together may hold" }),
   batch_file_keep_ms: number({

@@ -3,7 +3,7 @@ import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
 import type { FinishReason, OpenaiUsage } from "@rbees/contracts/openai";
 import type { ToolCallPiece } from "@rbees/contracts/tools";
-import type { EventStream } from "@rbees/kit/event-stream";
+import type { EventSink } from "@rbees/kit/event-stream";
 import { AnswerStream } from "./answer-stream.ts";
 import { latin1Of } from "./latin1.ts";
 import { chatLogprobs, TextOffsets } from "./logprob-forms.ts";
@@ -12,6 +12,12 @@ export interface OpenaiAnswer {
   readonly object: "chat.completion.chunk" | "text_completion";
   /** A last chunk says the usage. */
   readonly usage: boolean;
+  /** Which of the answers to the request it is. */
+  readonly index: number;
+  /** Of all of them. */
+  readonly ends: Ends;
+  /** Ends all of them: one has failed. */
+  readonly endAll: () => void;
   readonly correlation_id: string;
   /** The fields that every chunk begins with, as soon as the job has a worker. */
   readonly head: () => object;
@@ -23,7 +29,7 @@ export class OpenaiStream extends AnswerStream {
   #frame: { before: string; after: string } | undefined;
   readonly #offsets = new TextOffsets();
 
-  constructor(to: EventStream, answer: OpenaiAnswer) {
+  constructor(to: EventSink, answer: OpenaiAnswer) {
     super(to);
     this.#answer = answer;
   }
@@ -59,9 +65,9 @@ export class OpenaiStream extends AnswerStream {
   /** What comes before the first text: once. */
   protected started(): string {
     if (this.#frame !== undefined) return "";
-    const { object, usage, head } = this.#answer;
+    const { object, usage, index, head } = this.#answer;
     const begin = latin1Of(JSON.stringify({ object, ...head() })).slice(0, -1);
-    this.#frame = { before: `data: ${begin},"choices":[{"index":0,`, after: usage ? `}],"usage":null}\n\n` : "}]}\n\n" };
+    this.#frame = { before: `data: ${begin},"choices":[{"index":${index},`, after: usage ? `}],"usage":null}\n\n` : "}]}\n\n" };
     return this.#chat ? this.#chunk('"delta":{"role":"assistant","content":""}', null) : "";
   }
 
@@ -72,13 +78,39 @@ export class OpenaiStream extends AnswerStream {
 
   protected ended(event: EndEvent): string {
     const last = this.started() + this.#chunk(this.#chat ? '"delta":{}' : '"text":""', finishReason(event, this.called));
-    const { object, usage, head } = this.#answer;
-    const used = usage ? `data: ${JSON.stringify({ object, ...head(), choices: [], usage: usageOf(event) })}\n\n` : "";
+    const { object, usage, ends, head } = this.#answer;
+    if (!ends.add(event)) return last;
+    const used = usage ? `data: ${JSON.stringify({ object, ...head(), choices: [], usage: ends.usage })}\n\n` : "";
     return `${last}${used}data: [DONE]\n\n`;
   }
 
   protected failed(error: RbeesError): string {
     return `data: ${latin1Of(JSON.stringify(error.body(this.#answer.correlation_id)))}\n\n`;
+  }
+
+  protected override broken(): void {
+    super.broken();
+    this.#answer.endAll();
+  }
+}
+
+/** How the answers to one request have ended. */
+export class Ends {
+  readonly #answers: number;
+  readonly #events: EndEvent[] = [];
+
+  constructor(answers: number) {
+    this.#answers = answers;
+  }
+
+  /** Whether it was the last. */
+  add(event: EndEvent): boolean {
+    this.#events.push(event);
+    return this.#events.length === this.#answers;
+  }
+
+  get usage(): OpenaiUsage {
+    return usageOf(this.#events);
   }
 }
 
@@ -87,11 +119,14 @@ export function finishReason({ stop_reason }: EndEvent, called = false): FinishR
   return called ? "tool_calls" : "stop";
 }
 
-export function usageOf({ tokens_in, tokens_out, tokens_cached }: EndEvent): OpenaiUsage {
+/** The prompt counts once, and was computed as far as the answer shows that needed most of it. */
+export function usageOf(ends: readonly EndEvent[]): OpenaiUsage {
+  const prompt_tokens = ends[0]?.tokens_in ?? 0;
+  const completion_tokens = ends.reduce((sum, { tokens_out }) => sum + tokens_out, 0);
   return {
-    prompt_tokens: tokens_in,
-    completion_tokens: tokens_out,
-    total_tokens: tokens_in + tokens_out,
-    prompt_tokens_details: { cached_tokens: tokens_cached },
+    prompt_tokens,
+    completion_tokens,
+    total_tokens: prompt_tokens + completion_tokens,
+    prompt_tokens_details: { cached_tokens: Math.min(...ends.map(({ tokens_cached }) => tokens_cached)) },
   };
 }

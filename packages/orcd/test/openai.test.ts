@@ -258,7 +258,7 @@ test("an unknown field, wrong values and contradictions: all of them named in on
     return (JSON.parse(text) as Json).error.details.map(({ field }: Json) => field);
   };
   assert.deepEqual(await refusal({ colour: "red" }), ["colour"]);
-  assert.deepEqual(await refusal({ n: 2, temperature: 9, stop: ["a", "b", "c", "d", "e"], max_tokens: 0 }), [
+  assert.deepEqual(await refusal({ n: 0, temperature: 9, stop: ["a", "b", "c", "d", "e"], max_tokens: 0 }), [
     "temperature",
     "stop",
     "n",
@@ -287,7 +287,7 @@ test("an unknown field, wrong values and contradictions: all of them named in on
   assert.deepEqual(await refusal({ tools: [odd], tool_choice: "required" }), ["tools"]);
   const prompts = await post("/v1/completions", { model: "fake", prompt: ["secret", "secret"] });
   assert.deepEqual([prompts.status, ((await prompts.json()) as Json).error.param], [400, "prompt"]);
-  await assert.rejects(client.chat.completions.create({ ...CHAT, n: 2 }), (error: APIError) => {
+  await assert.rejects(client.chat.completions.create({ ...CHAT, n: 9 }), (error: APIError) => {
     assert.ok(error instanceof OpenAI.BadRequestError);
     assert.deepEqual([error.param, error.type, error.code], ["n", "invalid_request_error", "INVALID_REQUEST"]);
     return true;

@@ -19,6 +19,8 @@ const STATUS_HOLD_MS = 200;
 export interface DoorPorts extends AdmitPorts {
   readonly workers: WorkerDirectory;
   readonly v1_max_tokens_default: number;
+  /** Answers that one request may ask for. */
+  readonly v1_choices_max: number;
 }
 
 export type Begun = Pick<Admitted, "job" | "headers">;
@@ -32,18 +34,31 @@ export async function streamed(
   into: (reader: EventStream) => AnswerStream,
   form: StreamForm = EVENTS,
 ) {
-  const until = performance.now() + STATUS_HOLD_MS;
-  for (let left = STATUS_HOLD_MS; left > 0 && job.first_token_at_ms === null && job.stream.last === undefined; ) {
-    await job.stream.nextEvent(left);
-    left = until - performance.now();
-  }
-  if (job.stream.last?.type === "error" && job.first_token_at_ms === null) throw failure(job.stream.last, headers);
+  await beginning([{ job, headers }]);
   return { events: (reader: EventStream) => followOwn(ports, job, into(reader)), headers, form };
 }
 
+/** Waits a little for the first tokens; throws what one of the jobs has failed with before its own. */
+export async function beginning(begun: readonly Begun[]): Promise<void> {
+  const until = performance.now() + STATUS_HOLD_MS;
+  for (const { job, headers } of begun) {
+    for (let left = until - performance.now(); left > 0 && job.first_token_at_ms === null && job.stream.last === undefined; ) {
+      await job.stream.nextEvent(left);
+      left = until - performance.now();
+    }
+    if (job.stream.last?.type === "error" && job.first_token_at_ms === null) throw failure(job.stream.last, headers);
+  }
+}
+
 /** The answer once it is complete; a client that leaves before ends its job, unless it said otherwise. */
-export async function whole(ports: AdmitPorts, { job, headers }: Begun, { onLeave }: Asking): Promise<Said & { last: EndEvent }> {
-  if (job.request.on_disconnect === "cancel") onLeave(() => void ports.loop.send({ type: "job.cancelled", job_id: job.id }));
+export async function whole(ports: AdmitPorts, begun: Begun, { onLeave }: Asking): Promise<Said & { last: EndEvent }> {
+  const { id, request } = begun.job;
+  if (request.on_disconnect === "cancel") onLeave(() => void ports.loop.send({ type: "job.cancelled", job_id: id }));
+  return await answerOf(begun);
+}
+
+/** The same, whoever leaves. */
+export async function answerOf({ job, headers }: Begun): Promise<Said & { last: EndEvent }> {
   const last = await job.stream.lastEvent();
   if (last.type === "error") throw failure(last, headers);
   return { ...saidSoFar(job), last };

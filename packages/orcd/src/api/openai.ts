@@ -16,9 +16,9 @@ import type { ActiveJob, AskedJob, Said } from "../active-job.ts";
 import { callerOf } from "../caller.ts";
 import { modelsFor } from "../limits.ts";
 import { chatLogprobs, TextOffsets } from "../logprob-forms.ts";
-import { finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
-import { admit } from "./admit.ts";
-import { ANY_OBJECT, type Begun, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
+import { Ends, finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
+import { admitChoices, type Choices, headersOf, streamedChoices, wholeChoices } from "./choices.ts";
+import { ANY_OBJECT, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, weighing } from "./door.ts";
 
 type OpenaiRoutes = Pick<typeof orcdRoutes, "openaiModels" | "openaiModel" | "openaiChat" | "openaiCompletion">;
 
@@ -37,36 +37,57 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
       return { json: model(id) };
     },
     async openaiChat(request) {
-      const asked = chatJob(request.body, request.head, ports.v1_max_tokens_default);
-      const { body } = request;
-      const begun = await admit(ports, asked, request);
-      if (asked.stream) return stream(ports, begun, { object: "chat.completion.chunk", usage: usageWanted(body) });
-      const { last, ...said } = await whole(ports, begun, request);
-      const logprobs = said.logprobs === undefined ? null : chatLogprobs(said.logprobs);
-      const choice = { index: 0, message: messageOf(said), logprobs, finish_reason: finishReason(last, isCall(said)) } as const;
-      return { headers: begun.headers, json: { ...head(begun.job), object: "chat.completion", choices: [choice], usage: usageOf(last) } };
+      const { body, head } = request;
+      const asked = chatJob(body, head, ports.v1_max_tokens_default);
+      const choices = await admitChoices(ports, asked, body.n ?? 1, request);
+      if (asked.stream) return stream(ports, choices, { object: "chat.completion.chunk", usage: usageWanted(body) });
+      const said = await wholeChoices(ports, choices, request);
+      const json = {
+        ...headOf(choices[0].job),
+        object: "chat.completion" as const,
+        choices: said.map(({ last, ...answer }, index) => ({
+          index,
+          message: messageOf(answer),
+          logprobs: answer.logprobs === undefined ? null : chatLogprobs(answer.logprobs),
+          finish_reason: finishReason(last, isCall(answer)),
+        })),
+        usage: usageOf(said.map(({ last }) => last)),
+      };
+      return { headers: headersOf(choices), json };
     },
     async openaiCompletion(request) {
-      const asked = completionJob(request.body, request.head);
-      const { body } = request;
-      const begun = await admit(ports, asked, request);
-      if (asked.stream) return stream(ports, begun, { object: "text_completion", usage: usageWanted(body) });
-      const { text, last, ...said } = await whole(ports, begun, request);
-      const logprobs = said.logprobs === undefined ? null : new TextOffsets().form(said.logprobs);
-      const choice = { index: 0, text, logprobs, finish_reason: finishReason(last) } as const;
-      return { headers: begun.headers, json: { ...head(begun.job), object: "text_completion", choices: [choice], usage: usageOf(last) } };
+      const { body, head } = request;
+      const asked = completionJob(body, head);
+      const choices = await admitChoices(ports, asked, body.n ?? 1, request);
+      if (asked.stream) return stream(ports, choices, { object: "text_completion", usage: usageWanted(body) });
+      const said = await wholeChoices(ports, choices, request);
+      const json = {
+        ...headOf(choices[0].job),
+        object: "text_completion" as const,
+        choices: said.map(({ text, logprobs, last }, index) => ({
+          index,
+          text,
+          logprobs: logprobs === undefined ? null : new TextOffsets().form(logprobs),
+          finish_reason: finishReason(last),
+        })),
+        usage: usageOf(said.map(({ last }) => last)),
+      };
+      return { headers: headersOf(choices), json };
     },
   };
 }
 
-function stream(ports: DoorPorts, begun: Begun, form: Pick<OpenaiAnswer, "object" | "usage">) {
-  const { job } = begun;
-  const answer: OpenaiAnswer = { ...form, correlation_id: job.correlation_id, head: () => head(job) };
-  return streamed(ports, begun, (reader) => new OpenaiStream(reader, answer));
+function stream(ports: DoorPorts, choices: Choices, form: Pick<OpenaiAnswer, "object" | "usage">) {
+  const { correlation_id } = choices[0].job;
+  const ends = new Ends(choices.length);
+  return streamedChoices(ports, choices, (index, to, endAll) => {
+    const head = () => headOf(choices[0].job, choices[index]?.job);
+    return new OpenaiStream(to, { ...form, index, ends, endAll, correlation_id, head });
+  });
 }
 
-/** What every answer and every chunk of one begins with. */
-function head({ id, request, submitted_at_ms, model_digest }: ActiveJob) {
+/** What every answer and every chunk of one begins with: by the first job, and the build of the model that the chunk comes from. */
+function headOf({ id, request, submitted_at_ms, ...first }: ActiveJob, { model_digest }: Pick<ActiveJob, "model_digest"> = first) {
   return {
     id: `${request.raw ? "cmpl" : "chatcmpl"}-${id}`,
     created: seconds(submitted_at_ms),

@@ -63,7 +63,7 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
     { ...chat, response_format: { type: "json_schema", json_schema: { name: "n", strict: true, schema: SCHEMA } } },
   ],
   openaiCompletion: [
-    { model: "fake", prompt: "hi", max_tokens: 5, seed: -1, top_p: 0.9 },
+    { model: "fake", prompt: "hi", max_tokens: 5, seed: -1, top_p: 0.9, n: 2 },
     { model: "fake", prompt: ["hi"], stream: true, logprobs: 1 },
   ],
   openaiEmbeddings: [

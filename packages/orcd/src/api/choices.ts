@@ -1,0 +1,89 @@
+/** Several answers to one request: each is a job of its own; they are let in together or not at all, and a client that leaves ends them all. */
+import { RbeesError } from "@rbees/contracts/errors";
+import type { EndEvent } from "@rbees/contracts/events";
+import { EVENTS, type EventSink, type EventStream } from "@rbees/kit/event-stream";
+import type { AskedJob, Said } from "../active-job.ts";
+import type { AnswerStream } from "../answer-stream.ts";
+import { SharedStream } from "../shared-stream.ts";
+import { admit, followOwn } from "./admit.ts";
+import { type Asking, answerOf, type Begun, beginning, type DoorPorts } from "./door.ts";
+
+/** At least one, in the order of their indices. */
+export type Choices = readonly [Begun, ...Begun[]];
+
+const SEEDS = 2 ** 32;
+
+/** All of them begun or waiting; throws the first refusal, and then none is left. */
+export async function admitChoices(ports: DoorPorts, asked: AskedJob, n: number, asker: Asking): Promise<Choices> {
+  const { v1_choices_max } = ports;
+  if (n > v1_choices_max) {
+    throw new RbeesError("INVALID_REQUEST", `n: may be ${v1_choices_max} here at most (v1_choices_max). Send several requests.`, {
+      param: "n",
+    });
+  }
+  // All are sent to the loop before the first is waited for.
+  const asking = Array.from({ length: n }, (_, index) => admit(ports, { ...asked, seed: seedOf(asked.seed, index) }, asker));
+  const outcomes = await Promise.allSettled(asking);
+  const begun = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
+  const refused = outcomes.find(({ status }) => status === "rejected");
+  if (refused === undefined) return begun as unknown as Choices;
+  await cancelAll(ports, begun);
+  throw (refused as PromiseRejectedResult).reason;
+}
+
+/** With a seed, answers differ from one another and come out the same the next time. */
+function seedOf(seed: number | undefined, index: number): number | undefined {
+  return seed === undefined ? undefined : (seed + index) % SEEDS;
+}
+
+async function cancelAll({ loop }: DoorPorts, begun: readonly Begun[]): Promise<void> {
+  await Promise.all(begun.map(({ job }) => loop.send({ type: "job.cancelled", job_id: job.id }).done));
+}
+
+/** What stands in the answer's head: the ids of all jobs, and how each was placed. */
+export function headersOf(choices: Choices): Begun["headers"] {
+  const all = (name: "x-rbees-job-id" | "x-rbees-routing") => choices.map(({ headers }) => headers[name]).join(", ");
+  // The last was let in last: it knows what is left of a rate.
+  const { headers } = choices.at(-1) as Begun;
+  return {
+    ...headers,
+    location: choices[0].headers.location,
+    "x-rbees-job-id": all("x-rbees-job-id"),
+    "x-rbees-routing": all("x-rbees-routing"),
+  };
+}
+
+/** All answers once they are complete. When one fails, the others end too. */
+export async function wholeChoices(ports: DoorPorts, choices: Choices, { onLeave }: Asking): Promise<(Said & { last: EndEvent })[]> {
+  if (choices[0].job.request.on_disconnect === "cancel") onLeave(() => void cancelAll(ports, choices));
+  return await orNone(ports, choices, Promise.all(choices.map(answerOf)));
+}
+
+/** The answers as they are made, one beside the other. `into` is given what to write to, and what ends all of it when one fails. */
+export async function streamedChoices(
+  ports: DoorPorts,
+  choices: Choices,
+  into: (index: number, to: EventSink, end: () => void) => AnswerStream,
+) {
+  await orNone(ports, choices, beginning(choices));
+  const events = (reader: EventStream) => {
+    const shared = choices.length === 1 ? undefined : new SharedStream(reader, choices.length);
+    for (const [index, { job }] of choices.entries()) {
+      followOwn(
+        ports,
+        job,
+        into(index, shared?.sinks[index] ?? reader, () => shared?.end()),
+      );
+    }
+  };
+  return { events, headers: headersOf(choices), form: EVENTS };
+}
+
+async function orNone<T>(ports: DoorPorts, choices: Choices, of_all: Promise<T>): Promise<T> {
+  try {
+    return await of_all;
+  } catch (error) {
+    if (choices.length > 1) await cancelAll(ports, choices);
+    throw error;
+  }
+}

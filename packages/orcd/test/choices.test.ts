@@ -1,0 +1,235 @@
+/** Several answers to one request (`n`), by OpenAI's own client: each a job, all or none. */
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { ChatOpenAI } from "@langchain/openai";
+import OpenAI from "openai";
+import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
+import { eventually, type Json } from "./harness.ts";
+import { CHAT, startOpenai } from "./openai-harness.ts";
+
+const { orcd, worker, client, post } = await startOpenai(
+  { after },
+  { queue_jobs_max: 2, v1_choices_max: 4 },
+  { slots: 4, features: ["logprobs"] },
+);
+const narrow = await orcd.worker("narrow", { model: "narrow", slots: 1 });
+
+/** So many attempts, by their seeds. */
+async function attempts(count: number): Promise<FakeAttempt[]> {
+  const come = await Promise.all(Array.from({ length: count }, () => worker.next()));
+  return come.sort((a, b) => (a.body.seed ?? 0) - (b.body.seed ?? 0));
+}
+
+const idsOf = (response: Response) => (response.headers.get("x-rbees-job-id") ?? "").split(", ");
+const statuses = async () => (await orcd.json("/v2/tasks?limit=4")).tasks.map(({ status }: Json) => status);
+const settled = (expected: string[]) => eventually(async () => String(await statuses()) === String(expected));
+
+test("whole: each has its own index, seed, job and end; the prompt is counted once", async () => {
+  const asking = client.chat.completions.create({ ...CHAT, n: 3, seed: 4_294_967_295 }).withResponse();
+  const [one, two, three] = await attempts(3);
+  assert.deepEqual(
+    [one?.body.seed, two?.body.seed, three?.body.seed],
+    [0, 1, 4_294_967_295],
+    "the next number after the last is the first",
+  );
+  for (const [attempt, texts, cached] of [
+    [one, ["b", "c"], 2],
+    [two, ["d"], 1],
+    [three, ["a"], 2],
+  ] as const) {
+    attempt?.started();
+    attempt?.tokens(...texts);
+    attempt?.end(attempt === two ? "MAX_TOKENS" : "EOS", { tokens_cached: cached });
+  }
+  const { data, response } = await asking;
+  assert.deepEqual(
+    data.choices.map(({ index, message, finish_reason }) => [index, message.content, finish_reason]),
+    [
+      [0, "a", "stop"],
+      [1, "bc", "stop"],
+      [2, "d", "length"],
+    ],
+  );
+  assert.deepEqual(data.usage, {
+    ...{ prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 },
+    prompt_tokens_details: { cached_tokens: 1 },
+  });
+  const ids = idsOf(response);
+  assert.deepEqual([ids.length, data.id], [3, `chatcmpl-${ids[0]}`]);
+  assert.equal((response.headers.get("x-rbees-routing") ?? "").match(/worker=w1/g)?.length, 3);
+  for (const [index, id] of ids.entries()) {
+    assert.equal((await orcd.json(`/v2/tasks/${id}`)).text, data.choices[index]?.message.content);
+    assert.equal((await orcd.get(`/v2/tasks/${id}/explain`)).status, 200);
+  }
+});
+
+test("a completion: the same, and with probabilities", async () => {
+  const asking = client.completions.create({ model: "fake", prompt: "hi", n: 2, seed: 1, logprobs: 0 });
+  for (const [at, attempt] of (await attempts(2)).entries()) {
+    attempt.started();
+    attempt.token(`t${at}`, { logprobs: [{ token: `t${at}`, logprob: -1, top_logprobs: [] }] });
+    attempt.end();
+  }
+  const { choices } = await asking;
+  assert.deepEqual(
+    choices.map(({ index, text, logprobs }) => [index, text, logprobs?.tokens]),
+    [
+      [0, "t0", ["t0"]],
+      [1, "t1", ["t1"]],
+    ],
+  );
+});
+
+test("streamed: beside one another, each in its own order, with one usage and one end", async () => {
+  const asking = post("/v1/chat/completions", { ...CHAT, n: 2, seed: 1, stream: true, stream_options: { include_usage: true } });
+  const [one, two] = (await attempts(2)) as [FakeAttempt, FakeAttempt];
+  for (const attempt of [one, two]) attempt.started();
+  one.tokens("a");
+  two.tokens("x", "y");
+  two.end();
+  const response = await asking;
+  await eventually(async () => (await orcd.json(`/v2/tasks/${idsOf(response)[1]}`)).status === "succeeded");
+  one.tokens("b");
+  one.end("MAX_TOKENS");
+  const chunks = (await response.text()).split("\n\n").slice(0, -1);
+  assert.deepEqual(chunks.filter((chunk) => chunk === "data: [DONE]").length, 1);
+  assert.equal(chunks.at(-1), "data: [DONE]");
+  const said: Json[] = chunks.slice(0, -1).map((chunk) => JSON.parse(chunk.slice(6)));
+  const of = (index: number) =>
+    said
+      .flatMap(({ choices }) => choices.filter((choice: Json) => choice.index === index))
+      .map(({ delta, finish_reason }) => delta.content ?? finish_reason);
+  assert.deepEqual(
+    [of(0), of(1)],
+    [
+      ["", "a", "b", "length"],
+      ["", "x", "y", "stop"],
+    ],
+  );
+  assert.equal(new Set(said.map(({ id }) => id)).size, 1);
+  const usages = said.filter(({ usage }) => usage !== null);
+  assert.deepEqual(
+    usages.map(({ choices, usage }) => [choices, usage.prompt_tokens, usage.completion_tokens]),
+    [[[], 3, 4]],
+  );
+  assert.equal(said.at(-1), usages[0]);
+
+  const streaming = client.chat.completions.stream({ ...CHAT, n: 2, seed: 1 });
+  for (const [at, attempt] of (await attempts(2)).entries()) {
+    attempt.started();
+    attempt.tokens("n", String(at));
+    attempt.end();
+  }
+  assert.deepEqual(
+    (await streaming.finalChatCompletion()).choices.map(({ message }) => message.content),
+    ["n0", "n1"],
+  );
+});
+
+test("all or none: when the queue has no room for one of them, none is left", async () => {
+  const before = (await orcd.json("/v2/tasks?limit=200")).tasks.length;
+  const asking = client.chat.completions.create({ ...CHAT, model: "narrow", n: 4 });
+  const attempt = await narrow.next();
+  await assert.rejects(asking, OpenAI.RateLimitError);
+  await attempt.closed;
+  assert.deepEqual((await statuses()).slice(0, 3), ["cancelled", "cancelled", "cancelled"]);
+  assert.equal((await orcd.json("/v2/tasks?limit=200")).tasks.length, before + 3);
+  assert.equal((await orcd.json("/health")).queue_depth, 0);
+});
+
+for (const stream of [false, true]) {
+  test(`a client that leaves ends all of them; stream: ${stream}`, async () => {
+    const leave = new AbortController();
+    const asking = client.chat.completions.create({ ...CHAT, n: 4, stream }, { signal: leave.signal });
+    const all = await attempts(4);
+    for (const attempt of all) attempt.started();
+    for (const attempt of all) attempt.tokens("one");
+    if (stream) await asking;
+    leave.abort();
+    if (!stream) await assert.rejects(asking, OpenAI.APIUserAbortError);
+    await Promise.all(all.map(({ closed }) => closed));
+    await settled(["cancelled", "cancelled", "cancelled", "cancelled"]);
+  });
+
+  test(`one that fails ends the others, and the client is told; stream: ${stream}`, async () => {
+    const asking = post("/v1/chat/completions", { ...CHAT, n: 3, seed: 1, stream });
+    const [one, two, three] = (await attempts(3)) as [FakeAttempt, FakeAttempt, FakeAttempt];
+    for (const attempt of [one, two, three]) attempt.started();
+    one.tokens("a");
+    three.tokens("c");
+    three.end();
+    two.tokens("b");
+    await eventually(async () => String((await statuses()).slice(0, 3)) === "succeeded,running,running");
+    const response = stream ? await asking : undefined;
+    two.fail("INSUFFICIENT_MEMORY", false);
+    const text = await (response ?? (await asking)).text();
+    assert.match(text, /INSUFFICIENT_MEMORY/);
+    assert.doesNotMatch(text, /DONE|CANCELLED/);
+    if (stream) assert.equal(JSON.parse(text.trimEnd().split("\n\n").at(-1)?.slice(6) ?? "").error.code, "INSUFFICIENT_MEMORY");
+    else assert.equal((await asking).status, 507);
+    await one.closed;
+    await eventually(async () => String((await statuses()).slice(0, 3)) === "succeeded,failed,cancelled");
+  });
+}
+
+test("what fails before anything was said is told with its status, in a stream too", async () => {
+  const asking = post("/v1/chat/completions", { ...CHAT, n: 2, stream: true });
+  const [one, two] = (await attempts(2)) as [FakeAttempt, FakeAttempt];
+  one.started();
+  two.fail("CONTEXT_TOO_LARGE", false);
+  assert.equal((await asking).status, 400);
+  await one.closed;
+});
+
+test("more than there may be, and best_of, are refused by name", async () => {
+  const cases: [object, string, RegExp][] = [
+    [{ n: 5 }, "n", /n: may be 4 here at most \(v1_choices_max\)/],
+    [{ n: 0 }, "n", /1/],
+    [{ n: 129 }, "n", /128/],
+    [{ n: 1.5 }, "n", /int/],
+    [{ best_of: 2 }, "best_of", /best_of: is not supported.*`n` gives all/],
+  ];
+  for (const [more, field, why] of cases) {
+    const refused = await post("/v1/completions", { model: "fake", prompt: "hi", ...more });
+    const { error } = (await refused.json()) as Json;
+    assert.deepEqual([refused.status, error.param], [400, field]);
+    assert.match(error.message, why);
+  }
+});
+
+test("a line of a batch may ask for several", async () => {
+  const line = { custom_id: "a", method: "POST", url: "/v1/chat/completions", body: { ...CHAT, n: 2, seed: 1 } };
+  const file = await client.files.create({ file: new File([JSON.stringify(line)], "in.jsonl"), purpose: "batch" });
+  const batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" });
+  for (const [at, attempt] of (await attempts(2)).entries()) {
+    attempt.started();
+    attempt.tokens(`n${at}`);
+    attempt.end();
+  }
+  const done = await eventually(async () => {
+    const seen = await client.batches.retrieve(batch.id);
+    return seen.status === "completed" && seen;
+  });
+  const { response } = JSON.parse(await (await client.files.content(done.output_file_id ?? "")).text()) as Json;
+  assert.deepEqual(
+    response.body.choices.map(({ index, message }: Json) => [index, message.content]),
+    [
+      [0, "n0"],
+      [1, "n1"],
+    ],
+  );
+});
+
+test("LangChain asks for several generations", async () => {
+  const chat = new ChatOpenAI({ model: "fake", apiKey: "none", maxRetries: 0, n: 2, configuration: { baseURL: `${orcd.url}/v1` } });
+  const generating = chat.generate([[["user", "hi"]]] as never);
+  for (const attempt of await attempts(2)) {
+    attempt.started();
+    attempt.tokens("yes");
+    attempt.end();
+  }
+  assert.deepEqual(
+    (await generating).generations[0]?.map(({ text }) => text),
+    ["yes", "yes"],
+  );
+});
