@@ -11,7 +11,7 @@ import { writeCountingModel } from "../support/models.ts";
 const SETTINGS = {
   RBEES_AUTO_SPAWN: "true",
   RBEES_POOLS: "here=localhost",
-  RBEES_POOL_REFRESH_MS: "500",
+  RBEES_POOL_REFRESH_MS: "2000",
   RBEES_QUEUE_NEWS_MS: "100",
   RBEES_IDLE_TTL_MS: "1500",
   RBEES_RESIDENCY_MS_MIN: "1000",

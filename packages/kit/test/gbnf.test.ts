@@ -34,6 +34,7 @@ test("what is no grammar is refused with what is wrong and where", () => {
     ["root ::= <think>", /names of tokens depend on the model/],
     ['root ::= a "x"\na ::= "y"? root', /begins with itself/],
     ["root ::= root", /begins with itself/],
+    ['root ::= "(" list ")"\nlist ::= ("x" list){1,3} | "y" root', /root never comes to an end/],
     [`root ::= ${"(".repeat(200)}"a"${")".repeat(200)}`, /groups more than 100 deep/],
     ['root ::= "a"\n'.repeat(30_000), /has 390000 characters/],
   ];

@@ -197,6 +197,28 @@ test("what can't be kept to is a problem with its place, and all problems come a
   for (const wrong of [null, 7, "string", []]) assert.ok("problems" in compileSchema(wrong), JSON.stringify(wrong));
 });
 
+test("a part that must hold itself for ever is refused; one that may is not", () => {
+  const list = (required: string[], next: unknown) => ({
+    type: "object",
+    properties: { list: { $ref: "#/$defs/list" }, leaf: { $ref: "#/$defs/leaf" } },
+    required: ["list"],
+    $defs: { list: { type: "object", properties: { next }, required, additionalProperties: false }, leaf: { type: "integer" } },
+  });
+  const inside = { $ref: "#/$defs/list" };
+  const compiled = compileSchema(list(["next"], inside));
+  assert.ok("problems" in compiled);
+  assert.deepEqual(compiled.problems, [
+    { pointer: "/$defs/list", problem: "never ends: each value of it must hold another of the same kind" },
+  ]);
+  assert.ok("problems" in compileSchema(list(["next"], { type: "array", items: inside, minItems: 1 })));
+  for (const ends of [
+    list([], inside),
+    list(["next"], { anyOf: [inside, { type: "null" }] }),
+    list(["next"], { type: "array", items: inside }),
+  ])
+    assert.ok("grammar" in compileSchema(ends), JSON.stringify(ends));
+});
+
 test("a schema that is too large or too deep is refused, not compiled for ever", () => {
   let deep: unknown = { type: "string" };
   for (let i = 0; i < 100; i += 1) deep = { type: "array", items: deep };

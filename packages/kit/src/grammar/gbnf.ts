@@ -27,7 +27,7 @@ export class NoGrammar extends Error {}
 export function parseGbnf(text: string): Grammar {
   const { grammar_chars_max, rules_max } = GBNF_LIMITS;
   if (text.length > grammar_chars_max) throw new NoGrammar(`has ${text.length} characters, and ${grammar_chars_max} may be`);
-  const grammar = new Reader(text).grammar();
+  const grammar = readGbnf(text);
   if (grammar.size > rules_max) throw new NoGrammar(`has ${grammar.size} rules, and ${rules_max} may be`);
   if (!grammar.has("root")) throw new NoGrammar("has no rule named root");
   for (const [name, alternatives] of grammar) {
@@ -36,7 +36,29 @@ export function parseGbnf(text: string): Grammar {
   }
   const recursive = leftRecursive(grammar);
   if (recursive !== undefined) throw new NoGrammar(`rule ${recursive} begins with itself (left recursion)`);
+  if (endlessRules(grammar).has("root"))
+    throw new NoGrammar("rule root never comes to an end: whatever it begins with leads back to itself");
   return grammar;
+}
+
+/** The rules of which no text is an end: each of their alternatives leads back to one of them. */
+export function endlessRules(grammar: Grammar): ReadonlySet<string> {
+  const endless = new Set(grammar.keys());
+  const ends = ({ of, min }: Item): boolean => {
+    if (min === 0) return true;
+    if (of.kind === "rule") return !endless.has(of.name);
+    return of.kind !== "group" || of.alternatives.some((sequence) => sequence.every(ends));
+  };
+  for (let before = -1; before !== endless.size; ) {
+    before = endless.size;
+    for (const name of [...endless].reverse()) if (grammar.get(name)?.some((sequence) => sequence.every(ends))) endless.delete(name);
+  }
+  return endless;
+}
+
+/** What is written there, without a look at what it means. */
+export function readGbnf(text: string): Grammar {
+  return new Reader(text).grammar();
 }
 
 function* rulesIn(alternatives: Alternatives): Generator<string> {

@@ -5,6 +5,7 @@
  */
 import { AnyJson, listRule } from "./any-json.ts";
 import { FORMATS } from "./formats.ts";
+import { endlessRules, readGbnf } from "./gbnf.ts";
 import { type Bounds, integers, numbers } from "./number-range.ts";
 import { NoPattern, patternRule } from "./pattern.ts";
 import { literal, oneOf, Rules } from "./rules.ts";
@@ -65,8 +66,16 @@ class Compiler {
     if (problems.size > 0) return { problems: [...problems.values()].sort((a, b) => (a.pointer < b.pointer ? -1 : 1)) };
     const grammar = this.#rules.text(root);
     const { grammar_chars_max } = SCHEMA_LIMITS;
-    if (grammar.length <= grammar_chars_max) return { grammar };
+    if (grammar.length <= grammar_chars_max) return this.#ending(grammar);
     return { problems: [{ pointer: "", problem: `makes a grammar of ${grammar.length} characters, and ${grammar_chars_max} may be` }] };
+  }
+
+  /** A part may hold itself, but not must. */
+  #ending(grammar: string): Compiled {
+    if (this.#referred.size === 0) return { grammar };
+    const endless = endlessRules(readGbnf(grammar));
+    const problems = [...this.#referred].filter(([, rule]) => endless.has(rule)).map(([pointer]) => ({ pointer, problem: ENDLESS }));
+    return problems.length > 0 ? { problems } : { grammar };
   }
 
   #problem(pointer: string, problem: string): string {
@@ -307,3 +316,4 @@ class Compiler {
 }
 
 const CANT = "can't be kept to by a grammar";
+const ENDLESS = "never ends: each value of it must hold another of the same kind";
