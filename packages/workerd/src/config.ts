@@ -56,6 +56,10 @@ export const workerdSettings = {
     matches: /^(auto|\d{1,15})$/,
     help: "memory for what slots have computed and lose to other prompts, to be put back when one of those comes again; auto: a quarter of what the model leaves free, 1 GiB at most; 0: none",
   }),
+  prefix_cache_dir: text<string>({
+    default: "",
+    help: "folder in which that is kept while the worker is stopped, as <worker id>.prefixes, in clear; empty: nowhere",
+  }),
   measured_bytes: number({
     default: 0,
     help: "memory that this model was seen to take with these slots and this context; 0: go by its header",
@@ -114,7 +118,7 @@ export type WorkerdConfig = ConfigOf<typeof workerdSettings>;
 export function checkConfig(config: WorkerdConfig): void {
   const problems: string[] = [];
   if (config.model === "") problems.push("model: is required; give the GGUF file with --model");
-  problems.push(...upstreamProblems(config));
+  problems.push(...upstreamProblems(config), ...prefixProblems(config));
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
@@ -145,6 +149,18 @@ function upstreamProblems({ engine, engine_url, engine_key_file, deterministic, 
     engine_url === "" && "engine-url: is required with --engine openai, such as http://127.0.0.1:8000/v1",
     backend !== "cpu" && `backend: the server at --engine-url has its own; leave --backend ${backend} out`,
     deterministic && "deterministic: can't be promised of another server; leave it out",
+  ].filter((problem) => problem !== false);
+}
+
+function prefixProblems(config: WorkerdConfig): string[] {
+  const { prefix_cache_dir, prefix_cache_bytes_max, engine, backend, worker_id, port } = config;
+  if (prefix_cache_dir === "") return [];
+  const has_engine = (engine === "auto" || engine === "libllama") && backend === "cpu";
+  return [
+    prefix_cache_bytes_max === "0" &&
+      "prefix-cache-dir: with --prefix-cache-bytes-max 0 there is nothing to keep; leave one of the two out",
+    !has_engine && "prefix-cache-dir: needs the engine libllama, which alone can keep it, and --backend cpu",
+    worker_id === "" && port === 0 && "prefix-cache-dir: needs --worker-id or a --port, so that the next life finds the file again",
   ].filter((problem) => problem !== false);
 }
 

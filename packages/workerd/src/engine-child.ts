@@ -3,7 +3,7 @@
  * It lives exactly as long as its parent: when the IPC channel closes it ends.
  */
 import { RbeesError } from "@rbees/contracts/errors";
-import type { Engine, EngineOptions } from "./engine.ts";
+import type { Engine, EngineOptions, StoredPrefixes } from "./engine.ts";
 import type { Accepted, FromEngine, ToEngine, WireError } from "./engine-messages.ts";
 import { chooseEngine } from "./engines.ts";
 
@@ -35,6 +35,12 @@ function receive(message: ToEngine): void {
       return;
     case "abort":
       engine?.abort(message.run);
+      return;
+    case "store":
+      store().then(
+        (stored) => send({ type: "stored", stored }),
+        (error: unknown) => send({ type: "not_stored", problem: error instanceof Error ? error.message : String(error) }),
+      );
   }
 }
 
@@ -45,6 +51,7 @@ async function load(options: EngineOptions): Promise<void> {
   const facts = await engine.load(options, {
     progress: (fraction) => send({ type: "progress", fraction }),
     step: (reports) => send({ type: "step", reports }),
+    recalled: (stored) => send({ type: "recalled", stored }),
     counted: (counts) => send({ type: "counted", counts }),
   });
   reportMemory();
@@ -55,6 +62,10 @@ async function load(options: EngineOptions): Promise<void> {
 async function begin(message: Extract<ToEngine, { type: "start" | "embed" }>): Promise<Accepted> {
   if (engine === undefined) throw new RbeesError("ENGINE_FAILED", "No model is loaded.");
   return message.type === "embed" ? await engine.embed(message.run, message.request) : await engine.start(message.run, message.request);
+}
+
+async function store(): Promise<StoredPrefixes | undefined> {
+  return await engine?.store?.();
 }
 
 function reportMemory(): void {

@@ -1,12 +1,22 @@
 /** What `EngineProcess` and the engine's child process say to each other over IPC. */
 import type { ErrorCode } from "@rbees/contracts/errors";
-import type { EmbedRequest, EngineCounts, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type {
+  EmbedRequest,
+  EngineCounts,
+  EngineOptions,
+  ModelFacts,
+  RunAccepted,
+  RunRequest,
+  StepReport,
+  StoredPrefixes,
+} from "./engine.ts";
 
 export type ToEngine =
   | { type: "load"; options: EngineOptions }
   | { type: "start"; run: number; request: RunRequest }
   | { type: "embed"; run: number; request: EmbedRequest }
-  | { type: "abort"; run: number };
+  | { type: "abort"; run: number }
+  | { type: "store" };
 
 export type FromEngine =
   | { type: "progress"; fraction: number }
@@ -17,6 +27,9 @@ export type FromEngine =
   | { type: "accepted"; run: number; accepted: Accepted }
   | { type: "refused"; run: number; error: WireError }
   | { type: "step"; reports: readonly StepReport[] }
+  | { type: "recalled"; stored: StoredPrefixes & { problem?: string } }
+  | { type: "stored"; stored: StoredPrefixes | undefined }
+  | { type: "not_stored"; problem: string }
   | { type: "counted"; counts: EngineCounts }
   | { type: "memory"; bytes: number };
 

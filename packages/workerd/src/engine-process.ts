@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
-import type { EmbedRequest, Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest } from "./engine.ts";
+import type { EmbedRequest, Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StoredPrefixes } from "./engine.ts";
 import type { Accepted, FromEngine, ToEngine, WireError } from "./engine-messages.ts";
 
 /** How many of the child's last lines on stderr an error may quote. */
@@ -25,6 +25,7 @@ export class EngineProcess implements Engine {
   #child: ChildProcess | undefined;
   #events: EngineEvents | undefined;
   #load: Waiting<ModelFacts> | undefined;
+  #store: Waiting<StoredPrefixes | undefined> | undefined;
   readonly #starts = new Map<number, Waiting<Accepted>>();
   readonly #last_words: string[] = [];
   #failure: WireError | undefined;
@@ -91,6 +92,14 @@ export class EngineProcess implements Engine {
     this.#send({ type: "abort", run });
   }
 
+  store(): Promise<StoredPrefixes | undefined> {
+    if (this.#child?.connected !== true) return Promise.resolve(undefined);
+    return new Promise((resolve, reject) => {
+      this.#store = { resolve, reject };
+      this.#send({ type: "store" });
+    });
+  }
+
   /** Ends the child; resolves when it is gone. */
   async end(): Promise<void> {
     const child = this.#child;
@@ -131,6 +140,12 @@ export class EngineProcess implements Engine {
         return;
       case "step":
         return this.#events?.step(message.reports);
+      case "recalled":
+        return this.#events?.recalled?.(message.stored);
+      case "stored":
+        return this.#store?.resolve(message.stored);
+      case "not_stored":
+        return this.#store?.reject(new Error(message.problem));
       case "counted":
         this.prefix_cache_bytes = message.counts.prefix_cache_bytes;
         return this.#events?.counted?.(message.counts);
@@ -154,6 +169,7 @@ export class EngineProcess implements Engine {
     if (loading !== undefined && this.#failure !== undefined) error.message += this.#quote();
     this.#load = undefined;
     loading?.reject(error);
+    this.#store?.reject(error);
     for (const start of this.#starts.values()) start.reject(error);
     this.#starts.clear();
     if (loading === undefined) this.#on_lost(error);

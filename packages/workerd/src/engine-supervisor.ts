@@ -5,7 +5,7 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
 import type { Log } from "@rbees/kit/log";
-import type { EmbedRequest, EngineCounts, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type { EmbedRequest, EngineCounts, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
 import { EngineProcess } from "./engine-process.ts";
 
 export const RESTART_LIMITS = { restarts_max: 3, window_ms: 600_000 } as const;
@@ -59,7 +59,11 @@ export class EngineSupervisor {
     this.#process = engine;
     engine.onLost((error) => this.#lost(error));
     const fallback = (reason: string) => this.#log.warn({ reason }, "another engine is used");
-    const facts = await engine.load(this.#options, { ...this.#events, fallback });
+    const recalled: EngineEvents["recalled"] = ({ problem, ...stored }) =>
+      problem === undefined
+        ? this.#log.info(stored, "prefixes of the last life are there again")
+        : this.#log.warn({ file: this.#options.prefix_file?.path, reason: problem }, "prefixes of the last life are not used");
+    const facts = await engine.load(this.#options, { ...this.#events, fallback, recalled });
     this.#ready = true;
     return facts;
   }
@@ -72,6 +76,18 @@ export class EngineSupervisor {
   embed(run: number, request: EmbedRequest): Promise<{ tokens_in: number }> {
     if (this.#process === undefined || !this.#ready) return Promise.reject(new RbeesError("ENGINE_FAILED", "The engine is not running."));
     return this.#process.embed(run, request);
+  }
+
+  /** What slots hold and have lost is written for the next life, if there is a place for it. */
+  async store(): Promise<void> {
+    if (this.#options.prefix_file === undefined || !this.#ready) return;
+    const { path: file } = this.#options.prefix_file;
+    try {
+      const stored = await this.#process?.store();
+      if (stored !== undefined) this.#log.info({ file, ...stored }, "prefixes are kept for the next life");
+    } catch (error) {
+      this.#log.warn({ file, reason: (error as Error).message }, "prefixes could not be kept");
+    }
   }
 
   abort(run: number): void {

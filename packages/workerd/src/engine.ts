@@ -35,6 +35,8 @@ export interface EngineOptions {
   cache_type: CacheType;
   /** What slots lose to other prompts is kept in so much memory, and put back when such a prompt comes again; 0: not at all. */
   prefix_cache_bytes_max: number;
+  /** Where it is kept from one life to the next, and of which model it is; absent: nowhere. */
+  prefix_file?: { path: string; model_digest: string } | undefined;
   /** The server that computes, for the engine `openai` and no other. */
   upstream?: UpstreamOptions | undefined;
 }
@@ -164,10 +166,17 @@ export interface EngineCounts {
   prefixes_evicted?: number;
 }
 
+export interface StoredPrefixes {
+  prefixes: number;
+  bytes: number;
+}
+
 export interface EngineEvents {
   /** 0…1 while the model loads. */
   progress: (fraction: number) => void;
   step: (reports: readonly StepReport[]) => void;
+  /** What an earlier life had stored is there again; or why it can't be used. */
+  recalled?: (stored: StoredPrefixes & { problem?: string }) => void;
   counted?: (counts: EngineCounts) => void;
   /** Another engine computes than is usually taken, and why. */
   fallback?: (reason: string) => void;
@@ -184,4 +193,6 @@ export interface Engine {
   embed(run: number, request: EmbedRequest): Promise<{ tokens_in: number }>;
   /** Ends a run at the next step; unknown and ended runs are left alone. */
   abort(run: number): void;
+  /** Writes what slots hold and have lost to `prefix_file`, for the next life; nothing may run any more. Undefined: nowhere to. */
+  store?(): Promise<StoredPrefixes | undefined>;
 }

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { freemem } from "node:os";
+import { join } from "node:path";
 import type { RbeesError } from "@rbees/contracts/errors";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import { EXTERNAL_DIGEST } from "@rbees/contracts/sets";
@@ -239,6 +240,7 @@ class Life implements Workerd {
     await drained;
     await this.#enlist?.stop();
     await this.#server?.close(CLOSE_GRACE_MS);
+    await this.#engine.store();
     await this.#engine.stop();
   }
 
@@ -307,7 +309,7 @@ class Life implements Workerd {
   }
 }
 
-function engineOptions(config: WorkerdConfig, { context_size, prefix_cache_bytes }: ModelFile): EngineOptions {
+function engineOptions(config: WorkerdConfig, { digest, context_size, prefix_cache_bytes }: ModelFile): EngineOptions {
   const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens, cache_type, engine_url, engine_key_file } = config;
   const key = engine_key_file === "" ? undefined : readSecretFile(engine_key_file, true, ENGINE_KEY);
   return {
@@ -315,6 +317,9 @@ function engineOptions(config: WorkerdConfig, { context_size, prefix_cache_bytes
     model_path: model,
     ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens, cache_type },
     prefix_cache_bytes_max: prefix_cache_bytes,
+    ...(config.prefix_cache_dir === ""
+      ? {}
+      : { prefix_file: { path: join(config.prefix_cache_dir, `${workerId(config, config.port)}.prefixes`), model_digest: digest } }),
     gpu_layers: gpuLayers(config),
     threads: threadCount(config),
   };

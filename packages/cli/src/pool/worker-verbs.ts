@@ -50,6 +50,7 @@ export const workerVerbs = [
           "memory for what slots lose to other prompts (default: some of what is free, 1 GiB at most; 0: none)",
           whole(),
         )
+        .option("--prefix-cache-dir <folder>", "keep that in this folder while the worker is stopped, in clear (default: nowhere)")
         .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--orchestrator <url>", "whom to register with; none: nobody")

@@ -5,20 +5,25 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import { templateFacts } from "../chat/template-facts.ts";
-import type { EmbedRequest, Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "../engine.ts";
-import { chooseSlot, commonLength, copyWorthTokens, restoreWorthTokens, SET_ASIDE_WORTH_TOKENS } from "../slots.ts";
+import type {
+  EmbedRequest,
+  Engine,
+  EngineEvents,
+  EngineOptions,
+  ModelFacts,
+  RunAccepted,
+  RunRequest,
+  StepReport,
+  StoredPrefixes,
+} from "../engine.ts";
+import { chooseSlot } from "../slots.ts";
 import { Embeddings } from "./embeddings.ts";
-import type { LoadedModel, LoadModel, Sequence } from "./model.ts";
+import type { LoadedModel, LoadModel } from "./model.ts";
 import { PrefixCache } from "./prefix-cache.ts";
+import { type Binding, bytesOfAll, readPrefixes, writePrefixes } from "./prefix-file.ts";
 import { hasTemplate, promptOf } from "./prompt.ts";
 import { Run } from "./run.ts";
-
-interface Slot {
-  sequence: Sequence;
-  run: Run | undefined;
-  /** Tokens at the beginning whose state was computed as a prompt: in deterministic mode only these are used again. */
-  prompt_tokens: number;
-}
+import { type Slot, SlotPrefixes } from "./slot-prefixes.ts";
 
 /** What one step computes for one run. */
 interface Work {
@@ -34,6 +39,7 @@ export class LlamaEngine implements Engine {
   #options: EngineOptions | undefined;
   #events: EngineEvents | undefined;
   #slots: Slot[] = [];
+  #prefixes: SlotPrefixes | undefined;
   /** What slots have lost; undefined: it is not kept. */
   #cache: PrefixCache | undefined;
   #embeddings: Embeddings | undefined;
@@ -53,6 +59,7 @@ export class LlamaEngine implements Engine {
     const keeps_prefixes = model.sequences.some(({ save }) => save !== undefined);
     if (keeps_prefixes && options.prefix_cache_bytes_max > 0)
       this.#cache = new PrefixCache(options.prefix_cache_bytes_max, (counts) => events.counted?.(counts));
+    this.#prefixes = new SlotPrefixes(this.#slots, options, this.#cache);
     if (typeof model.embedder !== "string") this.#embeddings = new Embeddings(model.embedder);
     const token = model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0;
     // Damaged weights load without a word and then say one token for ever.
@@ -62,11 +69,12 @@ export class LlamaEngine implements Engine {
     // Now, so that the first request does not wait for it.
     if (hasTemplate(model.prompt)) templateFacts(model.prompt);
     const step_us = model.timeSteps?.(token);
+    this.#recall();
     return { ...model.facts, keeps_prefixes, ...(step_us === undefined ? {} : { step_us }) };
   }
 
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
-    const { model, options } = this.#loaded();
+    const { model, options, prefixes } = this.#loaded();
     if (this.#slots.length === 0) throw new RbeesError("INVALID_REQUEST", "This model makes embeddings and no text: ask /v1/embeddings.");
     const { tokens, reading } = promptOf(model.prompt, asked);
     if (tokens.length === 0) throw new RbeesError("INVALID_REQUEST", "prompt: has no tokens", { param: "prompt" });
@@ -82,13 +90,13 @@ export class LlamaEngine implements Engine {
     }
     const prompt = [...tokens, ...request.continue_tokens];
     const choice = chooseSlot(
-      this.#slots.map(({ sequence, run, prompt_tokens }) => ({
-        busy: run !== undefined,
-        kept: run === undefined ? sequence.tokens : [],
-        reusable: options.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER,
+      this.#slots.map((slot) => ({
+        busy: slot.run !== undefined,
+        kept: slot.run === undefined ? slot.sequence.tokens : [],
+        reusable: prefixes.reusable(slot),
       })),
       prompt,
-      this.#reuseStep,
+      prefixes.step,
     );
     const slot = choice === undefined ? undefined : this.#slots[choice.slot];
     if (choice === undefined || slot === undefined) throw new RbeesError("ALL_SLOTS_BUSY", "Every slot of the engine is busy.");
@@ -113,9 +121,43 @@ export class LlamaEngine implements Engine {
     for (const { run } of this.#slots) if (run?.id === id) run.aborted = true;
   }
 
-  #loaded(): { model: LoadedModel; options: EngineOptions; events: EngineEvents } {
-    if (this.#model === undefined || this.#options === undefined || this.#events === undefined) throw new Error("no model is loaded");
-    return { model: this.#model, options: this.#options, events: this.#events };
+  async store(): Promise<StoredPrefixes | undefined> {
+    const { options, prefixes } = this.#loaded();
+    if (this.#cache === undefined || options.prefix_file === undefined) return undefined;
+    await prefixes.setAllAside();
+    const { all } = this.#cache;
+    writePrefixes(options.prefix_file.path, this.#binding(options), all);
+    return { prefixes: all.length, bytes: bytesOfAll(all) };
+  }
+
+  /** What an earlier life has stored comes into the cache. */
+  #recall(): void {
+    const { options, events } = this.#loaded();
+    const cache = this.#cache;
+    if (cache === undefined || options.prefix_file === undefined) return;
+    try {
+      const found = readPrefixes(options.prefix_file.path, this.#binding(options), cache.bytes_max);
+      if (found === undefined) return;
+      cache.fill(found);
+      events.recalled?.({ prefixes: found.length, bytes: bytesOfAll(found) });
+    } catch (error) {
+      events.recalled?.({ prefixes: 0, bytes: 0, problem: (error as Error).message });
+    }
+  }
+
+  #binding({ prefix_file, slots, context_size, cache_type, deterministic, prefill_chunk_tokens }: EngineOptions): Binding {
+    const { name, version } = this.#loaded().model.facts.engine;
+    return {
+      ...{ model: prefix_file?.model_digest ?? "", engine: `${name} ${version}`, machine: process.arch },
+      ...{ slots, context_size, cache_type, deterministic, prefill_chunk_tokens },
+    };
+  }
+
+  #loaded(): { model: LoadedModel; options: EngineOptions; events: EngineEvents; prefixes: SlotPrefixes } {
+    const [model, options, events, prefixes] = [this.#model, this.#options, this.#events, this.#prefixes];
+    if (model === undefined || options === undefined || events === undefined || prefixes === undefined)
+      throw new Error("no model is loaded");
+    return { model, options, events, prefixes };
   }
 
   async #work(): Promise<void> {
@@ -132,7 +174,7 @@ export class LlamaEngine implements Engine {
   }
 
   async #step(): Promise<StepReport[]> {
-    const { model } = this.#loaded();
+    const { model, prefixes } = this.#loaded();
     const reports: StepReport[] = [];
     for (const slot of this.#slots) {
       const { run } = slot;
@@ -141,7 +183,7 @@ export class LlamaEngine implements Engine {
       if (run.aborted) reports.push({ ...run.report(), aborted: true });
       else if (end !== undefined && run.last === undefined) reports.push({ ...run.report(), end });
       else {
-        await this.#prepare(slot, run);
+        await prefixes.prepare(slot, run);
         continue;
       }
       run.release();
@@ -170,44 +212,13 @@ export class LlamaEngine implements Engine {
     return reports;
   }
 
-  /** Before the first step of a run: the slot forgets what the prompt does not share. */
-  async #prepare(slot: Slot, run: Run): Promise<void> {
-    if (run.prepared) return;
-    run.prepared = true;
-    // Looked for before anything is set aside, which may take its place.
-    run.found = this.#cache?.longest(run.prompt, this.#reuseStep);
-    await this.#setAside(slot, run);
-    await slot.sequence.keep(run.done);
-    slot.prompt_tokens = Math.min(slot.prompt_tokens, run.done);
-  }
-
-  /** What the slot is about to forget goes into the cache, unless it is held elsewhere too or is too little. */
-  async #setAside(slot: Slot, run: Run): Promise<void> {
-    const { sequence } = slot;
-    const cache = this.#cache;
-    if (cache === undefined || sequence.save === undefined) return;
-    if (sequence.tokens.length - run.done < SET_ASIDE_WORTH_TOKENS) return;
-    // What was computed as an answer is not used again: it would only take room.
-    if (this.#loaded().options.deterministic) await sequence.keep(Math.max(run.done, slot.prompt_tokens));
-    const elsewhere = this.#slots.map((other) => (other === slot ? run.done : commonLength(other.sequence.tokens, sequence.tokens)));
-    if (sequence.tokens.length - Math.max(...elsewhere, cache.held(sequence.tokens)) < SET_ASIDE_WORTH_TOKENS) return;
-    const state = sequence.save(cache.bytes_max);
-    if (state !== undefined) cache.add({ tokens: Int32Array.from(sequence.tokens), state });
-  }
-
-  /** Tokens to which reuse is rounded down. */
-  get #reuseStep(): number {
-    const { options } = this.#loaded();
-    return options.deterministic ? options.prefill_chunk_tokens : 1;
-  }
-
   /**
    * What the next step computes: all answers, and one chunk's worth of prompts, together or in turn. In deterministic mode that chunk is
    * of one prompt and always a batch of its own, and weights that are not quantised get one run a batch: then a number never depends
    * on what else is computed.
    */
   #plan(): Work[] {
-    const { model, options } = this.#loaded();
+    const { model, options, prefixes } = this.#loaded();
     const runs = this.#slots.flatMap(({ run }) => (run === undefined ? [] : [run]));
     const answers = runs.filter((run) => !run.prefilling).map((run): Work => ({ run, tokens: [run.last ?? 0], draw: true }));
     const prompts = runs.filter((run) => run.prefilling).sort((a, b) => a.id - b.id);
@@ -217,7 +228,7 @@ export class LlamaEngine implements Engine {
     const chunks: Work[] = [];
     for (const run of prompts) {
       if (budget === 0) break;
-      this.#adopt(run);
+      prefixes.adopt(run);
       const tokens = run.prompt.slice(run.done, run.done + budget);
       budget -= tokens.length;
       chunks.push({ run, tokens, draw: run.done + tokens.length === run.prompt.length });
@@ -227,47 +238,6 @@ export class LlamaEngine implements Engine {
     this.#last_was_prefill = chunks.length > 0 && (answers.length === 0 || !this.#last_was_prefill);
     if (this.#last_was_prefill) return chunks;
     return !options.deterministic || model.batch_invariant ? answers : this.#oneAnswer(answers);
-  }
-
-  /**
-   * Before the first part of a prompt is computed: what another slot has computed of the same beginning is taken over from there, also
-   * while that slot is busy. So of prompts that come together and begin alike, the beginning is computed once. What no slot holds any
-   * more may be in the cache.
-   */
-  #adopt(run: Run): void {
-    if (run.begun) return;
-    run.begun = true;
-    const { options } = this.#loaded();
-    const own = this.#slots[run.slot];
-    if (own?.sequence.adopt === undefined) return;
-    const step = this.#reuseStep;
-    let best = { slot: run.slot, count: run.done };
-    for (const [slot, { sequence, prompt_tokens }] of this.#slots.entries()) {
-      const reusable = options.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER;
-      const common = Math.min(commonLength(sequence.tokens, run.prompt), reusable, run.prompt.length - 1);
-      const count = Math.floor(common / step) * step;
-      if (slot !== run.slot && count > best.count) best = { slot, count };
-    }
-    if (this.#restore(own, run, best.count) || best.slot === run.slot) return;
-    if (best.count - run.done < copyWorthTokens(options.context_size)) return;
-    own.sequence.adopt(best.slot, best.count);
-    own.prompt_tokens = best.count;
-    run.adopted(best.count);
-  }
-
-  /** Puts back what the cache has of the prompt, if that is worth more than the `others` tokens that slots have of it. */
-  #restore(own: Slot, run: Run, others: number): boolean {
-    const { found } = run;
-    if (found === undefined || own.sequence.restore === undefined) return false;
-    const { prefix, count } = found;
-    run.found = undefined;
-    if (count - Math.max(others, run.done) < restoreWorthTokens(prefix.tokens.length)) return false;
-    const taken = own.sequence.restore(prefix.tokens, prefix.state, count);
-    own.prompt_tokens = taken ? count : 0;
-    run.adopted(own.prompt_tokens);
-    if (taken) this.#cache?.used();
-    else this.#cache?.drop(prefix);
-    return taken;
   }
 
   #turn = 0;

@@ -75,6 +75,13 @@ export class PrefixCache {
     this.#counted({ prefix_cache_bytes: this.#bytes, prefixes_stored: 1, prefixes_evicted: evicted });
   }
 
+  /** With those of an earlier life, of which none has to make room. */
+  fill(prefixes: readonly KeptPrefix[]): void {
+    this.#kept = [...prefixes];
+    this.#bytes = prefixes.reduce((sum, prefix) => sum + bytesOf(prefix), 0);
+    this.#counted({ prefix_cache_bytes: this.#bytes });
+  }
+
   used(): void {
     this.#counted({ prefix_cache_bytes: this.#bytes, prefixes_restored: 1 });
   }
