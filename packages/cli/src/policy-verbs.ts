@@ -103,7 +103,7 @@ export const policyVerbs = [
 ];
 
 async function renderTryOut(
-  { outcome, rule, message, mode, priority, max_tokens, preference, rules }: TryOut,
+  { outcome, rule, message, mode, priority, max_tokens, content_keep_ms, preference, rules }: TryOut,
   look: Look,
 ): Promise<string> {
   const { facts } = await import("./render/table.ts");
@@ -115,6 +115,7 @@ async function renderTryOut(
       ["mode", mode],
       ["priority", priority],
       ["max_tokens", String(max_tokens)],
+      ["content_keep_ms", content_keep_ms === null ? null : String(content_keep_ms)],
       ["preference", preference === 0 ? null : String(preference)],
       ["rules that hold", rules.length === 0 ? "none" : rules.join(", ")],
     ],

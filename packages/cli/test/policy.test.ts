@@ -20,6 +20,10 @@ deny = "500 at most."
 name = "gpu first"
 when = 'worker.backend == "cuda"'
 prefer = 7
+[[rule]]
+name = "kept a day"
+when = 'model == "clinic-7b"'
+set = { content_keep_ms = 86400000 }
 `;
 
 test("a file of rules is checked, and tried on jobs and workers that are made up", async (t) => {
@@ -27,7 +31,7 @@ test("a file of rules is checked, and tried on jobs and workers that are made up
   const file = join(temporaryFolder(t, "policy"), "policy.toml");
   writeFileSync(file, RULES);
   const policy = (...words: string[]) => run(["rbees", "policy", ...words]);
-  assert.match((await policy("check", file)).out, /policy\.toml is valid: 3 rules, mode enforce/);
+  assert.match((await policy("check", file)).out, /policy\.toml is valid: 4 rules, mode enforce/);
   const tried = async (job: object, worker?: object) => {
     const words = [
       "test",
@@ -46,7 +50,8 @@ test("a file of rules is checked, and tried on jobs and workers that are made up
   assert.deepEqual([home.exit, home.outcome, home.preference, home.rules], [0, "allowed", 7, ["clinic stays", "gpu first"]]);
   const large = await tried({ max_tokens: 501 });
   assert.deepEqual([large.exit, large.outcome, large.rule, large.message], [4, "denied", "cap", "500 at most."]);
-  assert.match((await policy("test", file)).out, /outcome +allowed/);
+  assert.deepEqual([large.content_keep_ms, (await tried({ model: "clinic-7b" })).content_keep_ms], [null, 86_400_000]);
+  assert.match((await policy("test", file, "--job", '{"model":"clinic-7b"}')).out, /outcome +allowed[\s\S]*content_keep_ms +86400000/);
 
   for (const [words, expected] of [
     [["test", file, "--job", "tenant=x"], /--job must be JSON/],

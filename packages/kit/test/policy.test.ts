@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import type { JobFacts, WorkerFacts } from "../src/policy/facts.ts";
+import { UNRULED } from "../src/policy/policy.ts";
 import { readPolicy } from "../src/policy/rule-file.ts";
 
 type Facts = Partial<Omit<JobFacts, "job">> & { job?: Partial<JobFacts["job"]> };
@@ -129,8 +130,10 @@ test("require, prefer and set add up, and every rule that holds is named", () =>
     rule("eu", 'tenant == "acme"', 'require = { region = "eu", backend = ["cuda", "metal"], pool = "box", labels = { disk = "nvme" } }'),
     rule("gpu", "job.prompt_tokens > 50", 'prefer = { weight = 20, backend = "cuda" }'),
     rule("near", 'has(worker.labels.rack) && worker.labels.rack == "1"', "prefer = 5"),
-    rule("cap", "true", 'set = { max_tokens = 50, priority = "batch" }'),
+    rule("cap", "true", 'set = { max_tokens = 50, priority = "batch", content_keep_ms = 9 }'),
     rule("more", "true", 'set = { max_tokens = 80, priority = "interactive" }'),
+    rule("kept", "true", "set = { content_keep_ms = 0 }"),
+    rule("longer", "true", "set = { content_keep_ms = 7 }"),
     rule("seen", 'model == "demo"', "log = true"),
     rule("other", 'model == "x"', "log = true"),
   );
@@ -138,8 +141,8 @@ test("require, prefer and set add up, and every rule that holds is named", () =>
   assert.deepEqual(ruling.demands, [
     { by: "rule eu", areas: ["EU"], backends: ["cuda", "metal"], labels: { disk: "nvme", "rbees.pool": "box" } },
   ]);
-  assert.deepEqual([ruling.priority, ruling.max_tokens], ["interactive", 50]);
-  assert.deepEqual(ruling.rules, ["eu", "gpu", "cap", "more", "seen"]);
+  assert.deepEqual([ruling.priority, ruling.max_tokens, ruling.content_keep_ms], ["interactive", 50, 0]);
+  assert.deepEqual(ruling.rules, ["eu", "gpu", "cap", "more", "kept", "longer", "seen"]);
   assert.deepEqual(rules.judge(job(), worker({ backend: "cuda", labels: { rack: "1" } })), {
     barred: null,
     preference: 25,
@@ -153,7 +156,7 @@ test("log_only names what would have held and does nothing", () => {
     "p",
     `mode = "log_only"\n${rule("no", "true", 'deny = "no"')}${rule("w", "has(worker.labels.x)", 'deny = "no"')}`,
   );
-  assert.deepEqual(rules.rule(job()), { denied: null, demands: [], priority: undefined, max_tokens: undefined, rules: ["log_only:no"] });
+  assert.deepEqual(rules.rule(job()), { ...UNRULED, rules: ["log_only:no"] });
   assert.deepEqual(rules.judge(job(), worker({ labels: { x: "" } })), { barred: null, preference: 0, rules: ["log_only:w"] });
 });
 

@@ -40,6 +40,8 @@ export interface ActiveJob {
   readonly submitted_at_ms: number;
   /** Rules that held when it came. */
   readonly rules: readonly string[];
+  /** They say that its content is kept no longer than this after its end. */
+  readonly content_keep_ms?: number | undefined;
   readonly stream: JobStream;
   /** Earlier lives of the orchestrator in which it was unfinished. */
   readonly lives: number;

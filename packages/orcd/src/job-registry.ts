@@ -16,7 +16,16 @@ export interface RegistryLimits extends StreamLimits {
 
 type NewJob = Pick<
   ActiveJob,
-  "id" | "request" | "tenant" | "key_id" | "correlation_id" | "submitted_at_ms" | "attempt" | "first_token_at_ms" | "rules"
+  | "id"
+  | "request"
+  | "tenant"
+  | "key_id"
+  | "correlation_id"
+  | "submitted_at_ms"
+  | "attempt"
+  | "first_token_at_ms"
+  | "rules"
+  | "content_keep_ms"
 >;
 
 const NO_LIVES: readonly number[] = [];

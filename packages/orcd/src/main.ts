@@ -8,6 +8,7 @@ import { createLog } from "@rbees/kit/log";
 import { stopOnSignal } from "@rbees/kit/shutdown";
 import { nodeTooOld, VERSION } from "@rbees/kit/version";
 import { settings } from "./config.ts";
+import type { Orcd } from "./orcd.ts";
 
 const HELP = `rbees-orcd ${VERSION}: the orchestrator. Admits jobs, queues them, gives them to workers, relays their tokens, keeps the record.
 
@@ -50,11 +51,14 @@ async function main(argv: readonly string[]): Promise<void> {
   const content_key = config.content_key === "" ? join(home.state, "content-key") : config.content_key;
   const { serverTls, trusted } = await import("@rbees/kit/tls");
   const [tls, ca] = [serverTls(config, home, "orcd"), trusted(config.tls_ca, home)];
-  const orcd = await createOrcd(config, { log, data_dir, audit_key, content_key, tls, ca, fatal });
+  let running: Orcd | undefined;
   if (config.policy_file !== "") {
     const stay = (error: unknown) => log.error({ reason: (error as Error).message }, "the rules stay as they are");
-    process.on("SIGHUP", () => void orcd.reloadPolicy().catch(stay));
+    // Before it is ready: by then the signal must not end it any more.
+    process.on("SIGHUP", () => void running?.reloadPolicy().catch(stay));
   }
+  const orcd = await createOrcd(config, { log, data_dir, audit_key, content_key, tls, ca, fatal });
+  running = orcd;
   stopOnSignal(
     () => orcd.stop(),
     log,

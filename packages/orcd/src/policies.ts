@@ -28,7 +28,10 @@ export interface PolicyPorts {
   readonly tell: (event: { type: "policy.set"; gate: Gate | null; demands: ReadonlyMap<string, readonly Demand[]> }) => void;
 }
 
-const UNRULED: Ruling = { denied: null, demands: [], priority: undefined, max_tokens: undefined, rules: [] };
+// Not that of `policy.ts`: its library is loaded only where there are rules.
+const UNRULED: Ruling = {
+  ...{ denied: null, demands: [], priority: undefined, max_tokens: undefined, content_keep_ms: undefined, rules: [] },
+};
 
 export class Policies {
   readonly #ports: PolicyPorts;

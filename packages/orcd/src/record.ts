@@ -122,14 +122,15 @@ function ruled(rules: readonly string[]): Fields {
   return rules.length === 0 ? {} : { rules: [...rules] };
 }
 
-function request({ request: asked, rules }: ActiveJob): Fields {
+function request({ request: asked, rules, content_keep_ms }: ActiveJob): Fields {
+  const ruling = { ...ruled(rules), ...(content_keep_ms === undefined ? {} : { content_keep_ms }) };
   const { model, priority, max_tokens, seed, temperature, top_p, top_k, min_p, raw, stop, replay_of, inputs } = asked;
   if (inputs !== undefined) {
-    return { ...ruled(rules), job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
+    return { ...ruling, job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
   }
   const sampling = saidOf({ top_p, top_k, min_p, raw: raw || undefined, replay_of });
   const stops = stop.length === 0 ? {} : { stop_sha256: hash("sha256", JSON.stringify(stop), "hex") };
-  const parameters = { ...ruled(rules), model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...stops };
+  const parameters = { ...ruling, model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...stops };
   return { ...parameters, ...digest("prompt", exactText(asked)) };
 }
 
@@ -157,6 +158,7 @@ function jobRow(job: ActiveJob): Change {
       priority: asked.priority,
       request: JSON.stringify(asked),
       seed: asked.seed,
+      ...(job.content_keep_ms === undefined ? {} : { content_keep_ms: job.content_keep_ms }),
       correlation_id: job.correlation_id,
       lives: job.lives,
       submitted_at_ms: job.submitted_at_ms,

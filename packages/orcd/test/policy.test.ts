@@ -4,15 +4,16 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
+import type { OrcdConfig } from "../src/config.ts";
 import { eventually, type Harness, type Json, startHarness } from "./harness.ts";
 import { startTenants } from "./tenants-setup.ts";
 
 const rule = (name: string, when: string, effect: string) => `[[rule]]\nname = "${name}"\nwhen = '${when}'\n${effect}\n`;
 
-async function start(t: TestContext, rules: string, data_dir?: string) {
+async function start(t: TestContext, rules: string, data_dir?: string, more: Partial<OrcdConfig> = {}) {
   const file = join(temporaryFolder(t, "policy"), "policy.toml");
   writeFileSync(file, rules);
-  const orcd = await startHarness(t, { policy_file: file }, data_dir);
+  const orcd = await startHarness(t, { policy_file: file, ...more }, data_dir);
   const post = (path: string, body: unknown) =>
     fetch(orcd.url + path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
   return { orcd, file, post, reload: () => post("/v2/policy/reload", {}) };
@@ -96,6 +97,40 @@ test("set, require and prefer are done, said by explain, and written down", asyn
     [["fast"], undefined],
   );
   await plain.close();
+});
+
+test("a rule says how long content is kept, shorter than its tenant's time, and the record and the rows say so", async (t) => {
+  const { orcd } = await start(t, rule("not kept", "has(job.metadata.class)", "set = { content_keep_ms = 0 }"), undefined, {
+    content_sweep_ms: 10,
+  });
+  const worker = await orcd.worker("w1");
+  const ids: string[] = [];
+  for (const metadata of [{ class: "health" }, {}]) {
+    const { job_id } = (await (await orcd.submit({ metadata })).json()) as Json;
+    const attempt = await worker.next();
+    attempt.started();
+    const { rules } = await orcd.json(`/v2/tasks/${job_id}/explain`);
+    assert.deepEqual(rules, "class" in metadata ? ["not kept"] : []);
+    attempt.tokens("an answer");
+    attempt.end();
+    ids.push(job_id);
+  }
+  const [short, kept] = ids;
+  await eventually(async () => (await orcd.json(`/v2/tasks/${kept}`)).status === "succeeded");
+  await eventually(async () => (await orcd.json(`/v2/tasks/${short}`)).content === "expired");
+  assert.equal((await orcd.json(`/v2/tasks/${kept}`)).content, "kept");
+  await orcd.orcd.stop();
+  assert.deepEqual(
+    (await entries(orcd, "job.accepted")).map(({ rules, content_keep_ms }) => [rules, content_keep_ms]),
+    [
+      [["not kept"], 0],
+      [undefined, undefined],
+    ],
+  );
+  assert.deepEqual(
+    (await entries(orcd, "content.expired")).map(({ tenant, jobs, by }) => [tenant, jobs, by]),
+    [["default", 1, "rule"]],
+  );
 });
 
 test("rules are loaded again for what waits and what comes; a file that is not valid changes nothing", async (t) => {

@@ -28,6 +28,8 @@ export interface Ruling {
   readonly priority: "interactive" | "batch" | undefined;
   /** It gets no more than this. */
   readonly max_tokens: number | undefined;
+  /** Its prompt and answer are kept no longer than this after its end. */
+  readonly content_keep_ms: number | undefined;
   /** Those that hold; `log_only:` before those that hold and have no effect. */
   readonly rules: readonly string[];
 }
@@ -39,7 +41,9 @@ export interface Verdict {
   readonly rules: readonly string[];
 }
 
-export const UNRULED: Ruling = { denied: null, demands: [], priority: undefined, max_tokens: undefined, rules: [] };
+export const UNRULED: Ruling = {
+  ...{ denied: null, demands: [], priority: undefined, max_tokens: undefined, content_keep_ms: undefined, rules: [] },
+};
 
 export interface PolicyParts {
   readonly file: string;
@@ -80,6 +84,7 @@ export class Policy implements PolicyParts {
     let decided = false;
     let priority: Ruling["priority"];
     let max_tokens: number | undefined;
+    let content_keep_ms: number | undefined;
     for (const rule of this.rules) {
       const { name, condition, allow, deny, require, set } = rule;
       if (condition.asks_worker) {
@@ -98,10 +103,11 @@ export class Policy implements PolicyParts {
       decided ||= allow === true || deny !== undefined;
       if (require !== undefined) found.demands.push(demandOf(name, require));
       priority = set?.priority ?? priority;
-      if (set?.max_tokens !== undefined) max_tokens = Math.min(max_tokens ?? set.max_tokens, set.max_tokens);
+      max_tokens = smaller(max_tokens, set?.max_tokens);
+      content_keep_ms = smaller(content_keep_ms, set?.content_keep_ms);
     }
     if (this.mode === "log_only") return { ...UNRULED, rules: found.rules.map(logged) };
-    return { denied, demands: found.demands, priority, max_tokens, rules: found.rules };
+    return { denied, demands: found.demands, priority, max_tokens, content_keep_ms, rules: found.rules };
   }
 
   /** On a worker; pure: the same for the same two. */
@@ -140,6 +146,10 @@ function ask({ name, condition }: CompiledRule, context: Record<string, unknown>
   } catch (error) {
     return { rule: name, message: `it could not be evaluated, and so denies (${summaryOf(error)}; has(…) says whether a key is there)` };
   }
+}
+
+function smaller(one: number | undefined, other: number | undefined): number | undefined {
+  return one === undefined || other === undefined ? (one ?? other) : Math.min(one, other);
 }
 
 function logged(name: string): string {

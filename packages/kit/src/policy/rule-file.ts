@@ -40,8 +40,12 @@ const Rule = z.strictObject({
     .transform((said) => (typeof said === "number" ? { weight: said } : said))
     .optional(),
   set: z
-    .strictObject({ priority: z.enum(PRIORITIES).optional(), max_tokens: z.int().min(1).optional() })
-    .refine(someOf, "sets nothing: give priority or max_tokens")
+    .strictObject({
+      priority: z.enum(PRIORITIES).optional(),
+      max_tokens: z.int().min(1).optional(),
+      content_keep_ms: z.int().min(0).optional(),
+    })
+    .refine(someOf, "sets nothing: give priority, max_tokens or content_keep_ms")
     .optional(),
   log: z.literal(true).optional(),
 });

@@ -41,6 +41,8 @@ export interface TryOut {
   mode: string;
   priority: string;
   max_tokens: number;
+  /** Null: no rule says. */
+  content_keep_ms: number | null;
   preference: number;
   /** Those that hold. */
   rules: string[];
@@ -49,8 +51,14 @@ export interface TryOut {
 export function tryOut(policy: Policy, tried: z.infer<typeof TriedJob>, worker: WorkerFacts | undefined, now_ms: number): TryOut {
   const { tenant, key, model, at, ...job } = tried;
   const facts: JobFacts = { tenant, key, model, job, at_ms: at === undefined ? now_ms : Date.parse(at) };
-  const { denied, demands, priority = tried.priority, max_tokens, rules } = policy.rule(facts);
-  const shared = { mode: policy.mode, priority, max_tokens: Math.min(tried.max_tokens, max_tokens ?? tried.max_tokens), preference: 0 };
+  const { denied, demands, priority = tried.priority, max_tokens, content_keep_ms = null, rules } = policy.rule(facts);
+  const shared = {
+    mode: policy.mode,
+    priority,
+    max_tokens: Math.min(tried.max_tokens, max_tokens ?? tried.max_tokens),
+    content_keep_ms,
+    preference: 0,
+  };
   if (denied !== null) return { outcome: "denied", ...denied, ...shared, rules: [...rules] };
   if (worker === undefined) return { outcome: "allowed", rule: null, message: null, ...shared, rules: [...rules] };
   const ruled = { ...facts, job: { ...job, priority: shared.priority, max_tokens: shared.max_tokens } };

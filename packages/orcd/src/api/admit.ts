@@ -67,7 +67,8 @@ export async function admit(ports: AdmitPorts, asked: AskedJob, asker: Asker): P
   const priority = set.priority ?? fitted.priority;
   const max_tokens = Math.min(fitted.max_tokens, set.max_tokens ?? fitted.max_tokens);
   const request = { ...fitted, priority, max_tokens };
-  const job = jobs.add({ ...whose, request, correlation_id, attempt: 0, first_token_at_ms: null, rules });
+  const { content_keep_ms } = set;
+  const job = jobs.add({ ...whose, request, correlation_id, attempt: 0, first_token_at_ms: null, rules, content_keep_ms });
   const began = performance.now();
   const { decisions, done } = loop.send({ type: "job.submitted", spec: { ...plain, priority, max_tokens, denied, demands } }, who);
   metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);

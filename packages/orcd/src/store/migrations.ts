@@ -246,6 +246,16 @@ const builds: Migration = {
   },
 };
 
+/** Rules may say how long a job's content is kept. The index costs nothing where none does. */
+const keptByRule: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema.alterTable("jobs").addColumn("content_keep_ms", "bigint").execute();
+    // `retention.ts` names the same terms and conditions.
+    await sql`create index jobs_kept_by_rule on jobs ((ended_at_ms + content_keep_ms))
+      where content = 'kept' and content_keep_ms is not null and ended_at_ms is not null`.execute(db);
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
     return {
@@ -263,6 +273,7 @@ export const migrations: MigrationProvider = {
       "0012-consents": consents,
       "0013-builds": builds,
       "0014-sealed-files": sealedFiles,
+      "0015-kept-by-rule": keptByRule,
     };
   },
 };

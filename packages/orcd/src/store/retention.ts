@@ -22,7 +22,8 @@ export function expireContent(
     )
     .pluck();
   const take = sqlite.prepare("update jobs set request = '', text = '', said = null, content = 'expired' where seq = ?");
-  let left = AT_ONCE_MAX;
+  let left = AT_ONCE_MAX - expireByRule(sqlite, now_ms, take, note);
+  if (left === 0) return true;
   for (let tenant = next.get("") as string | undefined; tenant !== undefined; tenant = next.get(tenant) as string | undefined) {
     const until_ms = now_ms - (of_tenant[tenant] ?? keep_ms);
     const seqs = due.all(tenant, until_ms, left) as number[];
@@ -33,4 +34,19 @@ export function expireContent(
     if (left === 0) return true;
   }
   return false;
+}
+
+/** Of jobs of which a rule has said so. How many there were. */
+function expireByRule(sqlite: Sqlite.Database, now_ms: number, take: Sqlite.Statement, note: (entry: AuditEntry) => void): number {
+  // The terms and conditions of the index `jobs_kept_by_rule`, word for word: only so is it used.
+  const due = sqlite
+    .prepare(
+      `select seq, tenant from jobs where content = 'kept' and content_keep_ms is not null and ended_at_ms is not null
+       and ended_at_ms + content_keep_ms <= ? order by ended_at_ms + content_keep_ms limit ?`,
+    )
+    .all(now_ms, AT_ONCE_MAX) as { seq: number; tenant: string }[];
+  for (const { seq } of due) take.run(seq);
+  for (const [tenant, rows] of Map.groupBy(due, (row) => row.tenant))
+    note({ at_ms: now_ms, kind: "content.expired", fields: { tenant, jobs: rows.length, by: "rule" } });
+  return due.length;
 }

@@ -48,6 +48,8 @@ export interface JobTable {
   seed: number | null;
   /** Whose content it is, a row of `subjects`; null only of what is in clear. */
   subject: string | null;
+  /** A rule says that its content is kept no longer than this after its end; null: none does. */
+  content_keep_ms: number | null;
   /** Whether request and text are still there; `clear`: from before content was sealed. */
   content: "clear" | "kept" | "expired" | "erased" | "unreadable";
 }
@@ -86,6 +88,7 @@ export const JOB_COLUMNS = [
   "engine",
   "seed",
   "subject",
+  "content_keep_ms",
   "content",
 ] as const satisfies readonly (keyof JobRow)[];
 
