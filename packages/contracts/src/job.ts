@@ -9,6 +9,7 @@ import {
   JOB_KINDS,
   JOB_STATUSES,
   PRIORITIES,
+  REPEAT_LAST_N,
   STOP_REASONS,
   WORKER_LOST_RULES,
 } from "./sets.ts";
@@ -58,6 +59,8 @@ export const StopStrings = z.union([StopString, z.array(StopString).max(WIRE_LIM
   error: `must be a string or at most ${WIRE_LIMITS.stop_strings_max} strings, each of 1 to ${WIRE_LIMITS.stop_string_chars_max} characters`,
 });
 
+const REPEAT_PENALTY_MAX = 10;
+
 /** The sampling fields, the same from the client's request down to the engine. */
 export const Sampling = z.object({
   max_tokens: z.int().min(1).max(WIRE_LIMITS.max_tokens_max).default(100).describe("Most tokens to generate"),
@@ -67,6 +70,18 @@ export const Sampling = z.object({
   min_p: z.number().min(0).max(1).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional().describe("Makes a token less likely with each time the answer has it"),
   presence_penalty: z.number().min(-2).max(2).optional().describe("Makes the tokens that the answer has less likely"),
+  repeat_penalty: z
+    .number()
+    .gt(0)
+    .max(REPEAT_PENALTY_MAX)
+    .optional()
+    .describe("Divides the logits above 0 of the tokens that came last, in the prompt too, and multiplies those below; 1: none"),
+  repeat_last_n: z
+    .int()
+    .min(-1)
+    .max(WIRE_LIMITS.max_tokens_max)
+    .optional()
+    .describe(`How many tokens repeat_penalty looks back over; ${REPEAT_LAST_N} when not given, 0: none, -1: all of them`),
   logit_bias: z
     .record(z.string().regex(/^\d{1,9}$/, "must be the number of a token"), z.number().min(-100).max(100))
     .refine(

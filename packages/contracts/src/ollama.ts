@@ -8,14 +8,14 @@ import { ModelName, Sampling, StopStrings, WIRE_LIMITS } from "./job.ts";
 import { OllamaLogprob } from "./logprobs.ts";
 import { MessageContent } from "./message.ts";
 import { FUNCTION_FIELDS, NEEDS_LOGPROBS, SAYS_LOGPROBS, someTools, TOP_LOGPROBS, toolOf } from "./openai.ts";
+import { REPEAT_LAST_N } from "./sets.ts";
 import { CallId, Parameters, TOOL_LIMITS, type Tool, ToolName } from "./tools.ts";
 
 /** What a client gets from options that it did not send: Ollama's own defaults. */
 export const OLLAMA_DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 } as const;
 
-const { temperature, top_p, top_k, min_p, frequency_penalty, presence_penalty } = Sampling.shape;
+const { temperature, top_p, top_k, min_p, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n } = Sampling.shape;
 
-const NO_PENALTIES = "there is no such penalty; presence_penalty and frequency_penalty are done";
 const NO_SAMPLER = "there is no such sampler";
 const OF_WORKER = "How a model is loaded is said when its worker is started";
 const WITHOUT = "Says nothing without its sampler";
@@ -33,6 +33,14 @@ const OPTION_FIELDS = {
     seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
     presence_penalty: may(presence_penalty.unwrap(), "Makes the tokens that the answer has less likely"),
     frequency_penalty: may(frequency_penalty.unwrap(), "Makes a token less likely with each time the answer has it"),
+    repeat_penalty: may(
+      repeat_penalty.unwrap(),
+      "Makes the tokens that came last less likely, in the prompt too, by this factor; none when not given, where Ollama has 1.1",
+    ),
+    repeat_last_n: may(
+      repeat_last_n.unwrap(),
+      `How many tokens \`repeat_penalty\` looks back over; ${REPEAT_LAST_N} when not given, 0: none, -1: all of them`,
+    ),
     stop: may(StopStrings, `Up to ${WIRE_LIMITS.stop_strings_max} strings; they are not part of the answer`),
     num_predict: may(
       z.int().min(-2).max(WIRE_LIMITS.max_tokens_max),
@@ -54,13 +62,11 @@ const OPTION_FIELDS = {
     logits_all: may(z.boolean(), OF_WORKER),
     vocab_only: may(z.boolean(), OF_WORKER),
     embedding_only: may(z.boolean(), OF_WORKER),
-    repeat_last_n: may(z.int(), WITHOUT),
     penalize_newline: may(z.boolean(), WITHOUT),
     mirostat_tau: may(z.number(), WITHOUT),
     mirostat_eta: may(z.number(), WITHOUT),
   },
   refused: {
-    repeat_penalty: refused(NO_PENALTIES, 1),
     mirostat: refused(NO_SAMPLER, 0),
     tfs_z: refused(NO_SAMPLER, 1),
     typical_p: refused(NO_SAMPLER, 1),

@@ -37,6 +37,9 @@ export type CacheType = (typeof CACHE_TYPES)[number];
 export const FEATURES = ["grammar", "logit_bias", "penalties", "embeddings", "tools", "logprobs"] as const;
 export type Feature = (typeof FEATURES)[number];
 
+/** How many tokens a repeat penalty looks back over when that is not said, as llama.cpp and Ollama have it. */
+export const REPEAT_LAST_N = 64;
+
 /** How the digest of a model begins that another server holds: nobody knows its tokens, so no answer of it is gone on with. */
 export const EXTERNAL_DIGEST = "external:";
 

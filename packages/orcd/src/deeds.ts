@@ -193,15 +193,16 @@ export class Deeds {
 function begin(link: Link, job: ActiveJob, attempt: number, tokens: number[], listener: AttemptListener): () => void {
   const { id: job_id, request, submitted_at_ms, correlation_id } = job;
   const { prompt, messages, raw, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } = request;
-  const { json_schema, grammar, frequency_penalty, presence_penalty, logit_bias, logprobs } = request;
+  const { json_schema, grammar, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs } = request;
   const time_left_ms = deadline_ms === undefined ? undefined : Math.max(1, submitted_at_ms + deadline_ms - Date.now());
   if (request.inputs !== undefined) {
     const { inputs, truncate } = request;
     return link.embed({ job_id, attempt, inputs: [...inputs], truncate, time_left_ms }, correlation_id, listener);
   }
   const continue_from = tokens.length > 0 ? { tokens } : undefined;
-  const drawing = { temperature, top_p, top_k, min_p, seed, frequency_penalty, presence_penalty, logit_bias };
-  const sampling = { max_tokens, fit_context, ...drawing, stop, json_schema, grammar, logprobs };
+  const drawing = { temperature, top_p, top_k, min_p, seed };
+  const weighing = { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias };
+  const sampling = { max_tokens, fit_context, ...drawing, ...weighing, stop, json_schema, grammar, logprobs };
   const { tools, tool_choice, parallel_tool_calls, separate_reasoning } = request;
   const talk = { tools, tool_choice, parallel_tool_calls, separate_reasoning };
   return link.execute(

@@ -173,6 +173,10 @@ test("a client that leaves frees the slot; a job that fails in its stream ends i
 test("what can't be honoured is refused by name, in Ollama's form", async (t) => {
   const { client, post } = await startOllama(t);
   await assert.rejects(client.chat({ ...CHAT, model: "gpt-99" }), { name: "ResponseError", status_code: 404 });
+  await assert.rejects(client.chat({ ...CHAT, options: { repeat_penalty: 1.1 } }), {
+    status_code: 400,
+    error: /repeat_penalty \(penalties\): the engine of no worker/,
+  });
   await assert.rejects(client.chat({ ...CHAT, logprobs: true }), {
     status_code: 400,
     error: /logprobs \(logprobs\): the engine of no worker/,

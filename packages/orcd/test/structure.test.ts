@@ -12,7 +12,7 @@ import type { Json } from "./harness.ts";
 import { answers, CHAT, clientOf, startOpenai } from "./openai-harness.ts";
 
 const { orcd, worker, client, post } = await startOpenai({ after }, {}, { features: ["grammar", "logit_bias", "penalties"], slots: 4 });
-await orcd.worker("plain", { model: "plain" });
+const plain = await orcd.worker("plain", { model: "plain" });
 
 const SCHEMA = { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false };
 const SAID = '{"city":"Ghent"}';
@@ -123,6 +123,17 @@ test("penalties and biases go to the worker; what asks for nothing needs nothing
   const { body } = await answers(worker, ["x"]);
   assert.deepEqual([body.frequency_penalty, body.presence_penalty, body.logit_bias], [0.5, -1, { "7": -100 }]);
   await asking;
+  const ollama = new Ollama({ host: orcd.url });
+  const repeats = ollama.generate({ model: "fake", prompt: "hi", options: { repeat_penalty: 1.1, repeat_last_n: -1 } });
+  const told = await answers(worker, ["x"]);
+  assert.deepEqual([told.body.repeat_penalty, told.body.repeat_last_n], [1.1, -1]);
+  await repeats;
+  for (const options of [{ repeat_penalty: 1 }, { repeat_penalty: 1.1, repeat_last_n: 0 }, { repeat_last_n: 64 }]) {
+    const needless = ollama.generate({ model: "plain", prompt: "hi", options });
+    const { body: asked } = await answers(plain, ["x"]);
+    assert.deepEqual([asked.repeat_penalty, asked.repeat_last_n], [undefined, undefined]);
+    await needless;
+  }
   const nothing = { frequency_penalty: 0, presence_penalty: 0, logit_bias: {} };
   assert.equal((await post("/v1/chat/completions", { ...CHAT, ...nothing, model: "plain", stream: true })).status, 200);
   for (const [field, value] of Object.entries(weights)) {

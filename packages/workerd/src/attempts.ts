@@ -239,15 +239,16 @@ function heldTo(body: Execute, features: readonly Feature[]): string | undefined
 const FEATURE_OF = {
   frequency_penalty: "penalties",
   presence_penalty: "penalties",
+  repeat_penalty: "penalties",
   logit_bias: "logit_bias",
   logprobs: "logprobs",
 } as const satisfies Record<string, Feature>;
 
 function runRequest(body: Execute, features: readonly Feature[]): RunRequest {
   const grammar = heldTo(body, features);
-  const { frequency_penalty, presence_penalty, logit_bias, logprobs } = body;
-  const special = { frequency_penalty, presence_penalty, logit_bias, logprobs };
-  for (const param of ["frequency_penalty", "presence_penalty", "logit_bias", "logprobs"] as const) {
+  const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs } = body;
+  const special = { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs };
+  for (const param of ["frequency_penalty", "presence_penalty", "repeat_penalty", "logit_bias", "logprobs"] as const) {
     const can = features.includes(FEATURE_OF[param]);
     if (!can && body[param] !== undefined)
       throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker has none`, { param });

@@ -83,6 +83,8 @@ export interface RunRequest {
   stop: readonly string[];
   frequency_penalty?: number | undefined;
   presence_penalty?: number | undefined;
+  repeat_penalty?: number | undefined;
+  repeat_last_n?: number | undefined;
   /** By the token's number. */
   logit_bias?: Readonly<Record<string, number>> | undefined;
   /** With how likely each token was, and so many of the likeliest. */

@@ -35,6 +35,7 @@ const script: Script = {
     ...chain("C", [...bytesOf("漢"), "字", ".."]),
     ...chain("D", [" tick", " tock"], "loop"),
     ...["G", " heads", " tails"].flatMap((from) => [" heads", " tails"].map((to) => [from, to] as const)),
+    ...["X", "Y"].flatMap((from) => ["X", "Y"].map((to) => [from, to] as const)),
   ],
 };
 const SAID = "Let me look.\n";
@@ -187,6 +188,18 @@ export function engineContract({ name, features, tells_tokens, start, skip = fal
       assert.match(text, /^( heads tails| tails heads){4}$/);
       const once = await say("G", { max_tokens: 2, presence_penalty: 2 });
       assert.match(once.text, /^( heads tails| tails heads)$/);
+    });
+
+    needs("penalties", "what came last is less likely to come again, in the prompt too, and not what came before it", async () => {
+      const { text } = await say("G", { max_tokens: 8, repeat_penalty: 1.5, repeat_last_n: 1 });
+      assert.match(text, /^( heads tails| tails heads){4}$/);
+      const once = { max_tokens: 1, repeat_penalty: 1.5, repeat_last_n: 1 };
+      assert.deepEqual([(await say("X", once)).text, (await say("Y", once)).text], ["Y", "X"]);
+      if (!tells_tokens) return;
+      const body = { max_tokens: 8, repeat_penalty: 1.3, temperature: 1, seed: 3 };
+      const whole = await say("G", body);
+      const rest = await say("G", { ...body, continue_from: { tokens: whole.ids.slice(0, 3) } });
+      assert.deepEqual(rest.ids, whole.ids.slice(3));
     });
 
     needs("logprobs", "each token is told as likely as the model had it, with the likeliest", async () => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
 import type { RunRequest } from "../src/engine.ts";
-import { Weights } from "../src/llama/weights.ts";
+import { RepeatWindow, Weights } from "../src/llama/weights.ts";
 import { LIBRARIES } from "./engine-options.ts";
 import { ask, post, scripted, startWorker } from "./support.ts";
 
@@ -31,6 +31,30 @@ test("penalties count the tokens of the answer, those that another worker made a
       [6, -1.5],
     ],
   );
+});
+
+test("a repeat penalty looks back over so many tokens, of prompt and answer, each counted as often as it is there", () => {
+  const request = { raw: true, max_tokens: 9, fit_context: false, temperature: 0, seed: 1, stop: [], continue_tokens: [] };
+  const window = (more: Partial<RunRequest>) => RepeatWindow.of({ ...request, ...more }, [1, 2, 3, 2]);
+  assert.deepEqual(
+    [window({}), window({ repeat_penalty: 1 }), window({ repeat_penalty: 2, repeat_last_n: 0 })],
+    [undefined, undefined, undefined],
+  );
+  const three = window({ repeat_penalty: 2, repeat_last_n: 3 });
+  assert.deepEqual([...(three?.tokens.keys() ?? [])].sort(), [2, 3]);
+  three?.said(7);
+  three?.said(8);
+  assert.deepEqual([...(three?.tokens ?? [])].sort(), [
+    [2, 1],
+    [7, 1],
+    [8, 1],
+  ]);
+  const all = window({ repeat_penalty: 2, repeat_last_n: -1 });
+  for (let token = 10; token < 200; token += 1) all?.said(token);
+  assert.equal(all?.tokens.size, 193);
+  const usual = window({ repeat_penalty: 2 });
+  for (let token = 10; token < 200; token += 1) usual?.said(token);
+  assert.equal(usual?.tokens.size, 64);
 });
 
 for (const engine of LIBRARIES) {
@@ -62,6 +86,8 @@ test("what is out of range is refused by name", async () => {
   for (const [field, value] of [
     ["frequency_penalty", 3],
     ["presence_penalty", -2.5],
+    ["repeat_penalty", 0],
+    ["repeat_last_n", -2],
     ["logit_bias", { 7: 101 }],
     ["logit_bias", { seven: 1 }],
   ] as const) {

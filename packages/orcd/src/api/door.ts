@@ -88,18 +88,20 @@ export function needsOf(fields: Partial<Record<Feature, string | false>>): NonNu
   });
 }
 
-type Weighing = Pick<AskedJob, "frequency_penalty" | "presence_penalty" | "logit_bias">;
+type Weighing = Pick<AskedJob, "frequency_penalty" | "presence_penalty" | "repeat_penalty" | "repeat_last_n" | "logit_bias">;
 
 /** The fields that weigh tokens, as far as they ask for anything, and what a worker must be able to do for them. */
-export function weighing({ frequency_penalty, presence_penalty, logit_bias }: { [Name in keyof Weighing]?: Weighing[Name] | null }) {
+export function weighing(body: { [Name in keyof Weighing]?: Weighing[Name] | null }) {
+  const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias } = body;
+  const repeats = (repeat_penalty ?? 1) !== 1 && repeat_last_n !== 0;
   const asked: Weighing = {
     ...(frequency_penalty ? { frequency_penalty } : {}),
     ...(presence_penalty ? { presence_penalty } : {}),
+    ...(repeats ? { repeat_penalty: repeat_penalty ?? undefined, repeat_last_n: repeat_last_n ?? undefined } : {}),
     ...(Object.keys(logit_bias ?? {}).length > 0 ? { logit_bias: logit_bias ?? {} } : {}),
   };
-  const penalties =
-    asked.frequency_penalty !== undefined ? "frequency_penalty" : asked.presence_penalty !== undefined && "presence_penalty";
-  return { asked, fields: { penalties, logit_bias: asked.logit_bias !== undefined && "logit_bias" } as const };
+  const penalties = (["frequency_penalty", "presence_penalty", "repeat_penalty"] as const).find((field) => asked[field] !== undefined);
+  return { asked, fields: { penalties: penalties ?? false, logit_bias: asked.logit_bias !== undefined && "logit_bias" } as const };
 }
 
 /** The schema of any JSON object. */

@@ -5,7 +5,7 @@
  */
 
 import type { Likelihoods } from "../llama/likelihoods.ts";
-import type { Drawn, Sampling } from "../llama/model.ts";
+import type { Drawn, Repeats, Sampling } from "../llama/model.ts";
 import type { Pointer } from "./c-api.ts";
 import type { Candidates } from "./candidates.ts";
 import { LlamaGrammar } from "./grammar.ts";
@@ -50,8 +50,8 @@ export class Samplers {
   draw(slot: number, sampling: Sampling, place: number): Drawn {
     if (sampling.logprobs === undefined) return this.#draw(slot, sampling, place);
     const logits = this.#logits(place);
-    // As the model gave them: biases are added in place.
-    const given = sampling.bias === undefined ? logits : logits.slice();
+    // As the model gave them: they are weighed in place.
+    const given = sampling.bias === undefined && sampling.repeats === undefined ? logits : logits.slice();
     const { token } = this.#draw(slot, sampling, place);
     return token === undefined ? { token } : { token, logprob: this.#parts.likelihoods.of(given, token, sampling.logprobs) };
   }
@@ -60,6 +60,7 @@ export class Samplers {
     const chain = this.#chain(slot, sampling);
     if (chain.draws) this.#seed(chain, sampling.seed);
     if (sampling.bias !== undefined) this.#weigh(sampling.bias, place);
+    if (sampling.repeats !== undefined) this.#penalise(sampling.repeats, place);
     const token = this.#llama.sampler_sample(chain.chain, this.#parts.context, place);
     const { grammar } = sampling;
     if (!(grammar instanceof LlamaGrammar)) return { token };
@@ -93,6 +94,15 @@ export class Samplers {
   #weigh(bias: ReadonlyMap<number, number>, place: number): void {
     const logits = this.#logits(place);
     for (const [token, more] of bias) if (token < logits.length) logits[token] = (logits[token] ?? 0) + more;
+  }
+
+  /** In place too, and after biases, as the binding does it. */
+  #penalise({ penalty, tokens }: Repeats, place: number): void {
+    const logits = this.#logits(place);
+    for (const token of tokens.keys()) {
+      const logit = logits[token];
+      if (logit !== undefined) logits[token] = logit > 0 ? logit / penalty : logit * penalty;
+    }
   }
 
   #logits(place: number): Float32Array {

@@ -21,10 +21,19 @@ export interface Sampling {
   seed: number;
   /** Added to the logits of tokens before anything else. */
   bias?: ReadonlyMap<number, number>;
+  /** Makes tokens less likely by a factor, after that. */
+  repeats?: Repeats;
   /** Nothing but what it allows; absent: anything. */
   grammar?: GrammarState;
   /** How likely the token was is to be told, and so many of the likeliest; absent: it is not. */
   logprobs?: number;
+}
+
+/** Tokens that came last: a logit of theirs above 0 is divided by the penalty, one below is multiplied. */
+export interface Repeats {
+  readonly penalty: number;
+  /** With how often each is among them. */
+  readonly tokens: ReadonlyMap<number, number>;
 }
 
 /** What may be said next by the grammar of one answer. */

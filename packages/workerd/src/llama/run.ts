@@ -9,7 +9,7 @@ import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
 import type { Drawn, GrammarState, LoadedModel, Sampling } from "./model.ts";
 import type { FoundPrefix } from "./prefix-cache.ts";
 import type { Prompt } from "./prompt.ts";
-import { Weights } from "./weights.ts";
+import { RepeatWindow, Weights } from "./weights.ts";
 
 /** What a request leaves open; llama.cpp's own defaults. */
 const DEFAULTS = { top_k: 40, top_p: 0.95, min_p: 0 } as const;
@@ -29,6 +29,7 @@ export class Run {
   readonly #request: RunRequest;
   readonly #grammar: GrammarState | undefined;
   readonly #weights: Weights | undefined;
+  readonly #repeats: RepeatWindow | undefined;
   readonly #started_ms = performance.now();
   #first_token_ms: number | undefined;
   /** Tokens of `prompt` whose state the slot holds. */
@@ -57,6 +58,7 @@ export class Run {
     this.answer = new Answer(request.stop);
     this.#grammar = grammarOf(request, model);
     this.#weights = Weights.of(request);
+    this.#repeats = RepeatWindow.of(request, this.prompt);
     this.#marks = reading === undefined ? NO_MARKS : markTokens(reading, model);
     this.#spoken = reading === undefined ? undefined : new Spoken(reading, request.job_id ?? String(request.seed), request.logprobs);
     for (const token of request.continue_tokens) {
@@ -97,6 +99,7 @@ export class Run {
       minP: min_p ?? DEFAULTS.min_p,
       seed: positionSeed(seed, this.answer.tokens),
       ...(this.#weights === undefined ? {} : { bias: this.#weights.bias }),
+      ...(this.#repeats === undefined ? {} : { repeats: this.#repeats }),
       ...(this.#grammar === undefined ? {} : { grammar: this.#grammar }),
       ...(logprobs === undefined ? {} : { logprobs }),
     };
@@ -114,6 +117,7 @@ export class Run {
     this.#first_token_ms ??= performance.now();
     if (token === undefined) return this.#stuck(model);
     this.#weights?.said(token);
+    this.#repeats?.said(token);
     this.last = token;
     if (model.ends(token)) return this.report({ generated: 1, token: this.answer.finish(), end: "EOS" });
     const text = this.answer.push(token, this.#bytes(token, model), logprob);

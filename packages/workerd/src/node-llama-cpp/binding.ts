@@ -34,6 +34,10 @@ export interface SamplerConfig {
   seed: number;
   tokenBiasKeys?: Uint32Array;
   tokenBiasValues?: Float32Array;
+  /** After the biases. */
+  repeatPenalty?: number;
+  repeatPenaltyMaxTokens?: number;
+  repeatPenaltyTokens?: Uint32Array;
   grammarEvaluationState?: InnerGrammarState;
 }
 

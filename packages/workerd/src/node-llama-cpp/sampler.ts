@@ -4,7 +4,7 @@
  */
 import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { Likelihoods } from "../llama/likelihoods.ts";
-import type { Drawn, LoadedModel, Sampling } from "../llama/model.ts";
+import type { Drawn, LoadedModel, Repeats, Sampling } from "../llama/model.ts";
 import type { Binding, InnerContext, InnerSampler, SamplerConfig } from "./binding.ts";
 import { BindingGrammar } from "./grammar.ts";
 
@@ -126,8 +126,13 @@ export class Samplers {
 /** No token's number. */
 const NONE = -1;
 
-function configOf({ temperature, topK, topP, minP, seed }: Sampling, bias: ReadonlyMap<number, number>): SamplerConfig {
-  const config = { temperature, topK, topP, minP, seed };
+function configOf({ temperature, topK, topP, minP, seed, repeats }: Sampling, bias: ReadonlyMap<number, number>): SamplerConfig {
+  const config = { temperature, topK, topP, minP, seed, ...(repeats === undefined ? {} : penaltyOf(repeats)) };
   if (bias.size === 0) return config;
   return { ...config, tokenBiasKeys: Uint32Array.from(bias.keys()), tokenBiasValues: Float32Array.from(bias.values()) };
+}
+
+/** Each token once: how often makes no difference. */
+function penaltyOf({ penalty, tokens }: Repeats): Partial<SamplerConfig> {
+  return { repeatPenalty: penalty, repeatPenaltyMaxTokens: tokens.size, repeatPenaltyTokens: Uint32Array.from(tokens.keys()) };
 }
