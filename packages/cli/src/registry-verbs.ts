@@ -39,7 +39,7 @@ export const registryVerbs = [
       path: "workers invite",
       summary: "a token with which one worker may join, once and soon; it is shown this once",
       examples: [
-        "rbees workers invite --pool attic",
+        "rbees workers invite --pool attic --region de",
         "rbees workers invite --worker atlas-8001 --address gateway.lan --expires-minutes 60",
         "rbees workers invite --pool attic | ssh attic.lan 'umask 077; cat > join.token'",
       ],
@@ -49,13 +49,14 @@ export const registryVerbs = [
         .option("--pool <pool>", "the pool that it will be of")
         .option("--worker <id>", "the only name that it may have")
         .option("--address <host>", "what it may announce although it calls from elsewhere, such as the outside of a port forwarding")
+        .option("--region <region>", "where it stands, whatever it says itself (default: that of its pool in pool_regions)")
         .option("--expires-minutes <n>", "how long it may take to join (default 10)", decimal),
     {
-      async run(context, { pool, worker: worker_id, address, expiresMinutes }) {
+      async run(context, { pool, worker: worker_id, address, region, expiresMinutes }) {
         if (pool === undefined && worker_id === undefined)
           throw new RbeesError("INVALID_REQUEST", "Say for whom: --pool, --worker, or both. A token is no good for anybody else.");
         const expires = expiresMinutes === undefined ? {} : { expires_in_ms: Math.round(expiresMinutes * 60_000) };
-        const made = await (await orchestratorOf(context)).call("inviteWorker", { body: { pool, worker_id, address, ...expires } });
+        const made = await (await orchestratorOf(context)).call("inviteWorker", { body: { pool, worker_id, address, region, ...expires } });
         context.say(`This is the only time the token is shown; it opens the registry once, until ${made.expires_at}.`);
         return made;
       },

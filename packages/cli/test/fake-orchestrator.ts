@@ -188,7 +188,13 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
       drained.push(params.id);
       return { status: 202, json: { ...worker, status: "draining" } };
     },
-    inviteWorker: neverAsked,
+    inviteWorker: ({ body: { pool = null, worker_id = null, address = null, region = null } }) => {
+      const token = `rbj_0123456789ab_${"x".repeat(43)}`;
+      return {
+        status: 201,
+        json: { token_id: "0123456789ab", pool, worker_id, address, region, expires_at: "2026-01-01T00:10:00.000Z", token },
+      };
+    },
     expelWorker: ({ params }) => ({ json: { worker_id: params.id, expelled: workers.delete(params.id) } }),
     listModels: () => ({ json: { models: [{ model: "demo", workers: ["w1"], digest: "sha256:0123456789abcdef", context_size: 512 }] } }),
     openaiModels: neverAsked,

@@ -9,6 +9,7 @@ import { ErrorBody } from "@rbees/contracts/error-body";
 import { RbeesError } from "@rbees/contracts/errors";
 import { JobEvent } from "@rbees/contracts/events";
 import { Accepted, Explanation, JobList, JobSummary, JobView } from "@rbees/contracts/job";
+import { JoinToken } from "@rbees/contracts/join";
 import { ModelList, WorkerList, WorkerView } from "@rbees/contracts/worker";
 import { homeOf } from "@rbees/kit/home";
 import { followJob } from "../src/jobs/follow.ts";
@@ -293,6 +294,16 @@ test("list, show, why, cancel, workers and models print tables for people and th
     shape.parse(JSON.parse(json.out));
   }
   assert.deepEqual(orchestrator.drained, ["w1", "w1"]);
+});
+
+test("a token for a worker is made for its pool, name, address and region, and said to be shown once", async (t) => {
+  const { at, rbees } = await setUp(t, GOOD);
+  const asked = ["--pool", "attic", "--worker", "w1", "--address", "gateway.lan", "--region", "de"];
+  const made = await rbees.run(["rbees", "workers", "invite", ...asked, ...at, "--json"]);
+  const { pool, worker_id, address, region } = JoinToken.parse(JSON.parse(made.out));
+  assert.deepEqual([pool, worker_id, address, region], ["attic", "w1", "gateway.lan", "de"]);
+  assert.match((await rbees.run(["rbees", "workers", "invite", "--pool", "attic", ...at])).out, /^rbj_\S+\n$/);
+  assert.match((await rbees.run(["rbees", "workers", "invite", "--region", "de", ...at])).err, /--pool, --worker, or both/);
 });
 
 test("an unknown job or worker exits 6", async (t) => {

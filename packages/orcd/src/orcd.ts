@@ -84,7 +84,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
     await store.close();
     throw noKeys(config);
   }
-  const credentials = await WorkerCredentials.open(store, fatal);
+  const credentials = await WorkerCredentials.open(store, { ...config, fatal });
   const recovered = await store.recover(Date.now());
   const metrics = new OrcdMetrics();
   const jobs = new JobRegistry(config);

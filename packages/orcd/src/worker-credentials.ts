@@ -5,6 +5,7 @@
 import { hash, timingSafeEqual } from "node:crypto";
 import { RbeesError } from "@rbees/contracts/errors";
 import { type InviteWorker, JOIN_MS_MAX, JOIN_TOKEN, type JoinToken, WORKER_CREDENTIAL } from "@rbees/contracts/join";
+import { areaName } from "@rbees/contracts/regions";
 import type { Access } from "@rbees/contracts/routes";
 import type { RegisterWorker } from "@rbees/contracts/worker";
 import { POOL_LABEL } from "@rbees/core/provision";
@@ -27,12 +28,24 @@ const JOINED = "worker:";
 interface Warrant {
   readonly pool: string | null;
   readonly address: string | null;
+  /** Where the worker stands; null: where it says itself. */
+  readonly region: string | null;
   readonly token: JoinTokenTable | undefined;
+}
+
+const UNBOUND = { pool: null, address: null, region: null } as const;
+
+export interface CredentialPorts {
+  /** A refusal could not be written down. */
+  readonly fatal: (error: unknown) => void;
+  /** Where pools stand: their workers, too. */
+  readonly pool_regions: Readonly<Record<string, string>>;
 }
 
 export class WorkerCredentials {
   readonly #store: Store;
   readonly #fatal: (error: unknown) => void;
+  readonly #pool_regions: Readonly<Record<string, string>>;
   readonly #tokens: Map<string, JoinTokenTable>;
   /** By the worker's id. */
   readonly #workers: Map<string, WorkerCredentialTable>;
@@ -45,23 +58,28 @@ export class WorkerCredentials {
     store: Store,
     tokens: readonly JoinTokenTable[],
     workers: readonly WorkerCredentialTable[],
-    fatal: (error: unknown) => void,
+    { fatal, pool_regions }: CredentialPorts,
   ) {
     this.#store = store;
     this.#fatal = fatal;
+    this.#pool_regions = pool_regions;
     this.#tokens = new Map(tokens.map((row) => [row.id, row]));
     this.#workers = new Map();
     for (const row of workers) this.#hold(row);
   }
 
-  /** `fatal`: a refusal could not be written down. */
-  static async open(store: Store, fatal: (error: unknown) => void): Promise<WorkerCredentials> {
+  static async open(store: Store, ports: CredentialPorts): Promise<WorkerCredentials> {
     const [tokens, workers] = [await store.listJoinTokens(Date.now() - KEPT_MS), await store.listWorkerCredentials()];
-    return new WorkerCredentials(store, tokens, workers, fatal);
+    return new WorkerCredentials(store, tokens, workers, ports);
   }
 
   /** `who` makes it: a key's id; undefined when nobody was asked. */
-  async invite({ pool, worker_id, address, expires_in_ms }: InviteWorker, who: string | undefined): Promise<JoinToken> {
+  async invite({ pool, worker_id, address, region, expires_in_ms }: InviteWorker, who: string | undefined): Promise<JoinToken> {
+    const of_pool = pool === undefined ? undefined : this.#pool_regions[pool];
+    if (region !== undefined && of_pool !== undefined && areaName(region) !== areaName(of_pool)) {
+      const message = `region: pool ${pool} stands in ${of_pool}, as pool_regions of the orchestrator says, and not in ${region}`;
+      throw new RbeesError("INVALID_REQUEST", message, { param: "region" });
+    }
     const { id, secret } = publicIdAndSecret();
     const now_ms = Date.now();
     for (const [old, { created_at_ms }] of this.#tokens) if (created_at_ms < now_ms - KEPT_MS) this.#tokens.delete(old);
@@ -71,12 +89,16 @@ export class WorkerCredentials {
       pool: pool ?? null,
       worker_id: worker_id ?? null,
       address: address ?? null,
+      region: region ?? of_pool ?? null,
       created_at_ms: now_ms,
       expires_at_ms: now_ms + expires_in_ms,
       used_at_ms: null,
       used_by: null,
     };
-    const bound = { pool: row.pool, worker_id: row.worker_id, address: row.address, expires_at: new Date(row.expires_at_ms).toISOString() };
+    const bound = {
+      ...{ pool: row.pool, worker_id: row.worker_id, address: row.address, region: row.region },
+      expires_at: new Date(row.expires_at_ms).toISOString(),
+    };
     await this.#store.commit([
       { table: "join_tokens", insert: row },
       auditChange("worker.invited", { token_id: id, ...bound }, { now_ms, who }),
@@ -134,8 +156,8 @@ export class WorkerCredentials {
 
   /** What allows this registration; throws the refusal. With nobody asked (`who` undefined), everything is allowed. */
   warrant(body: RegisterWorker, who: string | undefined): Warrant {
-    if (who === undefined) return { pool: null, address: null, token: undefined };
-    const { id, labels, door, credential_sha256 } = body;
+    if (who === undefined) return { ...UNBOUND, token: undefined };
+    const { id, labels, door, credential_sha256, region: said } = body;
     const refuse = (reason: string, sentence: string): never => {
       this.#note(`${who}:${reason}`, { worker_id: id, by: who, reason });
       throw new RbeesError("FORBIDDEN", sentence);
@@ -150,7 +172,7 @@ export class WorkerCredentials {
     if (token === undefined) this.checkSelf(who, id);
     else this.#checkUnused(token);
     const known = this.#workers.get(id);
-    const { pool, address } = token ?? known ?? { pool: null, address: null };
+    const { pool, address, region } = token ?? known ?? UNBOUND;
     if (token !== undefined) {
       if (token.worker_id !== null && token.worker_id !== id) {
         return refuse("another name", `The join token ${token.id} is for worker ${token.worker_id}, not for ${id}.`);
@@ -165,25 +187,39 @@ export class WorkerCredentials {
         );
       }
     }
+    const whose = token === undefined ? "The credential" : `The join token ${token.id}`;
+    if (region !== null && said !== undefined && areaName(said) !== areaName(region)) {
+      return refuse(
+        "another region",
+        `${whose} is for a worker in ${region}, and the worker says that it stands in ${said}. Start it with --region ${region}, or invite it anew.`,
+      );
+    }
     const claimed = labels[POOL_LABEL];
     if (claimed !== undefined && claimed !== pool) {
-      const whose = token === undefined ? "The credential" : `The join token ${token.id}`;
       return refuse(
         "another pool",
         `${whose} is for ${pool === null ? "no pool" : `pool ${pool}`}, and the worker says that it is of pool ${claimed}.`,
       );
     }
-    return { pool, address, token };
+    return { pool, address, region, token };
   }
 
   /** Uses up the token and gives the worker its credential. In the same turn as the event that registers it: one transaction. */
-  admit(body: RegisterWorker, { token, pool, address }: Warrant): Promise<void> {
+  admit(body: RegisterWorker, { token, pool, address, region }: Warrant): Promise<void> {
     const { id, credential_sha256 } = body;
     if (token === undefined || credential_sha256 === undefined) return Promise.resolve();
     const now_ms = Date.now();
     const used = { used_at_ms: now_ms, used_by: id };
     this.#tokens.set(token.id, { ...token, ...used });
-    const row: WorkerCredentialTable = { id, secret_sha256: credential_sha256, pool, address, joined_at_ms: now_ms, ended_at_ms: null };
+    const row: WorkerCredentialTable = {
+      id,
+      secret_sha256: credential_sha256,
+      pool,
+      address,
+      region,
+      joined_at_ms: now_ms,
+      ended_at_ms: null,
+    };
     const { id: _, ...again } = row;
     const credential: Change = this.#workers.has(id)
       ? { table: "worker_credentials", id, update: again }
@@ -192,7 +228,7 @@ export class WorkerCredentials {
     return this.#store.commit([
       { table: "join_tokens", id: token.id, update: used },
       credential,
-      auditChange("worker.admitted", { worker_id: id, token_id: token.id, pool }, { now_ms, who: JOINING + token.id }),
+      auditChange("worker.admitted", { worker_id: id, token_id: token.id, pool, region }, { now_ms, who: JOINING + token.id }),
     ]);
   }
 

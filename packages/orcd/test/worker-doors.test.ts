@@ -7,6 +7,7 @@ import { createClient } from "@rbees/contracts/client";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import { eventually, temporaryFolder } from "../../../test/support/cluster.ts";
 import { type FakeWorker, startFakeWorker } from "../../../test/support/fake-worker.ts";
+import type { OrcdConfig } from "../src/config.ts";
 import { Keyring } from "../src/keyring.ts";
 import { databaseIn, openStore } from "../src/store/open.ts";
 import { placeOf } from "../src/worker-place.ts";
@@ -17,12 +18,12 @@ const DOOR = "d".repeat(43);
 const credential = (letter: string) => `rbw_${letter.repeat(43)}`;
 const sha256 = (of: string) => hash("sha256", of.slice("rbw_".length), "hex");
 
-async function setUp(t: TestContext) {
+async function setUp(t: TestContext, more: Partial<OrcdConfig> = {}) {
   const data_dir = temporaryFolder(t, "doors");
   const store = await openStore(databaseIn(data_dir));
   const { key } = await (await Keyring.open(store)).create({ name: "first", roles: ["operate"] }, undefined);
   await store.close();
-  const orcd = await startHarness(t, { auth_required: true, attempts_max: 1000 }, data_dir);
+  const orcd = await startHarness(t, { auth_required: true, attempts_max: 1000, ...more }, data_dir);
   const client = createClient(orcdRoutes, orcd.url, { headers: bearer(key) });
   const worker = async (id: string, door?: string) => {
     const made = await startFakeWorker(id, "fake", door);
@@ -123,6 +124,63 @@ test("a join token opens once, for its name and pool, until its time; a credenti
     "it reported for w9",
   ])
     assert.equal(reasons.filter((one) => one === reason).length >= 1, true, reason);
+});
+
+test("a token says where its worker stands, by itself or by its pool; whoever claims another region is refused, also later and after a restart", async (t) => {
+  const { orcd, worker, invite, client, data_dir } = await setUp(t, { pools: { box: "localhost" }, pool_regions: { box: "de" } });
+  const w1 = await worker("w1", DOOR);
+  const mine = { credential_sha256: sha256(credential("a")) };
+  const regions = async () => (await client.call("listWorkers", {})).workers.map(({ worker_id, region }) => [worker_id, region]);
+
+  const bound = await invite({ pool: "box" });
+  assert.equal(bound.region, "de");
+  assert.deepEqual(await refusal(register(orcd, bound.token, w1, { ...mine, region: "fr" })), [
+    403,
+    `The join token ${bound.token_id} is for a worker in de, and the worker says that it stands in fr. Start it with --region de, or invite it anew.`,
+  ]);
+  // Nothing of that has used it up; one that does not say stands where its token says.
+  assert.equal((await register(orcd, bound.token, w1, mine)).status, 200);
+  assert.deepEqual(await regions(), [["w1", "de"]]);
+  assert.match(
+    (await refusal(register(orcd, credential("a"), w1, { region: "de-fra" })))[1],
+    /The credential is for a worker in de, .* in de-fra/,
+  );
+  assert.equal((await register(orcd, credential("a"), w1, { region: "DE" })).status, 200);
+
+  await assert.rejects(invite({ pool: "box", region: "us" }), /region: pool box stands in de, as pool_regions .*, and not in us/);
+  await assert.rejects(invite({ pool: "box", region: "in the EU" }), /region: up to 63 letters/);
+  const w2 = await worker("w2", DOOR);
+  const said = await invite({ worker_id: "w2", region: "fr" });
+  assert.equal((await register(orcd, said.token, w2, { credential_sha256: sha256(credential("b")), region: "us" })).status, 403);
+  assert.equal((await register(orcd, said.token, w2, { credential_sha256: sha256(credential("b")), region: "fr" })).status, 200);
+  // Where nobody said it, the worker does.
+  const w3 = await worker("w3", DOOR);
+  const open = await invite({ pool: "attic" });
+  assert.equal(open.region, null);
+  assert.equal((await register(orcd, open.token, w3, { credential_sha256: sha256(credential("c")), region: "us" })).status, 200);
+  assert.deepEqual((await regions()).sort(), [
+    ["w1", "de"],
+    ["w2", "fr"],
+    ["w3", "us"],
+  ]);
+
+  await orcd.orcd.stop();
+  const again = await startHarness(t, { auth_required: true }, data_dir);
+  assert.match((await refusal(register(again, credential("a"), w1, { region: "us" })))[1], /is for a worker in de/);
+  await again.orcd.stop();
+  assert.deepEqual(
+    entries(data_dir, "worker.refused").map(({ worker_id, reason }) => [worker_id, reason]),
+    [
+      ["w1", "another region"],
+      ["w1", "another region"],
+      ["w2", "another region"],
+      ["w1", "another region"],
+    ],
+  );
+  assert.deepEqual(
+    entries(data_dir, "worker.admitted").map(({ region }) => region),
+    ["de", "fr", null],
+  );
 });
 
 test("two who come with the same token at once: one gets in", async (t) => {

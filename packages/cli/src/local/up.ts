@@ -202,7 +202,7 @@ async function ensureWorker(
         const workers = [...living, started].map(({ worker_id, process }) => ({ worker_id, process }));
         await writeUp(context.home, { ...record, workers });
       },
-      await invitation(context, url, { pool: hostname(), worker_id: undefined, address: undefined }),
+      await invitation(context, url, { pool: hostname(), worker_id: undefined, address: undefined, region: undefined }),
     ));
   const ms_max = worker.ready_at === null ? wish.ready_ms_max : REGISTER_MS_MAX;
   await until(context, ms_max, `waiting for ${worker.worker_id} to register`, async () => {

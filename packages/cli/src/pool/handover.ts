@@ -34,6 +34,7 @@ export interface Invited {
   readonly pool: string | undefined;
   readonly worker_id: string | undefined;
   readonly address: string | undefined;
+  readonly region: string | undefined;
 }
 
 /** What the orchestrator at this address has to give; nothing where it asks nobody. Undefined: it does not answer. */

@@ -101,7 +101,12 @@ async function handoverFor(context: Context, orchestrator: string, options: Spaw
   if (options.tokenFile !== undefined) return { join_token: joinTokenIn(options.tokenFile) };
   if (options.handover) return readHandover(context);
   if (orchestrator === "none") return undefined;
-  return invitation(context, orchestrator, { pool: hostname(), worker_id: options.name, address: options.advertise });
+  return invitation(context, orchestrator, {
+    pool: hostname(),
+    worker_id: options.name,
+    address: options.advertise,
+    region: options.region,
+  });
 }
 
 async function sayWhenItStarts(context: Context, unit: string): Promise<void> {

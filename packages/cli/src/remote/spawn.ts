@@ -59,7 +59,8 @@ async function handoverFor(context: Context, { flags }: Errand, url: string, tar
   const last = (name: string) => flags.findLast(([flag]) => flag === name)?.[1];
   const labelled = flags.filter(([flag]) => flag === "--labels").flatMap(([, value]) => value?.split(",") ?? []);
   const pool = labelled.findLast((label) => label.startsWith(POOL_LABEL_SIGN))?.slice(POOL_LABEL_SIGN.length) ?? target.name;
-  return (await invitation(context, url, { pool, worker_id: last("--name"), address: last("--advertise") })) ?? {};
+  const whom = { pool, worker_id: last("--name"), address: last("--advertise"), region: last("--region") };
+  return (await invitation(context, url, whom)) ?? {};
 }
 
 async function outOfReach(url: string, target: Target, hostname: string): Promise<RbeesError> {

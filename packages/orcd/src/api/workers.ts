@@ -31,12 +31,13 @@ export interface WorkerPorts {
 export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insecure_no_tls, ca }: WorkerPorts): Handlers<WorkerRoutes> {
   return {
     async registerWorker({ body, wants, who, peer }) {
-      const { id, epoch, model, slots, context_size, labels, features, backend, region } = body;
+      const { id, epoch, model, slots, context_size, labels, features, backend } = body;
       const { address: approved } = credentials.warrant(body, who);
       const place = await placeOf(body, peer, { approved, ca, insecure_no_tls });
       await callBack(body, place, workers.place(id));
       // Looked at again: the token may have been used meanwhile. From here on there is no waiting until it is used up.
       const warrant = credentials.warrant(body, who);
+      const region = warrant.region ?? body.region;
       const { decisions, done } = loop.send(
         {
           type: "worker.registered",
@@ -57,7 +58,7 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
         who,
       );
       checkNotRejected(decisions, id);
-      workers.put(body, place, Date.now());
+      workers.put(region === undefined ? body : { ...body, region }, place, Date.now());
       await Promise.all([done, credentials.admit(body, warrant)]);
       return wants.json ? { json: { status: "OK", heartbeat_ms } } : { text: "OK" };
     },

@@ -256,6 +256,13 @@ const keptByRule: Migration = {
   },
 };
 
+/** Where a worker stands may be said by whoever invites it. */
+const boundRegions: Migration = {
+  async up(db: Kysely<never>) {
+    for (const table of ["join_tokens", "worker_credentials"]) await db.schema.alterTable(table).addColumn("region", "text").execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
     return {
@@ -274,6 +281,7 @@ export const migrations: MigrationProvider = {
       "0013-builds": builds,
       "0014-sealed-files": sealedFiles,
       "0015-kept-by-rule": keptByRule,
+      "0016-bound-regions": boundRegions,
     };
   },
 };

@@ -197,6 +197,8 @@ export interface JoinTokenTable {
   pool: string | null;
   worker_id: string | null;
   address: string | null;
+  /** Where its worker stands; null: where it says itself. */
+  region: string | null;
   created_at_ms: number;
   expires_at_ms: number;
   used_at_ms: number | null;
@@ -209,6 +211,8 @@ export interface WorkerCredentialTable {
   secret_sha256: string;
   pool: string | null;
   address: string | null;
+  /** Of the token that it joined with. */
+  region: string | null;
   joined_at_ms: number;
   ended_at_ms: number | null;
 }
