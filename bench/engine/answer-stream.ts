@@ -9,6 +9,7 @@ export interface Ask {
   prompt: string;
   max_tokens: number;
   seed: number;
+  grammar?: string;
 }
 
 export interface Ended {
@@ -34,7 +35,7 @@ export class AnswerStream {
   readonly #request: ClientRequest;
   #settle: { accept: () => void; end: (end: Ended | undefined) => void; fail: (error: Error) => void } | undefined;
 
-  constructor(port: number, { prompt, max_tokens, seed }: Ask, on_token: () => void = () => {}) {
+  constructor(port: number, { prompt, max_tokens, seed, grammar }: Ask, on_token: () => void = () => {}) {
     asked += 1;
     this.job_id = `job_bench${asked}`;
     this.#on_token = on_token;
@@ -50,7 +51,7 @@ export class AnswerStream {
     accepted.promise.catch(() => {});
     ended.promise.catch(() => {});
     this.#settle = { accept: accepted.resolve, end: ended.resolve, fail };
-    const body = JSON.stringify({ job_id: this.job_id, prompt, raw: true, max_tokens, seed, ...SAMPLING });
+    const body = JSON.stringify({ job_id: this.job_id, prompt, raw: true, max_tokens, seed, grammar, ...SAMPLING });
     const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(body) };
     this.#request = request({ host: "127.0.0.1", port, path: "/execute", method: "POST", agent: AGENT, headers }, (response) => {
       if (response.statusCode !== 200) {

@@ -73,6 +73,10 @@ export class Worker {
     return (await call<{ slots_busy: number }>(this.port, "GET", "/health")).slots_busy;
   }
 
+  async memoryBytes(): Promise<number> {
+    return (await call<{ memory_bytes: number }>(this.port, "GET", "/health")).memory_bytes;
+  }
+
   async cancel(job_id: string): Promise<void> {
     await call(this.port, "POST", "/cancel", { job_id });
   }

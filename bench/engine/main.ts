@@ -7,6 +7,7 @@ import { measureDecode } from "./decode.ts";
 import { measureEvicted } from "./evicted.ts";
 import { measureLatencies } from "./latency.ts";
 import { HELP, type Options, readOptions } from "./options.ts";
+import { measureCacheTypes, measureGrammar, measureSpeculation } from "./spawn-options.ts";
 import { MODEL_NAME, modelFile } from "./workload.ts";
 
 const EXIT = { ok: 0, broken: 1, usage: 2, interrupted: 130 } as const;
@@ -49,6 +50,9 @@ async function run(processes: Processes, options: Options): Promise<void> {
   if (bench.wants("decode", "scaling", "outside")) await measureDecode(bench);
   if (bench.wants("abort", "pause", "prefix")) await measureLatencies(bench);
   if (bench.wants("evicted")) await measureEvicted(bench);
+  if (bench.wants("speculate")) await measureSpeculation(bench);
+  if (bench.wants("cache-type")) await measureCacheTypes(bench);
+  if (bench.wants("grammar")) await measureGrammar(bench);
   bench.say(`\n${verdictTable(bench.verdicts)}`);
   bench.say(`\nTook ${Math.round((performance.now() - began) / 1000)} s.`);
 }

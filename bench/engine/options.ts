@@ -1,7 +1,18 @@
 /** The flags of the bench. */
 import { parseArgs } from "node:util";
 
-export const SECTIONS = ["decode", "scaling", "outside", "abort", "pause", "prefix", "evicted"] as const;
+export const SECTIONS = [
+  "decode",
+  "scaling",
+  "outside",
+  "abort",
+  "pause",
+  "prefix",
+  "evicted",
+  "speculate",
+  "cache-type",
+  "grammar",
+] as const;
 export type Section = (typeof SECTIONS)[number];
 
 export const MEASURED_ENGINES = ["libllama", "node-llama-cpp"] as const;

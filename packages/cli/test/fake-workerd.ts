@@ -82,6 +82,7 @@ async function main(): Promise<void> {
           cache_type: "f16" as const,
           prefix_cache_bytes: 0,
           prefix_cache_bytes_max: 0,
+          speculate_tokens_max: 0,
           deterministic: values.deterministic === true,
           tokens_per_second: 12.5,
           memory_bytes: 5_000_000,

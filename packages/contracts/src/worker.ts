@@ -147,6 +147,7 @@ export const WorkerHealth = z
     memory_bytes: z.int(),
     prefix_cache_bytes: z.int().default(0).describe("Of that, prefixes which slots have lost and which are kept"),
     prefix_cache_bytes_max: z.int().default(0).describe("How much they may take; 0: none are kept"),
+    speculate_tokens_max: z.int().default(0).describe("How many tokens of an answer it may guess; 0: it does not"),
     pid: z.int().positive().describe("On its own host: tells it from another worker that took the same port"),
     uptime_seconds: z.number(),
     registered: z.boolean().describe("Whether the orchestrator knows this worker"),

@@ -146,8 +146,11 @@ export class Attempts {
     this.#throughput.add(generated, now);
   }
 
-  counted({ prefixes_stored = 0, prefixes_restored = 0, prefixes_evicted = 0 }: EngineCounts): void {
+  counted(counts: EngineCounts): void {
+    const { prefixes_stored = 0, prefixes_restored = 0, prefixes_evicted = 0, tokens_guessed = 0, tokens_guessed_right = 0 } = counts;
     const { metrics } = this.#options;
+    metrics.tokens_guessed.inc(tokens_guessed);
+    metrics.tokens_guessed_right.inc(tokens_guessed_right);
     metrics.prefixes_stored.inc(prefixes_stored);
     metrics.prefixes_restored.inc(prefixes_restored);
     metrics.prefixes_evicted.inc(prefixes_evicted);

@@ -56,6 +56,11 @@ export const workerdSettings = {
     matches: /^(auto|\d{1,15})$/,
     help: "memory for what slots have computed and lose to other prompts, to be put back when one of those comes again; auto: a quarter of what the model leaves free, 1 GiB at most; 0: none",
   }),
+  speculate: number({
+    default: 0,
+    max: 32,
+    help: "tokens of an answer guessed from its prompt and itself and computed along, where that pays; the text is the same; 0: none",
+  }),
   prefix_cache_dir: text<string>({
     default: "",
     help: "folder in which that is kept while the worker is stopped, as <worker id>.prefixes, in clear; empty: nowhere",
@@ -118,7 +123,7 @@ export type WorkerdConfig = ConfigOf<typeof workerdSettings>;
 export function checkConfig(config: WorkerdConfig): void {
   const problems: string[] = [];
   if (config.model === "") problems.push("model: is required; give the GGUF file with --model");
-  problems.push(...upstreamProblems(config), ...prefixProblems(config));
+  problems.push(...upstreamProblems(config), ...prefixProblems(config), ...speculationProblems(config));
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
@@ -153,15 +158,27 @@ function upstreamProblems({ engine, engine_url, engine_key_file, deterministic, 
 }
 
 function prefixProblems(config: WorkerdConfig): string[] {
-  const { prefix_cache_dir, prefix_cache_bytes_max, engine, backend, worker_id, port } = config;
+  const { prefix_cache_dir, prefix_cache_bytes_max, worker_id, port } = config;
   if (prefix_cache_dir === "") return [];
-  const has_engine = (engine === "auto" || engine === "libllama") && backend === "cpu";
+  const has_engine = mayBeLibllama(config);
   return [
     prefix_cache_bytes_max === "0" &&
       "prefix-cache-dir: with --prefix-cache-bytes-max 0 there is nothing to keep; leave one of the two out",
     !has_engine && "prefix-cache-dir: needs the engine libllama, which alone can keep it, and --backend cpu",
     worker_id === "" && port === 0 && "prefix-cache-dir: needs --worker-id or a --port, so that the next life finds the file again",
   ].filter((problem) => problem !== false);
+}
+
+function speculationProblems(config: WorkerdConfig): string[] {
+  if (config.speculate === 0) return [];
+  return [
+    config.deterministic && "speculate: several tokens at once give other numbers than one at a time; leave it or --deterministic out",
+    !mayBeLibllama(config) && "speculate: needs the engine libllama, which alone does it, and --backend cpu",
+  ].filter((problem) => problem !== false);
+}
+
+function mayBeLibllama({ engine, backend }: WorkerdConfig): boolean {
+  return (engine === "auto" || engine === "libllama") && backend === "cpu";
 }
 
 /** Whether callers must show its secret: on loopback only if it knows its orchestrator by one too. */

@@ -147,7 +147,7 @@ export class EngineProcess implements Engine {
       case "not_stored":
         return this.#store?.reject(new Error(message.problem));
       case "counted":
-        this.prefix_cache_bytes = message.counts.prefix_cache_bytes;
+        this.prefix_cache_bytes = message.counts.prefix_cache_bytes ?? this.prefix_cache_bytes;
         return this.#events?.counted?.(message.counts);
       case "memory":
         this.memory_bytes = message.bytes;

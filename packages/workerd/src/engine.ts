@@ -35,6 +35,8 @@ export interface EngineOptions {
   cache_type: CacheType;
   /** What slots lose to other prompts is kept in so much memory, and put back when such a prompt comes again; 0: not at all. */
   prefix_cache_bytes_max: number;
+  /** Tokens of an answer that may be guessed and computed along with its next one; 0: none. */
+  speculate_tokens_max: number;
   /** Where it is kept from one life to the next, and of which model it is; absent: nowhere. */
   prefix_file?: { path: string; model_digest: string } | undefined;
   /** The server that computes, for the engine `openai` and no other. */
@@ -54,6 +56,8 @@ export interface ModelFacts {
   features: readonly Feature[];
   /** Whether slots' lost prefixes can be kept and put back. */
   keeps_prefixes?: boolean;
+  /** Whether it guesses tokens, if it is asked to. */
+  speculates?: boolean;
   /** What a step of 1, 2, … rows took when the model was loaded, microseconds; absent where the engine does not time it. */
   step_us?: readonly number[];
 }
@@ -162,7 +166,9 @@ export interface StepReport {
 /** What happened since it was last told. */
 export interface EngineCounts {
   /** Of what slots have lost, as it is now. */
-  prefix_cache_bytes: number;
+  prefix_cache_bytes?: number;
+  tokens_guessed?: number;
+  tokens_guessed_right?: number;
   prefixes_stored?: number;
   prefixes_restored?: number;
   prefixes_evicted?: number;

@@ -13,6 +13,8 @@ export interface WorkerMetrics {
   requests: Counter<"outcome">;
   tokens_in: Counter;
   tokens_generated: Counter;
+  tokens_guessed: Counter;
+  tokens_guessed_right: Counter;
   prefixes_stored: Counter;
   prefixes_restored: Counter;
   prefixes_evicted: Counter;
@@ -63,6 +65,8 @@ export function createMetrics(worker_id: () => string, facts: WorkerGauges): Wor
     requests,
     tokens_in: new Counter({ name: "worker_tokens_in_total", help: "Prompt tokens taken in", registers }),
     tokens_generated: new Counter({ name: "worker_tokens_generated_total", help: "Tokens generated", registers }),
+    tokens_guessed: counter("worker_speculated_tokens_total", "Tokens of answers that were guessed"),
+    tokens_guessed_right: counter("worker_speculated_tokens_accepted_total", "Of these, tokens that the model then said"),
     prefixes_stored: counter("worker_prefix_cache_stored_total", "Prefixes that slots have lost and that were kept"),
     prefixes_restored: counter("worker_prefix_cache_hits_total", "Prefixes put back into a slot because a prompt began with them"),
     prefixes_evicted: counter("worker_prefix_cache_evicted_total", "Kept prefixes that had to make room"),

@@ -290,6 +290,7 @@ class Life implements Workerd {
       memory_bytes: this.#memoryBytes(),
       prefix_cache_bytes: this.#engine.prefix_cache_bytes,
       prefix_cache_bytes_max: this.#facts.keeps_prefixes === true ? this.#model.prefix_cache_bytes : 0,
+      speculate_tokens_max: this.#facts.speculates === true ? this.#config.speculate : 0,
       pid: process.pid,
       uptime_seconds: this.#uptimeSeconds(),
       registered: this.#enlist?.registered ?? false,
@@ -317,6 +318,7 @@ function engineOptions(config: WorkerdConfig, { digest, context_size, prefix_cac
     model_path: model,
     ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens, cache_type },
     prefix_cache_bytes_max: prefix_cache_bytes,
+    speculate_tokens_max: config.speculate,
     ...(config.prefix_cache_dir === ""
       ? {}
       : { prefix_file: { path: join(config.prefix_cache_dir, `${workerId(config, config.port)}.prefixes`), model_digest: digest } }),

@@ -23,6 +23,7 @@ export const SpawnRequest = z.object({
   ctx: z.int().optional(),
   cache_type: z.enum(CACHE_TYPES).optional(),
   prefix_cache_bytes_max: z.int().nonnegative().optional(),
+  speculate: z.int().nonnegative().optional(),
   prefix_cache_dir: z.string().optional(),
   threads: z.int().optional(),
   deterministic: z.boolean().optional(),

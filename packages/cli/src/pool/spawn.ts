@@ -249,6 +249,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--ctx", request.ctx],
     ["--cache-type", request.cache_type],
     ["--prefix-cache-bytes-max", request.prefix_cache_bytes_max],
+    ["--speculate", request.speculate],
     ["--prefix-cache-dir", request.prefix_cache_dir],
     ["--measured-bytes", measured_bytes],
     ["--threads", request.threads],

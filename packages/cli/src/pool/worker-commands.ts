@@ -41,6 +41,7 @@ export interface SpawnFlags {
   ctx?: number | undefined;
   cacheType?: CacheType | undefined;
   prefixCacheBytesMax?: number | undefined;
+  speculate?: number | undefined;
   prefixCacheDir?: string | undefined;
   threads?: number | undefined;
   deterministic?: true | undefined;
@@ -78,6 +79,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     ctx: options.ctx,
     cache_type: options.cacheType,
     prefix_cache_bytes_max: options.prefixCacheBytesMax,
+    speculate: options.speculate,
     prefix_cache_dir: options.prefixCacheDir && resolve(options.prefixCacheDir),
     threads: options.threads,
     deterministic: options.deterministic,

@@ -51,6 +51,7 @@ export const workerVerbs = [
           whole(),
         )
         .option("--prefix-cache-dir <folder>", "keep that in this folder while the worker is stopped, in clear (default: nowhere)")
+        .option("--speculate <n>", "guess up to n tokens of an answer where that pays (default 0); the text stays", whole(0, 32))
         .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--orchestrator <url>", "whom to register with; none: nobody")

@@ -2,9 +2,10 @@
  * Computes steps on one llama.cpp context. It owns the context's memory and batch, and knows what each sequence holds. A step blocks
  * this thread while it computes, so that no thread more than asked for is ever runnable.
  */
-import type { BatchItem, Drawn, Sequence } from "../llama/model.ts";
+import type { BatchItem, Drawn, Sampling, Sequence } from "../llama/model.ts";
 import { WritableBatch } from "./batch.ts";
 import type { Pointer } from "./c-api.ts";
+import { DraftPlan, timedRows } from "./draft-plan.ts";
 import type { LlamaLibrary } from "./library.ts";
 import { type SamplerParts, Samplers } from "./sampler.ts";
 import { StepPlan } from "./step-plan.ts";
@@ -17,6 +18,7 @@ export interface DecoderOptions {
   slots: number;
   /** Tokens that a step can have. */
   batch_tokens: number;
+  speculate_tokens_max: number;
   sampling: Omit<SamplerParts, "context">;
   all_or_nothing: boolean;
 }
@@ -28,18 +30,22 @@ export class Decoder {
   readonly #samplers: Samplers;
   readonly #batch: WritableBatch;
   readonly #vocabulary: number;
+  readonly #speculate_tokens_max: number;
   #plan = new StepPlan([]);
+  #drafts = new DraftPlan(this.#plan, []);
   /** By slot. */
   readonly sequences: readonly HeldSequence[];
 
   /** `memory`: the context's. */
-  constructor(llama: LlamaLibrary, context: Pointer, memory: Pointer, { slots, batch_tokens, sampling, all_or_nothing }: DecoderOptions) {
+  constructor(llama: LlamaLibrary, context: Pointer, memory: Pointer, options: DecoderOptions) {
+    const { slots, batch_tokens, speculate_tokens_max, sampling, all_or_nothing } = options;
     this.#llama = llama;
     this.#context = context;
     this.#memory = memory;
     this.#samplers = new Samplers(llama, { ...sampling, context });
     this.#batch = new WritableBatch(llama, batch_tokens);
     this.#vocabulary = sampling.vocabulary;
+    this.#speculate_tokens_max = all_or_nothing ? 0 : speculate_tokens_max;
     this.sequences = Array.from({ length: slots }, (_, slot) => new HeldSequence(slot, this, all_or_nothing));
   }
 
@@ -47,18 +53,44 @@ export class Decoder {
     // llama.cpp computes each run of neighbouring sequences in one pass.
     const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
     const drawn: (Drawn | undefined)[] = items.map(() => undefined);
-    for (const group of this.#groups(ordered)) {
+    const guessing = ordered.filter(({ guess }) => guess !== undefined);
+    const plain = ordered.filter(({ guess }) => guess === undefined);
+    // Rows of different numbers would be computed in several passes anyway.
+    for (const group of [...this.#groups(plain), ...guessing.map((item) => [item])]) {
       const places = this.#decode(group);
-      for (const [i, { at, slot, sampling }] of group.entries()) {
-        if (sampling !== undefined) drawn[at] = this.#samplers.draw(slot, sampling, places[i] ?? 0);
+      for (const [i, item] of group.entries()) {
+        if (item.sampling !== undefined) drawn[item.at] = this.#draw(item, item.sampling, places[i] ?? 0);
       }
     }
     return drawn;
   }
 
+  /** Draws after the item's tokens, then after each guess as long as it is what was drawn before. Wrong ones are forgotten. */
+  #draw(item: BatchItem, first: Sampling, place: number): Drawn | undefined {
+    const { slot, guess, guessed } = item;
+    if (guess === undefined || guessed === undefined) return this.#samplers.draw(slot, first, place);
+    const sequence = this.sequences[slot];
+    const begin = (sequence?.tokens.length ?? 0) - guess.length;
+    let sampling: Sampling | undefined = first;
+    let right = 0;
+    let drawn: Drawn | undefined;
+    while (sampling !== undefined) {
+      drawn = this.#samplers.draw(slot, sampling, place + right);
+      if (right === guess.length || drawn.token !== guess[right]) break;
+      sampling = guessed(drawn);
+      drawn = undefined;
+      right += 1;
+    }
+    sequence?.keep(begin + right);
+    return drawn;
+  }
+
+  readonly worthGuessing = (rate: number, answers: number): number => this.#drafts.tokens(rate, answers);
+
   /** What is computed at once: rows in the cheapest sizes, parts of prompts together. */
   #groups<T extends BatchItem>(items: readonly T[]): T[][] {
     const left = [...items];
+    if (items.length === 0) return [];
     if (items.some(({ tokens }) => tokens.length > 1)) return [left];
     return this.#plan.sizes(items.length).map((size) => left.splice(0, size));
   }
@@ -77,12 +109,31 @@ export class Decoder {
       if (first.sizes(rows).length > 1) cost[rows - 1] = Math.min(cost[rows - 1] ?? 0, this.#timeStep(rows, token, until));
     }
     this.#plan = new StepPlan(cost);
+    this.#drafts = new DraftPlan(this.#plan, this.#timeGuesses(token));
     return cost;
+  }
+
+  /** The same for rows of one sequence. */
+  #timeGuesses(token: number): [rows: number, cost: number][] {
+    const until = performance.now() + TIMING_MS_MAX;
+    const timed: [number, number][] = [];
+    for (const rows of timedRows(this.#speculate_tokens_max)) {
+      if (performance.now() >= until) break;
+      const item = { slot: 0, tokens: [token], sampling: undefined, guess: new Array<number>(rows - 1).fill(token) };
+      timed.push([rows, this.#timeItems([item], until)]);
+    }
+    return timed;
   }
 
   /** The least of some timings, or of as many as there was time for. */
   #timeStep(rows: number, token: number, until: number): number {
-    const items = Array.from({ length: rows }, (_, slot) => ({ slot, tokens: [token], sampling: undefined }));
+    return this.#timeItems(
+      Array.from({ length: rows }, (_, slot) => ({ slot, tokens: [token], sampling: undefined })),
+      until,
+    );
+  }
+
+  #timeItems(items: readonly BatchItem[], until: number): number {
     let least = Number.POSITIVE_INFINITY;
     for (let time = 0; time < TIMINGS && (time === 0 || performance.now() < until); time += 1) {
       const before = process.cpuUsage();
@@ -133,16 +184,17 @@ export class Decoder {
   #decode(items: readonly BatchItem[], output = false): number[] {
     this.#batch.clear();
     const places: number[] = [];
-    for (const { slot, tokens, sampling } of items) {
+    for (const { slot, tokens, sampling, guess = [] } of items) {
       const from = this.sequences[slot]?.tokens.length ?? 0;
       for (const [i, token] of tokens.entries()) {
         this.#batch.add(token, from + i, slot, i === tokens.length - 1 && (output || sampling !== undefined));
       }
       places.push(this.#batch.length - 1);
+      for (const [i, token] of guess.entries()) this.#batch.add(token, from + tokens.length + i, slot, true);
     }
     const failed = this.#llama.decode(this.#context, this.#batch.raw);
     if (failed !== 0) throw new Error(`llama.cpp could not compute a step of ${this.#batch.length} tokens (llama_decode gave ${failed})`);
-    for (const { slot, tokens } of items) this.sequences[slot]?.tokens.push(...tokens);
+    for (const { slot, tokens, guess = [] } of items) this.sequences[slot]?.tokens.push(...tokens, ...guess);
     return places;
   }
 }

@@ -49,7 +49,7 @@ function loadWeights(llama: LlamaLibrary, options: EngineOptions, progress: (fra
 }
 
 function createContext(llama: LlamaLibrary, model: Pointer, options: EngineOptions, complaints: Complaints): Pointer {
-  const { slots, context_size, threads, deterministic, model_path } = options;
+  const { slots, context_size, threads, deterministic, model_path, speculate_tokens_max } = options;
   const batch_tokens = batchTokens(options);
   const context = llama.init_from_model(model, {
     ...llama.context_default_params(),
@@ -57,8 +57,8 @@ function createContext(llama: LlamaLibrary, model: Pointer, options: EngineOptio
     n_batch: batch_tokens,
     n_ubatch: batch_tokens,
     n_seq_max: slots,
-    // A step draws one token for each slot at most; room for more would cost memory for each token of a large vocabulary.
-    n_outputs_max: slots,
+    // A step draws one token for each slot at most, or those of one answer's guesses; room for more would cost memory for each token of a large vocabulary.
+    n_outputs_max: Math.max(slots, 1 + speculate_tokens_max),
     n_threads: threads,
     n_threads_batch: threads,
     // On, the result depends on what else is in the batch.
@@ -133,7 +133,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
   };
 }
 
-type Generating = Pick<LoadedModel, "sequences" | "compute" | "computesNumbers" | "timeSteps">;
+type Generating = Pick<LoadedModel, "sequences" | "compute" | "computesNumbers" | "timeSteps" | "worthGuessing">;
 
 function decoding(
   llama: LlamaLibrary,
@@ -143,18 +143,17 @@ function decoding(
   options: EngineOptions,
   sampling: DecoderOptions["sampling"],
 ): Generating {
-  const decoder = new Decoder(llama, context, memory, {
-    slots: options.slots,
-    batch_tokens: batchTokens(options),
-    sampling,
-    // A sliding window forgets what came before it.
-    all_or_nothing: llama.model_is_recurrent(model) || llama.model_is_hybrid(model) || llama.model_n_swa(model) > 0,
-  });
+  const { slots, speculate_tokens_max } = options;
+  // A sliding window forgets what came before it.
+  const all_or_nothing = llama.model_is_recurrent(model) || llama.model_is_hybrid(model) || llama.model_n_swa(model) > 0;
+  const batch_tokens = batchTokens(options);
+  const decoder = new Decoder(llama, context, memory, { slots, batch_tokens, speculate_tokens_max, sampling, all_or_nothing });
   return {
     sequences: decoder.sequences,
     compute: async (items) => decoder.compute(items),
     computesNumbers: async (token) => decoder.computesNumbers(token),
     timeSteps: (token) => decoder.timeSteps(token),
+    ...(speculate_tokens_max === 0 || all_or_nothing ? {} : { worthGuessing: decoder.worthGuessing }),
   };
 }
 

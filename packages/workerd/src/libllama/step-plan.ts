@@ -10,6 +10,7 @@ const GAIN_MIN = 0.1;
 export class StepPlan {
   /** By number of rows, from 0: the sizes that they are computed in. */
   readonly #sizes: readonly (readonly number[])[];
+  readonly #costs: readonly number[];
 
   /** `cost[i]` is the time of a step of i + 1 rows. Steps of more rows than were timed are left whole. */
   constructor(cost: readonly number[]) {
@@ -27,6 +28,12 @@ export class StepPlan {
       const whole = cost[rows - 1] ?? 0;
       return together <= whole * (1 - GAIN_MIN) ? sizes : rows === 0 ? [] : [rows];
     });
+    this.#costs = best.map(({ cost: together }) => together);
+  }
+
+  /** What they take in those sizes; undefined where that was not timed. */
+  cost(rows: number): number | undefined {
+    return this.#costs[rows];
   }
 
   sizes(rows: number): readonly number[] {

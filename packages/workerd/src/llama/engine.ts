@@ -18,7 +18,8 @@ import type {
 } from "../engine.ts";
 import { chooseSlot } from "../slots.ts";
 import { Embeddings } from "./embeddings.ts";
-import type { LoadedModel, LoadModel } from "./model.ts";
+import { guess } from "./guesses.ts";
+import type { BatchItem, Drawn, LoadedModel, LoadModel } from "./model.ts";
 import { PrefixCache } from "./prefix-cache.ts";
 import { type Binding, bytesOfAll, readPrefixes, writePrefixes } from "./prefix-file.ts";
 import { hasTemplate, promptOf } from "./prompt.ts";
@@ -31,6 +32,8 @@ interface Work {
   tokens: readonly number[];
   /** These tokens finish the prompt or go on with the answer: a token is drawn after them. */
   draw: boolean;
+  /** What may come after them. */
+  guess?: readonly number[];
 }
 
 export class LlamaEngine implements Engine {
@@ -70,7 +73,8 @@ export class LlamaEngine implements Engine {
     if (hasTemplate(model.prompt)) templateFacts(model.prompt);
     const step_us = model.timeSteps?.(token);
     this.#recall();
-    return { ...model.facts, keeps_prefixes, ...(step_us === undefined ? {} : { step_us }) };
+    const speculates = model.worthGuessing !== undefined;
+    return { ...model.facts, keeps_prefixes, speculates, ...(step_us === undefined ? {} : { step_us }) };
   }
 
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
@@ -186,15 +190,12 @@ export class LlamaEngine implements Engine {
         await prefixes.prepare(slot, run);
         continue;
       }
-      run.release();
-      slot.run = undefined;
+      this.#release(slot, run);
     }
     // A slot that is free is said to be so at once, not after the step that goes on without it.
     if (reports.length > 0) this.#loaded().events.step(reports.splice(0));
     const work = this.#plan();
-    const results = await model.compute(
-      work.map(({ run, tokens, draw }) => ({ slot: run.slot, tokens, sampling: draw ? run.sampling : undefined })),
-    );
+    const results = await model.compute(work.map((one) => this.#item(one, reports)));
     for (const [index, { run, tokens, draw }] of work.entries()) {
       const slot = this.#slots[run.slot];
       if (run.prefilling) {
@@ -203,13 +204,38 @@ export class LlamaEngine implements Engine {
       }
       const drawn = results[index];
       if (!draw || drawn === undefined) continue;
-      const report = run.took(drawn, model);
-      reports.push(report);
-      if ((report.end === undefined && report.error === undefined) || slot === undefined) continue;
-      run.release();
-      slot.run = undefined;
+      this.#take(run, drawn, reports);
     }
     return reports;
+  }
+
+  /** What is asked of the library. Tokens that were guessed right are reported while it still draws. */
+  #item({ run, tokens, draw, guess }: Work, reports: StepReport[]): BatchItem {
+    const item = { slot: run.slot, tokens, sampling: draw ? run.sampling : undefined };
+    if (guess === undefined) return item;
+    run.guesses.guessed(guess.length);
+    const guessed = (drawn: Drawn) => {
+      run.guesses.right();
+      return this.#take(run, drawn, reports) ? run.sampling : undefined;
+    };
+    return { ...item, guess, guessed };
+  }
+
+  /** Whether the answer goes on after this token. */
+  #take(run: Run, drawn: Drawn, reports: StepReport[]): boolean {
+    const report = run.took(drawn, this.#loaded().model);
+    reports.push(report);
+    if (report.end === undefined && report.error === undefined) return true;
+    const slot = this.#slots[run.slot];
+    if (slot !== undefined) this.#release(slot, run);
+    return false;
+  }
+
+  #release(slot: Slot, run: Run): void {
+    run.release();
+    slot.run = undefined;
+    const { made: tokens_guessed, hit: tokens_guessed_right } = run.guesses;
+    if (tokens_guessed > 0) this.#loaded().events.counted?.({ tokens_guessed, tokens_guessed_right });
   }
 
   /**
@@ -220,7 +246,8 @@ export class LlamaEngine implements Engine {
   #plan(): Work[] {
     const { model, options, prefixes } = this.#loaded();
     const runs = this.#slots.flatMap(({ run }) => (run === undefined ? [] : [run]));
-    const answers = runs.filter((run) => !run.prefilling).map((run): Work => ({ run, tokens: [run.last ?? 0], draw: true }));
+    const going = runs.filter((run) => !run.prefilling);
+    const answers = going.map((run): Work => ({ run, tokens: [run.last ?? 0], draw: true, ...this.#guess(run, going.length) }));
     const prompts = runs.filter((run) => run.prefilling).sort((a, b) => a.id - b.id);
     // Beside answers in the same batch, llama.cpp computes a chunk's first token in their pass. One more keeps the rest a whole chunk,
     // because its CPU flash attention works in tiles only from 64 rows on, and is twice as slow below.
@@ -238,6 +265,19 @@ export class LlamaEngine implements Engine {
     this.#last_was_prefill = chunks.length > 0 && (answers.length === 0 || !this.#last_was_prefill);
     if (this.#last_was_prefill) return chunks;
     return !options.deterministic || model.batch_invariant ? answers : this.#oneAnswer(answers);
+  }
+
+  /** What is worth guessing of an answer. */
+  #guess(run: Run, answers: number): Pick<Work, "guess"> {
+    const { model, options } = this.#loaded();
+    const sequence = this.#slots[run.slot]?.sequence;
+    if (model.worthGuessing === undefined || sequence === undefined || run.last === undefined) return {};
+    const guessed = guess(sequence.tokens, run.last, Math.min(run.room, options.speculate_tokens_max));
+    if (guessed.length === 0) return {};
+    const worth = model.worthGuessing(run.guesses.rate, answers);
+    if (worth > 0) return { guess: guessed.slice(0, worth) };
+    run.guesses.passed();
+    return {};
   }
 
   #turn = 0;

@@ -72,6 +72,10 @@ export interface BatchItem {
   slot: number;
   tokens: readonly number[];
   sampling: Sampling | undefined;
+  /** What may be drawn after them, computed along: a token is drawn after each of these too, as long as all before it were right. */
+  guess?: readonly number[];
+  /** A token was drawn that was guessed, and the next can be drawn at once: how; undefined: the answer is over. */
+  guessed?(drawn: Drawn): Sampling | undefined;
 }
 
 export interface LoadedModel {
@@ -93,7 +97,7 @@ export interface LoadedModel {
   in_turn: boolean;
   /**
    * Computes the items together, each after what its sequence holds: the drawn tokens, in the order of the items; undefined where
-   * none was asked for. It may block the event loop for as long as it computes.
+   * none was asked for, or where `guessed` has taken all. It may block the event loop for as long as it computes.
    */
   compute(items: readonly BatchItem[]): Promise<(Drawn | undefined)[]>;
   /** The beginning of an answer by a grammar in GBNF. Refuses what it can't read with INVALID_REQUEST. */
@@ -102,14 +106,18 @@ export interface LoadedModel {
   computesNumbers(token: number): Promise<boolean>;
   /** Times steps of 1, 2, … rows, microseconds, for `compute` to go by; absent where nothing comes of it. Every sequence must be empty. */
   timeSteps?(token: number): number[];
+  /** How many tokens of an answer are worth guessing, by which part of its guesses was right and how many answers go on; absent: none. */
+  worthGuessing?(rate: number, answers: number): number;
 }
 
 /** Loads the model named in the options; refuses with an `RbeesError`: ENGINE_FAILED, INSUFFICIENT_MEMORY, INVALID_REQUEST. */
 export type LoadModel = (options: EngineOptions, progress: (fraction: number) => void) => Promise<LoadedModel>;
 
 /** One step is at most one token of every slot and one chunk of a prompt (and one, see the step's plan). */
-export function batchTokens({ slots, prefill_chunk_tokens }: Pick<EngineOptions, "slots" | "prefill_chunk_tokens">): number {
-  return slots + prefill_chunk_tokens + 1;
+export function batchTokens(options: Pick<EngineOptions, "slots" | "prefill_chunk_tokens" | "speculate_tokens_max">): number {
+  const { slots, prefill_chunk_tokens, speculate_tokens_max } = options;
+  // Guesses of an answer are computed apart from all else.
+  return Math.max(slots + prefill_chunk_tokens, speculate_tokens_max) + 1;
 }
 
 /** What is done beyond what every engine can, of a model that makes text, vectors or both. */

@@ -6,6 +6,7 @@ import { Answer } from "../answer.ts";
 import { marksIn, type Reading } from "../chat/reading.ts";
 import { Spoken } from "../chat/spoken.ts";
 import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
+import { GuessRate } from "./guesses.ts";
 import type { Drawn, GrammarState, LoadedModel, Sampling } from "./model.ts";
 import type { FoundPrefix } from "./prefix-cache.ts";
 import type { Prompt } from "./prompt.ts";
@@ -41,6 +42,8 @@ export class Run {
   prepared = false;
   /** What the cache holds of the prompt, until it is used or not. */
   found: FoundPrefix | undefined;
+  /** Of what is guessed of its answer. */
+  readonly guesses = new GuessRate();
   /** A part of the prompt was computed, or is about to be. */
   begun = false;
 
@@ -80,6 +83,11 @@ export class Run {
   adopted(count: number): void {
     this.done = count;
     this.tokens_cached = Math.min(count, this.tokens_in);
+  }
+
+  /** How many tokens it may say beside the next one. */
+  get room(): number {
+    return this.#request.max_tokens - this.answer.tokens - 1;
   }
 
   get decode_ms(): number {
