@@ -2,7 +2,16 @@
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import type { Processes } from "../processes.ts";
-import type { ClientReport, RequestsOrder, RequestsResult, StreamsOrder, StreamsResult, WorkerOrder, WorkerReport } from "./messages.ts";
+import type {
+  ClientReport,
+  Registration,
+  RequestsOrder,
+  RequestsResult,
+  StreamsOrder,
+  StreamsResult,
+  WorkerOrder,
+  WorkerReport,
+} from "./messages.ts";
 
 /** What is done at the edges of the window, such as counting system calls. */
 export interface WindowEdges {
@@ -33,8 +42,8 @@ export class Harness {
   }
 
   /** Joins an orchestrator as so many workers; their heartbeats go on until `forget`. */
-  async register(url: string, workers: number, slots: number): Promise<void> {
-    this.#order({ register: { url, workers, slots } });
+  async register(registration: Registration): Promise<void> {
+    this.#order({ register: registration });
     const [said] = (await once(this.#worker, "message")) as [WorkerReport];
     if ("failed" in said) throw new Error(`registering failed: ${said.failed}`);
   }

@@ -10,6 +10,7 @@ import { HELP, type Options, readOptions } from "./options.ts";
 import { measureRounds } from "./rounds.ts";
 import { measureAudit, measureCommits, measureRows } from "./store.ts";
 import { nginxFound, TARGET_NAMES } from "./targets.ts";
+import { measureTrust } from "./trust.ts";
 
 const EXIT = { ok: 0, broken: 1, usage: 2, interrupted: 130 } as const;
 
@@ -65,8 +66,9 @@ async function run(processes: Processes, options: Options): Promise<number> {
   if (wanted("commits")) await measureCommits(bench);
   if (wanted("rows")) await measureRows(bench);
   if (wanted("audit")) await measureAudit(bench);
+  if (wanted("trust")) await measureTrust(bench);
 
-  bench.say(`\n${verdictTable(bench.verdicts)}`);
+  if (bench.verdicts.length > 0) bench.say(`\n${verdictTable(bench.verdicts)}`);
   bench.say(`\nTook ${Math.round((performance.now() - began) / 1000)} s.`);
   if (bench.errors.length === 0) return EXIT.ok;
   bench.say(

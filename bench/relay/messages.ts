@@ -6,6 +6,15 @@ export interface Target {
   path: string;
   /** `execute`: the worker's own body, through a relay that only passes bytes. `task`: a job for the orchestrator. */
   body: "execute" | "task";
+  trust?: Trust | undefined;
+}
+
+/** What a target asks of its callers. */
+export interface Trust {
+  /** The API key that is shown. */
+  key: string;
+  /** Everything is spoken in TLS, with certificates of this authority. */
+  tls?: { ca: string; worker_cert: string; worker_key: string } | undefined;
 }
 
 /** What each stream asks the paced worker for, carried in the prompt so that it passes through every target. */
@@ -72,7 +81,14 @@ export interface RequestsResult {
 
 export type ClientReport = { window: "begins" | "ended" } | { streams: StreamsResult } | { requests: RequestsResult } | { failed: string };
 
-export type WorkerOrder = { register: { url: string; workers: number; slots: number } } | { forget: true } | { finish: true };
+export type WorkerOrder = { register: Registration } | { forget: true } | { finish: true };
+/** Joins an orchestrator as so many workers. */
+export interface Registration {
+  url: string;
+  workers: number;
+  slots: number;
+  trust?: Trust | undefined;
+}
 export type WorkerReport = { listening: number } | { registered: true } | { failed: string };
 
 const PACE = /^rate=([\d.]+) pad=(\d+)$/;

@@ -1,7 +1,7 @@
 /** The flags of the bench. */
 import { parseArgs } from "node:util";
 
-export const SECTIONS = ["token", "small", "ttft", "growth", "stalled", "heap", "syscalls", "commits", "rows", "audit"] as const;
+export const SECTIONS = ["token", "small", "ttft", "growth", "stalled", "heap", "syscalls", "commits", "rows", "audit", "trust"] as const;
 export type Section = (typeof SECTIONS)[number];
 
 export interface Options {

@@ -2,12 +2,15 @@
  * The worker of the bench, a process of its own: answers `POST /execute` with `started`, tokens at the pace that the prompt
  * names, and `end`. Each token's text begins with the time it was sent. One HTTP chunk and one write a token.
  */
-import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { hash, randomBytes } from "node:crypto";
+import { createServer, type RequestListener, type ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import type { AddressInfo, Server } from "node:net";
+import { getCACertificates, setDefaultCACertificates } from "node:tls";
 import { encodeEvent } from "@rbees/contracts/sse";
 import type { Execute } from "@rbees/contracts/worker";
 import { nowUs } from "./clock.ts";
-import { type Pace, paceOf, type WorkerOrder, type WorkerReport } from "./messages.ts";
+import { type Pace, paceOf, type Registration, type Trust, type WorkerOrder, type WorkerReport } from "./messages.ts";
 
 const MODEL = "bench";
 const BEHIND_US_MAX = 250_000;
@@ -23,19 +26,43 @@ interface Paced {
 const running = new Set<Paced>();
 /** The one of this process's workers that the orchestrator is calling back. */
 let registering = "";
-const port = await new Promise<number>((resolve) => {
-  const server = createServer((request, response) => {
-    if (request.url === "/health") {
-      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ worker_id: registering }));
-      return;
-    }
-    const parts: Buffer[] = [];
-    request.on("data", (part: Buffer) => parts.push(part));
-    request.on("end", () => answer(JSON.parse(Buffer.concat(parts).toString("utf8")) as Execute, response));
+/** What that orchestrator has to show, if anything. */
+let door: string | undefined;
+const hear: RequestListener = (request, response) => {
+  if (request.url === "/health") {
+    response
+      .writeHead(200, { "content-type": "application/json" })
+      .end(JSON.stringify({ worker_id: registering, closed: door !== undefined }));
+    return;
+  }
+  if (door !== undefined && request.headers.authorization !== `Bearer ${door}`) {
+    response.writeHead(401).end();
+    return;
+  }
+  const parts: Buffer[] = [];
+  request.on("data", (part: Buffer) => parts.push(part));
+  request.on("end", () => answer(JSON.parse(Buffer.concat(parts).toString("utf8")) as Execute, response));
+};
+const in_clear = createServer(hear);
+in_clear.keepAliveTimeout = 60_000;
+const port = await listening(in_clear);
+
+function listening(server: Server): Promise<number> {
+  return new Promise((resolve) => {
+    server.listen({ host: "127.0.0.1", port: 0, backlog: 4096 }, () => resolve((server.address() as AddressInfo).port));
   });
-  server.keepAliveTimeout = 60_000;
-  server.listen({ host: "127.0.0.1", port: 0, backlog: 4096 }, () => resolve((server.address() as AddressInfo).port));
-});
+}
+
+/** A second door, for an orchestrator that speaks TLS; gone with the next one. */
+let in_tls: Server | undefined;
+
+async function tlsPort({ ca, worker_cert, worker_key }: NonNullable<Trust["tls"]>): Promise<number> {
+  in_tls?.close();
+  setDefaultCACertificates([...getCACertificates("bundled"), ca]);
+  const server = createTlsServer({ cert: worker_cert, key: worker_key, keepAliveTimeout: 60_000 }, hear);
+  in_tls = server;
+  return listening(server);
+}
 
 function answer({ job_id, attempt, prompt, max_tokens }: Execute, response: ServerResponse): void {
   const pace = paceOf(prompt ?? "", max_tokens);
@@ -104,25 +131,38 @@ setInterval(turn, 1);
 
 let beats: NodeJS.Timeout | undefined;
 
-async function register({ url, workers, slots }: { url: string; workers: number; slots: number }): Promise<void> {
+async function register({ url, workers, slots, trust }: Registration): Promise<void> {
   const ids = Array.from({ length: workers }, (_, i) => `bench-${i + 1}`);
-  const post = async (path: string, body: object) => {
-    const reply = await fetch(`${url}${path}`, {
-      method: "POST",
-      headers: { "content-type": "application/json", accept: "application/json" },
-      body: JSON.stringify(body),
-    });
+  const at = trust?.tls === undefined ? port : await tlsPort(trust.tls);
+  const post = async (path: string, body: object, shown?: string) => {
+    const headers = {
+      "content-type": "application/json",
+      accept: "application/json",
+      ...(shown === undefined ? {} : { authorization: `Bearer ${shown}` }),
+    };
+    const reply = await fetch(`${url}${path}`, { method: "POST", headers, body: JSON.stringify(body) });
     if (!reply.ok) throw new Error(`${path}: ${reply.status} ${await reply.text()}`);
-    return (await reply.json()) as { heartbeat_ms: number };
+    return (await reply.json()) as { heartbeat_ms: number; token: string };
   };
   let heartbeat_ms = 5000;
+  const secret = () => randomBytes(32).toString("base64url");
+  door = trust === undefined ? undefined : secret();
+  const credentials = new Map<string, string>();
   for (const id of ids) {
     registering = id;
-    ({ heartbeat_ms } = await post("/workers/register", { id, host: "127.0.0.1", port, model: MODEL, slots }));
+    const worker = { id, host: "127.0.0.1", port: at, model: MODEL, slots };
+    if (trust === undefined) ({ heartbeat_ms } = await post("/workers/register", worker));
+    else {
+      const { token } = await post("/v2/join-tokens", { worker_id: id }, trust.key);
+      const own = secret();
+      credentials.set(id, `rbw_${own}`);
+      const joining = { ...worker, tls: trust.tls !== undefined, epoch: 1, door, credential_sha256: hash("sha256", own, "hex") };
+      ({ heartbeat_ms } = await post("/workers/register", joining, token));
+    }
   }
-  const beat = { slots_busy: 0, memory_bytes: 0, tokens_per_second: 0 };
+  const beat = { slots_busy: 0, memory_bytes: 0, tokens_per_second: 0, ...(trust === undefined ? {} : { epoch: 1 }) };
   beats = setInterval(() => {
-    for (const id of ids) post(`/workers/${id}/heartbeat`, beat).catch(() => {});
+    for (const id of ids) post(`/workers/${id}/heartbeat`, beat, credentials.get(id)).catch(() => {});
   }, heartbeat_ms);
 }
 

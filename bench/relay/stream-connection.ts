@@ -3,6 +3,7 @@
  * is missing, and reports each token's send time. Plain `net` with one shared read buffer, since the client must cost little.
  */
 import { connect, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
 import { nowUs } from "./clock.ts";
 import { type Pace, promptFor, type Target } from "./messages.ts";
 
@@ -31,20 +32,23 @@ export class StreamConnection {
 
   constructor(target: Target) {
     this.#target = target;
-    this.#socket = connect({
-      host: "127.0.0.1",
-      port: target.port,
-      noDelay: true,
-      onread: {
-        buffer: READ,
-        callback: (bytes) => {
-          this.#read(READ.toString("latin1", 0, bytes));
-          return true;
-        },
-      },
-    });
+    this.#socket = target.trust?.tls === undefined ? this.#inClear(target.port) : this.#inTls(target.port, target.trust.tls.ca);
     this.#socket.on("error", (error) => this.#done(error.message));
     this.#socket.on("close", () => this.#done("the connection was closed in mid-stream"));
+  }
+
+  #inClear(port: number): Socket {
+    const callback = (bytes: number) => {
+      this.#read(READ.toString("latin1", 0, bytes));
+      return true;
+    };
+    return connect({ host: "127.0.0.1", port, noDelay: true, onread: { buffer: READ, callback } });
+  }
+
+  #inTls(port: number, ca: string): Socket {
+    const socket = connectTls({ host: "127.0.0.1", port, ca });
+    socket.setNoDelay(true);
+    return socket.setEncoding("latin1").on("data", (text) => this.#read(String(text)));
   }
 
   /** Resolves when the stream has ended, with what was wrong with it. */
@@ -56,7 +60,9 @@ export class StreamConnection {
     this.#tokens = 0;
     this.#ended_with = undefined;
     const text = requestBody(this.#target, pace);
-    const request = `POST ${this.#target.path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: ${text.length}\r\n\r\n${text}`;
+    const { path, trust } = this.#target;
+    const shown = trust === undefined ? "" : `authorization: Bearer ${trust.key}\r\n`;
+    const request = `POST ${path} HTTP/1.1\r\nhost: bench\r\n${shown}content-type: application/json\r\ncontent-length: ${text.length}\r\n\r\n${text}`;
     return new Promise((resolve) => {
       this.#settle = resolve;
       this.#socket.write(request, "latin1");

@@ -7,7 +7,8 @@ import { findPrograms } from "../../packages/cli/src/programs.ts";
 import { found, freePort, type Processes } from "../processes.ts";
 import { sleep } from "./clock.ts";
 import type { Harness } from "./harness.ts";
-import type { Target } from "./messages.ts";
+import type { Target, Trust } from "./messages.ts";
+import { type TrustMode, trusted } from "./trusted.ts";
 
 export const TARGET_NAMES = ["direct", "bare", "nginx", "rbees-orcd"] as const;
 export type TargetName = (typeof TARGET_NAMES)[number];
@@ -24,6 +25,8 @@ export interface StartOptions {
   node_flags?: readonly string[];
   /** Flags for the orchestrator. */
   orcd_flags?: readonly string[];
+  /** What the orchestrator asks of its callers; nothing, where it is not said. */
+  trust?: TrustMode;
   /** Streams at once; the paced worker registers with as many slots. */
   streams?: number;
   /** A command that runs the program, such as a tracer that stays out of its way. */
@@ -70,10 +73,13 @@ async function startBare(
 }
 
 async function startOrcd(processes: Processes, harness: Harness, options: StartOptions): Promise<Started> {
-  const { node_flags = [], wrapped_in = [], orcd_flags = [], streams = SLOTS_PER_WORKER_MAX, onLine } = options;
+  const { node_flags = [], wrapped_in = [], orcd_flags = [], streams = SLOTS_PER_WORKER_MAX, trust: mode, onLine } = options;
   const data_dir = join(processes.folder, `orcd-${starts}`);
   // As `rbees up` starts it.
   const program = findPrograms(new URL("../../packages/cli/src/rbees.ts", import.meta.url).href).orcd;
+  let trust: Trust | undefined;
+  let trust_flags: readonly string[] = [];
+  if (mode !== undefined) ({ trust, flags: trust_flags } = trusted(mode, program, data_dir));
   const command = [
     ...wrapped_in,
     ...program.slice(0, -1),
@@ -85,12 +91,18 @@ async function startOrcd(processes: Processes, harness: Harness, options: StartO
     data_dir,
     "--log-format",
     "json",
+    ...trust_flags,
     ...orcd_flags,
   ];
-  const { child, match } = await untilLine(processes, command, /"url":"(http:\/\/127\.0\.0\.1:(\d+))".*"ready"/, onLine);
-  await harness.register(match[1] as string, Math.ceil(streams / SLOTS_PER_WORKER_MAX), Math.min(streams, SLOTS_PER_WORKER_MAX));
+  const { child, match } = await untilLine(processes, command, /"url":"(https?:\/\/127\.0\.0\.1:(\d+))".*"ready"/, onLine);
+  await harness.register({
+    url: match[1] as string,
+    workers: Math.ceil(streams / SLOTS_PER_WORKER_MAX),
+    slots: Math.min(streams, SLOTS_PER_WORKER_MAX),
+    trust,
+  });
   return {
-    target: { port: Number(match[2]), path: "/v2/tasks", body: "task" },
+    target: { port: Number(match[2]), path: "/v2/tasks", body: "task", trust },
     pid: child.pid as number,
     async stop() {
       harness.forget();
