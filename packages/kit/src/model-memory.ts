@@ -21,10 +21,10 @@ export interface Needed {
 
 /**
  * Resident memory of the worker's two processes (HTTP and engine: Node.js, the programs, the binding) with next to no model in it.
- * Measured with the demo model at 1 and 4 slots: 239 to 242 MB from source, 184 MB as released (with node-llama-cpp 288 and 227);
+ * Measured with the demo model at 1 and 4 slots: 282 to 285 MB from source, 203 to 207 MB as released (with node-llama-cpp 321 and 255);
  * pages that the two share count twice, as in what is measured.
  */
-const PROCESSES_BYTES = 240_000_000;
+const PROCESSES_BYTES = 285_000_000;
 /** Bytes a value of the KV cache takes; ggml's blocks of 32 values have 34 bytes at 8 bits and 18 at 4. */
 const CACHE_BYTES: Readonly<Record<CacheType, number>> = { f16: 2, q8_0: 34 / 32, q4_0: 18 / 32 };
 /** The vocabulary as objects: some 90 MB for 152,000 tokens. */
@@ -36,8 +36,8 @@ const TOKEN_BYTES = 600;
  * - context: llama.cpp's KV cache: blocks × tokens × KV heads × (key length + value length) × bytes of a value;
  * - computing: for each token of a batch the logits and the widest activations at 32 bits, and without flash attention one
  *   attention score for each head and token of a slot's context;
- * - the rest: two processes and the vocabulary. Measured beside the whole: 110 M parameters at Q4_0 with 32,000 tokens took 2 to 9 %
- *   more than this from source, 4 to 7 % less as released.
+ * - the rest: two processes and the vocabulary. Measured beside the whole: 110 M parameters at Q4_0 with 32,000 tokens took 6 to 9 %
+ *   more than this from source, 7 to 10 % less as released (with node-llama-cpp 15 to 19 % more, and up to 8 % more).
  */
 export function neededBytes(
   gguf: Gguf,
