@@ -32,6 +32,10 @@ test("the Anthropic client: a message, a stream, a stop string, an abort", async
   assert.deepEqual([whole.content, whole.stop_reason], [[{ type: "text", text, citations: null }], "end_turn"]);
   assert.ok((whole.usage.cache_read_input_tokens ?? 0) > 0, "the same prompt again");
 
+  const { input_tokens = 0, cache_read_input_tokens } = whole.usage;
+  const counted = await client.messages.countTokens({ model: "demo", messages });
+  assert.equal(counted.input_tokens, input_tokens + (cache_read_input_tokens ?? 0));
+
   const stream = client.messages.stream(asked);
   const streamed = await stream.finalMessage();
   assert.deepEqual([await stream.finalText(), streamed.stop_reason], [text, "end_turn"]);

@@ -8,6 +8,7 @@ import type { AddressInfo } from "node:net";
 import type { Embed } from "@rbees/contracts/embed";
 import type { StopReason } from "@rbees/contracts/job";
 import { encodeEvent } from "@rbees/contracts/sse";
+import type { Tokenize } from "@rbees/contracts/tokenize";
 import type { Execute } from "@rbees/contracts/worker";
 
 export interface FakeAttempt {
@@ -35,7 +36,9 @@ export interface FakeWorker {
   readonly origin: string;
   /** Attempts as they come; waits for the next one. */
   next(): Promise<FakeAttempt>;
-  /** Answers the next `/execute` with this status and body instead of a stream. */
+  /** What `/tokenize` was asked so far; it counts seven tokens. */
+  readonly counted: readonly Tokenize[];
+  /** Answers the next `/execute` or `/tokenize` with this status and body instead of a stream. */
   refuseNext(status: number, body: unknown): void;
   register(orchestrator_url: string, more?: Record<string, unknown>): Promise<Response>;
   close(): Promise<void>;
@@ -45,6 +48,7 @@ export interface FakeWorker {
 export async function startFakeWorker(id: string, model = "fake", door?: string, at = 0): Promise<FakeWorker> {
   const arrived: FakeAttempt[] = [];
   const waiting: ((attempt: FakeAttempt) => void)[] = [];
+  const counted: Tokenize[] = [];
   const refusals: { status: number; body: unknown }[] = [];
   const server: Server = createServer(async (request, response) => {
     const { authorization } = request.headers;
@@ -71,6 +75,12 @@ export async function startFakeWorker(id: string, model = "fake", door?: string,
       response.writeHead(refusal.status, { "content-type": "application/json" }).end(JSON.stringify(refusal.body));
       return;
     }
+    if (request.url === "/tokenize") {
+      counted.push(body as unknown as Tokenize);
+      const tokens = (body as unknown as Tokenize).with_tokens ? { tokens: [1, 2, 3, 4, 5, 6, 7] } : {};
+      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ tokens_in: 7, ...tokens }));
+      return;
+    }
     const attempt = fakeAttempt(id, model, body, response);
     const waiter = waiting.shift();
     if (waiter === undefined) arrived.push(attempt);
@@ -86,6 +96,7 @@ export async function startFakeWorker(id: string, model = "fake", door?: string,
       const attempt = arrived.shift();
       return attempt === undefined ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve(attempt);
     },
+    counted,
     refuseNext: (status, body) => refusals.push({ status, body }),
     register: (orchestrator_url, more = {}) =>
       fetch(`${orchestrator_url}/workers/register`, {

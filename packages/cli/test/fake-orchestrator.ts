@@ -224,6 +224,8 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     cancelBatch: ({ params }) => ({ json: { ...batchOf(params.id), status: "cancelling" } }),
     openaiResponse: neverAsked,
     anthropicMessages: neverAsked,
+    anthropicCountTokens: neverAsked,
+    tokenize: neverAsked,
     ollamaVersion: neverAsked,
     ollamaTags: neverAsked,
     ollamaShow: neverAsked,

@@ -66,6 +66,7 @@ async function main(): Promise<void> {
         },
       }),
       embed: () => ({ events: (stream) => stream.end() }),
+      tokenize: () => ({ json: { tokens_in: 1 } }),
       cancel: () => ({ status: 202, json: { cancelled: true } }),
       health: () => ({
         json: {

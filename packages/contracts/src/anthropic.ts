@@ -224,9 +224,20 @@ const REQUEST_FIELDS = {
   },
 } as const satisfies FieldTable;
 
+const { model, messages, system, tools, tool_choice } = REQUEST_FIELDS.supported;
+const { thinking, speed } = REQUEST_FIELDS.hints;
+const { output_config, user_profile_id, workspace_id } = REQUEST_FIELDS.refused;
+
+const COUNT_FIELDS = {
+  supported: { model, messages, system, tools, tool_choice },
+  hints: { cache_control, thinking, speed },
+  refused: { output_config, user_profile_id, workspace_id },
+} as const satisfies FieldTable;
+
 /** For the page: where a field is sent → what becomes of it. */
 export const ANTHROPIC_FIELDS = {
   "POST /v1/messages": REQUEST_FIELDS,
+  "POST /v1/messages/count_tokens": COUNT_FIELDS,
   "`messages[]`": MESSAGE_FIELDS,
   "Blocks of a `content` or of `system`": BLOCK_FIELDS,
   "Blocks of type `tool_use`": TOOL_USE_FIELDS,
@@ -240,6 +251,13 @@ export const MessagesRequest = z
   .superRefine(({ tools, tool_choice }, context) => refuseTools({ tools, tool_choice: tool_choice?.choice }, context))
   .meta({ id: "AnthropicMessagesRequest" });
 export type MessagesRequest = z.infer<typeof MessagesRequest>;
+
+export const CountTokensRequest = z
+  .strictObject({ ...COUNT_FIELDS.supported, ...COUNT_FIELDS.hints, ...COUNT_FIELDS.refused })
+  .superRefine((asked, context) => refuseTools({ tools: asked.tools, tool_choice: asked.tool_choice?.choice }, context))
+  .meta({ id: "AnthropicCountTokensRequest" });
+
+export const AnthropicTokens = z.object({ input_tokens: z.int().nonnegative() }).meta({ id: "AnthropicTokens" });
 
 const AnthropicStop = z
   .enum(["end_turn", "tool_use", "max_tokens", "stop_sequence", "model_context_window_exceeded"])

@@ -1,7 +1,7 @@
 /** The two route tables, everything the orchestrator and the worker answer to; and who may call which of the orchestrator's. */
 import { z } from "zod";
 import { PoolAct } from "./act.ts";
-import { AnthropicMessage, MessagesRequest } from "./anthropic.ts";
+import { AnthropicMessage, AnthropicTokens, CountTokensRequest, MessagesRequest } from "./anthropic.ts";
 import { batchRoutes } from "./batch-routes.ts";
 import {
   Embed,
@@ -32,6 +32,7 @@ import { PolicyView } from "./policy.ts";
 import { OpenaiResponse, ResponsesRequest } from "./responses.ts";
 import type { RouteTable } from "./route.ts";
 import { CreateTenant, SetTenant, TenantList, TenantView } from "./tenant.ts";
+import { Counted, Tokenize, Tokenized, TokenizeRequest } from "./tokenize.ts";
 import { Beat, CancelAttempt, Execute, ModelList, Registered, RegisterWorker, WorkerHealth, WorkerList, WorkerView } from "./worker.ts";
 
 export const OrcdHealth = z
@@ -170,6 +171,21 @@ export const orcdRoutes = {
     body: MessagesRequest,
     replies: { 200: [AnthropicMessage, "events"] },
     error_form: "anthropic",
+  },
+  anthropicCountTokens: {
+    method: "POST",
+    path: "/v1/messages/count_tokens",
+    summary: "Anthropic: how many tokens a conversation has, counted by a worker",
+    body: CountTokensRequest,
+    replies: { 200: [AnthropicTokens] },
+    error_form: "anthropic",
+  },
+  tokenize: {
+    method: "POST",
+    path: "/v2/tokenize",
+    summary: "The tokens of a prompt, counted by a worker that holds the model, with its own template and tokenizer",
+    body: TokenizeRequest,
+    replies: { 200: [Tokenized] },
   },
   listKeys: { method: "GET", path: "/v2/keys", summary: "API keys, newest first; never their secrets", replies: { 200: [KeyList] } },
   createKey: {
@@ -362,6 +378,8 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   cancelBatch: SUBMIT,
   openaiResponse: SUBMIT,
   anthropicMessages: SUBMIT,
+  anthropicCountTokens: SUBMIT,
+  tokenize: SUBMIT,
   ollamaVersion: READ,
   ollamaTags: READ,
   ollamaShow: READ,
@@ -404,6 +422,13 @@ export const workerdRoutes = {
     summary: "One attempt at an embedding job; the connection is the attempt",
     body: Embed,
     replies: { 200: ["events"] },
+  },
+  tokenize: {
+    method: "POST",
+    path: "/tokenize",
+    summary: "The tokens of a prompt, of which nothing is made; takes no slot",
+    body: Tokenize,
+    replies: { 200: [Counted] },
   },
   cancel: {
     method: "POST",

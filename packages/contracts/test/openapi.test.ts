@@ -81,7 +81,7 @@ for (const [name, routes, document] of documents) {
         assert.equal(Object.keys(content).length === 0, status === "204", `${path} ${status}`);
       }
       assert.deepEqual(operation.responses["default"]?.content?.["application/json"]?.schema, {
-        $ref: `#/components/schemas/${path.startsWith("/api/") ? "OllamaError" : path === "/v1/messages" ? "AnthropicError" : "Error"}`,
+        $ref: `#/components/schemas/${path.startsWith("/api/") ? "OllamaError" : path.startsWith("/v1/messages") ? "AnthropicError" : "Error"}`,
       });
     }
   });

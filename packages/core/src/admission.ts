@@ -57,7 +57,7 @@ export function queueFull(state: State, job: Job, now_ms: number): Refusal | und
   return { code: "QUEUE_FULL", message, retry_after_ms: placeFreeMs(state, job, now_ms) };
 }
 
-function modelUnknown(state: State, { model }: JobSpec): Refusal | undefined {
+export function modelUnknown(state: State, { model }: JobSpec): Refusal | undefined {
   if (state.models.has(model)) return undefined;
   const known = [...state.models].sort().join(", ");
   return {
@@ -76,7 +76,7 @@ function pinVain(state: State, { model, pin }: JobSpec): Refusal | undefined {
 }
 
 /** Nobody is asked to wait for a worker that may never come: what none of those that serve the model can do is refused. */
-function beyondEngines(state: State, { model, pin, needs }: JobSpec): Refusal | undefined {
+export function beyondEngines(state: State, { model, pin, needs }: JobSpec): Refusal | undefined {
   if (needs.length === 0) return undefined;
   const serving = [...(state.fleets.get(model) ?? [])].filter(({ spec }) => pin === null || spec.id === pin);
   if (serving.length === 0 || serving.some(({ spec }) => needs.every(({ feature }) => spec.features.includes(feature)))) return undefined;

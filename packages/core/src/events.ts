@@ -22,6 +22,8 @@ export type Event = { readonly now_ms: number } & (
   /** A job that was accepted in an earlier life of the orchestrator; `ran`: when that ended, which lost its attempt. */
   | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number; ran: boolean }
   | { type: "job.cancelled"; job_id: string }
+  /** The tokens of a prompt are to be counted, and no more. */
+  | { type: "prompt.counted"; spec: JobSpec }
   | { type: "worker.registered"; spec: WorkerSpec }
   | { type: "worker.beat"; worker_id: string; epoch: number; draining: boolean; memory_free_bytes: number | null }
   /** No new work for it; `move`: what runs there goes on elsewhere, where it can. */
@@ -61,6 +63,8 @@ export type Decision =
       limit?: string;
       rule?: string;
     }
+  /** These workers may be asked to count the tokens of a prompt, the first first. */
+  | { type: "count"; job_id: string; worker_ids: readonly string[] }
   | { type: "dispatch"; job_id: string; attempt: number; worker_id: string; routing: Routing }
   | { type: "abort"; job_id: string; attempt: number; worker_id: string; reason: string }
   | { type: "requeue"; job_id: string; attempt: number; spent: number; reason: string }

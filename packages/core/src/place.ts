@@ -41,7 +41,12 @@ const STANDING: Readonly<Record<Obstacle, Standing>> = {
 };
 
 /** The filter: what keeps this job from running on this worker now; the first failed check. */
-export function obstacle(state: State, { spec, demands }: Job, worker: Worker, now_ms: number): Obstacle | undefined {
+export function obstacle(
+  state: State,
+  { spec, demands }: Pick<Job, "spec" | "demands">,
+  worker: Worker,
+  now_ms: number,
+): Obstacle | undefined {
   if (worker.spec.model !== spec.model) return "other model";
   if (spec.pin !== null && spec.pin !== worker.spec.id) return "pinned elsewhere";
   if (spec.avoid.includes(worker.spec.id)) return "avoided";

@@ -186,7 +186,7 @@ export interface QueueOutlook {
 }
 
 /** Why the job may not be let in by its tenant's or its key's limits. */
-export function overLimit({ accounts, spec }: Job, outlook: QueueOutlook, now_ms: number): Refusal | undefined {
+export function overLimit({ accounts, spec }: Pick<Job, "accounts" | "spec">, outlook: QueueOutlook, now_ms: number): Refusal | undefined {
   let worst: Refusal | undefined;
   for (const account of accounts) {
     const found = refusalBy(account, spec, outlook, now_ms);
@@ -284,6 +284,11 @@ export function pay(job: Job, now_ms: number): void {
     requests.take(1, limits.requests_per_minute_max, now_ms);
     tokens.take(job.reserved_tokens, limits.tokens_per_minute_max, now_ms);
   }
+}
+
+/** A request that is no job and takes no tokens. */
+export function payRequest(accounts: readonly Account[], now_ms: number): void {
+  for (const { limits, requests } of accounts) requests.take(1, limits.requests_per_minute_max, now_ms);
 }
 
 /** The job is over, and so many tokens were used. */

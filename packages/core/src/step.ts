@@ -5,6 +5,7 @@
  */
 import { objection, queueFull, type Refusal } from "./admission.ts";
 import { attemptEnded, attemptPrefilled, attemptProgressed, end, lostForGood } from "./attempts.ts";
+import { count } from "./counting.ts";
 import { demandsOn, NO_DEMANDS } from "./demand.ts";
 import { clear, dispatch, drain } from "./drain.ts";
 import { etaMs, placeFreeMs } from "./estimate.ts";
@@ -50,6 +51,9 @@ export function step(state: State, event: Event): Decision[] {
       drain(state, event.spec.model, event.now_ms, out);
       break;
     }
+    case "prompt.counted":
+      count(state, event.spec, event.now_ms, out);
+      break;
     case "job.cancelled":
       end(state, event.job_id, "cancelled", { code: "CANCELLED", message: "The job was cancelled." }, event.now_ms, out);
       break;

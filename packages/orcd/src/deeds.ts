@@ -86,6 +86,7 @@ export class Deeds {
       case "evict":
         void this.#ports.pools.evict(decision);
         break;
+      case "count":
       case "worker.reject":
         break;
     }

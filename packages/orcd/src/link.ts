@@ -5,8 +5,10 @@
 
 import type { Embed } from "@rbees/contracts/embed";
 import { ErrorBody } from "@rbees/contracts/error-body";
+import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { WorkerEvent } from "@rbees/contracts/events";
 import { WorkerEvent as WorkerEventSchema } from "@rbees/contracts/events";
+import { type Counted, Counted as CountedSchema, type Tokenize } from "@rbees/contracts/tokenize";
 import type { Execute } from "@rbees/contracts/worker";
 import type { z } from "zod";
 import { type ConnectionLimits, Connections, type RequestListener } from "./worker-http/connections.ts";
@@ -67,6 +69,14 @@ export class Link {
     return this.#begin("/embed", body, correlation_id, listener);
   }
 
+  /** Has a prompt's tokens counted. Nothing is thrown: what became of it is the outcome. */
+  tokenize(body: Loose<z.input<typeof Tokenize>>, correlation_id: string): Promise<CountOutcome> {
+    return new Promise((resolve) => {
+      const headers = { ...this.#headers, accept: "application/json", "x-correlation-id": correlation_id };
+      this.#connections.post("/tokenize", headers, JSON.stringify(body), new Count(resolve));
+    });
+  }
+
   #begin(path: string, body: object, correlation_id: string, listener: AttemptListener): () => void {
     const attempt = new Attempt(listener);
     const headers = { ...this.#headers, "x-correlation-id": correlation_id };
@@ -76,6 +86,45 @@ export class Link {
 
   close(): void {
     this.#connections.close();
+  }
+}
+
+export type CountOutcome =
+  | { readonly counted: Counted }
+  /** `error`: what it said, if it spoke our protocol. */
+  | { readonly reason: string; readonly error?: RbeesError };
+
+/** An answer that is JSON. */
+class Count implements RequestListener {
+  readonly #settle: (outcome: CountOutcome) => void;
+  #status = 0;
+  #text = "";
+
+  constructor(settle: (outcome: CountOutcome) => void) {
+    this.#settle = settle;
+  }
+
+  onHead(status: number): void {
+    this.#status = status;
+  }
+
+  onText(text: string): void {
+    this.#text += text;
+  }
+
+  onEnd(): void {
+    const answer = parseJson(Buffer.from(this.#text, "latin1").toString("utf8"));
+    const counted = CountedSchema.safeParse(answer);
+    if (this.#status === 200 && counted.success) return this.#settle({ counted: counted.data });
+    const refused = ErrorBody.safeParse(answer);
+    if (!refused.success) return this.#settle({ reason: `it answered ${this.#status}, not as a worker would` });
+    const { code, message, param } = refused.data.error;
+    const error = new RbeesError(knownCode(code), message, param === null ? {} : { param });
+    this.#settle({ reason: message, error });
+  }
+
+  onFailure(reason: string): void {
+    this.#settle({ reason });
   }
 }
 

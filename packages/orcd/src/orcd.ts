@@ -20,6 +20,7 @@ import { policyHandlers } from "./api/policy.ts";
 import { responsesHandlers } from "./api/responses.ts";
 import { systemHandlers } from "./api/system.ts";
 import { tenantHandlers } from "./api/tenants.ts";
+import { tokenizeHandlers } from "./api/tokenize.ts";
 import { workerHandlers } from "./api/workers.ts";
 import { AuditAnchor } from "./audit-anchor.ts";
 import { auditKeyIn } from "./audit-key.ts";
@@ -165,6 +166,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
       ...responsesHandlers({ ...config, ...admitting, workers }),
       ...ollamaHandlers({ ...config, ...admitting, workers }),
       ...anthropicHandlers({ ...config, ...admitting, workers }),
+      ...tokenizeHandlers({ ...config, ...admitting, store, workers }),
       ...workerHandlers({ ...config, loop, workers, credentials, ca: authorities(ca) }),
       ...keyHandlers(keys, tenants),
       ...tenantHandlers(tenants),

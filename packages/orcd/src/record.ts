@@ -104,6 +104,8 @@ function changesFor(decision: Decision, job: ActiveJob | undefined, { now_ms, wh
     case "evict":
       return [audit("worker.evicted", { worker_id: decision.worker_id, pool_id: decision.pool_id, reason: decision.reason })];
     case "abort":
+    // Its entry is written when a worker is asked.
+    case "count":
     case "worker.reject":
       return [];
   }

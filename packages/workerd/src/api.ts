@@ -24,6 +24,7 @@ export function workerdHandlers({ attempts, metrics, health, shutdown }: ApiPart
       const attempt = await attempts.embed(body, correlation_id);
       return { events: (stream) => attempt.attach(stream) };
     },
+    tokenize: async ({ body }) => ({ json: await attempts.tokenize(body) }),
     cancel: ({ body }) => ({ status: 202, json: { cancelled: attempts.cancel(body.job_id) } }),
     health: () => ({ json: health() }),
     metrics: async () => ({ text: await metrics.registry.metrics(), content_type: metrics.registry.contentType }),

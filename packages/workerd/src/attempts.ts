@@ -5,6 +5,7 @@
 import type { Embed } from "@rbees/contracts/embed";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Feature } from "@rbees/contracts/sets";
+import type { Counted, Tokenize } from "@rbees/contracts/tokenize";
 import { callSchema } from "@rbees/contracts/tools";
 import type { Execute } from "@rbees/contracts/worker";
 import { grammarOf } from "@rbees/kit/grammar/grammar-of";
@@ -29,6 +30,7 @@ export interface AttemptsOptions {
     readonly ready: boolean;
     start(run: number, request: RunRequest): Promise<RunAccepted>;
     embed(run: number, request: EmbedRequest): Promise<{ tokens_in: number }>;
+    tokenize(run: number, request: Tokenize): Promise<Counted>;
     abort(run: number): void;
   };
 }
@@ -73,6 +75,11 @@ export class Attempts {
   embed(body: Embed, correlation_id: string): Promise<Attempt> {
     const { inputs, truncate } = body;
     return this.#begin(body, 0, correlation_id, (run) => this.#options.engine.embed(run, { inputs, truncate }));
+  }
+
+  /** Counts a prompt's tokens: takes no slot, and is done while the worker drains too. */
+  tokenize(body: Tokenize): Promise<Counted> {
+    return this.#options.engine.tokenize(this.#next_run++, body);
   }
 
   async #begin(

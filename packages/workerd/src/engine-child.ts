@@ -28,6 +28,7 @@ function receive(message: ToEngine): void {
       return;
     case "start":
     case "embed":
+    case "tokenize":
       begin(message).then(
         (accepted) => send({ type: "accepted", run: message.run, accepted }),
         (error: unknown) => send({ type: "refused", run: message.run, error: wireError(error) }),
@@ -59,9 +60,16 @@ async function load(options: EngineOptions): Promise<void> {
   send({ type: "loaded", facts });
 }
 
-async function begin(message: Extract<ToEngine, { type: "start" | "embed" }>): Promise<Accepted> {
+async function begin(message: Extract<ToEngine, { type: "start" | "embed" | "tokenize" }>): Promise<Accepted> {
   if (engine === undefined) throw new RbeesError("ENGINE_FAILED", "No model is loaded.");
-  return message.type === "embed" ? await engine.embed(message.run, message.request) : await engine.start(message.run, message.request);
+  switch (message.type) {
+    case "start":
+      return await engine.start(message.run, message.request);
+    case "embed":
+      return await engine.embed(message.run, message.request);
+    case "tokenize":
+      return await engine.tokenize(message.run, message.request);
+  }
 }
 
 async function store(): Promise<StoredPrefixes | undefined> {

@@ -1,6 +1,7 @@
 /** What `EngineProcess` and the engine's child process say to each other over IPC. */
 import type { ErrorCode } from "@rbees/contracts/errors";
 import type {
+  CountedTokens,
   EmbedRequest,
   EngineCounts,
   EngineOptions,
@@ -9,12 +10,14 @@ import type {
   RunRequest,
   StepReport,
   StoredPrefixes,
+  TokenizeRequest,
 } from "./engine.ts";
 
 export type ToEngine =
   | { type: "load"; options: EngineOptions }
   | { type: "start"; run: number; request: RunRequest }
   | { type: "embed"; run: number; request: EmbedRequest }
+  | { type: "tokenize"; run: number; request: TokenizeRequest }
   | { type: "abort"; run: number }
   | { type: "store" };
 
@@ -33,8 +36,8 @@ export type FromEngine =
   | { type: "counted"; counts: EngineCounts }
   | { type: "memory"; bytes: number };
 
-/** What a run was accepted with: of an embedding only the tokens. */
-export type Accepted = Pick<RunAccepted, "tokens_in"> & Partial<RunAccepted>;
+/** What a run was accepted with: of an embedding only the tokens, and of what is only counted all that there is. */
+export type Accepted = CountedTokens & Partial<RunAccepted>;
 
 /** An `RbeesError` as plain data. */
 export interface WireError {

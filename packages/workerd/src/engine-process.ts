@@ -8,7 +8,17 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
-import type { EmbedRequest, Engine, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StoredPrefixes } from "./engine.ts";
+import type {
+  EmbedRequest,
+  Engine,
+  EngineEvents,
+  EngineOptions,
+  ModelFacts,
+  RunAccepted,
+  RunRequest,
+  StoredPrefixes,
+  TokenizeRequest,
+} from "./engine.ts";
 import type { Accepted, FromEngine, ToEngine, WireError } from "./engine-messages.ts";
 
 /** How many of the child's last lines on stderr an error may quote. */
@@ -78,6 +88,10 @@ export class EngineProcess implements Engine {
 
   embed(run: number, request: EmbedRequest): Promise<Accepted> {
     return this.#begin(run, { type: "embed", run, request });
+  }
+
+  tokenize(run: number, request: TokenizeRequest): Promise<Accepted> {
+    return this.#begin(run, { type: "tokenize", run, request });
   }
 
   #begin(run: number, message: ToEngine): Promise<Accepted> {

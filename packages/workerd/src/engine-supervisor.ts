@@ -5,7 +5,18 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
 import type { Log } from "@rbees/kit/log";
-import type { EmbedRequest, EngineCounts, EngineEvents, EngineOptions, ModelFacts, RunAccepted, RunRequest, StepReport } from "./engine.ts";
+import type {
+  CountedTokens,
+  EmbedRequest,
+  EngineCounts,
+  EngineEvents,
+  EngineOptions,
+  ModelFacts,
+  RunAccepted,
+  RunRequest,
+  StepReport,
+  TokenizeRequest,
+} from "./engine.ts";
 import { EngineProcess } from "./engine-process.ts";
 
 export const RESTART_LIMITS = { restarts_max: 3, window_ms: 600_000 } as const;
@@ -76,6 +87,11 @@ export class EngineSupervisor {
   embed(run: number, request: EmbedRequest): Promise<{ tokens_in: number }> {
     if (this.#process === undefined || !this.#ready) return Promise.reject(new RbeesError("ENGINE_FAILED", "The engine is not running."));
     return this.#process.embed(run, request);
+  }
+
+  tokenize(run: number, request: TokenizeRequest): Promise<CountedTokens> {
+    if (this.#process === undefined || !this.#ready) return Promise.reject(new RbeesError("ENGINE_FAILED", "The engine is not running."));
+    return this.#process.tokenize(run, request);
   }
 
   /** What slots hold and have lost is written for the next life, if there is a place for it. */

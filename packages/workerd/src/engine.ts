@@ -105,6 +105,14 @@ export interface EmbedRequest {
   truncate: boolean;
 }
 
+/** A prompt whose tokens are counted, and told if that is asked for. */
+export type TokenizeRequest = Pick<RunRequest, "prompt" | "messages" | "raw" | "tools" | "tool_choice"> & { with_tokens: boolean };
+
+export interface CountedTokens {
+  tokens_in: number;
+  tokens?: number[];
+}
+
 /** A run has its slot; what is known of it before the first step. */
 export interface RunAccepted {
   slot: number;
@@ -199,6 +207,8 @@ export interface Engine {
    * `RbeesError`: CONTEXT_TOO_LARGE, INVALID_REQUEST, INSUFFICIENT_MEMORY.
    */
   embed(run: number, request: EmbedRequest): Promise<{ tokens_in: number }>;
+  /** Counts a prompt's tokens: no slot is taken. Refuses with INVALID_REQUEST. */
+  tokenize(run: number, request: TokenizeRequest): Promise<CountedTokens>;
   /** Ends a run at the next step; unknown and ended runs are left alone. */
   abort(run: number): void;
   /** Writes what slots hold and have lost to `prefix_file`, for the next life; nothing may run any more. Undefined: nowhere to. */

@@ -213,6 +213,34 @@ export function engineContract({ name, features, tells_tokens, start, skip = fal
       }
     });
 
+    needs("tokenize", "a prompt is counted as a job with it counts it, in any form, without a slot", async () => {
+      const tokenize = async (body: Body) => await (await post(worker, "/tokenize", body)).json();
+      const messages = [{ role: "system", content: "Be brief." }, ...CHAT.messages];
+      for (const body of [{ prompt: "A", raw: true }, { prompt: "hi" }, { messages }, { messages, tools: [WEATHER_TOOL] }]) {
+        const { end } = await ask(worker, { ...body, max_tokens: 1 });
+        assert.deepEqual(await tokenize(body), { tokens_in: end?.tokens_in });
+      }
+      const plain = await tokenize({ messages });
+      assert.deepEqual(await tokenize({ messages, tools: [WEATHER_TOOL], tool_choice: "none" }), plain);
+      const { tokens_in, tokens } = (await tokenize({ prompt: "A", raw: true, with_tokens: true })) as {
+        tokens_in: number;
+        tokens: number[];
+      };
+      assert.deepEqual([tokens.length, tokens.at(-1)], [tokens_in, tokenOf("A")]);
+      const busy = await Promise.all(["one", "two"].map((job_id) => open(worker, { job_id, prompt: "D", raw: true, max_tokens: 1500 })));
+      assert.deepEqual(await tokenize({ messages }), plain);
+      for (const stream of busy) stream.hangUp();
+      await idle();
+      for (const [bad, why] of [
+        [{}, /either prompt or messages/],
+        [{ prompt: "A", max_tokens: 1 }, /max_tokens: unknown field/],
+      ] as const) {
+        const refused = await post(worker, "/tokenize", bad);
+        assert.equal(refused.status, 400);
+        assert.match(await refused.text(), why);
+      }
+    });
+
     needs("tools", "a call is told apart from the text, and its result is answered", async () => {
       const asked = { ...CHAT, tools: [WEATHER_TOOL] };
       const first = await ask(worker, asked);

@@ -1,5 +1,6 @@
 /** Anthropic's Messages API: its requests become jobs like any other, their events its answers. */
 import { ANTHROPIC_TEMPERATURE, type MessagesRequest } from "@rbees/contracts/anthropic";
+import type { Message } from "@rbees/contracts/message";
 import type { JobHeaders } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
@@ -22,15 +23,19 @@ export function anthropicHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRo
   };
 }
 
+/** What stands before the conversation. */
+export function turnsBefore(system: string | null | undefined): Message[] {
+  return (system ?? "") === "" ? [] : [{ role: "system", content: system as string }];
+}
+
 function messagesJob(body: MessagesRequest, head: JobHeaders): AskedJob {
   const { model, max_tokens, messages, system, temperature, top_p, top_k, stop_sequences, stream, metadata } = body;
   const { tools, tool_choice } = body;
-  const before = (system ?? "") === "" ? [] : [{ role: "system" as const, content: system as string }];
   const user_id = metadata?.user_id ?? undefined;
   return {
     ...fromHeaders(head),
     model,
-    messages: [...before, ...messages],
+    messages: [...turnsBefore(system), ...messages],
     ...toolsOf({ tools, tool_choice: tool_choice?.choice, parallel_tool_calls: tool_choice?.parallel === false ? false : undefined }),
     raw: false,
     max_tokens,

@@ -115,6 +115,11 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
       tool_choice: { type: "auto", disable_parallel_tool_use: true },
     },
   ],
+  anthropicCountTokens: [{ ...chat, system: "s", tools: [{ name: "look", input_schema: look.parameters }], tool_choice: { type: "none" } }],
+  tokenize: [
+    { model: "fake", prompt: "hi", raw: true, with_tokens: true },
+    { ...chat, tools: [TOOL], tool_choice: "none" },
+  ],
   ollamaShow: [{ model: "fake" }],
   ollamaChat: [
     { ...chat, options: { temperature: 0.5, num_predict: 5, stop: ["END"] }, keep_alive: "5m" },

@@ -6,6 +6,7 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import { templateFacts } from "../chat/template-facts.ts";
 import type {
+  CountedTokens,
   EmbedRequest,
   Engine,
   EngineEvents,
@@ -15,6 +16,7 @@ import type {
   RunRequest,
   StepReport,
   StoredPrefixes,
+  TokenizeRequest,
 } from "../engine.ts";
 import { chooseSlot } from "../slots.ts";
 import { Embeddings } from "./embeddings.ts";
@@ -110,6 +112,11 @@ export class LlamaEngine implements Engine {
     slot.run = run;
     void this.#work();
     return { slot: choice.slot, tokens_in: run.tokens_in, tokens_cached: run.tokens_cached };
+  }
+
+  async tokenize(_run: number, { with_tokens, ...asked }: TokenizeRequest): Promise<CountedTokens> {
+    const { tokens } = promptOf(this.#loaded().model.prompt, asked);
+    return { tokens_in: tokens.length, ...(with_tokens ? { tokens } : {}) };
   }
 
   async embed(id: number, request: EmbedRequest): Promise<{ tokens_in: number }> {

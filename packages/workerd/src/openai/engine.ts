@@ -83,6 +83,13 @@ export class OpenaiEngine implements Engine {
     throw new RbeesError("INVALID_REQUEST", "This worker makes no embeddings: its engine asks its server for text only.");
   }
 
+  async tokenize(): Promise<never> {
+    throw new RbeesError(
+      "INVALID_REQUEST",
+      "This worker counts no tokens: the server that its engine stands on does not tell which they are.",
+    );
+  }
+
   abort(id: number): void {
     this.#running.get(id)?.abort();
   }
