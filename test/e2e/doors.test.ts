@@ -49,6 +49,11 @@ test("the Anthropic client: a message, a stream, a stop string, an abort", async
     Anthropic.BadRequestError,
   );
 
+  const schema = { type: "object", properties: { ready: { type: "boolean" } }, required: ["ready"], additionalProperties: false };
+  const held = await client.messages.create({ ...asked, output_config: { format: { type: "json_schema", schema } } });
+  const [said] = held.content;
+  assert.equal(typeof (JSON.parse(said?.type === "text" ? said.text : "") as { ready: unknown }).ready, "boolean");
+
   const leaving = await client.messages.create({
     ...asked,
     stream: true,

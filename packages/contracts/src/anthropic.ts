@@ -173,6 +173,20 @@ const AnthropicToolChoice = z
     parallel: choice.type === "none" || choice.disable_parallel_tool_use !== true,
   }));
 
+const OUTPUT_FIELDS = {
+  supported: {
+    format: may(
+      z.strictObject({
+        type: z.literal("json_schema", "must be json_schema: no other type is supported"),
+        schema: z.record(z.string(), z.unknown(), "must be a JSON schema"),
+      }),
+      "`json_schema`: JSON that validates; what of a schema can't be kept to is refused with its place ([structured output](structured-output.md))",
+    ),
+  },
+  hints: { effort: may(z.enum(["low", "medium", "high", "xhigh", "max"]), "A model that thinks does so unasked") },
+  refused: {},
+} as const satisfies FieldTable;
+
 const REQUEST_FIELDS = {
   supported: {
     model: ModelName.describe("A name from `GET /v1/models`"),
@@ -199,6 +213,7 @@ const REQUEST_FIELDS = {
       AnthropicToolChoice,
       "`auto`; `none`: the model is not shown them; `any` and `tool`: the answer is one call, held to its schema. `disable_parallel_tool_use`: the answer ends with its first call",
     ),
+    output_config: may(z.strictObject({ ...OUTPUT_FIELDS.supported, ...OUTPUT_FIELDS.hints }), "What the answer is held to"),
     stream: may(z.boolean(), "Answer as server-sent events, from `message_start` to `message_stop`"),
     metadata: may(z.strictObject({ user_id: may(z.string().max(512), "Who asks") }), "`user_id` is kept in the job's metadata"),
   },
@@ -212,8 +227,7 @@ const REQUEST_FIELDS = {
     speed: refused("all go as fast as their worker", "standard"),
   },
   refused: {
-    output_config: refused("answers are not held to a schema", {}),
-    output_format: refused("answers are not held to a schema"),
+    output_format: refused("the older form of `output_config.format`: use that"),
     container: refused(NO_HOSTED),
     mcp_servers: refused(NO_HOSTED, []),
     context_management: refused(NO_HOSTED),
@@ -226,18 +240,19 @@ const REQUEST_FIELDS = {
 
 const { model, messages, system, tools, tool_choice } = REQUEST_FIELDS.supported;
 const { thinking, speed } = REQUEST_FIELDS.hints;
-const { output_config, user_profile_id, workspace_id } = REQUEST_FIELDS.refused;
+const { user_profile_id, workspace_id } = REQUEST_FIELDS.refused;
 
 const COUNT_FIELDS = {
   supported: { model, messages, system, tools, tool_choice },
-  hints: { cache_control, thinking, speed },
-  refused: { output_config, user_profile_id, workspace_id },
+  hints: { cache_control, thinking, speed, output_config: may(REQUEST_FIELDS.supported.output_config, "It is not shown to the model") },
+  refused: { user_profile_id, workspace_id },
 } as const satisfies FieldTable;
 
 /** For the page: where a field is sent → what becomes of it. */
 export const ANTHROPIC_FIELDS = {
   "POST /v1/messages": REQUEST_FIELDS,
   "POST /v1/messages/count_tokens": COUNT_FIELDS,
+  "`output_config`": OUTPUT_FIELDS,
   "`messages[]`": MESSAGE_FIELDS,
   "Blocks of a `content` or of `system`": BLOCK_FIELDS,
   "Blocks of type `tool_use`": TOOL_USE_FIELDS,

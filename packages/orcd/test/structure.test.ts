@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import Anthropic from "@anthropic-ai/sdk";
+import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod";
 import { ChatOpenAI } from "@langchain/openai";
 import { generateObject, jsonSchema } from "ai";
 import { Ollama } from "ollama";
@@ -61,6 +63,36 @@ test("Ollama: json and a schema", async () => {
     const { body } = await answers(worker, [SAID]);
     assert.deepEqual(body.json_schema, told);
     assert.equal((await asking).message.content, SAID);
+  }
+});
+
+test("Anthropic: a schema, streamed and not, and by the client's own parser", async () => {
+  const anthropic = new Anthropic({ baseURL: orcd.url, apiKey: "none", maxRetries: 0 });
+  const output_config = { format: { type: "json_schema" as const, schema: SCHEMA }, effort: "low" as const };
+  const asked = { model: "fake", max_tokens: 50, messages: [{ role: "user" as const, content: "hi" }] };
+  const asking = anthropic.messages.create({ ...asked, output_config });
+  const { body } = await answers(worker, [SAID]);
+  assert.deepEqual([body.json_schema, body.tools], [SCHEMA, undefined]);
+  assert.deepEqual((await asking).content, [{ type: "text", text: SAID, citations: null }]);
+  const streaming = anthropic.messages.stream({ ...asked, output_config });
+  assert.deepEqual((await answers(worker, [SAID])).body.json_schema, SCHEMA);
+  assert.equal(await streaming.finalText(), SAID);
+  const parsing = anthropic.messages.parse({ ...asked, output_config: { format: zodOutputFormat(z.object({ city: z.string() })) } });
+  assert.partialDeepStrictEqual((await answers(worker, [SAID])).body.json_schema, { type: "object", required: ["city"] });
+  assert.deepEqual((await parsing).parsed_output, { city: "Ghent" });
+  const without = anthropic.messages.create({ ...asked, model: "plain", output_config: { format: null, effort: "max" } });
+  assert.equal((await answers(plain, ["x"])).body.json_schema, undefined);
+  await without;
+  const cases: [object, RegExp][] = [
+    [{ model: "plain", output_config }, /output_config\.format \(grammar\): the engine of no worker/],
+    [{ output_config: { format: { type: "json_schema", schema: { not: {} } } } }, /output_config\.format: .*not can't be kept to/],
+    [{ output_config: { format: { type: "text" } } }, /output_config\.format\.type: must be json_schema/],
+    [{ output_format: { type: "json_schema", schema: SCHEMA } }, /output_format: is not supported: the older form/],
+  ];
+  for (const [more, why] of cases) {
+    const refused = await post("/v1/messages", { ...asked, ...more });
+    assert.equal(refused.status, 400);
+    assert.match(((await refused.json()) as Json).error.message, why);
   }
 });
 

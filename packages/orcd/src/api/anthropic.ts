@@ -7,7 +7,7 @@ import type { Handlers } from "@rbees/kit/http";
 import type { AskedJob } from "../active-job.ts";
 import { ANTHROPIC_EVENTS, AnthropicStream, blocksOf, message } from "../anthropic-stream.ts";
 import { admit } from "./admit.ts";
-import { type DoorPorts, fromHeaders, stopStrings, streamed, whole } from "./door.ts";
+import { type DoorPorts, fromHeaders, needsOf, stopStrings, streamed, whole } from "./door.ts";
 import { toolsOf } from "./openai.ts";
 
 export function anthropicHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "anthropicMessages">> {
@@ -31,12 +31,15 @@ export function turnsBefore(system: string | null | undefined): Message[] {
 function messagesJob(body: MessagesRequest, head: JobHeaders): AskedJob {
   const { model, max_tokens, messages, system, temperature, top_p, top_k, stop_sequences, stream, metadata } = body;
   const { tools, tool_choice } = body;
+  const json_schema = body.output_config?.format?.schema;
   const user_id = metadata?.user_id ?? undefined;
   return {
     ...fromHeaders(head),
     model,
     messages: [...turnsBefore(system), ...messages],
     ...toolsOf({ tools, tool_choice: tool_choice?.choice, parallel_tool_calls: tool_choice?.parallel === false ? false : undefined }),
+    json_schema,
+    needs: needsOf({ grammar: json_schema !== undefined && "output_config.format" }),
     raw: false,
     max_tokens,
     fit_context: true,

@@ -97,6 +97,7 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   anthropicMessages: [
     { ...chat, max_tokens: 5, system: [{ type: "text", text: "t", cache_control: { type: "ephemeral" } }], stop_sequences: ["END"] },
     { ...chat, max_tokens: 5, stream: true, metadata: { user_id: "u" }, tool_choice: { type: "none" } },
+    { ...chat, max_tokens: 5, output_config: { format: { type: "json_schema", schema: SCHEMA }, effort: "low" } },
     {
       model: "fake",
       max_tokens: 5,
