@@ -8,6 +8,7 @@ import { globSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { WHOLE } from "../test/support/cases.ts";
+import { libraryFlags } from "./test-libraries.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const cluster = process.argv.includes("--cluster");
@@ -23,6 +24,8 @@ if (files.length === 0) {
 }
 /** Every program that a test starts comes from source: with what V8 made of it the last time it starts in half the time. */
 const compiled = join(root, "node_modules/.cache/compiled");
+const { NODE_OPTIONS: flags = "", ...inherited } = process.env;
+const node_options = `${flags} ${await libraryFlags(root)}`.trim();
 const reporter = new URL("./test-reporter.ts", import.meta.url).href;
 const child = spawn(
   process.execPath,
@@ -30,7 +33,7 @@ const child = spawn(
   {
     cwd: root,
     stdio: "inherit",
-    env: { ...process.env, NODE_COMPILE_CACHE: compiled, ...(whole ? { [WHOLE]: "1" } : {}) },
+    env: { ...inherited, NODE_OPTIONS: node_options, NODE_COMPILE_CACHE: compiled, ...(whole ? { [WHOLE]: "1" } : {}) },
   },
 );
 child.on("exit", (code) => process.exit(code ?? 1));
