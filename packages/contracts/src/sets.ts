@@ -23,10 +23,10 @@ export const JOB_KINDS = ["generate", "embed"] as const;
 
 export const BACKENDS = ["cpu", "cuda", "metal"] as const;
 /**
- * What computes: libllama called directly, or through node-llama-cpp; auto: the first of them that works; openai: a server that speaks
- * OpenAI's API.
+ * What computes: libllama called directly, or through node-llama-cpp; auto: the first of them that works; llama-server: that program of
+ * llama.cpp's, which its user has; openai: a server that speaks OpenAI's API.
  */
-export const ENGINES = ["auto", "libllama", "node-llama-cpp", "openai"] as const;
+export const ENGINES = ["auto", "libllama", "node-llama-cpp", "llama-server", "openai"] as const;
 export type EngineName = (typeof ENGINES)[number];
 
 /** How exactly a worker keeps what it has computed of a context: 16 bits a value, or blocks of 8 or 4 bits. */

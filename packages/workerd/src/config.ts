@@ -24,7 +24,14 @@ export const workerdSettings = {
   engine: text<EngineName>({
     default: "auto",
     one_of: ENGINES,
-    help: "what computes: libllama (called directly, on a CPU only) | node-llama-cpp | auto (the first of these that works) | openai (a server that speaks OpenAI's API)",
+    help: "what computes: libllama (called directly, on a CPU only) | node-llama-cpp | auto (the first of these that works) | llama-server (llama.cpp's own program, which you have) | openai (a server that speaks OpenAI's API)",
+  }),
+  engine_path: text<string>({ default: "", help: "with --engine llama-server: where that program is; default: on PATH" }),
+  engine_ready_ms_max: number({
+    default: 600_000,
+    min: 100,
+    max: 86_400_000,
+    help: "with --engine llama-server: how long it may take to load its model",
   }),
   engine_url: text<string>({
     default: "",
@@ -123,7 +130,7 @@ export type WorkerdConfig = ConfigOf<typeof workerdSettings>;
 export function checkConfig(config: WorkerdConfig): void {
   const problems: string[] = [];
   if (config.model === "") problems.push("model: is required; give the GGUF file with --model");
-  problems.push(...upstreamProblems(config), ...prefixProblems(config), ...speculationProblems(config));
+  problems.push(...upstreamProblems(config), ...programProblems(config), ...prefixProblems(config), ...speculationProblems(config));
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
@@ -155,6 +162,11 @@ function upstreamProblems({ engine, engine_url, engine_key_file, deterministic, 
     backend !== "cpu" && `backend: the server at --engine-url has its own; leave --backend ${backend} out`,
     deterministic && "deterministic: can't be promised of another server; leave it out",
   ].filter((problem) => problem !== false);
+}
+
+function programProblems({ engine, engine_path, deterministic }: WorkerdConfig): string[] {
+  if (engine !== "llama-server") return engine_path === "" ? [] : ["engine-path: is for --engine llama-server alone"];
+  return deterministic ? ["deterministic: llama-server does not promise that; leave it out, or use another --engine"] : [];
 }
 
 function prefixProblems(config: WorkerdConfig): string[] {

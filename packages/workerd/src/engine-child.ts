@@ -34,6 +34,9 @@ function receive(message: ToEngine): void {
         (error: unknown) => send({ type: "refused", run: message.run, error: wireError(error) }),
       );
       return;
+    case "end":
+      process.exit(0);
+      return;
     case "abort":
       engine?.abort(message.run);
       return;
@@ -77,7 +80,7 @@ async function store(): Promise<StoredPrefixes | undefined> {
 }
 
 function reportMemory(): void {
-  send({ type: "memory", bytes: process.memoryUsage.rss() });
+  send({ type: "memory", bytes: process.memoryUsage.rss() + (engine?.program_bytes ?? 0) });
 }
 
 /** Says why and ends: after a failure in the engine nothing here can be relied on. */

@@ -18,6 +18,7 @@ export type ToEngine =
   | { type: "start"; run: number; request: RunRequest }
   | { type: "embed"; run: number; request: EmbedRequest }
   | { type: "tokenize"; run: number; request: TokenizeRequest }
+  | { type: "end" }
   | { type: "abort"; run: number }
   | { type: "store" };
 

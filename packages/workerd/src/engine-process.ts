@@ -24,6 +24,8 @@ import type { Accepted, FromEngine, ToEngine, WireError } from "./engine-message
 /** How many of the child's last lines on stderr an error may quote. */
 const LAST_WORDS_LINES_MAX = 5;
 const LAST_WORDS_CHARS_MAX = 600;
+/** How long a child may take to end the program that computes for it. */
+const END_MS_MAX = 2_000;
 
 interface Waiting<T> {
   resolve: (value: T) => void;
@@ -33,6 +35,7 @@ interface Waiting<T> {
 export class EngineProcess implements Engine {
   readonly #env: Environment;
   #child: ChildProcess | undefined;
+  #has_program = false;
   #events: EngineEvents | undefined;
   #load: Waiting<ModelFacts> | undefined;
   #store: Waiting<StoredPrefixes | undefined> | undefined;
@@ -60,6 +63,7 @@ export class EngineProcess implements Engine {
 
   load(options: EngineOptions, events: EngineEvents): Promise<ModelFacts> {
     this.#events = events;
+    this.#has_program = options.program !== undefined;
     const child = fork(childPath(), [], {
       execArgv: [],
       env: {
@@ -120,9 +124,15 @@ export class EngineProcess implements Engine {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     this.#on_lost = () => {};
     await new Promise<void>((resolve) => {
-      child.once("close", () => resolve());
-      // It has nothing to put in order, and native code may be deep in a computation.
-      child.kill("SIGKILL");
+      child.once("exit", () => resolve());
+      // Where it has a program to end it does that and ends by itself.
+      if (this.#has_program && child.connected) {
+        this.#send({ type: "end" });
+        const late = setTimeout(() => child.kill("SIGKILL"), END_MS_MAX);
+        child.once("exit", () => clearTimeout(late));
+      }
+      // Else it has nothing to put in order, and native code may be deep in a computation.
+      else child.kill("SIGKILL");
     });
   }
 

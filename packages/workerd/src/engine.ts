@@ -15,6 +15,7 @@ import type { Message } from "@rbees/contracts/message";
 import type { CacheType, EngineName, Feature } from "@rbees/contracts/sets";
 import type { Tool, ToolCallPiece, ToolChoice } from "@rbees/contracts/tools";
 import type { Backend } from "@rbees/contracts/worker";
+import type { ProgramOptions } from "./llama-server/program.ts";
 import type { UpstreamOptions } from "./openai/upstream.ts";
 
 export interface EngineOptions {
@@ -41,6 +42,8 @@ export interface EngineOptions {
   prefix_file?: { path: string; model_digest: string } | undefined;
   /** The server that computes, for the engine `openai` and no other. */
   upstream?: UpstreamOptions | undefined;
+  /** The program that computes, for the engine `llama-server` and no other. */
+  program?: ProgramOptions | undefined;
 }
 
 export interface ModelFacts {
@@ -211,6 +214,8 @@ export interface Engine {
   tokenize(run: number, request: TokenizeRequest): Promise<CountedTokens>;
   /** Ends a run at the next step; unknown and ended runs are left alone. */
   abort(run: number): void;
+  /** Resident memory of what computes, where that is another process than the engine's own. */
+  readonly program_bytes?: number;
   /** Writes what slots hold and have lost to `prefix_file`, for the next life; nothing may run any more. Undefined: nowhere to. */
   store?(): Promise<StoredPrefixes | undefined>;
 }

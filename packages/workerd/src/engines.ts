@@ -12,6 +12,7 @@ export interface ChosenEngine {
 /** The other engine's code is not even loaded. `folder` is where libllama lies, if not where it is installed. */
 export async function chooseEngine({ engine, backend }: Pick<EngineOptions, "engine" | "backend">, folder?: string): Promise<ChosenEngine> {
   if (engine === "openai") return { engine: new (await import("./openai/engine.ts")).OpenaiEngine() };
+  if (engine === "llama-server") return { engine: new (await import("./llama-server/engine.ts")).LlamaServerEngine() };
   if (engine === "node-llama-cpp") return await nodeLlamaCpp();
   // Its part of a GPU's memory is not worked out here: that the binding does.
   if (engine === "auto" && backend !== "cpu") return await nodeLlamaCpp();

@@ -3,7 +3,7 @@ import { ENGINES } from "@rbees/contracts/sets";
 import type { EngineOptions } from "../src/engine.ts";
 
 /** Those that hold the model themselves. */
-export const LIBRARIES = ENGINES.filter((name) => name !== "auto" && name !== "openai");
+export const LIBRARIES = ENGINES.filter((name) => name === "libllama" || name === "node-llama-cpp");
 
 /** What an engine is asked for where a test cares for little of it. */
 export function engineOptions(model_path: string, more: Partial<EngineOptions> = {}): EngineOptions {

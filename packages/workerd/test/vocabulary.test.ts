@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { TokenBytes } from "../src/node-llama-cpp/vocabulary.ts";
+import { TokenBytes } from "../src/llama/vocabulary.ts";
 
 function texts(model: string, tokens: string[], kinds: number[], fallback = () => ""): string[] {
   const bytes = new TokenBytes({ model, tokens, kinds }, fallback);

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolBackend } from "@rbees/contracts/pool";
-import { BACKENDS } from "@rbees/contracts/sets";
+import { BACKENDS, type EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import type { World } from "../context.ts";
 
@@ -89,8 +89,10 @@ function bytesOf(mib: string | undefined): number | null {
 }
 
 /** The backend of this name, when it works here; else a refusal that lists those that do. */
-export async function requireBackend(world: World, given: string, gpu: number | undefined): Promise<Backend> {
+export async function requireBackend(world: World, given: string, gpu: number | undefined, engine?: EngineName): Promise<Backend> {
   const known = BACKENDS.find((name) => name === given);
+  // A program of the user's was built for what they have.
+  if (known !== undefined && engine === "llama-server") return known;
   const all = await backends(world);
   const working = all.filter(({ works }) => works).map(({ backend }) => backend);
   const here = working.length === 0 ? "No backend works here" : `Here ${working.length === 1 ? "works" : "work"}: ${working.join(", ")}`;

@@ -28,7 +28,7 @@ export async function restartWorker(context: Context, record: WorkerRecord, opti
       `Worker ${worker_id} was started by an earlier rbees, which did not keep its options. Stop it with \`rbees-pool worker stop ${worker_id}\` and spawn it again.`,
     );
   }
-  await requireBackend(context, request.backend, request.gpu);
+  await requireBackend(context, request.backend, request.gpu, request.engine);
   const { path } = request.model;
   if (request.engine !== "openai" && !(await isFile(path))) {
     throw new RbeesError(

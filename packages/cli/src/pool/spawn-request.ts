@@ -7,6 +7,7 @@ export const SpawnRequest = z.object({
   backend: Backend,
   model: z.object({ name: z.string(), path: z.string() }),
   engine: z.enum(ENGINES).optional(),
+  engine_path: z.string().optional().describe("Of the program, for the engine llama-server; without it, the one on PATH"),
   engine_url: z
     .string()
     .optional()

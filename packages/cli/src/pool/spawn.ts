@@ -239,6 +239,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--worker-id", worker_id],
     ["--backend", request.backend],
     ["--engine", request.engine],
+    ["--engine-path", request.engine_path],
     ["--engine-url", request.engine_url],
     ["--engine-key-file", request.engine_key_file],
     ["--gpu", request.gpu],

@@ -31,6 +31,7 @@ const LOG_LOOK_MS = 100;
 export interface SpawnFlags {
   model: string;
   engine?: EngineName | undefined;
+  enginePath?: string | undefined;
   engineUrl?: string | undefined;
   engineKeyFile?: string | undefined;
   gpu?: number | undefined;
@@ -65,10 +66,11 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
   const listen = await listenFor(context, orchestrator, options);
   const handover = await handoverFor(context, orchestrator, options);
   const request = {
-    backend: requireGpuFor(options.gpuLayers, await requireBackend(context, backend, options.gpu)),
+    backend: requireGpuFor(options.gpuLayers, await requireBackend(context, backend, options.gpu, options.engine)),
     // Another server's models are not of this host: it says itself whether it has this one.
     model: options.engine === "openai" ? { name: options.model, path: options.model } : await resolveModel(context, options.model),
     engine: options.engine,
+    engine_path: options.enginePath && resolve(options.enginePath),
     engine_url: options.engineUrl,
     engine_key_file: options.engineKeyFile && resolve(options.engineKeyFile),
     gpu: options.gpu,

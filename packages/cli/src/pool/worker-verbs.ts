@@ -27,6 +27,7 @@ export const workerVerbs = [
         "rbees-pool worker spawn cpu --model demo",
         "rbees-pool worker spawn cuda --model mistral --gpu 0 --slots 4",
         "rbees-pool worker spawn cpu --model demo --systemd",
+        "rbees-pool worker spawn cuda --engine llama-server --engine-path ~/llama.cpp/build/bin/llama-server --model mistral",
         "rbees-pool worker spawn cpu --engine openai --engine-url http://127.0.0.1:8000/v1 --model Qwen/Qwen3-8B --slots 16",
         "rbees-pool worker spawn cpu --model ./mine.gguf --port 8005 --orchestrator none --json",
       ],
@@ -36,6 +37,7 @@ export const workerVerbs = [
         .argument("<backend>", "cpu, cuda or metal")
         .requiredOption("--model <model>", "a model's name, or a GGUF file")
         .addOption(new Option("--engine <engine>", "what computes (default auto: the first that works)").choices(ENGINES))
+        .option("--engine-path <file>", "with --engine llama-server: where that program is (default: on PATH)")
         .option("--engine-url <url>", "with --engine openai: the server that computes, such as http://127.0.0.1:8000/v1")
         .option("--engine-key-file <file>", "with --engine openai: file with the key that it asks for")
         .option("--gpu <index>", "which GPU", whole(0, 255))

@@ -1,13 +1,11 @@
 /** Loads a model with libllama and makes its context. */
-import { createRequire } from "node:module";
-import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { readGguf } from "@rbees/kit/gguf";
 import type { EngineOptions } from "../engine.ts";
 import { Likelihoods } from "../llama/likelihoods.ts";
 import { batchTokens, Complaints, featuresOf, type LoadedModel, quantised } from "../llama/model.ts";
 import { whyNoVectors } from "../llama/pooling.ts";
-import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
+import { addonIn, nativeRenderer } from "../llama/renderer.ts";
 import { CACHE_TYPE, FLASH_ATTENTION, HEADER_RELEASE, type Pointer, VOCABULARY_NONE } from "./c-api.ts";
 import { Candidates } from "./candidates.ts";
 import { Decoder, type DecoderOptions } from "./decoder.ts";
@@ -94,7 +92,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
   const text = (token: number) => (token < 0 ? "" : (llama.vocab_get_text(vocab, token) ?? ""));
   const bos = llama.vocab_bos(vocab);
   const chat_template = llama.model_chat_template(model, null) ?? undefined;
-  const render_native = nativeRenderer(addon(llama));
+  const render_native = nativeRenderer(addonIn(() => llama.folder));
   const gguf = await readGguf(options.model_path);
   const memory = llama.get_memory(context);
   const no_vectors = whyNoVectors(gguf);
@@ -166,13 +164,4 @@ function noText(llama: LlamaLibrary, context: Pointer, embedder: LibllamaEmbedde
     compute: async () => [],
     computesNumbers: async (token) => embedder.computesNumbers(token),
   };
-}
-
-/** node-llama-cpp's addon, on the same library: for its renderer of templates alone. */
-function addon({ folder }: LlamaLibrary): NativeRenderers {
-  try {
-    return createRequire(import.meta.url)(join(folder, "llama-addon.node")) as NativeRenderers;
-  } catch {
-    return {};
-  }
 }

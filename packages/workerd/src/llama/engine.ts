@@ -25,6 +25,7 @@ import type { BatchItem, Drawn, LoadedModel, LoadModel } from "./model.ts";
 import { PrefixCache } from "./prefix-cache.ts";
 import { type Binding, bytesOfAll, readPrefixes, writePrefixes } from "./prefix-file.ts";
 import { hasTemplate, promptOf } from "./prompt.ts";
+import { fitting } from "./request.ts";
 import { Run } from "./run.ts";
 import { type Slot, SlotPrefixes } from "./slot-prefixes.ts";
 
@@ -83,17 +84,7 @@ export class LlamaEngine implements Engine {
     const { model, options, prefixes } = this.#loaded();
     if (this.#slots.length === 0) throw new RbeesError("INVALID_REQUEST", "This model makes embeddings and no text: ask /v1/embeddings.");
     const { tokens, reading } = promptOf(model.prompt, asked);
-    if (tokens.length === 0) throw new RbeesError("INVALID_REQUEST", "prompt: has no tokens", { param: "prompt" });
-    const request = fitted(asked, options.context_size - tokens.length);
-    checkContinued(request, model.facts);
-    const needed = tokens.length + request.max_tokens;
-    if (needed > options.context_size) {
-      throw new RbeesError(
-        "CONTEXT_TOO_LARGE",
-        `The prompt has ${tokens.length} tokens and max_tokens is ${request.max_tokens}: together ${needed}, but a slot of this worker holds ${options.context_size}. Shorten the prompt or lower max_tokens.`,
-        { param: "prompt", details: { tokens_in: tokens.length, max_tokens: request.max_tokens, context_size: options.context_size } },
-      );
-    }
+    const request = fitting(asked, tokens, { ...options, ...model.facts });
     const prompt = [...tokens, ...request.continue_tokens];
     const choice = chooseSlot(
       this.#slots.map((slot) => ({
@@ -292,24 +283,5 @@ export class LlamaEngine implements Engine {
     if (answers.length === 0) return [];
     this.#turn = (this.#turn + 1) % answers.length;
     return answers.slice(this.#turn, this.#turn + 1);
-  }
-}
-
-/** With no more tokens than there is room for, if that is what was asked for; one at least, so that a prompt that is too long is refused. */
-function fitted(request: RunRequest, room: number): RunRequest {
-  if (!request.fit_context || request.max_tokens <= room) return request;
-  return { ...request, max_tokens: Math.max(1, room) };
-}
-
-function checkContinued({ continue_tokens, max_tokens }: RunRequest, { vocab_size }: ModelFacts): void {
-  const unknown = continue_tokens.find((token) => token >= vocab_size);
-  const problem =
-    unknown !== undefined
-      ? `token ${unknown} is not in the model's vocabulary of ${vocab_size}`
-      : continue_tokens.length > max_tokens
-        ? `has ${continue_tokens.length} tokens, more than max_tokens (${max_tokens})`
-        : undefined;
-  if (problem !== undefined) {
-    throw new RbeesError("INVALID_REQUEST", `continue_from.tokens: ${problem}`, { param: "continue_from.tokens" });
   }
 }

@@ -110,6 +110,9 @@ export interface LoadedModel {
   worthGuessing?(rate: number, answers: number): number;
 }
 
+/** What of a model is asked to make an answer of tokens. */
+export type SpokenModel = Pick<LoadedModel, "prompt" | "bytes" | "ends" | "has_end" | "grammar">;
+
 /** Loads the model named in the options; refuses with an `RbeesError`: ENGINE_FAILED, INSUFFICIENT_MEMORY, INVALID_REQUEST. */
 export type LoadModel = (options: EngineOptions, progress: (fraction: number) => void) => Promise<LoadedModel>;
 

@@ -33,31 +33,50 @@ export interface Prompt {
 
 type Asked = Pick<RunRequest, "prompt" | "messages" | "raw" | "tools" | "tool_choice" | "parallel_tool_calls" | "separate_reasoning">;
 
+/** Text that is made tokens by itself. */
+export interface PromptPart {
+  readonly text: string;
+  /** Names of special tokens in it are special tokens. */
+  readonly special: boolean;
+  /** It goes on after other text. */
+  readonly continues: boolean;
+}
+
 export function promptOf(model: PromptModel, request: Asked): Prompt {
+  const { parts, reading } = partsOf(model, request);
+  return {
+    tokens: withBos(
+      model,
+      parts.flatMap(({ text, special, continues }) => model.tokenize(text, special, continues)),
+    ),
+    reading,
+  };
+}
+
+/** The prompt before it is tokens. */
+export function partsOf(model: PromptModel, request: Asked): { parts: readonly PromptPart[]; reading: Reading | undefined } {
   const { prompt, messages, raw } = request;
+  const whole = (text: string, special: boolean) => ({ parts: [{ text, special, continues: false }], reading: undefined });
   if (raw) {
     if (prompt === undefined) throw new RbeesError("INVALID_REQUEST", "raw: needs prompt, not messages", { param: "raw" });
-    return { tokens: withBos(model, model.tokenize(prompt, true)), reading: undefined };
+    return whole(prompt, true);
   }
-  if (hasTemplate(model)) {
-    const { tokens, reading } = chatPrompt(model, request);
-    return { tokens: withBos(model, tokens), reading };
-  }
+  if (hasTemplate(model)) return chatParts(model, request);
   if (messages !== undefined) {
     throw new RbeesError("INVALID_REQUEST", "messages: this model has no chat template; send prompt instead", { param: "messages" });
   }
   if (shownTools(request).length > 0) {
     throw new RbeesError("INVALID_REQUEST", "tools: this model has no chat template to show them with", { param: "tools" });
   }
-  return { tokens: withBos(model, model.tokenize(prompt ?? "", false)), reading: undefined };
+  return whole(prompt ?? "", false);
 }
 
 export function hasTemplate(model: PromptModel): model is PromptModel & Renderer {
   return model.chat_template !== undefined;
 }
 
-function withBos(model: PromptModel, tokens: number[]): number[] {
-  return model.bos === undefined || tokens[0] === model.bos ? tokens : [model.bos, ...tokens];
+export function withBos({ bos }: Pick<PromptModel, "bos">, tokens: number[]): number[] {
+  return bos === undefined || tokens[0] === bos ? tokens : [bos, ...tokens];
 }
 
 /** `tool_choice` none: the model is not shown them, so it calls none. */
@@ -65,7 +84,7 @@ function shownTools({ tools = [], tool_choice }: Asked) {
   return tool_choice === "none" ? [] : tools;
 }
 
-function chatPrompt(model: PromptModel & Renderer, request: Asked): Prompt {
+function chatParts(model: PromptModel & Renderer, request: Asked): { parts: readonly PromptPart[]; reading: Reading | undefined } {
   const messages = request.messages ?? [{ role: "user", content: request.prompt ?? "" }];
   const tools = shownTools(request);
   const facts = templateFacts(model);
@@ -73,8 +92,8 @@ function chatPrompt(model: PromptModel & Renderer, request: Asked): Prompt {
   const text = render(model, conversation);
   const reading = readingOf(request, facts, text);
   const apart = pieces(model, conversation, text, (marked) => render(model, marked));
-  if (apart === undefined) return { tokens: model.tokenize(text, true), reading };
-  return { tokens: apart.flatMap((piece, i) => (piece.text === "" ? [] : model.tokenize(piece.text, piece.special, i > 0))), reading };
+  if (apart === undefined) return { parts: [{ text, special: true, continues: false }], reading };
+  return { parts: apart.map((piece, i) => ({ ...piece, continues: i > 0 })).filter((piece) => piece.text !== ""), reading };
 }
 
 function readingOf(request: Asked, { syntax, thinking }: TemplateFacts, text: string): Reading | undefined {

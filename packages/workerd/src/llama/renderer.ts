@@ -1,4 +1,6 @@
 /** llama.cpp's own renderer of chat templates, which node-llama-cpp's addon has: the most faithful one there is. */
+import { createRequire } from "node:module";
+import { join } from "node:path";
 import type { Renderer } from "../chat/render.ts";
 
 export interface NativeRenderers {
@@ -14,4 +16,13 @@ export function nativeRenderer({ AddonJinjaRenderer }: NativeRenderers): Rendere
     cache.set(template, renderer);
     return renderer.render(values);
   };
+}
+
+/** node-llama-cpp's addon, for its renderer of templates alone; `folder` may throw that there is none. */
+export function addonIn(folder: () => string): NativeRenderers {
+  try {
+    return createRequire(import.meta.url)(join(folder(), "llama-addon.node")) as NativeRenderers;
+  } catch {
+    return {};
+  }
 }

@@ -7,7 +7,7 @@ import { marksIn, type Reading } from "../chat/reading.ts";
 import { Spoken } from "../chat/spoken.ts";
 import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
 import { GuessRate } from "./guesses.ts";
-import type { Drawn, GrammarState, LoadedModel, Sampling } from "./model.ts";
+import type { Drawn, GrammarState, Sampling, SpokenModel } from "./model.ts";
 import type { FoundPrefix } from "./prefix-cache.ts";
 import type { Prompt } from "./prompt.ts";
 import { RepeatWindow, Weights } from "./weights.ts";
@@ -47,7 +47,7 @@ export class Run {
   /** A part of the prompt was computed, or is about to be. */
   begun = false;
 
-  constructor(id: number, request: RunRequest, model: LoadedModel, prompt: Prompt, choice: { slot: number; cached: number }) {
+  constructor(id: number, request: RunRequest, model: SpokenModel, prompt: Prompt, choice: { slot: number; cached: number }) {
     const { tokens } = prompt;
     // What a grammar allows is the text, whatever it looks like.
     const reading = request.grammar === undefined || mustCall(request.tool_choice) ? prompt.reading : undefined;
@@ -71,7 +71,7 @@ export class Run {
     if (request.continue_tokens.length > 0) this.#spoken?.resumed();
   }
 
-  #bytes(token: number, model: LoadedModel): Uint8Array {
+  #bytes(token: number, model: SpokenModel): Uint8Array {
     return this.#marks.get(token) ?? model.bytes.of(token);
   }
 
@@ -121,7 +121,7 @@ export class Run {
   }
 
   /** A token was drawn. The end-of-answer token has no text and is not counted. */
-  took({ token, logprob }: Drawn, model: LoadedModel): StepReport {
+  took({ token, logprob }: Drawn, model: SpokenModel): StepReport {
     this.#first_token_ms ??= performance.now();
     if (token === undefined) return this.#stuck(model);
     this.#weights?.said(token);
@@ -140,7 +140,7 @@ export class Run {
   }
 
   /** Where the vocabulary has no token that ends an answer, a grammar that allows no more is how one ends. */
-  #stuck({ has_end }: LoadedModel): StepReport {
+  #stuck({ has_end }: SpokenModel): StepReport {
     if (!has_end) return this.report({ token: this.answer.finish(), end: "EOS" });
     return {
       ...this.report(),
@@ -181,7 +181,7 @@ export class Run {
 const NO_MARKS: ReadonlyMap<number, Uint8Array> = new Map();
 
 /** The special tokens among the marks that the answer is read by, with their text. */
-function markTokens(reading: Reading, { prompt, bytes }: LoadedModel): ReadonlyMap<number, Uint8Array> {
+function markTokens(reading: Reading, { prompt, bytes }: SpokenModel): ReadonlyMap<number, Uint8Array> {
   return new Map(
     marksIn(reading).flatMap((mark) => {
       const [token, more] = prompt.tokenize(mark, true);
@@ -198,7 +198,7 @@ function joined(a: TokenReport | undefined, b: TokenReport | undefined): TokenRe
 }
 
 /** The grammar, as far as the tokens that are continued have come in it. */
-function grammarOf({ grammar: text, continue_tokens }: RunRequest, model: LoadedModel): GrammarState | undefined {
+function grammarOf({ grammar: text, continue_tokens }: RunRequest, model: SpokenModel): GrammarState | undefined {
   if (text === undefined) return undefined;
   const grammar = model.grammar(text);
   for (const [i, token] of continue_tokens.entries()) {

@@ -11,12 +11,12 @@ import { Likelihoods } from "../llama/likelihoods.ts";
 import { batchTokens, Complaints, featuresOf, type LoadedModel, quantised } from "../llama/model.ts";
 import { readsFromBothSides } from "../llama/pooling.ts";
 import { type NativeRenderers, nativeRenderer } from "../llama/renderer.ts";
+import { TokenBytes } from "../llama/vocabulary.ts";
 import { BINDING_VERSION, Binding } from "./binding.ts";
 import { BindingEmbedder, whyNone } from "./embedder.ts";
 import { BindingGrammar } from "./grammar.ts";
 import type { SamplerParts } from "./sampler.ts";
 import { Sequences } from "./sequences.ts";
-import { TokenBytes } from "./vocabulary.ts";
 
 /** What the binding calls them. */
 const GGML_TYPE = { f16: "F16", q8_0: "Q8_0", q4_0: "Q4_0" } as const satisfies Record<CacheType, string>;

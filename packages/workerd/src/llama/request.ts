@@ -1,0 +1,41 @@
+/** What becomes of a request once its prompt is tokens: what does not go together, or not into the context, is refused. */
+import { RbeesError } from "@rbees/contracts/errors";
+import type { RunRequest } from "../engine.ts";
+
+/** With no more tokens than there is room for, if that is what was asked for. */
+export function fitting(
+  asked: RunRequest,
+  tokens: readonly number[],
+  { context_size, vocab_size }: { context_size: number; vocab_size: number },
+): RunRequest {
+  if (tokens.length === 0) throw new RbeesError("INVALID_REQUEST", "prompt: has no tokens", { param: "prompt" });
+  const request = fitted(asked, context_size - tokens.length);
+  checkContinued(request, vocab_size);
+  const { max_tokens } = request;
+  const needed = tokens.length + max_tokens;
+  if (needed <= context_size) return request;
+  throw new RbeesError(
+    "CONTEXT_TOO_LARGE",
+    `The prompt has ${tokens.length} tokens and max_tokens is ${max_tokens}: together ${needed}, but a slot of this worker holds ${context_size}. Shorten the prompt or lower max_tokens.`,
+    { param: "prompt", details: { tokens_in: tokens.length, max_tokens, context_size } },
+  );
+}
+
+/** One token at least, so that a prompt that is too long is refused. */
+function fitted(request: RunRequest, room: number): RunRequest {
+  if (!request.fit_context || request.max_tokens <= room) return request;
+  return { ...request, max_tokens: Math.max(1, room) };
+}
+
+function checkContinued({ continue_tokens, max_tokens }: RunRequest, vocab_size: number): void {
+  const unknown = continue_tokens.find((token) => token >= vocab_size);
+  const problem =
+    unknown !== undefined
+      ? `token ${unknown} is not in the model's vocabulary of ${vocab_size}`
+      : continue_tokens.length > max_tokens
+        ? `has ${continue_tokens.length} tokens, more than max_tokens (${max_tokens})`
+        : undefined;
+  if (problem !== undefined) {
+    throw new RbeesError("INVALID_REQUEST", `continue_from.tokens: ${problem}`, { param: "continue_from.tokens" });
+  }
+}
