@@ -7,7 +7,7 @@ import { type FilePart, filePartsOf } from "./file-parts.ts";
 import { mintId } from "./job-id.ts";
 import { auditChange } from "./record.ts";
 import type { FileRetention, FileRow } from "./store/batch-port.ts";
-import type { FileTable } from "./store/batch-schema.ts";
+import type { BatchTable, FileTable } from "./store/batch-schema.ts";
 import type { Change, Store } from "./store/port.ts";
 
 export interface FileLimits {
@@ -49,6 +49,7 @@ export class Files {
     const row: FileTable = {
       id: `file-${mintId(now_ms)}`,
       tenant: caller.tenant,
+      key_id: caller.key_id,
       filename: name.slice(0, 255) || "batch.jsonl",
       purpose: "batch",
       bytes: bytes.length,
@@ -110,12 +111,25 @@ export class Files {
   }
 
   /** The file of a batch's answers or errors, as a change to commit with the end of the batch. */
-  made(batch: { id: string; tenant: string }, kind: "output" | "error", bytes: number, now_ms: number): { id: string; change: Change } {
+  made(
+    batch: Pick<BatchTable, "id" | "tenant" | "key_id">,
+    kind: "output" | "error",
+    bytes: number,
+    now_ms: number,
+  ): { id: string; change: Change } {
     const { batch_file_keep_ms } = this.#limits;
     const id = `file-${mintId(now_ms)}`;
     this.#bytes += bytes;
     const insert: FileTable = {
-      ...{ id, tenant: batch.tenant, filename: `${batch.id}_${kind}.jsonl`, purpose: "batch_output", bytes, created_at_ms: now_ms },
+      ...{
+        id,
+        tenant: batch.tenant,
+        key_id: batch.key_id,
+        filename: `${batch.id}_${kind}.jsonl`,
+        purpose: "batch_output",
+        bytes,
+        created_at_ms: now_ms,
+      },
       ...{ expires_at_ms: batch_file_keep_ms === 0 ? null : now_ms + batch_file_keep_ms, batch_id: batch.id },
     };
     return { id, change: { table: "files", insert } };
@@ -131,6 +145,12 @@ export class Files {
     if (row === undefined || !(everywhere || row.tenant === tenant) || (row.expires_at_ms ?? Number.POSITIVE_INFINITY) <= Date.now())
       throw new RbeesError("NOT_FOUND", `There is no file ${id.slice(0, 64)}. GET /v1/files lists the files.`);
     return row;
+  }
+
+  /** Before its content is given to others than those who made it: no entry, no content. */
+  async disclose({ id, tenant, key_id }: FileRow, who: string | undefined): Promise<void> {
+    if ((who ?? null) === key_id) return;
+    await this.#store.commit([auditChange("content.read", { file_id: id, tenant, what: "file" }, { now_ms: Date.now(), who })]);
   }
 
   async content(id: string): Promise<string> {

@@ -181,6 +181,44 @@ test("an export has each line of the subject, where it stands, page by page, and
   );
 });
 
+test("an erasure in the moment that a batch begins leaves none of the subject's lines, and each line counts once", async (t) => {
+  const { orcd, client, worker } = await startBatches(t);
+  const asked = echoes(worker);
+  // Most are refused by their own fault, in many commits; hers come last.
+  const lines = [...Array.from({ length: 450 }, () => ({ ...NOBODY, temperature: 9 })), ANNA, NOBODY, ANNA];
+  const begun = await begin(client, linesOf(lines));
+  await post(orcd, "/v2/gdpr/erase", { subject: "anna" });
+  const { status, request_counts: counts, ...batch } = await ended(client, begun.id);
+  assert.deepEqual([status, counts?.total], ["completed", 453]);
+  assert.equal((counts?.completed ?? 0) + (counts?.failed ?? 0), 453);
+  const answers = [...(await contentOf(client, batch.output_file_id)), ...(await contentOf(client, batch.error_file_id))];
+  assert.equal(answers.length, 453);
+  assert.equal(answers.filter(({ error }) => error?.code === ERASED).length, 2);
+  assert.doesNotMatch(JSON.stringify(answers), /Anna/);
+  assert.ok(asked.length <= 3);
+  const known = await fetch(`${orcd.url}/v2/gdpr/consents?subject=anna`);
+  assert.equal(known.status, 404, "nobody of that name was made anew");
+});
+
+test("whoever gets another's file is in the record first, and who gets his own is not", async (t) => {
+  const { who, worker, operator, orcd, data_dir } = await startTenants(t, {}, 4);
+  echoes(worker);
+  const [mine, colleague] = [await who({ tenant: "acme" }), await who({ tenant: "acme" })];
+  const clientWith = ({ key }: { key: string }) => new OpenAI({ baseURL: `${orcd.url}/v1`, apiKey: key, maxRetries: 0 });
+  const client = clientWith(mine);
+  const { input_file_id, output_file_id } = await ended(client, (await begin(client, linesOf([NOBODY]))).id);
+  const files = [input_file_id, output_file_id as string];
+  for (const id of files) await textOf(client, id);
+  for (const reader of [colleague, operator]) for (const id of files) await textOf(clientWith(reader), id);
+  await orcd.orcd.stop();
+  assert.deepEqual(
+    rows(data_dir, "select record from audit where kind = 'content.read' order by seq")
+      .map(({ record }) => JSON.parse(record))
+      .map(({ file_id, tenant, what, who: key }) => [file_id, tenant, what, key]),
+    [colleague, operator].flatMap(({ key_id }) => files.map((id) => [id, "acme", "file", key_id])),
+  );
+});
+
 test("files go with their tenant's content: answers after their time, what was asked after its last batch, and what nobody asked not", async (t) => {
   const { orcd, client, worker } = await startBatches(t, { content_sweep_ms: 10 });
   const asked = echoes(worker, (attempt) => worded(attempt) === "slow");

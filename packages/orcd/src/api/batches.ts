@@ -50,8 +50,9 @@ export function batchHandlers(ports: BatchApiPorts): Handlers<BatchRoutes> {
     async showFile({ params, ...asker }) {
       return { json: fileObject(await files.find(params.id, callerOf(asker))) };
     },
-    async fileContent({ params, ...asker }) {
-      const row = await files.find(params.id, callerOf(asker));
+    async fileContent({ params, who, principal }) {
+      const row = await files.find(params.id, callerOf({ principal }));
+      await files.disclose(row, who);
       if (row.batch_id === null) return { text: await files.content(row.id), content_type: LINES.content_type };
       return { events: (stream) => void sendLines(store, stream, row).catch(() => stream.cut()), form: LINES };
     },

@@ -6,7 +6,7 @@ import { boundTo, type Content } from "./content.ts";
 import { erasedAnswer, erasedLines } from "./erased-lines.ts";
 import type { Database } from "./schema.ts";
 
-const FILE_COLUMNS = ["id", "tenant", "filename", "purpose", "bytes", "created_at_ms", "expires_at_ms", "batch_id"] as const;
+const FILE_COLUMNS = ["id", "tenant", "key_id", "filename", "purpose", "bytes", "created_at_ms", "expires_at_ms", "batch_id"] as const;
 
 const EXPIRED_MAX = 500;
 

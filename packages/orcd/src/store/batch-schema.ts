@@ -6,6 +6,8 @@ import type { Migration } from "kysely/migration";
 export interface FileTable {
   id: string;
   tenant: string;
+  /** The key with which it was uploaded, or its batch made; null when nobody was asked. */
+  key_id: string | null;
   filename: string;
   purpose: string;
   bytes: number;
@@ -104,5 +106,11 @@ export const sealedFiles: Migration = {
     await sql`alter table batch_lines add column output_bytes bigint not null default 0`.execute(db);
     await sql`create index batch_lines_of_subject on batch_lines (subject) where subject > 'sub_'`.execute(db);
     await sql`create index batches_of_file on batches (input_file_id)`.execute(db);
+  },
+};
+
+export const fileKeys: Migration = {
+  async up(db: Kysely<never>) {
+    await sql`alter table files add column key_id text`.execute(db);
   },
 };

@@ -1,7 +1,7 @@
 /** How the tables came to be what `schema.ts` says. A new version of the schema is a new migration at the end of the list; none is ever edited. */
 import { type Kysely, sql } from "kysely";
 import type { Migration, MigrationProvider } from "kysely/migration";
-import { batches, sealedFiles } from "./batch-schema.ts";
+import { batches, fileKeys, sealedFiles } from "./batch-schema.ts";
 
 const first: Migration = {
   async up(db: Kysely<never>) {
@@ -282,6 +282,7 @@ export const migrations: MigrationProvider = {
       "0014-sealed-files": sealedFiles,
       "0015-kept-by-rule": keptByRule,
       "0016-bound-regions": boundRegions,
+      "0017-file-keys": fileKeys,
     };
   },
 };
