@@ -139,17 +139,20 @@ test("readers of every earlier life find their place, however often the orchestr
   assert.equal((await orcd.json(`/v2/tasks/${job_id}`)).text, text);
 });
 
-test("a stop in good order leaves nothing to be made again", async (t) => {
+test("a stop in good order leaves nothing to be made again, and keeps how likely tokens were", async (t) => {
   const first = await startHarness(t, { progress_flush_ms: 60_000, drain_ms: 0 });
-  const { events_url, attempt } = await begin(first);
-  attempt.tokens("a", "b", "c");
+  const worker_has = { features: ["logprobs"] };
+  const { job_id, events_url, attempt } = await begin(first, { worker: worker_has, logprobs: 0 });
+  const likely = (token: string) => ({ token, logprob: -1, top_logprobs: [] });
+  for (const token of ["a", "b", "c"]) attempt.token(token, { logprobs: [likely(token)] });
   const seen = await readTo(first, events_url, "abc");
   await first.orcd.stop();
   const second = await startHarness(t, SOON, first.data_dir);
-  const worker = await second.worker("w2");
+  const worker = await second.worker("w2", worker_has);
   const next = await worker.next();
-  assert.deepEqual(next.body.continue_from, { tokens: [1000, 1001, 1002] });
+  assert.deepEqual([next.body.continue_from, next.body.logprobs], [{ tokens: [1000, 1001, 1002] }, 0]);
   next.started();
+  next.token("d", { logprobs: [likely("d")] });
   next.end();
   const more = await eventsOf(await second.get(events_url, { "last-event-id": String(seen.at(-1).id) }));
   assert.deepEqual(
@@ -157,9 +160,11 @@ test("a stop in good order leaves nothing to be made again", async (t) => {
     [
       ["restarted", 3],
       ["migrated", undefined],
+      ["token", undefined],
       ["end", undefined],
     ],
   );
+  assert.deepEqual((await second.json(`/v2/tasks/${job_id}`)).logprobs, ["a", "b", "c", "d"].map(likely));
 });
 
 test("a job that ends before the first flush writes no progress, and none is written where flushes are off", async (t) => {
