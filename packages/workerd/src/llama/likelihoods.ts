@@ -39,10 +39,12 @@ export class Likelihoods {
 
 /** The logarithm of the sum of their exponentials; none of which overflows, since the largest is taken out. */
 export function logSumExp(logits: Float32Array): number {
+  const { length } = logits;
   let most = Number.NEGATIVE_INFINITY;
-  for (const logit of logits) if (logit > most) most = logit;
+  // By their places: an iterator takes three times as long, and a vocabulary can have 150,000 tokens.
+  for (let id = 0; id < length; id += 1) most = Math.max(most, logits[id] ?? 0);
   let sum = 0;
-  for (const logit of logits) sum += Math.exp(logit - most);
+  for (let id = 0; id < length; id += 1) sum += Math.exp((logits[id] ?? 0) - most);
   return most + Math.log(sum);
 }
 
