@@ -96,8 +96,10 @@ test("a streamed message, as it stands on the wire, and as the client puts it to
   assert.equal(response.headers.get("content-type"), "text/event-stream; charset=utf-8");
   const events: Json[] = [];
   for await (const { event, data } of readEvents(response.body as unknown as AsyncIterable<Uint8Array>)) {
-    events.push(JSON.parse(data));
-    assert.equal(event, events.at(-1).type);
+    const said = JSON.parse(data);
+    assert.equal(event, said.type);
+    // One comes whenever nothing else does for a moment.
+    if (event !== "ping") events.push(said);
   }
   const delta = (text: string) => ({ type: "content_block_delta", index: 0, delta: { type: "text_delta", text } });
   const [{ message }, ...rest] = events;
