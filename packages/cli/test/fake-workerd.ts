@@ -16,22 +16,11 @@ import { createLog, silentLog } from "@rbees/kit/log";
 import { end, started, token } from "./fake-orchestrator.ts";
 
 const text = { type: "string" } as const;
-const names = [
-  "model",
-  "model-name",
-  "worker-id",
-  "backend",
-  "gpu",
-  "gpu-layers",
-  "host",
-  "port",
-  "slots",
-  "ctx",
-  "threads",
-  "measured-bytes",
-] as const;
+const names = ["model", "model-name", "worker-id", "backend", "gpu", "host", "port", "slots", "ctx", "threads", "measured-bytes"] as const;
 const more = ["join-token-file", "orchestrator", "advertise-host", "region", "labels", "log-format"] as const;
-const options = Object.fromEntries([...names, ...more].map((name) => [name, text]));
+/** What it writes down that it was asked for. */
+const engine = ["gpu-layers", "cache-type", "prefix-cache-bytes-max", "prefix-cache-dir", "speculate", "lora"] as const;
+const options = Object.fromEntries([...names, ...more, ...engine].map((name) => [name, text]));
 const { values } = parseArgs({
   options: { ...options, deterministic: { type: "boolean" }, "insecure-no-auth": { type: "boolean" }, version: { type: "boolean" } },
 });
@@ -43,7 +32,7 @@ async function main(): Promise<void> {
   const model = flag("model-name");
   readFileSync(flag("model"));
   if (flag("measured-bytes") !== "") log.info({ measured_bytes: flag("measured-bytes") }, "told");
-  if (flag("gpu-layers") !== "") log.info({ gpu_layers: flag("gpu-layers") }, "asked for");
+  for (const name of engine) if (flag(name) !== "") log.info({ [name.replaceAll("-", "_")]: flag(name) }, "asked for");
   log.info({ progress: 0.5 }, "loading");
   if (model === "dies") {
     log.error("the model does not fit");

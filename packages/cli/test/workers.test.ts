@@ -1,7 +1,7 @@
 /** `rbees-pool worker …`, `status` and `backends list`, with a worker program that behaves as its model's name says. */
 import assert from "node:assert/strict";
 import { readFile, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
 import { ModelFit, PoolBackends, PoolStatus, PoolWorker, PoolWorkers } from "@rbees/contracts/pool";
 import { homeOf } from "@rbees/kit/home";
@@ -241,6 +241,25 @@ test("--gpu-layers reaches the worker, and again after a restart", async (t) => 
   assert.match(await asked(), /gpu_layers=0/);
   assert.equal((await worker("restart", "w1", "--now")).exit, 0);
   assert.match(await asked(), /gpu_layers=0/);
+});
+
+test("what the engine shall do reaches the worker, files by their whole path, and again after a restart", async (t) => {
+  const { spawn, worker } = await setUp(t);
+  const kept = ["--cache-type", "q8_0", "--prefix-cache-bytes-max", "1000000", "--prefix-cache-dir", "kept", "--speculate", "8"];
+  const given = ["demo", "--name", "w1", "--port", String(await freePort()), ...kept, "--lora", "a=one.gguf", "--lora", "b=/two.gguf"];
+  const { exit, err } = await spawn(...given);
+  assert.equal(exit, 0, err);
+  const all = [
+    ...["cache_type=q8_0", "prefix_cache_bytes_max=1000000", `prefix_cache_dir=${resolve("kept")}`, "speculate=8"],
+    `lora=a=${resolve("one.gguf")},b=/two.gguf`,
+  ];
+  const log = (await worker("logs", "w1")).out;
+  for (const one of all) assert.ok(log.includes(one), `${one}: ${log}`);
+  assert.equal((await worker("restart", "w1", "--now")).exit, 0);
+  const again = (await worker("logs", "w1")).out;
+  for (const one of all) assert.ok(again.includes(one), `${one}: ${again}`);
+  for (const wrong of ["one.gguf", "=one.gguf", "a=", "a=b,c.gguf"])
+    assert.match((await spawn("demo", "--lora", wrong)).err, /Give name=FILE\.gguf, without commas/);
 });
 
 test("what a worker takes is kept beside the estimate, and counts for the next one with the same file, context and slots", async (t) => {

@@ -49,6 +49,13 @@ export const ModelName = z
   .regex(MODEL_NAME, "must be a model name: letters, digits and . _ : @ / + -, at most 256 characters")
   .overwrite(canonicalModel);
 
+export const LORA_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,58}$/;
+export const LoraName = z
+  .string()
+  .regex(LORA_NAME, "must be the name of a LoRA adapter: letters, digits and . _ -, at most 59 characters")
+  .optional()
+  .describe("A LoRA adapter that workers of the model have, by its name");
+
 export const WORKER_ID = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 export const WorkerId = z.string().regex(WORKER_ID, "must be a worker id: letters, digits and . _ : -, at most 128 characters");
 
@@ -150,6 +157,7 @@ export const SubmitJob = z
       .optional()
       .describe("A conversation, through the model's own chat template"),
     raw: z.boolean().default(false).describe("Feed the prompt as it is, without the model's chat template"),
+    lora: LoraName,
     ...Talk,
     ...Sampling.shape,
     ...Structure.shape,

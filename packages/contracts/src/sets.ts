@@ -40,6 +40,9 @@ export type Feature = (typeof FEATURES)[number];
 /** How many tokens a repeat penalty looks back over when that is not said, as llama.cpp and Ollama have it. */
 export const REPEAT_LAST_N = 64;
 
+/** How a worker says among its features which LoRA adapters it has: this and the adapter's name. */
+export const LORA_FEATURE = "lora:";
+
 /** How the digest of a model begins that another server holds: nobody knows its tokens, so no answer of it is gone on with. */
 export const EXTERNAL_DIGEST = "external:";
 

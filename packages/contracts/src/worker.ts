@@ -1,6 +1,6 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
-import { HELD_TWICE, heldOnce, ModelName, Sampling, Structure, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { HELD_TWICE, heldOnce, LoraName, ModelName, Sampling, Structure, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { DOOR_SECRET } from "./join.ts";
 import { Message } from "./message.ts";
 import { REGION, REGION_FORM } from "./regions.ts";
@@ -111,6 +111,7 @@ export const Execute = z
     prompt: z.string().min(1).optional(),
     messages: z.array(Message).min(1).optional(),
     raw: z.boolean().default(false),
+    lora: LoraName,
     ...Talk,
     ...Sampling.shape,
     ...Structure.shape,

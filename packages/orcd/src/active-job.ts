@@ -3,7 +3,7 @@ import type { EmbedInput } from "@rbees/contracts/embed";
 import type { EndEvent, TokenEvent } from "@rbees/contracts/events";
 import type { JobSummary, SubmitJob } from "@rbees/contracts/job";
 import type { TokenLogprob } from "@rbees/contracts/logprobs";
-import type { Feature } from "@rbees/contracts/sets";
+import type { Feature, LORA_FEATURE } from "@rbees/contracts/sets";
 import type { ToolCall } from "@rbees/contracts/tools";
 import { eventIdBase } from "./event-id.ts";
 import type { JobStream } from "./job-stream.ts";
@@ -13,7 +13,7 @@ export type AskedJob = SubmitJob & {
   /** Through the OpenAI API, or another that has no way back either: whoever loses the connection can't resume it. */
   readonly openai?: true;
   /** What its worker must be able to do beyond what every engine can, and the fields that ask for it, as that door calls them. */
-  readonly needs?: readonly { readonly feature: Feature; readonly field: string }[];
+  readonly needs?: readonly { readonly feature: Feature | `${typeof LORA_FEATURE}${string}`; readonly field: string }[];
   /** Their vectors are asked for, and no text. */
   readonly inputs?: readonly EmbedInput[];
   /** Inputs that are too long lose their end. */

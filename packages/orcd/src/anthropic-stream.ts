@@ -6,6 +6,7 @@ import type { EndEvent } from "@rbees/contracts/events";
 import type { ToolCallPiece } from "@rbees/contracts/tools";
 import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stream";
 import type { ActiveJob, Said } from "./active-job.ts";
+import { calledModel } from "./adapters.ts";
 import { AnswerStream } from "./answer-stream.ts";
 import { latin1Of } from "./latin1.ts";
 
@@ -128,7 +129,7 @@ export function message(
     id: `msg_${job.id}`,
     type: "message",
     role: "assistant",
-    model: job.request.model,
+    model: calledModel(job.request),
     content,
     stop_reason: end === undefined ? null : stopReason(end, max_tokens, called),
     stop_sequence: end?.stop ?? null,

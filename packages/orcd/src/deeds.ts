@@ -193,7 +193,7 @@ export class Deeds {
 /** Sends the attempt; the returned function ends it. */
 function begin(link: Link, job: ActiveJob, attempt: number, tokens: number[], listener: AttemptListener): () => void {
   const { id: job_id, request, submitted_at_ms, correlation_id } = job;
-  const { prompt, messages, raw, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } = request;
+  const { prompt, messages, raw, lora, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } = request;
   const { json_schema, grammar, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs } = request;
   const time_left_ms = deadline_ms === undefined ? undefined : Math.max(1, submitted_at_ms + deadline_ms - Date.now());
   if (request.inputs !== undefined) {
@@ -207,7 +207,7 @@ function begin(link: Link, job: ActiveJob, attempt: number, tokens: number[], li
   const { tools, tool_choice, parallel_tool_calls, separate_reasoning } = request;
   const talk = { tools, tool_choice, parallel_tool_calls, separate_reasoning };
   return link.execute(
-    { job_id, attempt, prompt, messages, raw, ...talk, ...sampling, continue_from, time_left_ms },
+    { job_id, attempt, prompt, messages, raw, lora, ...talk, ...sampling, continue_from, time_left_ms },
     correlation_id,
     listener,
   );

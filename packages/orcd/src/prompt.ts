@@ -72,14 +72,19 @@ function tokensOfInput(input: EmbedInput): ReturnType<typeof tokensOf> {
 
 /**
  * The blocks of a prompt's content (`contentText`), of `block_tokens` tokens each, whole ones only: each is a hash of all the text up to its end, with what else decides
- * over the tokens (the model, and whether the chat template is left out), so that equal blocks mean equal beginnings.
+ * over the tokens (the model, its adapter, and whether the chat template is left out), so that equal blocks mean equal beginnings.
  */
-export function promptBlocks({ model, raw }: { model: string; raw: boolean }, content: string, block_tokens: number): Block[] {
+export function promptBlocks(
+  { model, lora, raw }: Pick<SubmitJob, "model" | "lora" | "raw">,
+  content: string,
+  block_tokens: number,
+): Block[] {
   const chars = block_tokens * BYTES_PER_TOKEN;
   const whole = Math.min(BLOCKS_MAX, Math.floor(content.length / chars));
   if (whole === 0) return [];
   const blocks: Block[] = [];
-  let hash = hashed(`${model} ${raw}`, 0, model.length + 1 + String(raw).length, FNV_OFFSET);
+  const computed = lora === undefined ? `${model} ${raw}` : `${model} ${raw} ${lora}`;
+  let hash = hashed(computed, 0, computed.length, FNV_OFFSET);
   for (let at = 0; at < whole; at += 1) {
     hash = hashed(content, at * chars, (at + 1) * chars, hash);
     // A small integer: a table of those is the fastest to look things up in.

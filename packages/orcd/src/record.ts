@@ -126,11 +126,11 @@ function ruled(rules: readonly string[]): Fields {
 
 function request({ request: asked, rules, content_keep_ms }: ActiveJob): Fields {
   const ruling = { ...ruled(rules), ...(content_keep_ms === undefined ? {} : { content_keep_ms }) };
-  const { model, priority, max_tokens, seed, temperature, top_p, top_k, min_p, raw, stop, replay_of, inputs } = asked;
+  const { model, priority, max_tokens, seed, temperature, top_p, top_k, min_p, raw, lora, stop, replay_of, inputs } = asked;
   if (inputs !== undefined) {
     return { ...ruling, job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
   }
-  const sampling = saidOf({ top_p, top_k, min_p, raw: raw || undefined, replay_of });
+  const sampling = saidOf({ top_p, top_k, min_p, raw: raw || undefined, lora, replay_of });
   const stops = stop.length === 0 ? {} : { stop_sha256: hash("sha256", JSON.stringify(stop), "hex") };
   const parameters = { ...ruling, model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...stops };
   return { ...parameters, ...digest("prompt", exactText(asked)) };

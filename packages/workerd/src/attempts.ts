@@ -4,7 +4,7 @@
  */
 import type { Embed } from "@rbees/contracts/embed";
 import { RbeesError } from "@rbees/contracts/errors";
-import type { Feature } from "@rbees/contracts/sets";
+import { type Feature, LORA_FEATURE } from "@rbees/contracts/sets";
 import type { Counted, Tokenize } from "@rbees/contracts/tokenize";
 import { callSchema } from "@rbees/contracts/tools";
 import type { Execute } from "@rbees/contracts/worker";
@@ -19,8 +19,8 @@ export interface AttemptsOptions {
   worker_id: () => string;
   model: string;
   slots: number;
-  /** What the engine can do beyond what every engine can. */
-  features: readonly Feature[];
+  /** What the engine can do beyond what every engine can, its adapters among it. */
+  features: readonly string[];
   metrics_ms: number;
   stream_buffer_bytes_max: number;
   memory_bytes: () => number;
@@ -237,7 +237,7 @@ const DEADLINE = "The deadline passed before the answer was complete.";
 /** Longer than any attempt; a longer timer would fire at once. */
 const TIMER_MS_MAX = 2_147_483_647;
 
-function heldTo(body: Execute, features: readonly Feature[]): string | undefined {
+function heldTo(body: Execute, features: readonly string[]): string | undefined {
   const call = callSchema(body);
   const grammar = call === undefined ? grammarOf(body) : grammarOf({ json_schema: call }, "tools");
   if (grammar === undefined || features.includes("grammar")) return grammar;
@@ -254,7 +254,10 @@ const FEATURE_OF = {
   logprobs: "logprobs",
 } as const satisfies Record<string, Feature>;
 
-function runRequest(body: Execute, features: readonly Feature[]): RunRequest {
+function runRequest(body: Execute, features: readonly string[]): RunRequest {
+  const { lora } = body;
+  if (lora !== undefined && !features.includes(LORA_FEATURE + lora))
+    throw new RbeesError("INVALID_REQUEST", `lora: this worker has no adapter ${lora}`, { param: "lora" });
   const grammar = heldTo(body, features);
   const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs } = body;
   const special = { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs };
@@ -267,7 +270,7 @@ function runRequest(body: Execute, features: readonly Feature[]): RunRequest {
   const { max_tokens, fit_context, temperature, top_p, top_k, min_p, stop } = body;
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
-  const asked = { job_id, prompt, messages, raw, tools, tool_choice, parallel_tool_calls, separate_reasoning };
+  const asked = { job_id, prompt, messages, raw, lora, tools, tool_choice, parallel_tool_calls, separate_reasoning };
   return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, grammar, ...special, continue_tokens };
 }
 

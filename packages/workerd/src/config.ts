@@ -2,7 +2,7 @@
 import { availableParallelism, hostname } from "node:os";
 import { basename } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
-import { MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
+import { LORA_NAME, MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
 import { BACKENDS, CACHE_TYPES, type CacheType, ENGINES, type EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
@@ -63,6 +63,7 @@ export const workerdSettings = {
     matches: /^(auto|\d{1,15})$/,
     help: "memory for what slots have computed and lose to other prompts, to be put back when one of those comes again; auto: a quarter of what the model leaves free, 1 GiB at most; 0: none",
   }),
+  lora: pairs({ default: {}, help: "LoRA adapters for jobs that ask for them: name=FILE.gguf,…" }),
   speculate: number({
     default: 0,
     max: 32,
@@ -130,7 +131,13 @@ export type WorkerdConfig = ConfigOf<typeof workerdSettings>;
 export function checkConfig(config: WorkerdConfig): void {
   const problems: string[] = [];
   if (config.model === "") problems.push("model: is required; give the GGUF file with --model");
-  problems.push(...upstreamProblems(config), ...programProblems(config), ...prefixProblems(config), ...speculationProblems(config));
+  problems.push(
+    ...upstreamProblems(config),
+    ...programProblems(config),
+    ...prefixProblems(config),
+    ...speculationProblems(config),
+    ...loraProblems(config),
+  );
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
@@ -171,9 +178,13 @@ function programProblems({ engine, engine_path, deterministic }: WorkerdConfig):
 
 function prefixProblems(config: WorkerdConfig): string[] {
   const { prefix_cache_dir, prefix_cache_bytes_max, worker_id, port } = config;
-  if (prefix_cache_dir === "") return [];
   const has_engine = mayBeLibllama(config);
+  const asked = Number(prefix_cache_bytes_max) > 0;
+  const of_bytes =
+    asked && !has_engine ? ["prefix-cache-bytes-max: needs the engine libllama, which alone keeps prefixes, and --backend cpu"] : [];
+  if (prefix_cache_dir === "") return of_bytes;
   return [
+    ...of_bytes,
     prefix_cache_bytes_max === "0" &&
       "prefix-cache-dir: with --prefix-cache-bytes-max 0 there is nothing to keep; leave one of the two out",
     !has_engine && "prefix-cache-dir: needs the engine libllama, which alone can keep it, and --backend cpu",
@@ -189,7 +200,20 @@ function speculationProblems(config: WorkerdConfig): string[] {
   ].filter((problem) => problem !== false);
 }
 
-function mayBeLibllama({ engine, backend }: WorkerdConfig): boolean {
+function loraProblems(config: WorkerdConfig): string[] {
+  const loras = Object.entries(config.lora);
+  if (loras.length === 0) return [];
+  const wrong = loras.filter(([name, path]) => !LORA_NAME.test(name) || path === "");
+  return [
+    ...wrong.map(
+      ([name]) => `lora: "${name}" is no name for an adapter with its file; give name=FILE.gguf, the name in letters, digits and . _ -`,
+    ),
+    ...(mayBeLibllama(config) ? [] : ["lora: needs the engine libllama, which alone applies adapters, and --backend cpu"]),
+  ];
+}
+
+/** Where it can't be called after all, another engine takes its place, and says what it can't do. */
+export function mayBeLibllama({ engine, backend }: WorkerdConfig): boolean {
   return (engine === "auto" || engine === "libllama") && backend === "cpu";
 }
 

@@ -36,10 +36,12 @@ export interface EngineOptions {
   cache_type: CacheType;
   /** What slots lose to other prompts is kept in so much memory, and put back when such a prompt comes again; 0: not at all. */
   prefix_cache_bytes_max: number;
+  /** Files of LoRA adapters, by the names that runs ask for them with. */
+  loras: Readonly<Record<string, string>>;
   /** Tokens of an answer that may be guessed and computed along with its next one; 0: none. */
   speculate_tokens_max: number;
   /** Where it is kept from one life to the next, and of which model it is; absent: nowhere. */
-  prefix_file?: { path: string; model_digest: string } | undefined;
+  prefix_file?: { path: string; model_digest: string; lora_digests: Readonly<Record<string, string>> } | undefined;
   /** The server that computes, for the engine `openai` and no other. */
   upstream?: UpstreamOptions | undefined;
   /** The program that computes, for the engine `llama-server` and no other. */
@@ -61,6 +63,8 @@ export interface ModelFacts {
   keeps_prefixes?: boolean;
   /** Whether it guesses tokens, if it is asked to. */
   speculates?: boolean;
+  /** The LoRA adapters that are loaded; absent where the engine has none. */
+  loras?: readonly string[];
   /** What a step of 1, 2, … rows took when the model was loaded, microseconds; absent where the engine does not time it. */
   step_us?: readonly number[];
 }
@@ -71,6 +75,8 @@ export interface RunRequest {
   messages?: readonly Message[] | undefined;
   /** The prompt is fed as it is. */
   raw: boolean;
+  /** The LoRA adapter through which it is computed. */
+  lora?: string | undefined;
   /** Functions that the model may ask to have called. */
   tools?: readonly Tool[] | undefined;
   tool_choice?: ToolChoice | undefined;

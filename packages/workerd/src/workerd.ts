@@ -3,12 +3,13 @@ import { createHash } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { freemem } from "node:os";
 import { join } from "node:path";
-import type { RbeesError } from "@rbees/contracts/errors";
+import { RbeesError } from "@rbees/contracts/errors";
 import { workerdRoutes } from "@rbees/contracts/routes";
-import { EXTERNAL_DIGEST } from "@rbees/contracts/sets";
+import { EXTERNAL_DIGEST, LORA_FEATURE } from "@rbees/contracts/sets";
 import type { RegisterWorker, WorkerHealth } from "@rbees/contracts/worker";
 import type { Environment } from "@rbees/kit/config";
 import { fingerprint } from "@rbees/kit/fingerprint";
+import { readModel } from "@rbees/kit/gguf-split";
 import { homeOf } from "@rbees/kit/home";
 import { type Served, serve } from "@rbees/kit/http";
 import { ENGINE_KEY, JOIN, readSecretFile } from "@rbees/kit/key-file";
@@ -23,6 +24,7 @@ import {
   checkConfig,
   gpuLayers,
   isClosed,
+  mayBeLibllama,
   modelName,
   NO_ORCHESTRATOR,
   prefixCacheBytes,
@@ -33,6 +35,7 @@ import {
 import type { EngineOptions, ModelFacts } from "./engine.ts";
 import { EngineSupervisor } from "./engine-supervisor.ts";
 import { Enlist, type EnlistLimits } from "./enlist.ts";
+import { type CheckedAdapters, checkAdapters } from "./lora-check.ts";
 import { createMetrics } from "./metrics.ts";
 import { checkModel } from "./model-check.ts";
 import { Door, Pass } from "./worker-secrets.ts";
@@ -74,6 +77,9 @@ export async function createWorkerd(config: WorkerdConfig, log: Log, env: Enviro
   });
   try {
     const facts = await engine.load();
+    const missing = Object.keys(config.lora).find((name) => facts.loras?.includes(name) !== true);
+    if (missing !== undefined)
+      throw new RbeesError("ENGINE_FAILED", `--lora needs the engine libllama, and here ${facts.engine.name} computes: the log says why.`);
     const life = new Life(config, model, facts, engine, epoch, secrets, log);
     attempts = life.attempts;
     await life.listen(log, hooks.on_shutdown);
@@ -118,28 +124,31 @@ interface ModelFile {
   file_bytes: number;
   context_size: number;
   prefix_cache_bytes: number;
+  lora_digests: Readonly<Record<string, string>>;
 }
 
 /** The server at `--engine-url` holds it: there is no file, and its tokens are not those of any model with another digest. */
 function modelElsewhere(config: WorkerdConfig): ModelFile {
   const { model, engine_url, ctx } = config;
   const digest = EXTERNAL_DIGEST + createHash("sha256").update(`${engine_url}\n${model}`).digest("hex");
-  return { name: modelName(config), digest, file_bytes: 0, context_size: ctx, prefix_cache_bytes: 0 };
+  return { name: modelName(config), digest, file_bytes: 0, context_size: ctx, prefix_cache_bytes: 0, lora_digests: {} };
 }
+
+const NO_ADAPTERS: CheckedAdapters = { file_bytes: 0, digests: {} };
 
 async function modelFile(config: WorkerdConfig): Promise<ModelFile> {
   if (config.engine === "openai") return modelElsewhere(config);
   const { model: path, backend, slots, ctx, prefill_chunk_tokens, measured_bytes, cache_type } = config;
   // What a model needs is told of the whole worker, and this process is part of it.
-  const available_bytes = process.availableMemory() + process.memoryUsage.rss();
+  const adapters = Object.keys(config.lora).length === 0 ? NO_ADAPTERS : await checkAdapters(config.lora, await readModel(path));
+  const available_bytes = process.availableMemory() + process.memoryUsage.rss() - adapters.file_bytes;
   const { gguf, context_size, prefix_cache_bytes } = await checkModel({
     ...{ path, backend, slots, prefill_chunk_tokens, available_bytes, measured_bytes, cache_type },
-    // Only the engine for CPUs can keep them.
-    prefix_cache_bytes: backend === "cpu" && config.engine !== "node-llama-cpp" ? prefixCacheBytes(config) : 0,
+    prefix_cache_bytes: mayBeLibllama(config) ? prefixCacheBytes(config) : 0,
     context_size: ctx,
   });
   const digest = await fingerprint(path, gguf);
-  return { name: modelName(config), digest, file_bytes: gguf.file_bytes, context_size, prefix_cache_bytes };
+  return { name: modelName(config), digest, file_bytes: gguf.file_bytes, context_size, prefix_cache_bytes, lora_digests: adapters.digests };
 }
 
 /** A worker whose model is loaded. */
@@ -150,6 +159,7 @@ class Life implements Workerd {
   readonly #config: WorkerdConfig;
   readonly #model: ModelFile;
   readonly #facts: ModelFacts;
+  readonly #features: readonly string[];
   readonly #engine: EngineSupervisor;
   /** When this life began, milliseconds of the epoch: a newer life has a higher number. */
   readonly #epoch: number;
@@ -170,6 +180,7 @@ class Life implements Workerd {
     this.#config = config;
     this.#model = model;
     this.#facts = facts;
+    this.#features = [...facts.features, ...(facts.loras ?? []).map((name) => LORA_FEATURE + name)];
     this.#engine = engine;
     this.#epoch = epoch;
     this.#secrets = secrets;
@@ -183,7 +194,7 @@ class Life implements Workerd {
       worker_id: () => this.worker_id,
       model: model.name,
       slots,
-      features: facts.features,
+      features: this.#features,
       metrics_ms,
       stream_buffer_bytes_max,
       memory_bytes: () => this.#memoryBytes(),
@@ -260,7 +271,7 @@ class Life implements Workerd {
       memory_bytes: this.#memoryBytes(),
       ...(region === "" ? {} : { region }),
       labels: { ...labels },
-      features: [...this.#facts.features],
+      features: [...this.#features],
       version: VERSION,
       engine: `${this.#facts.engine.name} ${this.#facts.engine.version}`,
       deterministic: this.#config.deterministic,
@@ -272,7 +283,7 @@ class Life implements Workerd {
 
   #health(): WorkerHealth {
     const { backend, slots, deterministic, cache_type } = this.#config;
-    const { device, context_size, engine, features } = this.#facts;
+    const { device, context_size, engine } = this.#facts;
     return {
       status: this.attempts.draining ? "draining" : "ready",
       worker_id: this.worker_id,
@@ -296,7 +307,7 @@ class Life implements Workerd {
       registered: this.#enlist?.registered ?? false,
       closed: this.#secrets.door !== undefined,
       engine,
-      features: [...features],
+      features: [...this.#features],
     };
   }
 
@@ -310,7 +321,7 @@ class Life implements Workerd {
   }
 }
 
-function engineOptions(config: WorkerdConfig, { digest, context_size, prefix_cache_bytes }: ModelFile): EngineOptions {
+function engineOptions(config: WorkerdConfig, { digest, context_size, prefix_cache_bytes, lora_digests }: ModelFile): EngineOptions {
   const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens, cache_type, engine_url, engine_key_file } = config;
   const key = engine_key_file === "" ? undefined : readSecretFile(engine_key_file, true, ENGINE_KEY);
   return {
@@ -320,9 +331,16 @@ function engineOptions(config: WorkerdConfig, { digest, context_size, prefix_cac
     ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens, cache_type },
     prefix_cache_bytes_max: prefix_cache_bytes,
     speculate_tokens_max: config.speculate,
+    loras: config.lora,
     ...(config.prefix_cache_dir === ""
       ? {}
-      : { prefix_file: { path: join(config.prefix_cache_dir, `${workerId(config, config.port)}.prefixes`), model_digest: digest } }),
+      : {
+          prefix_file: {
+            path: join(config.prefix_cache_dir, `${workerId(config, config.port)}.prefixes`),
+            model_digest: digest,
+            lora_digests,
+          },
+        }),
     gpu_layers: gpuLayers(config),
     threads: threadCount(config),
   };

@@ -144,5 +144,7 @@ test("a folder for what is not kept, or is not found again, is refused before an
   const refused = (flags: Record<string, string | number>) => startWorker({ model: DEMO, prefix_cache_dir: folder, ...flags });
   await assert.rejects(refused({ worker_id: "w", prefix_cache_bytes_max: 0 }), /prefix-cache-dir: with --prefix-cache-bytes-max 0/);
   await assert.rejects(refused({ worker_id: "w", engine: "node-llama-cpp" }), /prefix-cache-dir: needs the engine libllama/);
+  const elsewhere = startWorker({ model: DEMO, engine: "node-llama-cpp", prefix_cache_bytes_max: 5 });
+  await assert.rejects(elsewhere, /prefix-cache-bytes-max: needs the engine libllama/);
   await assert.rejects(refused({ port: 0 }), /prefix-cache-dir: needs --worker-id or a --port/);
 });

@@ -23,6 +23,7 @@ export interface SubmitFlags {
   stop?: string[] | undefined;
   jsonSchemaFile?: string | undefined;
   grammarFile?: string | undefined;
+  lora?: string | undefined;
   logprobs?: number | undefined;
   priority?: string | undefined;
   deadlineMs?: number | undefined;
@@ -76,6 +77,7 @@ async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
     prompt: await promptOf(context, flags),
     ...(await structureOf(flags)),
     raw: flags.raw,
+    lora: flags.lora,
     max_tokens: flags.maxTokens,
     temperature: flags.temperature,
     top_p: flags.topP,

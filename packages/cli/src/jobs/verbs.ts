@@ -32,6 +32,7 @@ export const jobVerbs = [
         .option("--prompt <text>", "the prompt")
         .option("--prompt-file <file>", "read the prompt from a file; - is stdin")
         .option("--raw", "without the model's chat template")
+        .option("--lora <name>", "through this LoRA adapter of the model's workers")
         .option("--max-tokens <n>", "most tokens to generate (default 100)", whole(1))
         .option("--temperature <n>", "0 is greedy: the likeliest token each time (default 0.7)", decimal)
         .option("--top-p <n>", "only the likeliest tokens that make up this probability", decimal)

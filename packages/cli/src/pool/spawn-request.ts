@@ -24,6 +24,7 @@ export const SpawnRequest = z.object({
   ctx: z.int().optional(),
   cache_type: z.enum(CACHE_TYPES).optional(),
   prefix_cache_bytes_max: z.int().nonnegative().optional(),
+  loras: z.record(z.string(), z.string()).optional().describe("Files of LoRA adapters, by name"),
   speculate: z.int().nonnegative().optional(),
   prefix_cache_dir: z.string().optional(),
   threads: z.int().optional(),

@@ -232,7 +232,6 @@ interface Decided {
 }
 
 function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Decided): string[] {
-  const labels = Object.entries(request.labels ?? {}).map((pair) => pair.join("="));
   const values: [string, string | number | undefined][] = [
     ["--model", request.model.path],
     ["--model-name", request.model.name],
@@ -250,6 +249,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--ctx", request.ctx],
     ["--cache-type", request.cache_type],
     ["--prefix-cache-bytes-max", request.prefix_cache_bytes_max],
+    ["--lora", listOf(request.loras)],
     ["--speculate", request.speculate],
     ["--prefix-cache-dir", request.prefix_cache_dir],
     ["--measured-bytes", measured_bytes],
@@ -257,7 +257,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--orchestrator", request.orchestrator],
     ["--advertise-host", request.advertise_host],
     ["--region", request.region],
-    ["--labels", labels.length === 0 ? undefined : labels.join(",")],
+    ["--labels", listOf(request.labels)],
     ["--log-format", "json"],
   ];
   const flags = values.filter(([, value]) => value !== undefined).map(([flag, value]) => `${flag}=${value}`);
@@ -267,6 +267,11 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ...(request.insecure_no_auth ? ["--insecure-no-auth"] : []),
     ...(request.insecure_no_tls ? ["--insecure-no-tls"] : []),
   ];
+}
+
+function listOf(pairs: Readonly<Record<string, string>> = {}): string | undefined {
+  const list = Object.entries(pairs).map((pair) => pair.join("="));
+  return list.length === 0 ? undefined : list.join(",");
 }
 
 /** Until it answers under its own id. Its log says how far loading is, and why it died. */

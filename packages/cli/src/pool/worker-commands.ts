@@ -42,6 +42,7 @@ export interface SpawnFlags {
   ctx?: number | undefined;
   cacheType?: CacheType | undefined;
   prefixCacheBytesMax?: number | undefined;
+  lora?: Record<string, string> | undefined;
   speculate?: number | undefined;
   prefixCacheDir?: string | undefined;
   threads?: number | undefined;
@@ -81,6 +82,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     ctx: options.ctx,
     cache_type: options.cacheType,
     prefix_cache_bytes_max: options.prefixCacheBytesMax,
+    loras: options.lora && Object.fromEntries(Object.entries(options.lora).map(([name, path]) => [name, resolve(path)])),
     speculate: options.speculate,
     prefix_cache_dir: options.prefixCacheDir && resolve(options.prefixCacheDir),
     threads: options.threads,

@@ -18,6 +18,12 @@ function layers(text: string): number | "auto" {
   return Number(text);
 }
 
+function adapter(text: string, before: Record<string, string> = {}): Record<string, string> {
+  const [, name, file] = /^([^=,]+)=([^,]+)$/.exec(text) ?? [];
+  if (name === undefined || file === undefined) throw new InvalidArgumentError("Give name=FILE.gguf, without commas.");
+  return { ...before, [name]: file };
+}
+
 export const workerVerbs = [
   verb(
     {
@@ -53,6 +59,7 @@ export const workerVerbs = [
           whole(),
         )
         .option("--prefix-cache-dir <folder>", "keep that in this folder while the worker is stopped, in clear (default: nowhere)")
+        .option("--lora <name=file>", "a LoRA adapter for jobs that ask for it; may be given several times", adapter)
         .option("--speculate <n>", "guess up to n tokens of an answer where that pays (default 0); the text stays", whole(0, 32))
         .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
         .option("--deterministic", "the same seed gives the same text, whatever else runs")

@@ -1,6 +1,7 @@
 /** Letting a job in: the same for every door. */
 import { randomInt } from "node:crypto";
 import { RbeesError } from "@rbees/contracts/errors";
+import { LORA_FEATURE } from "@rbees/contracts/sets";
 import { callSchema } from "@rbees/contracts/tools";
 import { largestContext } from "@rbees/core/admission";
 import type { Decision } from "@rbees/core/events";
@@ -10,6 +11,7 @@ import type { EventSink } from "@rbees/kit/event-stream";
 import { grammarOf } from "@rbees/kit/grammar/grammar-of";
 import type { Principal } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob } from "../active-job.ts";
+import { throughAdapter } from "../adapters.ts";
 import { callerOf } from "../caller.ts";
 import { coreTime } from "../clock.ts";
 import { mintJobId } from "../job-id.ts";
@@ -46,8 +48,9 @@ export interface Asker {
 }
 
 /** Resolves once the job is durable and has begun or waits; throws the refusal. */
-export async function admit(ports: AdmitPorts, asked: AskedJob, asker: Asker): Promise<Admitted> {
+export async function admit(ports: AdmitPorts, by_name: AskedJob, asker: Asker): Promise<Admitted> {
   const { loop, jobs, metrics } = ports;
+  const asked = throughAdapter(loop.state, by_name);
   if (ports.stopping())
     throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
   // Refused now or never: a job that was let in can be carried out.
@@ -153,6 +156,7 @@ export function jobSpec(
     labels: placement?.labels ?? {},
     needs: [
       ...(request.needs ?? []),
+      ...(request.lora === undefined ? [] : [{ feature: LORA_FEATURE + request.lora, field: "lora" }]),
       ...(showsTools(request) ? [{ feature: "tools", field: "tools" } as const] : []),
       ...(callSchema(request) === undefined ? [] : [{ feature: "grammar", field: "tool_choice" } as const]),
     ],

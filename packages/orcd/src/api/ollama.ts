@@ -10,8 +10,8 @@ import { LINES } from "@rbees/kit/event-stream";
 import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
+import { namedModel, namesFor } from "../adapters.ts";
 import { type Asked, callerOf } from "../caller.ts";
-import { modelsFor } from "../limits.ts";
 import { ollamaLogprobs } from "../logprob-forms.ts";
 import { type OllamaMore, type OllamaShape, OllamaStream, ollamaCalls, ollamaEnd, ollamaText } from "../ollama-stream.ts";
 import { admit } from "./admit.ts";
@@ -40,7 +40,7 @@ export function ollamaName({ models }: State, name: string): string {
 /** The same of a model that somebody has served, and that the asker may use. */
 export function knownModel(state: State, name: string, asker: Asked): string {
   const model = ollamaName(state, name);
-  if (modelsFor(state, callerOf(asker)).includes(model)) return model;
+  if (namesFor(state, callerOf(asker)).includes(model)) return model;
   throw new RbeesError("MODEL_NOT_FOUND", `model "${name}" not found: no worker has ever served it. GET /api/tags lists the models.`);
 }
 
@@ -49,7 +49,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   const { state } = loop;
   const named = (name: string) => ollamaName(state, name);
   const known = (name: string, asker: Asked) => knownModel(state, name, asker);
-  const joined = (model: string) => new Date(workers.servedSince(state, model) ?? 0).toISOString();
+  const joined = (model: string) => new Date(workers.servedSince(state, namedModel(state, model).model) ?? 0).toISOString();
 
   async function answer<T extends object>(
     shape: OllamaShape,
@@ -82,8 +82,8 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   return {
     ollamaVersion: () => ({ json: { version: VERSION } }),
     ollamaTags(request) {
-      const models = modelsFor(state, callerOf(request)).map((name) => {
-        const serving = workers.serving(state, name);
+      const models = namesFor(state, callerOf(request)).map((name) => {
+        const serving = workers.serving(state, namedModel(state, name).model);
         const size = serving.find(({ model_bytes }) => model_bytes !== undefined)?.model_bytes ?? 0;
         const digest = serving.find(({ model_digest }) => model_digest !== undefined)?.model_digest ?? "";
         return { name, model: name, modified_at: joined(name), size, digest, details: DETAILS };
@@ -92,7 +92,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     },
     ollamaShow({ body, ...asker }) {
       const model = known((body.model ?? body.name) as string, asker);
-      const serving = workers.serving(state, model);
+      const serving = workers.serving(state, namedModel(state, model).model);
       const embeds = serving.some(({ features }) => features.includes("embeddings"));
       const contexts = serving.flatMap(({ context_size }) => context_size ?? []);
       return {

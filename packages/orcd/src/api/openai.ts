@@ -13,8 +13,8 @@ import { canonicalModel } from "@rbees/contracts/sets";
 import type { Tool } from "@rbees/contracts/tools";
 import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob, Said } from "../active-job.ts";
+import { calledModel, namedModel, namesFor } from "../adapters.ts";
 import { callerOf } from "../caller.ts";
-import { modelsFor } from "../limits.ts";
 import { chatLogprobs, TextOffsets } from "../logprob-forms.ts";
 import { Ends, finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
 import { admitChoices, type Choices, headersOf, streamedChoices, wholeChoices } from "./choices.ts";
@@ -25,14 +25,14 @@ type OpenaiRoutes = Pick<typeof orcdRoutes, "openaiModels" | "openaiModel" | "op
 export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
   const { state } = ports.loop;
   const model = (id: string): OpenaiModel => {
-    const since_ms = ports.workers.servedSince(state, id);
+    const since_ms = ports.workers.servedSince(state, namedModel(state, id).model);
     return { id, object: "model", created: since_ms === undefined ? 0 : seconds(since_ms), owned_by: "rbees" };
   };
   return {
-    openaiModels: (request) => ({ json: { object: "list", data: modelsFor(state, callerOf(request)).map(model) } }),
+    openaiModels: (request) => ({ json: { object: "list", data: namesFor(state, callerOf(request)).map(model) } }),
     openaiModel({ params, principal }) {
       const id = canonicalModel(params.id);
-      if (!modelsFor(state, callerOf({ principal })).includes(id))
+      if (!namesFor(state, callerOf({ principal })).includes(id))
         throw new RbeesError("MODEL_NOT_FOUND", `No worker has ever served "${id.slice(0, 256)}". GET /v1/models lists the models.`);
       return { json: model(id) };
     },
@@ -91,7 +91,7 @@ function headOf({ id, request, submitted_at_ms, ...first }: ActiveJob, { model_d
   return {
     id: `${request.raw ? "cmpl" : "chatcmpl"}-${id}`,
     created: seconds(submitted_at_ms),
-    model: request.model,
+    model: calledModel(request),
     ...(model_digest === undefined ? {} : { system_fingerprint: `fp_${model_digest.replace(/^.*:/, "").slice(0, 16)}` }),
   };
 }

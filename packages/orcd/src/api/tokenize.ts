@@ -7,6 +7,7 @@ import type { Decision } from "@rbees/core/events";
 import type { JobSpec } from "@rbees/core/state";
 import type { Handlers } from "@rbees/kit/http";
 import type { JobRequest } from "../active-job.ts";
+import { namedModel } from "../adapters.ts";
 import { callerOf } from "../caller.ts";
 import { mintJobId } from "../job-id.ts";
 import { rateHeaders } from "../limits.ts";
@@ -33,7 +34,9 @@ export function tokenizeHandlers(ports: TokenizePorts): Handlers<Pick<typeof orc
   const { loop, store, workers } = ports;
   let running = 0;
 
-  async function counted(asked: Asked, asker: Asker): Promise<Counted & { worker_id: string }> {
+  async function counted(by_name: Asked, asker: Asker): Promise<Counted & { worker_id: string }> {
+    // An adapter has its model's tokenizer.
+    const asked = { ...by_name, model: namedModel(loop.state, by_name.model).model };
     if (ports.stopping())
       throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
     if (running >= ports.tokenize_running_max) {

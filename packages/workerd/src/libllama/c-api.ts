@@ -214,6 +214,8 @@ export const FUNCTIONS = {
   memory_clear: "void llama_memory_clear(void *mem, bool data)",
   memory_seq_rm: "bool llama_memory_seq_rm(void *mem, int32_t seq_id, int32_t p0, int32_t p1)",
   memory_seq_cp: "void llama_memory_seq_cp(void *mem, int32_t from, int32_t to, int32_t p0, int32_t p1)",
+  adapter_lora_init: "void *llama_adapter_lora_init(void *model, const char *path)",
+  set_adapters_lora: "int32_t llama_set_adapters_lora(void *ctx, void *adapters, size_t n_adapters, void *scales)",
   state_seq_get_size: "size_t llama_state_seq_get_size(void *ctx, int32_t seq_id)",
   state_seq_get_data: "size_t llama_state_seq_get_data(void *ctx, void *dst, size_t size, int32_t seq_id)",
   state_seq_set_data: "size_t llama_state_seq_set_data(void *ctx, const void *src, size_t size, int32_t dest_seq_id)",
@@ -284,6 +286,9 @@ export interface LlamaFunctions {
   memory_clear(memory: Pointer, data: boolean): void;
   memory_seq_rm(memory: Pointer, sequence: number, from: number, to: number): boolean;
   memory_seq_cp(memory: Pointer, source: number, target: number, from: number, to: number): void;
+  adapter_lora_init(model: Pointer, path: string): Pointer | null;
+  /** `adapters` is a list of pointers; 0 when they are taken. */
+  set_adapters_lora(context: Pointer, adapters: Pointer, count: number, scales: Float32Array): number;
   /** Each of these gives bytes; 0 when it failed. */
   state_seq_get_size(context: Pointer, sequence: number): number;
   state_seq_get_data(context: Pointer, state: Uint8Array, bytes: number, sequence: number): number;

@@ -3,6 +3,7 @@
  * this thread while it computes, so that no thread more than asked for is ever runnable.
  */
 import type { BatchItem, Drawn, Sampling, Sequence } from "../llama/model.ts";
+import type { Adapters } from "./adapters.ts";
 import { WritableBatch } from "./batch.ts";
 import type { Pointer } from "./c-api.ts";
 import { DraftPlan, timedRows } from "./draft-plan.ts";
@@ -21,6 +22,7 @@ export interface DecoderOptions {
   speculate_tokens_max: number;
   sampling: Omit<SamplerParts, "context">;
   all_or_nothing: boolean;
+  adapters: Adapters;
 }
 
 export class Decoder {
@@ -30,6 +32,7 @@ export class Decoder {
   readonly #samplers: Samplers;
   readonly #batch: WritableBatch;
   readonly #vocabulary: number;
+  readonly #adapters: Adapters;
   readonly #speculate_tokens_max: number;
   #plan = new StepPlan([]);
   #drafts = new DraftPlan(this.#plan, []);
@@ -38,7 +41,8 @@ export class Decoder {
 
   /** `memory`: the context's. */
   constructor(llama: LlamaLibrary, context: Pointer, memory: Pointer, options: DecoderOptions) {
-    const { slots, batch_tokens, speculate_tokens_max, sampling, all_or_nothing } = options;
+    const { slots, batch_tokens, speculate_tokens_max, sampling, all_or_nothing, adapters } = options;
+    this.#adapters = adapters;
     this.#llama = llama;
     this.#context = context;
     this.#memory = memory;
@@ -53,13 +57,20 @@ export class Decoder {
     // llama.cpp computes each run of neighbouring sequences in one pass.
     const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
     const drawn: (Drawn | undefined)[] = items.map(() => undefined);
-    const guessing = ordered.filter(({ guess }) => guess !== undefined);
-    const plain = ordered.filter(({ guess }) => guess === undefined);
-    // Rows of different numbers would be computed in several passes anyway.
-    for (const group of [...this.#groups(plain), ...guessing.map((item) => [item])]) {
-      const places = this.#decode(group);
-      for (const [i, item] of group.entries()) {
-        if (item.sampling !== undefined) drawn[item.at] = this.#draw(item, item.sampling, places[i] ?? 0);
+    // One adapter is for all that is computed at once. The one that is on comes first.
+    const loras = new Set([this.#adapters.on, ...ordered.map(({ lora }) => lora)]);
+    for (const name of loras) {
+      const rows = ordered.filter(({ lora }) => lora === name);
+      if (rows.length === 0) continue;
+      this.#adapters.use(name);
+      const guessing = rows.filter(({ guess }) => guess !== undefined);
+      const plain = rows.filter(({ guess }) => guess === undefined);
+      // Rows of different numbers would be computed in several passes anyway.
+      for (const group of [...this.#groups(plain), ...guessing.map((item) => [item])]) {
+        const places = this.#decode(group);
+        for (const [i, item] of group.entries()) {
+          if (item.sampling !== undefined) drawn[item.at] = this.#draw(item, item.sampling, places[i] ?? 0);
+        }
       }
     }
     return drawn;

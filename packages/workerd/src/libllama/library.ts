@@ -20,7 +20,7 @@ export interface LlamaLibrary extends LlamaFunctions {
   readonly koffi: Koffi;
   /** Where the shared objects are. */
   readonly folder: string;
-  /** An empty list of devices: nothing but the CPU computes. */
+  /** An empty list of pointers. As devices: nothing but the CPU computes. */
   readonly no_devices: Pointer;
   /** Who hears the errors in the library's log, a line at a time; undefined: they go to stderr. */
   hearErrors(listener: ((line: string) => void) | undefined): void;

@@ -6,6 +6,7 @@ import { Likelihoods } from "../llama/likelihoods.ts";
 import { batchTokens, Complaints, featuresOf, type LoadedModel, quantised } from "../llama/model.ts";
 import { whyNoVectors } from "../llama/pooling.ts";
 import { addonIn, nativeRenderer } from "../llama/renderer.ts";
+import { Adapters, loadAdapters } from "./adapters.ts";
 import { CACHE_TYPE, FLASH_ATTENTION, HEADER_RELEASE, type Pointer, VOCABULARY_NONE } from "./c-api.ts";
 import { Candidates } from "./candidates.ts";
 import { Decoder, type DecoderOptions } from "./decoder.ts";
@@ -20,8 +21,9 @@ export async function loadModel(options: EngineOptions, progress: (fraction: num
   llama.hearErrors((line) => complaints.add(line));
   try {
     const model = loadWeights(llama, options, progress, complaints);
+    const adapters = loadAdapters(llama, model, options.loras, complaints);
     const context = createContext(llama, model, options, complaints);
-    return await describe(llama, model, context, options);
+    return await describe(llama, model, context, options, new Adapters(llama, context, adapters));
   } finally {
     // From here on llama.cpp may complain from threads of its own, which can't wait for this one: to stderr then.
     llama.hearErrors(undefined);
@@ -85,7 +87,13 @@ function createContext(llama: LlamaLibrary, model: Pointer, options: EngineOptio
   return context;
 }
 
-async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, options: EngineOptions): Promise<LoadedModel> {
+async function describe(
+  llama: LlamaLibrary,
+  model: Pointer,
+  context: Pointer,
+  options: EngineOptions,
+  adapters: Adapters,
+): Promise<LoadedModel> {
   const vocab = llama.model_get_vocab(model);
   const vocab_size = llama.vocab_n_tokens(vocab);
   const tokenizer = new Tokenizer(llama, vocab);
@@ -95,12 +103,14 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
   const render_native = nativeRenderer(addonIn(() => llama.folder));
   const gguf = await readGguf(options.model_path);
   const memory = llama.get_memory(context);
+  const loras = Object.keys(options.loras);
   const no_vectors = whyNoVectors(gguf);
   const embedder = no_vectors ?? new LibllamaEmbedder({ llama, model, tokenizer, gguf, options, vocab_size, stateless: memory === null });
   const ends = (token: number) => llama.vocab_is_eog(vocab, token);
   const likelihoods = new Likelihoods(tokenizer, text);
   const sampling = { vocabulary: vocab_size, tokenizer, likelihoods, ends, candidates: new Candidates(llama, vocab_size) };
-  const generating = memory === null ? noText(llama, context, embedder) : decoding(llama, model, context, memory, options, sampling);
+  const generating =
+    memory === null ? noText(llama, context, embedder) : decoding(llama, model, context, memory, options, sampling, adapters);
   return {
     facts: {
       vocab_size,
@@ -109,6 +119,7 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
       device: "",
       vram_bytes: 0,
       engine: { name: "libllama", version: `${HEADER_RELEASE} (koffi ${KOFFI_VERSION})` },
+      loras,
       features: featuresOf(memory !== null, typeof embedder !== "string"),
     },
     prompt: {
@@ -123,7 +134,8 @@ async function describe(llama: LlamaLibrary, model: Pointer, context: Pointer, o
     ends,
     has_end: llama.vocab_eos(vocab) >= 0,
     grammar: (text) => new LlamaGrammar(llama, vocab, sampling.candidates, text),
-    batch_invariant: quantised(gguf),
+    // Adapters are not quantised.
+    batch_invariant: quantised(gguf) && loras.length === 0,
     embedder,
     // llama.cpp computes them apart even if they come together.
     in_turn: true,
@@ -140,12 +152,13 @@ function decoding(
   memory: Pointer,
   options: EngineOptions,
   sampling: DecoderOptions["sampling"],
+  adapters: Adapters,
 ): Generating {
   const { slots, speculate_tokens_max } = options;
   // A sliding window forgets what came before it.
   const all_or_nothing = llama.model_is_recurrent(model) || llama.model_is_hybrid(model) || llama.model_n_swa(model) > 0;
   const batch_tokens = batchTokens(options);
-  const decoder = new Decoder(llama, context, memory, { slots, batch_tokens, speculate_tokens_max, sampling, all_or_nothing });
+  const decoder = new Decoder(llama, context, memory, { slots, batch_tokens, speculate_tokens_max, sampling, all_or_nothing, adapters });
   return {
     sequences: decoder.sequences,
     compute: async (items) => decoder.compute(items),

@@ -61,7 +61,7 @@ export class LlamaEngine implements Engine {
     this.#model = model;
     this.#options = options;
     this.#events = events;
-    this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, prompt_tokens: 0 }));
+    this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, lora: undefined, prompt_tokens: 0 }));
     const keeps_prefixes = model.sequences.some(({ save }) => save !== undefined);
     if (keeps_prefixes && options.prefix_cache_bytes_max > 0)
       this.#cache = new PrefixCache(options.prefix_cache_bytes_max, (counts) => events.counted?.(counts));
@@ -83,6 +83,8 @@ export class LlamaEngine implements Engine {
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
     const { model, options, prefixes } = this.#loaded();
     if (this.#slots.length === 0) throw new RbeesError("INVALID_REQUEST", "This model makes embeddings and no text: ask /v1/embeddings.");
+    if (asked.lora !== undefined && model.facts.loras?.includes(asked.lora) !== true)
+      throw new RbeesError("INVALID_REQUEST", `lora: there is no adapter ${asked.lora} here`, { param: "lora" });
     const { tokens, reading } = promptOf(model.prompt, asked);
     const request = fitting(asked, tokens, { ...options, ...model.facts });
     const prompt = [...tokens, ...request.continue_tokens];
@@ -90,7 +92,7 @@ export class LlamaEngine implements Engine {
       this.#slots.map((slot) => ({
         busy: slot.run !== undefined,
         kept: slot.run === undefined ? slot.sequence.tokens : [],
-        reusable: prefixes.reusable(slot),
+        reusable: prefixes.reusable(slot, request.lora),
       })),
       prompt,
       prefixes.step,
@@ -150,7 +152,12 @@ export class LlamaEngine implements Engine {
   #binding({ prefix_file, slots, context_size, cache_type, deterministic, prefill_chunk_tokens }: EngineOptions): Binding {
     const { name, version } = this.#loaded().model.facts.engine;
     return {
-      ...{ model: prefix_file?.model_digest ?? "", engine: `${name} ${version}`, machine: process.arch },
+      ...{
+        model: prefix_file?.model_digest ?? "",
+        loras: JSON.stringify(prefix_file?.lora_digests ?? {}),
+        engine: `${name} ${version}`,
+        machine: process.arch,
+      },
       ...{ slots, context_size, cache_type, deterministic, prefill_chunk_tokens },
     };
   }
@@ -209,7 +216,7 @@ export class LlamaEngine implements Engine {
 
   /** What is asked of the library. Tokens that were guessed right are reported while it still draws. */
   #item({ run, tokens, draw, guess }: Work, reports: StepReport[]): BatchItem {
-    const item = { slot: run.slot, tokens, sampling: draw ? run.sampling : undefined };
+    const item = { slot: run.slot, tokens, lora: run.lora, sampling: draw ? run.sampling : undefined };
     if (guess === undefined) return item;
     run.guesses.guessed(guess.length);
     const guessed = (drawn: Drawn) => {

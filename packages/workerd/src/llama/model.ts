@@ -72,6 +72,8 @@ export interface BatchItem {
   slot: number;
   tokens: readonly number[];
   sampling: Sampling | undefined;
+  /** The LoRA adapter through which they are computed. */
+  lora?: string | undefined;
   /** What may be drawn after them, computed along: a token is drawn after each of these too, as long as all before it were right. */
   guess?: readonly number[];
   /** A token was drawn that was guessed, and the next can be drawn at once: how; undefined: the answer is over. */

@@ -22,7 +22,7 @@ const OTHERS = 0o077;
 
 const Header = z.object({
   binding: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
-  prefixes: z.array(z.object({ tokens: z.int().positive(), bytes: z.int().positive() })),
+  prefixes: z.array(z.object({ tokens: z.int().positive(), bytes: z.int().positive(), lora: z.string().optional() })),
 });
 type Header = z.infer<typeof Header>;
 
@@ -34,7 +34,7 @@ export function writePrefixes(path: string, binding: Binding, prefixes: readonly
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const header: Header = {
     binding: { ...binding },
-    prefixes: prefixes.map(({ tokens, state }) => ({ tokens: tokens.length, bytes: state.byteLength })),
+    prefixes: prefixes.map(({ tokens, state, lora }) => ({ tokens: tokens.length, bytes: state.byteLength, lora })),
   };
   const text = Buffer.from(JSON.stringify(header));
   const length = Buffer.alloc(4);
@@ -94,9 +94,9 @@ function contents(reader: Reader, binding: Binding, bytes_max: number): KeptPref
   const together = sizes.reduce((sum, bytes) => sum + bytes, 0);
   if (together !== reader.left - DIGEST_BYTES) throw new Error("it is damaged");
   if (together > bytes_max) throw new Error(`it holds ${together} bytes, more than --prefix-cache-bytes-max`);
-  const found = header.prefixes.map(({ tokens, bytes }) => {
+  const found = header.prefixes.map(({ tokens, bytes, lora }) => {
     const numbers = reader.take(tokens * TOKEN_BYTES);
-    return { tokens: new Int32Array(numbers.buffer, numbers.byteOffset, tokens), state: reader.take(bytes) };
+    return { tokens: new Int32Array(numbers.buffer, numbers.byteOffset, tokens), state: reader.take(bytes), lora };
   });
   const digest = reader.digest();
   if (!reader.take(DIGEST_BYTES).equals(digest)) throw new Error("it is damaged");

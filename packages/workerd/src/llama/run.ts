@@ -19,6 +19,8 @@ export class Run {
   readonly id: number;
   readonly slot: number;
   readonly tokens_in: number;
+  /** The LoRA adapter through which it is computed. */
+  readonly lora: string | undefined;
   tokens_cached: number;
   readonly answer: Answer;
   /** Where more is told apart in the answer than its text. */
@@ -53,6 +55,7 @@ export class Run {
     const reading = request.grammar === undefined || mustCall(request.tool_choice) ? prompt.reading : undefined;
     this.id = id;
     this.slot = choice.slot;
+    this.lora = request.lora;
     this.#request = request;
     this.prompt = [...tokens, ...request.continue_tokens];
     this.tokens_in = tokens.length;

@@ -10,6 +10,8 @@ import type { Run } from "./run.ts";
 export interface Slot {
   sequence: Sequence;
   run: Run | undefined;
+  /** The LoRA adapter through which its state was computed. */
+  lora: string | undefined;
   /** Tokens at the beginning whose state was computed as a prompt: in deterministic mode only these are used again. */
   prompt_tokens: number;
 }
@@ -37,8 +39,9 @@ export class SlotPrefixes {
     return this.#rules.deterministic ? this.#rules.prefill_chunk_tokens : 1;
   }
 
-  /** How many tokens of a slot may be used again. */
-  reusable({ prompt_tokens }: Slot): number {
+  /** How many tokens of a slot may be used again by what is computed through an adapter, or through none. */
+  reusable({ lora, prompt_tokens }: Slot, wanted: string | undefined): number {
+    if (lora !== wanted) return 0;
     return this.#rules.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER;
   }
 
@@ -47,10 +50,11 @@ export class SlotPrefixes {
     if (run.prepared) return;
     run.prepared = true;
     // Looked for before anything is set aside, which may take its place.
-    run.found = this.#cache?.longest(run.prompt, this.step);
+    run.found = this.#cache?.longest(run.prompt, this.step, run.lora);
     await this.#setAside(slot, run.done);
     await slot.sequence.keep(run.done);
     slot.prompt_tokens = Math.min(slot.prompt_tokens, run.done);
+    slot.lora = run.lora;
   }
 
   /**
@@ -65,7 +69,7 @@ export class SlotPrefixes {
     if (own?.sequence.adopt === undefined) return;
     let best = { slot: run.slot, count: run.done };
     for (const [number, slot] of this.#slots.entries()) {
-      const common = Math.min(commonLength(slot.sequence.tokens, run.prompt), this.reusable(slot), run.prompt.length - 1);
+      const common = Math.min(commonLength(slot.sequence.tokens, run.prompt), this.reusable(slot, run.lora), run.prompt.length - 1);
       const count = Math.floor(common / this.step) * this.step;
       if (number !== run.slot && count > best.count) best = { slot: number, count };
     }
@@ -89,10 +93,13 @@ export class SlotPrefixes {
     if (sequence.tokens.length - done < SET_ASIDE_WORTH_TOKENS) return;
     // What was computed as an answer is not used again: it would only take room.
     if (this.#rules.deterministic) await sequence.keep(Math.max(done, slot.prompt_tokens));
-    const elsewhere = this.#slots.map((other) => (other === slot ? done : commonLength(other.sequence.tokens, sequence.tokens)));
-    if (sequence.tokens.length - Math.max(...elsewhere, cache.held(sequence.tokens)) < SET_ASIDE_WORTH_TOKENS) return;
+    const { lora } = slot;
+    const alike = this.#slots.filter((other) => other !== slot && other.lora === lora);
+    const elsewhere = alike.map((other) => commonLength(other.sequence.tokens, sequence.tokens));
+    const held = Math.max(done, ...elsewhere, cache.held(sequence.tokens, lora));
+    if (sequence.tokens.length - held < SET_ASIDE_WORTH_TOKENS) return;
     const state = sequence.save(cache.bytes_max);
-    if (state !== undefined) cache.add({ tokens: Int32Array.from(sequence.tokens), state });
+    if (state !== undefined) cache.add({ tokens: Int32Array.from(sequence.tokens), state, lora });
   }
 
   /** Puts back what the cache has of the prompt, if that is worth more than the `others` tokens that slots have of it. */
