@@ -1,7 +1,7 @@
 /** The program as it is started: flags, exit codes, what it prints, and what it leaves behind. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -104,6 +104,30 @@ test("says how far it is, that it is ready, registers, and at SIGTERM leaves and
   assert.equal(await program.exit, 0);
   assert.deepEqual(orchestrator.removed, ["w7"]);
   await orchestrator.close();
+});
+
+test("after SIGTERM the next life goes on with what this one had computed", async () => {
+  const dir = join(folder, "prefixes");
+  const life = async () => {
+    const program = start([
+      ...["--model", model, "--port", "0", "--threads", "1", "--orchestrator", "none", "--slots", "1"],
+      ...["--worker-id", "w8", "--prefix-cache-dir", dir],
+    ]);
+    await until(() => lines(program.stderr()).some(({ msg }) => msg === "ready"), 20_000);
+    const ready = lines(program.stderr()).find(({ msg }) => msg === "ready");
+    const body = JSON.stringify({ job_id: "job-1", prompt: "once more ".repeat(30), max_tokens: 4, temperature: 0 });
+    const headers = { "content-type": "application/json" };
+    const text = await (await fetch(`${ready?.["url"]}/execute`, { method: "POST", headers, body })).text();
+    program.child.kill("SIGTERM");
+    assert.equal(await program.exit, 0);
+    const end = /event: end\ndata: (.*)\n/.exec(text)?.[1] ?? "{}";
+    return { end: JSON.parse(end) as { tokens_in: number; tokens_cached: number }, log: lines(program.stderr()) };
+  };
+  assert.equal((await life()).end.tokens_cached, 0);
+  assert.deepEqual(readdirSync(dir), ["w8.prefixes"]);
+  const { end, log } = await life();
+  assert.equal(end.tokens_cached, end.tokens_in - 1);
+  assert.ok(log.some(({ msg, prefixes }) => msg === "prefixes of the last life are there again" && prefixes === 1));
 });
 
 test("a worker that is killed takes its engine with it", async () => {

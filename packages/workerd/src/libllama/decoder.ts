@@ -180,7 +180,8 @@ export class Decoder {
   save(slot: number, bytes_max: number): Uint8Array | undefined {
     const bytes = Number(this.#llama.state_seq_get_size(this.#context, slot));
     if (bytes === 0 || bytes > bytes_max) return undefined;
-    const state = Buffer.allocUnsafeSlow(bytes);
+    const state = roomFor(bytes);
+    if (state === undefined) return undefined;
     return Number(this.#llama.state_seq_get_data(this.#context, state, bytes, slot)) === bytes ? state : undefined;
   }
 
@@ -207,6 +208,16 @@ export class Decoder {
     if (failed !== 0) throw new Error(`llama.cpp could not compute a step of ${this.#batch.length} tokens (llama_decode gave ${failed})`);
     for (const { slot, tokens, guess = [] } of items) this.sequences[slot]?.tokens.push(...tokens, ...guess);
     return places;
+  }
+}
+
+/** None where memory is short: what would have been kept is computed again. */
+function roomFor(bytes: number): Uint8Array | undefined {
+  try {
+    return Buffer.allocUnsafeSlow(bytes);
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
   }
 }
 

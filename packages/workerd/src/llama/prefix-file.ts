@@ -19,6 +19,8 @@ const DIGEST_BYTES = 32;
 const HEADER_BYTES_MAX = 1_048_576;
 const TOKEN_BYTES = 4;
 const OTHERS = 0o077;
+/** As much is read, written and hashed at once: none of these takes more than 2 GiB. */
+const PIECE_BYTES = 67_108_864;
 
 const Header = z.object({
   binding: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
@@ -43,8 +45,10 @@ export function writePrefixes(path: string, binding: Binding, prefixes: readonly
   const file = openSync(unfinished, "wx", 0o600);
   try {
     const put = (bytes: Uint8Array) => {
-      hash.update(bytes);
-      writeAll(file, bytes);
+      for (const piece of pieces(bytes)) {
+        hash.update(piece);
+        writeAll(file, piece);
+      }
     };
     for (const bytes of [MARK, length, text]) put(bytes);
     for (const { tokens, state } of prefixes) {
@@ -125,19 +129,27 @@ class Reader {
   take(length: number): Buffer {
     if (length > this.left) throw new Error("it is damaged");
     const bytes = Buffer.allocUnsafeSlow(length);
-    for (let at = 0; at < length; ) {
-      const read = readSync(this.#file, bytes, at, length - at, null);
-      if (read === 0) throw new Error("it is damaged");
-      at += read;
+    for (const piece of pieces(bytes)) {
+      for (let at = 0; at < piece.byteLength; ) {
+        const read = readSync(this.#file, piece, at, piece.byteLength - at, null);
+        if (read === 0) throw new Error("it is damaged");
+        at += read;
+      }
+      this.#hash.update(piece);
     }
     this.left -= length;
-    this.#hash.update(bytes);
     return bytes;
   }
 
   digest(): Buffer {
     return this.#hash.copy().digest();
   }
+}
+
+function pieces(bytes: Uint8Array): Uint8Array[] {
+  return Array.from({ length: Math.ceil(bytes.byteLength / PIECE_BYTES) }, (_, i) =>
+    bytes.subarray(i * PIECE_BYTES, (i + 1) * PIECE_BYTES),
+  );
 }
 
 function writeAll(file: number, bytes: Uint8Array): void {
