@@ -200,11 +200,15 @@ function speculationProblems(config: WorkerdConfig): string[] {
   ].filter((problem) => problem !== false);
 }
 
+/** A worker says of each that it has it. */
+const LORAS_MAX = 32;
+
 function loraProblems(config: WorkerdConfig): string[] {
   const loras = Object.entries(config.lora);
   if (loras.length === 0) return [];
   const wrong = loras.filter(([name, path]) => !LORA_NAME.test(name) || path === "");
   return [
+    ...(loras.length > LORAS_MAX ? [`lora: ${loras.length} adapters are more than the ${LORAS_MAX} that a worker may have`] : []),
     ...wrong.map(
       ([name]) => `lora: "${name}" is no name for an adapter with its file; give name=FILE.gguf, the name in letters, digits and . _ -`,
     ),

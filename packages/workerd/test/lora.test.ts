@@ -105,6 +105,8 @@ test("a file that is no adapter of this model is refused before the model is loa
     },
   );
   await assert.rejects(refused("a b=x.gguf"), /lora: "a b" is no name for an adapter/);
+  const many = Array.from({ length: 33 }, (_, i) => `a${i}=x.gguf`).join(",");
+  await assert.rejects(refused(many), /lora: 33 adapters are more than the 32/);
   await assert.rejects(refused("a=x.gguf", { engine: "node-llama-cpp" }), /lora: needs the engine libllama/);
   await assert.rejects(startWorker({ model: file("italian.gguf") }), /this is a LoRA adapter, not a model/);
   await assert.rejects(
