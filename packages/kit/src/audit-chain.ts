@@ -30,8 +30,16 @@ export type AuditRecord = { readonly seq: number; readonly at: string; readonly 
 
 export function chain(entry: AuditEntry, seq: number, previous: string): ChainedEntry {
   const { at_ms, kind, fields } = entry;
-  const record = canonicalJson({ ...fields, seq, at: new Date(at_ms).toISOString(), kind });
+  const record = canonicalJson({ ...fields, seq, at: isoTime(at_ms), kind });
   return { seq, at_ms, kind, record, previous, hash: linkHash(previous, record) };
+}
+
+let latest = { at_ms: 0, text: new Date(0).toISOString() };
+
+/** Entries of one commit are mostly of the same moment. */
+function isoTime(at_ms: number): string {
+  if (at_ms !== latest.at_ms) latest = { at_ms, text: new Date(at_ms).toISOString() };
+  return latest.text;
 }
 
 /** What is kept of an entry wherever the trail lies: the rest can be made from it. */
@@ -77,23 +85,43 @@ export function canonicalJson(value: AuditValue): string {
   if (value === null || typeof value !== "object") return JSON.stringify(value);
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   const object = value as { readonly [key: string]: AuditValue };
-  const names = Object.keys(object).sort();
+  const { names, plain } = shapeOf(object);
   return (
-    stringifiedInOrder(object, names) ??
+    (plain ? stringifiedInOrder(object, names) : undefined) ??
     `{${names.map((name) => `${JSON.stringify(name)}:${canonicalJson(object[name] as AuditValue)}`).join(",")}}`
   );
 }
 
-/** Names that an object does not keep where they were put. */
-const ODD_NAME = /^(\d|__proto__$)/;
+/** Names that an object does not keep where they were put, or that could not be told apart in a list of names. */
+const ODD_NAME = /^(\d|__proto__$)|\n/;
+const SHAPES_MAX = 1000;
+
+interface RecordShape {
+  /** In canonical order. */
+  readonly names: readonly string[];
+  /** None of them is odd. */
+  readonly plain: boolean;
+}
+
+/** By the names as they were put: records come in few shapes, and sorting the names of one costs as much as writing it. */
+const shapes = new Map<string, RecordShape>();
+
+function shapeOf(object: object): RecordShape {
+  const given = Object.keys(object);
+  const key = given.join("\n");
+  const known = shapes.get(key);
+  if (known !== undefined && known.names.length === given.length) return known;
+  const shape = { names: given.sort(), plain: !given.some((name) => ODD_NAME.test(name)) };
+  if (shape.plain && shapes.size < SHAPES_MAX) shapes.set(key, shape);
+  return shape;
+}
 
 /** The usual record, flat and with plain names, in half the time; undefined for any other. */
 function stringifiedInOrder(object: { readonly [key: string]: AuditValue }, names: readonly string[]): string | undefined {
   const ordered: Record<string, AuditValue> = {};
   for (const name of names) {
     const value = object[name] as AuditValue;
-    if (typeof value === "object" && value !== null) return undefined;
-    if ((typeof value === "number" && !Number.isFinite(value)) || ODD_NAME.test(name)) return undefined;
+    if ((typeof value === "object" && value !== null) || (typeof value === "number" && !Number.isFinite(value))) return undefined;
     ordered[name] = value;
   }
   return JSON.stringify(ordered);
