@@ -112,6 +112,12 @@ export const Execute = z
     messages: z.array(Message).min(1).optional(),
     raw: z.boolean().default(false),
     lora: LoraName,
+    cache_salt: z
+      .string()
+      .min(1)
+      .max(128)
+      .optional()
+      .describe("Beginnings of prompts are used again only among requests with the same one"),
     ...Talk,
     ...Sampling.shape,
     ...Structure.shape,

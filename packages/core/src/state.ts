@@ -71,6 +71,8 @@ export interface Limits {
   readonly policy: PolicyName;
   /** Tokens that one block of `JobSpec.prefix` stands for. */
   readonly prefix_block_tokens: number;
+  /** What was computed of one tenant's prompt may spare another's. */
+  readonly prefixes_shared: boolean;
 }
 
 /** Every optional rule off and every bound far away: what replays, benches and tests begin with. */
@@ -100,6 +102,7 @@ export const LIMITS_OFF: Limits = {
   service_ms_guess: 4000,
   policy: "round-robin",
   prefix_block_tokens: 64,
+  prefixes_shared: false,
 };
 
 export interface JobSpec {

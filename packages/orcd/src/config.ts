@@ -57,6 +57,10 @@ export const settings = {
   policy_file: text<string>({ default: "", help: "File of the rules that say who may run what where (docs/policy.md); empty: none" }),
   policy: text({ default: "eta", one_of: POLICIES, help: `How a worker is chosen: ${POLICIES.join(", ")}` }),
   prefix_block_tokens: number({ default: 64, min: 1, max: 4096, help: "Tokens by which beginnings of prompts are compared" }),
+  prefixes_shared: flag({
+    default: false,
+    help: "What was computed of one tenant's prompt may spare another's; both can then tell by the time how the other's prompts begin",
+  }),
   attempts_max: number({ default: 3, min: 1, max: 20, help: "Attempts that may be lost or fail before a job fails" }),
   heartbeat_ms: number({ default: 5000, min: 50, help: "How often workers report" }),
   worker_silence_ms_max: number({ default: 15_000, min: 100, help: "A worker silent for this long gets no new work" }),

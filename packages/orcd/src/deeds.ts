@@ -20,6 +20,8 @@ export interface DeedPorts {
   readonly workers: WorkerDirectory;
   readonly metrics: OrcdMetrics;
   readonly log: Log;
+  /** What workers are told of whose the request is. */
+  readonly saltOf: (tenant: string) => string | undefined;
   readonly pools: Pick<Pools, "spawn" | "evict">;
   readonly attemptPrefilled: (job_id: string, attempt: number, worker_id: string) => void;
   readonly attemptProgressed: (job_id: string, attempt: number, worker_id: string, tokens_out: number) => void;
@@ -119,7 +121,8 @@ export class Deeds {
       if (!prefilled) this.#ports.attemptPrefilled(job_id, attempt, worker_id);
       prefilled = true;
     };
-    const abort = begin(link, job, attempt, tokens, {
+    const sent = { attempt, tokens, cache_salt: this.#ports.saltOf(job.tenant) };
+    const abort = begin(link, job, sent, {
       onBurst: () => job.stream.hold(),
       onToken: (block) => {
         if (job.decided) return;
@@ -191,7 +194,12 @@ export class Deeds {
 }
 
 /** Sends the attempt; the returned function ends it. */
-function begin(link: Link, job: ActiveJob, attempt: number, tokens: number[], listener: AttemptListener): () => void {
+function begin(
+  link: Link,
+  job: ActiveJob,
+  { attempt, tokens, cache_salt }: { attempt: number; tokens: number[]; cache_salt: string | undefined },
+  listener: AttemptListener,
+): () => void {
   const { id: job_id, request, submitted_at_ms, correlation_id } = job;
   const { prompt, messages, raw, lora, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } = request;
   const { json_schema, grammar, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs } = request;
@@ -207,7 +215,7 @@ function begin(link: Link, job: ActiveJob, attempt: number, tokens: number[], li
   const { tools, tool_choice, parallel_tool_calls, separate_reasoning } = request;
   const talk = { tools, tool_choice, parallel_tool_calls, separate_reasoning };
   return link.execute(
-    { job_id, attempt, prompt, messages, raw, lora, ...talk, ...sampling, continue_from, time_left_ms },
+    { job_id, attempt, prompt, messages, raw, lora, cache_salt, ...talk, ...sampling, continue_from, time_left_ms },
     correlation_id,
     listener,
   );

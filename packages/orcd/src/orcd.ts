@@ -26,6 +26,7 @@ import { AuditAnchor } from "./audit-anchor.ts";
 import { auditKeyIn } from "./audit-key.ts";
 import { asksForKeys, noKeys } from "./auth.ts";
 import { Batches } from "./batches.ts";
+import { cacheSalt } from "./cache-salt.ts";
 import { stranger } from "./caller.ts";
 import { coreNow } from "./clock.ts";
 import type { OrcdConfig } from "./config.ts";
@@ -114,6 +115,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
     workers,
     metrics,
     log,
+    saltOf: (tenant) => cacheSalt(tenant, config.prefixes_shared),
     attemptPrefilled: (job_id, attempt, worker_id) => tell({ type: "attempt.prefilled", job_id, attempt, worker_id }),
     attemptProgressed: (job_id, attempt, worker_id, tokens_out) =>
       tell({ type: "attempt.progressed", job_id, attempt, worker_id, tokens_out }),

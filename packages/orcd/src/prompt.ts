@@ -72,18 +72,19 @@ function tokensOfInput(input: EmbedInput): ReturnType<typeof tokensOf> {
 
 /**
  * The blocks of a prompt's content (`contentText`), of `block_tokens` tokens each, whole ones only: each is a hash of all the text up to its end, with what else decides
- * over the tokens (the model, its adapter, and whether the chat template is left out), so that equal blocks mean equal beginnings.
+ * over the tokens (the model, its adapter, and whether the chat template is left out) or keeps requests apart (the salt), so that equal
+ * blocks mean equal beginnings that may be used.
  */
 export function promptBlocks(
   { model, lora, raw }: Pick<SubmitJob, "model" | "lora" | "raw">,
   content: string,
-  block_tokens: number,
+  { block_tokens, salt = "" }: { block_tokens: number; salt?: string | undefined },
 ): Block[] {
   const chars = block_tokens * BYTES_PER_TOKEN;
   const whole = Math.min(BLOCKS_MAX, Math.floor(content.length / chars));
   if (whole === 0) return [];
   const blocks: Block[] = [];
-  const computed = lora === undefined ? `${model} ${raw}` : `${model} ${raw} ${lora}`;
+  const computed = `${model} ${raw} ${lora ?? ""} ${salt}`;
   let hash = hashed(computed, 0, computed.length, FNV_OFFSET);
   for (let at = 0; at < whole; at += 1) {
     hash = hashed(content, at * chars, (at + 1) * chars, hash);

@@ -74,8 +74,8 @@ test("an adapter that nobody has is refused, by the model's name or by the field
 
 test("a beginning that was computed through an adapter is no beginning without it", () => {
   const content = contentText({ prompt: "the same text again and again" });
-  const blocks = (lora?: string) => promptBlocks({ model: "fake", raw: false, lora }, content, 1);
-  assert.ok(blocks().every((block, i) => block !== blocks("sql")[i]));
+  const blocks = (lora?: string, salt?: string) => promptBlocks({ model: "fake", raw: false, lora }, content, { block_tokens: 1, salt });
+  assert.ok(blocks().every((block, i) => block !== blocks("sql")[i] && block !== blocks(undefined, "sql")[i]));
   assert.deepEqual(blocks("sql"), blocks("sql"));
 });
 

@@ -6,7 +6,7 @@ import { contentText, exactText, promptBlocks } from "../src/prompt.ts";
 
 const user = (content: string): Message => ({ role: "user", content });
 const assistant = (content: string): Message => ({ role: "assistant", content });
-const blocks = (messages: Message[]) => promptBlocks({ model: "m", raw: false }, contentText({ messages }), 4);
+const blocks = (messages: Message[]) => promptBlocks({ model: "m", raw: false }, contentText({ messages }), { block_tokens: 4 });
 
 test("a prompt is its own text", () => {
   assert.deepEqual([exactText({ prompt: "hi" }), contentText({ prompt: "hi" })], ["hi", "hi"]);

@@ -137,3 +137,23 @@ test("tenants are made, changed and ended by whoever operates; keys go before th
     ],
   );
 });
+
+test("workers are told which prompts may spare one another: a tenant's own, unless it is set that they are shared", async (t) => {
+  for (const prefixes_shared of [false, true]) {
+    const { worker, who } = await startTenants(t, { prefixes_shared });
+    const salts: (string | undefined)[] = [];
+    for (const tenant of ["acme", "acme", "zeta", undefined]) {
+      const asker = await who(tenant === undefined ? {} : { tenant });
+      await asker.client.call("submitJob", { body: JOB });
+      const attempt = await worker.next();
+      salts.push(attempt.body.cache_salt);
+      attempt.started();
+      attempt.end();
+    }
+    const [one, again, other, nobody] = salts;
+    assert.equal(one, again);
+    assert.equal(nobody, undefined);
+    if (prefixes_shared) assert.equal(one ?? other, undefined);
+    else assert.ok(one !== undefined && other !== undefined && one !== other && !`${one}${other}`.includes("acme"));
+  }
+});

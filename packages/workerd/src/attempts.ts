@@ -266,11 +266,11 @@ function runRequest(body: Execute, features: readonly string[]): RunRequest {
     if (!can && body[param] !== undefined)
       throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker has none`, { param });
   }
-  const { job_id, prompt, messages, raw, tools, tool_choice, parallel_tool_calls, separate_reasoning } = body;
+  const { job_id, prompt, messages, raw, cache_salt, tools, tool_choice, parallel_tool_calls, separate_reasoning } = body;
   const { max_tokens, fit_context, temperature, top_p, top_k, min_p, stop } = body;
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
-  const asked = { job_id, prompt, messages, raw, lora, tools, tool_choice, parallel_tool_calls, separate_reasoning };
+  const asked = { job_id, prompt, messages, raw, lora, cache_salt, tools, tool_choice, parallel_tool_calls, separate_reasoning };
   return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, grammar, ...special, continue_tokens };
 }
 

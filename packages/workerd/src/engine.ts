@@ -77,6 +77,8 @@ export interface RunRequest {
   raw: boolean;
   /** The LoRA adapter through which it is computed. */
   lora?: string | undefined;
+  /** What was computed for requests with another one is not used again. */
+  cache_salt?: string | undefined;
   /** Functions that the model may ask to have called. */
   tools?: readonly Tool[] | undefined;
   tool_choice?: ToolChoice | undefined;

@@ -67,6 +67,9 @@ test("names of special tokens in a message are spelled, and a prompt that comes 
   const long = "a".repeat(300);
   await of(long);
   assert.ok(((await of(long))?.tokens_cached ?? 0) > 250);
+  // It can't keep prompts of different salts apart, so from the first one on nothing is used again.
+  const salted = { messages: [{ role: "user", content: long }], max_tokens: 1, cache_salt: "one" };
+  for (const body of [salted, salted, { ...salted, cache_salt: undefined }]) assert.equal((await ask(worker, body)).end?.tokens_cached, 0);
 });
 
 test("the program is killed, and the worker: the one is started again, the other takes it along", {

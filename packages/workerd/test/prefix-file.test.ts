@@ -7,14 +7,15 @@ import { fileURLToPath } from "node:url";
 import { environment } from "@rbees/kit/config";
 import { type Log, silentLog } from "@rbees/kit/log";
 import { type Binding, readPrefixes, writePrefixes } from "../src/llama/prefix-file.ts";
+import { PLAIN, prefixKind } from "../src/llama/prefix-kind.ts";
 import { createWorkerd } from "../src/workerd.ts";
 import { ask, folder, startWorker, testConfig } from "./support.ts";
 
 const DEMO = fileURLToPath(new URL("../../../models/demo/demo.gguf", import.meta.url));
 const BINDING: Binding = { model: "blake", slots: 2, deterministic: false };
 const PREFIXES = [
-  { tokens: Int32Array.from([1, 2, 3]), state: Uint8Array.from([9, 8]) },
-  { tokens: Int32Array.from([-5]), state: new Uint8Array(70_000).fill(7) },
+  { tokens: Int32Array.from([1, 2, 3]), state: Uint8Array.from([9, 8]), kind: PLAIN },
+  { tokens: Int32Array.from([-5]), state: new Uint8Array(70_000).fill(7), kind: prefixKind({ lora: "a", cache_salt: "b" }) },
 ];
 
 test("what was written is read once, by its owner alone", () => {
@@ -133,7 +134,7 @@ test("a state that llama.cpp does not take is computed anew", async () => {
   const tokens = header.prefixes[0]?.tokens ?? 0;
   const at = 12 + whole.readUInt32LE(8);
   const numbers = Int32Array.from({ length: tokens }, (_, i) => whole.readInt32LE(at + 4 * i));
-  writePrefixes(path, header.binding, [{ tokens: numbers, state: new Uint8Array(5_000) }]);
+  writePrefixes(path, header.binding, [{ tokens: numbers, state: new Uint8Array(5_000), kind: PLAIN }]);
   const again = await life(dir);
   const { ids, end } = await ask(again.worker, FIRST);
   assert.deepEqual([ids, end?.tokens_cached], [first.ids, 0]);

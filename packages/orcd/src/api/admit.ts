@@ -12,6 +12,7 @@ import { grammarOf } from "@rbees/kit/grammar/grammar-of";
 import type { Principal } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob } from "../active-job.ts";
 import { throughAdapter } from "../adapters.ts";
+import { cacheSalt } from "../cache-salt.ts";
 import { callerOf } from "../caller.ts";
 import { coreTime } from "../clock.ts";
 import { mintJobId } from "../job-id.ts";
@@ -134,7 +135,7 @@ function tokensThatFit(state: State, asked: AskedJob, limited: number): number {
 
 export function jobSpec(
   { id, tenant, key_id, request, submitted_at_ms }: Pick<ActiveJob, "id" | "tenant" | "key_id" | "request" | "submitted_at_ms">,
-  { prefix_block_tokens }: Limits,
+  { prefix_block_tokens, prefixes_shared }: Limits,
 ): JobSpec {
   const { model, priority, max_tokens, deadline_ms, placement, inputs, truncate = false } = request;
   const content = contentText(request);
@@ -148,7 +149,7 @@ export function jobSpec(
     bytes: Buffer.byteLength(exactText(request), "utf8"),
     max_tokens,
     ...(inputs === undefined ? tokensOf(Buffer.byteLength(content, "utf8")) : tokensOfInputs(inputs, truncate)),
-    prefix: promptBlocks(request, content, prefix_block_tokens),
+    prefix: promptBlocks(request, content, { block_tokens: prefix_block_tokens, salt: cacheSalt(tenant, prefixes_shared) }),
     deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
     pin: placement?.pin ?? null,
     prefer: placement?.prefer ?? [],

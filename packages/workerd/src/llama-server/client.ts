@@ -38,6 +38,8 @@ const REASON_CHARS_MAX = 300;
 export class Client {
   readonly #url: string;
   readonly #key: string;
+  /** It can't keep prompts apart: once a request had a salt, none uses what another left. */
+  #salted = false;
   readonly #never: readonly (readonly [token: number, bias: false])[];
 
   /** `no_text`: tokens that a grammar would take for the names they have. */
@@ -87,6 +89,7 @@ export class Client {
   ): Promise<AsyncGenerator<Chunk>> {
     const { temperature, top_k = 40, top_p = 0.95, min_p = 0, grammar, logit_bias = {} } = request;
     const { frequency_penalty = 0, presence_penalty = 0, repeat_penalty = 1, repeat_last_n = REPEAT_LAST_N } = request;
+    this.#salted ||= request.cache_salt !== undefined;
     // It knows one length for all penalties.
     const looks_back = repeat_penalty === 1 || repeat_last_n < 0 ? tokens.length + count : repeat_last_n;
     const bias = Object.entries(logit_bias).map(([token, more]) => [Number(token), more] as const);
@@ -96,7 +99,7 @@ export class Client {
       ...{ temperature, top_k, top_p, min_p, seed, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n: looks_back },
       logit_bias: grammar === undefined ? bias : [...bias, ...this.#never],
       ...(grammar === undefined ? {} : { grammar }),
-      ...{ stream: true, return_tokens: true, timings_per_token: true, cache_prompt: true },
+      ...{ stream: true, return_tokens: true, timings_per_token: true, cache_prompt: !this.#salted },
     };
     const answer = await this.#post("/completion", body, signal);
     if (answer.body === null) throw failed("it answered without a body");

@@ -24,6 +24,7 @@ import { guess } from "./guesses.ts";
 import type { BatchItem, Drawn, LoadedModel, LoadModel } from "./model.ts";
 import { PrefixCache } from "./prefix-cache.ts";
 import { type Binding, bytesOfAll, readPrefixes, writePrefixes } from "./prefix-file.ts";
+import { PLAIN, prefixKind } from "./prefix-kind.ts";
 import { hasTemplate, promptOf } from "./prompt.ts";
 import { fitting } from "./request.ts";
 import { Run } from "./run.ts";
@@ -61,7 +62,7 @@ export class LlamaEngine implements Engine {
     this.#model = model;
     this.#options = options;
     this.#events = events;
-    this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, lora: undefined, prompt_tokens: 0 }));
+    this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, kind: PLAIN, prompt_tokens: 0 }));
     const keeps_prefixes = model.sequences.some(({ save }) => save !== undefined);
     if (keeps_prefixes && options.prefix_cache_bytes_max > 0)
       this.#cache = new PrefixCache(options.prefix_cache_bytes_max, (counts) => events.counted?.(counts));
@@ -92,7 +93,7 @@ export class LlamaEngine implements Engine {
       this.#slots.map((slot) => ({
         busy: slot.run !== undefined,
         kept: slot.run === undefined ? slot.sequence.tokens : [],
-        reusable: prefixes.reusable(slot, request.lora),
+        reusable: prefixes.reusable(slot, prefixKind(request)),
       })),
       prompt,
       prefixes.step,

@@ -4,12 +4,12 @@
  */
 import type { EngineCounts } from "../engine.ts";
 import { commonLength } from "../slots.ts";
+import type { PrefixKind } from "./prefix-kind.ts";
 
 export interface KeptPrefix {
   readonly tokens: Int32Array;
   readonly state: Uint8Array;
-  /** The LoRA adapter through which it was computed: with another, or without, the same tokens have another state. */
-  readonly lora?: string | undefined;
+  readonly kind: PrefixKind;
 }
 
 export interface FoundPrefix {
@@ -39,10 +39,10 @@ export class PrefixCache {
   }
 
   /** The one that shares most with the beginning of a prompt, in whole steps. From here on it counts as used. */
-  longest(prompt: readonly number[], step: number, lora?: string): FoundPrefix | undefined {
+  longest(prompt: readonly number[], step: number, kind: PrefixKind): FoundPrefix | undefined {
     let found: FoundPrefix | undefined;
     for (const prefix of this.#kept) {
-      if (prefix.lora !== lora) continue;
+      if (prefix.kind !== kind) continue;
       // The last prompt token is always computed: its result is the first token of the answer.
       const count = Math.floor(Math.min(commonLength(prefix.tokens, prompt), prompt.length - 1) / step) * step;
       if (count > (found?.count ?? 0)) found = { prefix, count };
@@ -52,10 +52,10 @@ export class PrefixCache {
   }
 
   /** How many of these tokens, from the first on, are held here. All of them held: that counts as use. */
-  held(tokens: readonly number[], lora?: string): number {
+  held(tokens: readonly number[], kind: PrefixKind): number {
     let most = 0;
     for (const prefix of [...this.#kept]) {
-      if (prefix.lora !== lora) continue;
+      if (prefix.kind !== kind) continue;
       const common = commonLength(prefix.tokens, tokens);
       if (common === tokens.length) this.#touch(prefix);
       most = Math.max(most, common);
@@ -67,7 +67,7 @@ export class PrefixCache {
   add(prefix: KeptPrefix): void {
     const bytes = bytesOf(prefix);
     if (bytes > this.bytes_max) return;
-    const covered = this.#kept.filter(({ tokens, lora }) => lora === prefix.lora && commonLength(tokens, prefix.tokens) === tokens.length);
+    const covered = this.#kept.filter(({ tokens, kind }) => kind === prefix.kind && commonLength(tokens, prefix.tokens) === tokens.length);
     for (const kept of covered) this.#remove(kept);
     let evicted = 0;
     for (let oldest = this.#kept[0]; oldest !== undefined && this.#isFull(bytes); oldest = this.#kept[0]) {

@@ -24,7 +24,7 @@ const PIECE_BYTES = 67_108_864;
 
 const Header = z.object({
   binding: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
-  prefixes: z.array(z.object({ tokens: z.int().positive(), bytes: z.int().positive(), lora: z.string().optional() })),
+  prefixes: z.array(z.object({ tokens: z.int().positive(), bytes: z.int().positive(), kind: z.string() })),
 });
 type Header = z.infer<typeof Header>;
 
@@ -36,7 +36,7 @@ export function writePrefixes(path: string, binding: Binding, prefixes: readonly
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const header: Header = {
     binding: { ...binding },
-    prefixes: prefixes.map(({ tokens, state, lora }) => ({ tokens: tokens.length, bytes: state.byteLength, lora })),
+    prefixes: prefixes.map(({ tokens, state, kind }) => ({ tokens: tokens.length, bytes: state.byteLength, kind })),
   };
   const text = Buffer.from(JSON.stringify(header));
   const length = Buffer.alloc(4);
@@ -98,9 +98,9 @@ function contents(reader: Reader, binding: Binding, bytes_max: number): KeptPref
   const together = sizes.reduce((sum, bytes) => sum + bytes, 0);
   if (together !== reader.left - DIGEST_BYTES) throw new Error("it is damaged");
   if (together > bytes_max) throw new Error(`it holds ${together} bytes, more than --prefix-cache-bytes-max`);
-  const found = header.prefixes.map(({ tokens, bytes, lora }) => {
+  const found = header.prefixes.map(({ tokens, bytes, kind }) => {
     const numbers = reader.take(tokens * TOKEN_BYTES);
-    return { tokens: new Int32Array(numbers.buffer, numbers.byteOffset, tokens), state: reader.take(bytes), lora };
+    return { tokens: new Int32Array(numbers.buffer, numbers.byteOffset, tokens), state: reader.take(bytes), kind };
   });
   const digest = reader.digest();
   if (!reader.take(DIGEST_BYTES).equals(digest)) throw new Error("it is damaged");

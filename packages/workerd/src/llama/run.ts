@@ -9,6 +9,7 @@ import type { RunEnd, RunRequest, StepReport, TokenReport } from "../engine.ts";
 import { GuessRate } from "./guesses.ts";
 import type { Drawn, GrammarState, Sampling, SpokenModel } from "./model.ts";
 import type { FoundPrefix } from "./prefix-cache.ts";
+import { type PrefixKind, prefixKind } from "./prefix-kind.ts";
 import type { Prompt } from "./prompt.ts";
 import { RepeatWindow, Weights } from "./weights.ts";
 
@@ -21,6 +22,7 @@ export class Run {
   readonly tokens_in: number;
   /** The LoRA adapter through which it is computed. */
   readonly lora: string | undefined;
+  readonly kind: PrefixKind;
   tokens_cached: number;
   readonly answer: Answer;
   /** Where more is told apart in the answer than its text. */
@@ -56,6 +58,7 @@ export class Run {
     this.id = id;
     this.slot = choice.slot;
     this.lora = request.lora;
+    this.kind = prefixKind(request);
     this.#request = request;
     this.prompt = [...tokens, ...request.continue_tokens];
     this.tokens_in = tokens.length;

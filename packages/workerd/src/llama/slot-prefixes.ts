@@ -5,13 +5,14 @@
 import { commonLength, copyWorthTokens, restoreWorthTokens, SET_ASIDE_WORTH_TOKENS } from "../slots.ts";
 import type { Sequence } from "./model.ts";
 import type { PrefixCache } from "./prefix-cache.ts";
+import type { PrefixKind } from "./prefix-kind.ts";
 import type { Run } from "./run.ts";
 
 export interface Slot {
   sequence: Sequence;
   run: Run | undefined;
-  /** The LoRA adapter through which its state was computed. */
-  lora: string | undefined;
+  /** Of what it holds. */
+  kind: PrefixKind;
   /** Tokens at the beginning whose state was computed as a prompt: in deterministic mode only these are used again. */
   prompt_tokens: number;
 }
@@ -39,9 +40,9 @@ export class SlotPrefixes {
     return this.#rules.deterministic ? this.#rules.prefill_chunk_tokens : 1;
   }
 
-  /** How many tokens of a slot may be used again by what is computed through an adapter, or through none. */
-  reusable({ lora, prompt_tokens }: Slot, wanted: string | undefined): number {
-    if (lora !== wanted) return 0;
+  /** How many tokens of a slot may be used again by what is of a kind. */
+  reusable({ kind, prompt_tokens }: Slot, wanted: PrefixKind): number {
+    if (kind !== wanted) return 0;
     return this.#rules.deterministic ? prompt_tokens : Number.MAX_SAFE_INTEGER;
   }
 
@@ -50,11 +51,11 @@ export class SlotPrefixes {
     if (run.prepared) return;
     run.prepared = true;
     // Looked for before anything is set aside, which may take its place.
-    run.found = this.#cache?.longest(run.prompt, this.step, run.lora);
+    run.found = this.#cache?.longest(run.prompt, this.step, run.kind);
     await this.#setAside(slot, run.done);
     await slot.sequence.keep(run.done);
     slot.prompt_tokens = Math.min(slot.prompt_tokens, run.done);
-    slot.lora = run.lora;
+    slot.kind = run.kind;
   }
 
   /**
@@ -69,7 +70,7 @@ export class SlotPrefixes {
     if (own?.sequence.adopt === undefined) return;
     let best = { slot: run.slot, count: run.done };
     for (const [number, slot] of this.#slots.entries()) {
-      const common = Math.min(commonLength(slot.sequence.tokens, run.prompt), this.reusable(slot, run.lora), run.prompt.length - 1);
+      const common = Math.min(commonLength(slot.sequence.tokens, run.prompt), this.reusable(slot, run.kind), run.prompt.length - 1);
       const count = Math.floor(common / this.step) * this.step;
       if (number !== run.slot && count > best.count) best = { slot: number, count };
     }
@@ -93,13 +94,13 @@ export class SlotPrefixes {
     if (sequence.tokens.length - done < SET_ASIDE_WORTH_TOKENS) return;
     // What was computed as an answer is not used again: it would only take room.
     if (this.#rules.deterministic) await sequence.keep(Math.max(done, slot.prompt_tokens));
-    const { lora } = slot;
-    const alike = this.#slots.filter((other) => other !== slot && other.lora === lora);
+    const { kind } = slot;
+    const alike = this.#slots.filter((other) => other !== slot && other.kind === kind);
     const elsewhere = alike.map((other) => commonLength(other.sequence.tokens, sequence.tokens));
-    const held = Math.max(done, ...elsewhere, cache.held(sequence.tokens, lora));
+    const held = Math.max(done, ...elsewhere, cache.held(sequence.tokens, kind));
     if (sequence.tokens.length - held < SET_ASIDE_WORTH_TOKENS) return;
     const state = sequence.save(cache.bytes_max);
-    if (state !== undefined) cache.add({ tokens: Int32Array.from(sequence.tokens), state, lora });
+    if (state !== undefined) cache.add({ tokens: Int32Array.from(sequence.tokens), state, kind });
   }
 
   /** Puts back what the cache has of the prompt, if that is worth more than the `others` tokens that slots have of it. */
