@@ -5,20 +5,27 @@ import type { LimitSettings, LimitsView } from "@rbees/contracts/limits";
 import { OVER_LIMIT_RULES } from "@rbees/contracts/sets";
 import { whole } from "./verb.ts";
 
-/** `default` takes back what was said. */
-const DEFAULT = "default";
+/** Takes back what was said. A flag can't be null itself: of that Commander makes an empty string. */
+export const DEFAULT = "default";
 const wholeNumber = whole(0, 1_000_000_000_000);
 
-function amount(text: string): number | null {
-  return text === DEFAULT ? null : wholeNumber(text);
+export type OrDefault<T> = T | typeof DEFAULT;
+
+/** As the API has it: null takes back, and undefined says nothing. */
+export function settingOf<T>(flag: OrDefault<T> | undefined): T | null | undefined {
+  return flag === DEFAULT ? null : (flag as T | undefined);
 }
 
-function models(text: string): string[] | null {
-  return text === DEFAULT || text === "all" ? null : text.split(",").filter((part) => part !== "");
+function amount(text: string): OrDefault<number> {
+  return text === DEFAULT ? DEFAULT : wholeNumber(text);
 }
 
-function rule(text: string): (typeof OVER_LIMIT_RULES)[number] | null {
-  if (text === DEFAULT) return null;
+function models(text: string): OrDefault<string[]> {
+  return text === DEFAULT || text === "all" ? DEFAULT : text.split(",").filter((part) => part !== "");
+}
+
+function rule(text: string): OrDefault<(typeof OVER_LIMIT_RULES)[number]> {
+  if (text === DEFAULT) return DEFAULT;
   const found = OVER_LIMIT_RULES.find((one) => one === text);
   if (found === undefined) throw new InvalidArgumentError(`Give ${OVER_LIMIT_RULES.join(" or ")}.`);
   return found;
@@ -38,26 +45,26 @@ export function withLimits<Args extends unknown[], Options extends OptionValues,
 }
 
 interface LimitFlags {
-  requestsPerMinuteMax?: number | null | undefined;
-  tokensPerMinuteMax?: number | null | undefined;
-  tokensPerDayMax?: number | null | undefined;
-  jobsQueuedMax?: number | null | undefined;
-  jobsRunningMax?: number | null | undefined;
-  models?: string[] | null | undefined;
-  overLimit?: LimitSettings["over_limit"];
+  requestsPerMinuteMax?: OrDefault<number> | undefined;
+  tokensPerMinuteMax?: OrDefault<number> | undefined;
+  tokensPerDayMax?: OrDefault<number> | undefined;
+  jobsQueuedMax?: OrDefault<number> | undefined;
+  jobsRunningMax?: OrDefault<number> | undefined;
+  models?: OrDefault<string[]> | undefined;
+  overLimit?: OrDefault<(typeof OVER_LIMIT_RULES)[number]> | undefined;
 }
 
 /** What the flags say; flags that were left out say nothing. */
 export function limitsIn(flags: LimitFlags): LimitSettings {
   const { requestsPerMinuteMax, tokensPerMinuteMax, tokensPerDayMax, jobsQueuedMax, jobsRunningMax, models, overLimit } = flags;
   return {
-    requests_per_minute_max: requestsPerMinuteMax,
-    tokens_per_minute_max: tokensPerMinuteMax,
-    tokens_per_day_max: tokensPerDayMax,
-    jobs_queued_max: jobsQueuedMax,
-    jobs_running_max: jobsRunningMax,
-    models,
-    over_limit: overLimit,
+    requests_per_minute_max: settingOf(requestsPerMinuteMax),
+    tokens_per_minute_max: settingOf(tokensPerMinuteMax),
+    tokens_per_day_max: settingOf(tokensPerDayMax),
+    jobs_queued_max: settingOf(jobsQueuedMax),
+    jobs_running_max: settingOf(jobsRunningMax),
+    models: settingOf(models),
+    over_limit: settingOf(overLimit),
   };
 }
 

@@ -1,7 +1,7 @@
 /** `rbees tenants …`: those who share the workers. */
 import type { TenantList, TenantView } from "@rbees/contracts/tenant";
 import type { Context } from "./context.ts";
-import { limitFacts, limitsIn, withLimits } from "./limit-flags.ts";
+import { DEFAULT, limitFacts, limitsIn, type OrDefault, settingOf, withLimits } from "./limit-flags.ts";
 import { type Look, plural } from "./look.ts";
 import { decimal, verb } from "./verb.ts";
 
@@ -11,7 +11,7 @@ const orchestratorOf = async (context: Context) => (await import("./orchestrator
 const RESIDENCY = [
   "--residency <area>",
   "its jobs never leave this area: EU, EEA, or a region such as de; none: they may run anywhere",
-  (text: string) => (text === "none" ? null : text),
+  (text: string): OrDefault<string> => (text === "none" ? DEFAULT : text),
 ] as const;
 const WEIGHT = ["--weight <n>", "of its share while others wait too: 2 gets twice what 1 does (default 1)", decimal] as const;
 
@@ -23,8 +23,18 @@ const KEEP = [
 
 const DAY_MS = 86_400_000;
 
-function days(text: string): number | null {
-  return text === "default" ? null : Math.round(decimal(text) * DAY_MS);
+function days(text: string): OrDefault<number> {
+  return text === DEFAULT ? DEFAULT : Math.round(decimal(text) * DAY_MS);
+}
+
+type TenantFlags = Parameters<typeof limitsIn>[0] & {
+  weight?: number | undefined;
+  residency?: OrDefault<string> | undefined;
+  contentKeepDays?: OrDefault<number> | undefined;
+};
+
+function settingsIn({ weight, residency, contentKeepDays, ...limits }: TenantFlags) {
+  return { weight, residency: settingOf(residency), content_keep_ms: settingOf(contentKeepDays), ...limitsIn(limits) };
 }
 
 export const tenantVerbs = [
@@ -47,8 +57,7 @@ export const tenantVerbs = [
           .option(...KEEP),
       ),
     {
-      run: async (context, { weight, residency, contentKeepDays: content_keep_ms, ...flags }, name) =>
-        (await orchestratorOf(context)).call("createTenant", { body: { name, weight, residency, content_keep_ms, ...limitsIn(flags) } }),
+      run: async (context, flags, name) => (await orchestratorOf(context)).call("createTenant", { body: { name, ...settingsIn(flags) } }),
       render: ({ name }) => `${name} is a tenant now. \`rbees keys create NAME --role submit --tenant ${name}\` makes it a key.\n`,
     },
   ),
@@ -91,11 +100,8 @@ export const tenantVerbs = [
           .option(...KEEP),
       ),
     {
-      run: async (context, { weight, residency, contentKeepDays: content_keep_ms, ...flags }, name) =>
-        (await orchestratorOf(context)).call("setTenant", {
-          params: { id: name },
-          body: { weight, residency, content_keep_ms, ...limitsIn(flags) },
-        }),
+      run: async (context, flags, name) =>
+        (await orchestratorOf(context)).call("setTenant", { params: { id: name }, body: settingsIn(flags) }),
       render: renderTenant,
     },
   ),

@@ -250,8 +250,9 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     showTenant: ({ params }) => ({ json: tenantOf(params.id) }),
     setTenant({ params, body }) {
       const { weight = tenantOf(params.id).weight, residency = tenantOf(params.id).residency, content_keep_ms, ...said } = body;
-      const limits = { ...tenantOf(params.id).limits, ...said } as TenantView["limits"];
-      const kept = content_keep_ms ?? tenantOf(params.id).content_keep_ms;
+      const news = Object.entries(said).map(([name, one]) => [name, one ?? UNLIMITED[name as keyof typeof UNLIMITED]]);
+      const limits = { ...tenantOf(params.id).limits, ...Object.fromEntries(news) } as TenantView["limits"];
+      const kept = content_keep_ms === null ? 2_592_000_000 : (content_keep_ms ?? tenantOf(params.id).content_keep_ms);
       tenants.set(params.id, { ...tenantOf(params.id), weight, residency, limits, content_keep_ms: kept });
       return { json: tenantOf(params.id) };
     },
