@@ -5,6 +5,8 @@ import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { contractModel, engineContract } from "../../packages/workerd/test/engine-contract.ts";
+import { startWorker } from "../../packages/workerd/test/support.ts";
 import { eventually, follow, getJson, type Json, startOrcd, startWorkerd, submit, temporaryFolder } from "../support/cluster.ts";
 
 const DEMO = fileURLToPath(new URL("../../models/demo/demo.gguf", import.meta.url));
@@ -20,6 +22,18 @@ const external = (id: string) =>
   ]);
 const first = await external("far");
 await eventually(async () => (await getJson(`${outer.url}/v2/workers`)).workers.length === 1);
+
+const inside = await startOrcd(file, join(folder, "contract"));
+await startWorkerd(file, contractModel(), inside.url, ["--model-name", "said", "--slots", "2", "--ctx", "2048"]);
+await eventually(async () => (await getJson(`${inside.url}/v2/workers`)).workers.length === 1);
+engineContract({
+  name: "openai, on another rbees",
+  features: ["json_schema", "logit_bias", "penalties", "tools", "embeddings"],
+  tells_tokens: false,
+  repeat_penalty: false,
+  draws_by_position: false,
+  start: () => startWorker({ model: "said", engine: "openai", engine_url: `${inside.url}/v1`, ctx: 2048 }),
+});
 
 const PROMPT = "What does rbees-orcd do?";
 const greedy = { model: "demo", prompt: PROMPT, max_tokens: 80, temperature: 0, stream: true };

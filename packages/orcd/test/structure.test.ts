@@ -13,7 +13,11 @@ import { z } from "zod";
 import type { Json } from "./harness.ts";
 import { answers, CHAT, clientOf, startOpenai } from "./openai-harness.ts";
 
-const { orcd, worker, client, post } = await startOpenai({ after }, {}, { features: ["grammar", "logit_bias", "penalties"], slots: 4 });
+const { orcd, worker, client, post } = await startOpenai(
+  { after },
+  {},
+  { features: ["grammar", "json_schema", "logit_bias", "penalties"], slots: 4 },
+);
 const plain = await orcd.worker("plain", { model: "plain" });
 
 const SCHEMA = { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false };
@@ -84,7 +88,7 @@ test("Anthropic: a schema, streamed and not, and by the client's own parser", as
   assert.equal((await answers(plain, ["x"])).body.json_schema, undefined);
   await without;
   const cases: [object, RegExp][] = [
-    [{ model: "plain", output_config }, /output_config\.format \(grammar\): the engine of no worker/],
+    [{ model: "plain", output_config }, /output_config\.format \(json_schema\): the engine of no worker/],
     [{ output_config: { format: { type: "json_schema", schema: { not: {} } } } }, /output_config\.format: .*not can't be kept to/],
     [{ output_config: { format: { type: "text" } } }, /output_config\.format\.type: must be json_schema/],
     [{ output_format: { type: "json_schema", schema: SCHEMA } }, /output_format: is not supported: the older form/],
@@ -144,7 +148,7 @@ test("where no worker of the model can, the client is told the field", async () 
   await assert.rejects(refused, (error: unknown) => {
     assert.ok(error instanceof OpenAI.BadRequestError);
     assert.equal(error.param, "response_format");
-    assert.match(error.message, /response_format \(grammar\): the engine of no worker that serves plain can do that/);
+    assert.match(error.message, /response_format \(json_schema\): the engine of no worker that serves plain can do that/);
     return true;
   });
 });

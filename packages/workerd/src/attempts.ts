@@ -240,8 +240,8 @@ const TIMER_MS_MAX = 2_147_483_647;
 function heldTo(body: Execute, features: readonly string[]): string | undefined {
   const call = callSchema(body);
   const grammar = call === undefined ? grammarOf(body) : grammarOf({ json_schema: call }, "tools");
-  if (grammar === undefined || features.includes("grammar")) return grammar;
   const param = call !== undefined ? "tool_choice" : body.grammar === undefined ? "json_schema" : "grammar";
+  if (grammar === undefined || features.includes(param === "grammar" ? "grammar" : "json_schema")) return grammar;
   throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker can't hold answers to one`, { param });
 }
 
@@ -271,7 +271,8 @@ function runRequest(body: Execute, features: readonly string[]): RunRequest {
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
   const asked = { job_id, prompt, messages, raw, lora, cache_salt, tools, tool_choice, parallel_tool_calls, separate_reasoning };
-  return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, grammar, ...special, continue_tokens };
+  const held = { grammar, json_schema: body.json_schema };
+  return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, ...held, ...special, continue_tokens };
 }
 
 /** Until the deadline, by whichever of the two ways it was given comes first; undefined when there is none. */

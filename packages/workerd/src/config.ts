@@ -12,6 +12,7 @@ import { PREFILL_CHUNK_TOKENS_DEFAULT, SLOTS_DEFAULT } from "@rbees/kit/model-me
 import { isInClear, isLoopback } from "@rbees/kit/network";
 import { renewalSettings } from "@rbees/kit/tls-renewal";
 import { CONTEXT_MIN } from "./model-check.ts";
+import { FEATURES_AUTO, FEATURES_NONE, featuresProblem, UPSTREAM_FEATURES } from "./openai/features.ts";
 
 /** `--orchestrator none`: a worker that nobody schedules, for tests by hand. */
 export const NO_ORCHESTRATOR = "none";
@@ -37,6 +38,10 @@ export const workerdSettings = {
     default: "",
     matches: /^(|https?:\/\/\S+)$/,
     help: "with --engine openai: where its API is, up to and with /v1",
+  }),
+  engine_features: text<string>({
+    default: FEATURES_AUTO,
+    help: `with --engine openai: what that server can do beyond text: ${FEATURES_AUTO} (what is known of such servers), ${FEATURES_NONE}, or some of ${UPSTREAM_FEATURES.join(",")}`,
   }),
   engine_key_file: text<string>({ default: "", help: "with --engine openai: file with the key that it asks for" }),
   gpu: number({ default: 0, max: 255, help: "which GPU" }),
@@ -161,14 +166,19 @@ export function checkConfig(config: WorkerdConfig): void {
   }
 }
 
-function upstreamProblems({ engine, engine_url, engine_key_file, deterministic, backend }: WorkerdConfig): string[] {
-  const given = [engine_url !== "" && "engine-url", engine_key_file !== "" && "engine-key-file"].filter((name) => name !== false);
+function upstreamProblems({ engine, engine_url, engine_key_file, engine_features, deterministic, backend }: WorkerdConfig): string[] {
+  const given = [
+    engine_url !== "" && "engine-url",
+    engine_key_file !== "" && "engine-key-file",
+    engine_features !== FEATURES_AUTO && "engine-features",
+  ].filter((name) => name !== false);
   if (engine !== "openai") return given.map((name) => `${name}: is for --engine openai alone`);
   return [
     engine_url === "" && "engine-url: is required with --engine openai, such as http://127.0.0.1:8000/v1",
     backend !== "cpu" && `backend: the server at --engine-url has its own; leave --backend ${backend} out`,
     deterministic && "deterministic: can't be promised of another server; leave it out",
-  ].filter((problem) => problem !== false);
+    featuresProblem(engine_features),
+  ].filter((problem) => typeof problem === "string");
 }
 
 function programProblems({ engine, engine_path, deterministic }: WorkerdConfig): string[] {

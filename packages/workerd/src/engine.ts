@@ -106,6 +106,8 @@ export interface RunRequest {
   logprobs?: number | undefined;
   /** In GBNF: nothing but what it allows. */
   grammar?: string | undefined;
+  /** What the grammar was made of, for an engine that takes no grammars. */
+  json_schema?: boolean | Readonly<Record<string, unknown>> | undefined;
   /** Tokens that another attempt has already sent: the answer goes on after them. */
   continue_tokens: readonly number[];
 }

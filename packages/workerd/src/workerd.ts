@@ -325,7 +325,7 @@ function engineOptions(config: WorkerdConfig, { digest, context_size, prefix_cac
   const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens, cache_type, engine_url, engine_key_file } = config;
   const key = engine_key_file === "" ? undefined : readSecretFile(engine_key_file, true, ENGINE_KEY);
   return {
-    ...(engine === "openai" ? { upstream: { url: engine_url, model, key } } : {}),
+    ...(engine === "openai" ? { upstream: { url: engine_url, model, key, features: config.engine_features } } : {}),
     ...(engine === "llama-server" ? { program: { path: config.engine_path, ready_ms_max: config.engine_ready_ms_max } } : {}),
     model_path: model,
     ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens, cache_type },

@@ -19,6 +19,8 @@ export interface EngineUnderTest {
   features: readonly Feature[];
   /** It says which tokens an answer has, so that another worker can go on with it. */
   tells_tokens: boolean;
+  /** It knows `repeat_penalty` too. */
+  repeat_penalty: boolean;
   /** What it draws does not depend on where an answer was gone on with. */
   draws_by_position: boolean;
   /** A worker of two slots on the model at the path. */
@@ -59,11 +61,22 @@ function called(tokens: readonly TokenEvent[]): { text: string; calls: { name: s
   return { text: tokens.map(({ t }) => t).join(""), calls };
 }
 
-export function engineContract({ name, features, tells_tokens, draws_by_position, start, skip = false }: EngineUnderTest): void {
+/** The model that all of it is about. */
+export const contractModel = () => scripted("contract", script);
+
+export function engineContract({
+  name,
+  features,
+  tells_tokens,
+  repeat_penalty,
+  draws_by_position,
+  start,
+  skip = false,
+}: EngineUnderTest): void {
   describe(`the contract, on ${name}`, { skip }, () => {
     let worker: Workerd;
     before(async () => {
-      worker = await start(scripted("contract", script));
+      worker = await start(contractModel());
     });
     const say = (letter: string, more: Body = {}) => ask(worker, { prompt: letter, raw: true, max_tokens: 30, temperature: 0, ...more });
     const idle = () => until(async () => (await health(worker)).slots_busy === 0);
@@ -143,7 +156,7 @@ export function engineContract({ name, features, tells_tokens, draws_by_position
       }
     });
 
-    needs("grammar", "an answer is held to a schema, and says what the model would where it may", async () => {
+    needs("json_schema", "an answer is held to a schema, and says what the model would where it may", async () => {
       const json_schema = {
         type: "object",
         properties: { greeting: { enum: ["Hello", "Bye"] }, count: { type: "integer", minimum: 1, maximum: 3 } },
@@ -151,7 +164,7 @@ export function engineContract({ name, features, tells_tokens, draws_by_position
         additionalProperties: false,
       };
       for (const temperature of [0, 1]) {
-        const { text, end } = await say("A", { json_schema, max_tokens: 200, temperature });
+        const { text, end } = await ask(worker, { ...CHAT, json_schema, max_tokens: 200, temperature });
         const { greeting, count } = JSON.parse(text) as { greeting: string; count: number };
         assert.ok(["Hello", "Bye"].includes(greeting) && [1, 2, 3].includes(count), text);
         assert.equal(end?.stop_reason, "EOS");
@@ -195,6 +208,11 @@ export function engineContract({ name, features, tells_tokens, draws_by_position
     });
 
     needs("penalties", "what came last is less likely to come again, in the prompt too, and not what came before it", async () => {
+      if (!repeat_penalty) {
+        const refused = await post(worker, "/execute", { job_id: "j", prompt: "G", raw: true, repeat_penalty: 1.5 });
+        assert.match(await refused.text(), /repeat_penalty: .*has no word for it/);
+        return;
+      }
       const { text } = await say("G", { max_tokens: 8, repeat_penalty: 1.5, repeat_last_n: 1 });
       assert.match(text, /^( heads tails| tails heads){4}$/);
       const once = { max_tokens: 1, repeat_penalty: 1.5, repeat_last_n: 1 };
@@ -266,7 +284,7 @@ export function engineContract({ name, features, tells_tokens, draws_by_position
     needs("tools", "tool_choice: none shows the model no tools, a name holds the answer to a call of that function", async () => {
       const none = await ask(worker, { ...CHAT, tools: [WEATHER_TOOL], tool_choice: "none" });
       assert.deepEqual(called(none.tokens).calls, []);
-      if (!features.includes("grammar")) return;
+      if (!features.includes("json_schema")) return;
       const door = {
         type: "function",
         function: { name: "shut_door", parameters: { type: "object", properties: { which: { enum: ["front"] } }, required: ["which"] } },

@@ -139,3 +139,132 @@ test("what another attempt has begun can't be gone on with, and that is refused 
   assert.equal(answer.status, 400);
   assert.match(await answer.text(), /can't go on in the middle of an answer/);
 });
+
+const SCHEMA = { type: "object", properties: { a: { type: "integer" } }, required: ["a"], additionalProperties: false };
+const event = (delta: object, more: object = {}) =>
+  `data: ${JSON.stringify({ choices: [{ index: 0, delta, finish_reason: null, ...more }] })}\n\n`;
+
+test("what a server can do is known by the owner that it names, or said; the rest is refused by name and not asked for", async () => {
+  const asked: Record<string, unknown>[] = [];
+  const act: Act = (_, response, body) => {
+    asked.push(body);
+    response.writeHead(200, { "content-type": "text/event-stream" }).end(`${chunk("{}", { finish_reason: "stop" })}data: [DONE]\n\n`);
+  };
+  const features = async (owned_by: string, more: Record<string, string> = {}) => {
+    const one = await worker(await upstream(act, { id: "m", max_model_len: 512, owned_by }), more);
+    return { one, features: (await health(one)).features };
+  };
+  const { one: vllm, features: of_vllm } = await features("vllm");
+  assert.deepEqual(of_vllm, ["json_schema", "logit_bias", "penalties"]);
+  assert.deepEqual((await features("somebody")).features, []);
+  assert.deepEqual((await features("vllm", { engine_features: "tools,embeddings" })).features, ["tools", "embeddings"]);
+  assert.deepEqual((await features("vllm", { engine_features: "none" })).features, []);
+  await assert.rejects(
+    startWorker({ model: "m", engine: "openai", engine_url: "http://127.0.0.1:9/v1", engine_features: "tools,grammar,magic" }),
+    /engine-features: "grammar", "magic" can't be had of such a server; it is auto, none, or some of json_schema,/,
+  );
+  const weighed = { frequency_penalty: 1, presence_penalty: -1, logit_bias: { "7": 5 } };
+  await ask(vllm, { ...HI, ...weighed, json_schema: SCHEMA });
+  const { response_format, ...body } = asked.at(-1) ?? assert.fail();
+  assert.deepEqual(response_format, { type: "json_schema", json_schema: { name: "answer", strict: true, schema: SCHEMA } });
+  for (const [name, value] of Object.entries(weighed)) assert.deepEqual(body[name], value);
+  const before = asked.length;
+  for (const [more, why] of [
+    [{ grammar: 'root ::= "a"' }, /grammar: the engine of this worker can't/],
+    [{ repeat_penalty: 1.2 }, /repeat_penalty: .*has no word for it: use frequency_penalty/],
+    [{ json_schema: SCHEMA, raw: true }, /json_schema: .*together with raw/],
+    [{ logprobs: 1 }, /logprobs: the engine of this worker has none/],
+  ] as const) {
+    const answer = await post(vllm, "/execute", { ...HI, ...more });
+    assert.equal(answer.status, 400);
+    assert.match(await answer.text(), why);
+  }
+  assert.equal(asked.length, before);
+});
+
+test("calls as vLLM streams them, thinking under either name; what waits with a text that may be a stop string is not lost", async () => {
+  const asked: Record<string, unknown>[] = [];
+  const tool = { type: "function", function: { name: "look", parameters: { type: "object" } } };
+  const url = await upstream((_, response, body) => {
+    asked.push(body);
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write(event({ role: "assistant", content: "" }) + event({ reasoning_content: "hm" }) + event({ reasoning: "m" }));
+    response.write(event({ content: "Let me lo" }));
+    const call = (index: number, more: object) => event({ tool_calls: [{ index, ...more }] });
+    response.write(call(0, { id: "c-1", type: "function", function: { name: "look", arguments: "" } }));
+    response.write(call(0, { function: { arguments: '{"a":' } }) + call(0, { function: { arguments: "1}" } }));
+    response.write(call(1, { id: "c-2", type: "function", function: { name: "look", arguments: "{}" } }));
+    response.write(event({}, { finish_reason: "tool_calls" }));
+    response.end(`data: ${JSON.stringify({ choices: [], usage: { prompt_tokens: 5, completion_tokens: 21 } })}\n\ndata: [DONE]\n\n`);
+  });
+  const one = await worker(url, { engine_features: "tools" });
+  const say = async (more: Record<string, unknown>) => {
+    const { tokens, text, end } = await ask(one, {
+      ...HI,
+      prompt: undefined,
+      messages: [{ role: "user", content: "hi" }],
+      tools: [tool],
+      ...more,
+    });
+    const pieces = tokens.flatMap(({ tool_calls = [] }) => tool_calls);
+    const whole = [0, 1].map((at) => pieces.filter(({ index }) => index === at));
+    return {
+      thought: tokens.map(({ reasoning = "" }) => reasoning).join(""),
+      text,
+      calls: whole.map((all) => [all[0]?.id, all[0]?.name, all.map((piece) => piece.arguments).join("")]),
+      end: [end?.stop_reason, end?.tokens_in, end?.tokens_out],
+    };
+  };
+  const calls = [
+    ["c-1", "look", '{"a":1}'],
+    ["c-2", "look", "{}"],
+  ];
+  const said = { text: "Let me lo", calls, end: ["EOS", 5, 21] };
+  assert.deepEqual(await say({ separate_reasoning: true, parallel_tool_calls: true }), { thought: "hmm", ...said });
+  assert.deepEqual(await say({ stop: ["look"] }), { thought: "", ...said });
+  assert.deepEqual(asked[0]?.["tools"], [tool]);
+  assert.deepEqual([asked[0]?.["parallel_tool_calls"], asked[1]?.["response_format"]], [true, undefined]);
+  // To hold an answer to a call it has to hold it to a schema.
+  const must = await post(one, "/execute", { ...HI, tools: [tool], tool_choice: "required" });
+  assert.match(await must.text(), /tool_choice: the engine of this worker can't hold answers to one/);
+  const able = await worker(url, { engine_features: "tools,json_schema" });
+  await ask(able, { ...HI, tools: [tool], tool_choice: { name: "look" } });
+  assert.deepEqual(asked.at(-1)?.["tool_choice"], { type: "function", function: { name: "look" } });
+});
+
+test("vectors come some at a time, one long; what is refused is heard at once, what breaks ends the job", async () => {
+  const batches: number[] = [];
+  let breaks = false;
+  const url = await upstream((request, response, { input }) => {
+    const inputs = input as string[];
+    assert.equal(request.url, "/v1/embeddings");
+    batches.push(inputs.length);
+    if (inputs[0] === "bad") return void response.writeHead(400).end(JSON.stringify({ error: { message: "input is too long" } }));
+    if (breaks && batches.length > 1) return void response.writeHead(500).end();
+    const data = inputs.map((text, index) => ({ index, embedding: [Number(text), 0, 0, 4] })).reverse();
+    response.end(JSON.stringify({ data, usage: { prompt_tokens: inputs.length } }));
+  });
+  const one = await worker(url, { engine_features: "embeddings" });
+  const inputs = Array.from({ length: 40 }, () => "3");
+  const embed = async (body: object) => await (await post(one, "/embed", { job_id: "e", ...body })).text();
+  const text = await embed({ inputs });
+  const vectors = [...text.matchAll(/"i":(\d+),"v":"([^"]+)"/g)].map(
+    ([, i, v]) => [Number(i), new Float32Array(Uint8Array.from(Buffer.from(v ?? "", "base64")).buffer)] as const,
+  );
+  assert.deepEqual(
+    vectors.map(([i]) => i),
+    inputs.map((_, i) => i),
+  );
+  for (const [, vector] of vectors)
+    assert.deepEqual(
+      [...vector].map((value) => Math.round(value * 100)),
+      [60, 0, 0, 80],
+    );
+  assert.deepEqual([batches, /"stop_reason":"EMBEDDED".*"tokens_in":40/.test(text)], [[32, 8], true]);
+  assert.match(await embed({ inputs: ["bad"] }), /INVALID_REQUEST.*input is too long/);
+  assert.match(await embed({ inputs: ["1"], truncate: true }), /truncate: .*has no word for it/);
+  assert.equal((await health(one)).slots_busy, 0);
+  [breaks, batches.length] = [true, 0];
+  assert.match(await embed({ inputs }), /event: error\ndata: .*ENGINE_FAILED/);
+  assert.equal((await health(one)).slots_busy, 0);
+});

@@ -12,6 +12,7 @@ export const SpawnRequest = z.object({
     .string()
     .optional()
     .describe("Of the server that computes, for the engine openai; `model.path` is what that calls the model"),
+  engine_features: z.string().optional(),
   engine_key_file: z.string().optional(),
   gpu: z.int().optional(),
   gpu_layers: z

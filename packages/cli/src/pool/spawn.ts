@@ -240,6 +240,7 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--engine", request.engine],
     ["--engine-path", request.engine_path],
     ["--engine-url", request.engine_url],
+    ["--engine-features", request.engine_features],
     ["--engine-key-file", request.engine_key_file],
     ["--gpu", request.gpu],
     ["--gpu-layers", request.gpu_layers],

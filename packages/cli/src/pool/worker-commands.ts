@@ -32,6 +32,7 @@ export interface SpawnFlags {
   model: string;
   engine?: EngineName | undefined;
   enginePath?: string | undefined;
+  engineFeatures?: string | undefined;
   engineUrl?: string | undefined;
   engineKeyFile?: string | undefined;
   gpu?: number | undefined;
@@ -73,6 +74,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     engine: options.engine,
     engine_path: options.enginePath && resolve(options.enginePath),
     engine_url: options.engineUrl,
+    engine_features: options.engineFeatures,
     engine_key_file: options.engineKeyFile && resolve(options.engineKeyFile),
     gpu: options.gpu,
     gpu_layers: options.gpuLayers,

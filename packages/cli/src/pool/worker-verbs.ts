@@ -45,6 +45,7 @@ export const workerVerbs = [
         .addOption(new Option("--engine <engine>", "what computes (default auto: the first that works)").choices(ENGINES))
         .option("--engine-path <file>", "with --engine llama-server: where that program is (default: on PATH)")
         .option("--engine-url <url>", "with --engine openai: the server that computes, such as http://127.0.0.1:8000/v1")
+        .option("--engine-features <list>", "with --engine openai: what that server can do beyond text (default auto: what is known of it)")
         .option("--engine-key-file <file>", "with --engine openai: file with the key that it asks for")
         .option("--gpu <index>", "which GPU", whole(0, 255))
         .option("--gpu-layers <n>", "how many layers the GPU computes; auto: as many as its memory holds", layers)

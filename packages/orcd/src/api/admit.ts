@@ -57,7 +57,7 @@ export async function admit(ports: AdmitPorts, by_name: AskedJob, asker: Asker):
   // Refused now or never: a job that was let in can be carried out.
   const call = callSchema(asked);
   if (call !== undefined) grammarOf({ json_schema: call }, "tools");
-  grammarOf(asked, asked.needs?.find(({ feature }) => feature === "grammar")?.field);
+  grammarOf(asked, asked.needs?.find(({ feature }) => feature === "grammar" || feature === "json_schema")?.field);
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
   const { correlation_id, who } = asker;
@@ -159,7 +159,7 @@ export function jobSpec(
       ...(request.needs ?? []),
       ...(request.lora === undefined ? [] : [{ feature: LORA_FEATURE + request.lora, field: "lora" }]),
       ...(showsTools(request) ? [{ feature: "tools", field: "tools" } as const] : []),
-      ...(callSchema(request) === undefined ? [] : [{ feature: "grammar", field: "tool_choice" } as const]),
+      ...(callSchema(request) === undefined ? [] : [{ feature: "json_schema", field: "tool_choice" } as const]),
     ],
     demands: [],
     denied: null,

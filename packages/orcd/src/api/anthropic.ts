@@ -39,7 +39,7 @@ function messagesJob(body: MessagesRequest, head: JobHeaders): AskedJob {
     messages: [...turnsBefore(system), ...messages],
     ...toolsOf({ tools, tool_choice: tool_choice?.choice, parallel_tool_calls: tool_choice?.parallel === false ? false : undefined }),
     json_schema,
-    needs: needsOf({ grammar: json_schema !== undefined && "output_config.format" }),
+    needs: needsOf({ json_schema: json_schema !== undefined && "output_config.format" }),
     raw: false,
     max_tokens,
     fit_context: true,

@@ -127,7 +127,8 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
 async function submit(ports: JobApiPorts, body: SubmitJob, asker: Asker, wants_events: boolean): Promise<Reply<SubmitRoute>> {
   const needs = needsOf({
     ...weighing(body).fields,
-    grammar: body.grammar !== undefined ? "grammar" : body.json_schema !== undefined && "json_schema",
+    grammar: body.grammar !== undefined && "grammar",
+    json_schema: body.json_schema !== undefined && "json_schema",
     logprobs: body.logprobs !== undefined && "logprobs",
   });
   const { job, headers, position, eta_ms } = await admit(ports, { ...body, needs }, asker);

@@ -177,7 +177,7 @@ function generation(
     ...weighing(options ?? {}).asked,
     needs: needsOf({
       ...weighing(options ?? {}).fields,
-      grammar: json_schema !== undefined && "format",
+      json_schema: json_schema !== undefined && "format",
       logprobs: logprobs === true && "logprobs",
     }),
     logprobs: logprobs === true ? (top_logprobs ?? 0) : undefined,

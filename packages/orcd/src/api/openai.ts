@@ -118,7 +118,7 @@ function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number
     json_schema,
     needs: needsOf({
       ...weighing(body).fields,
-      grammar: json_schema !== undefined && "response_format",
+      json_schema: json_schema !== undefined && "response_format",
       logprobs: body.logprobs === true && "logprobs",
     }),
     logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,

@@ -34,7 +34,7 @@ function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_defaul
   return {
     ...fromHeaders(head),
     json_schema,
-    needs: needsOf({ grammar: json_schema !== undefined && "text.format", logprobs: logprobs !== undefined && "include" }),
+    needs: needsOf({ json_schema: json_schema !== undefined && "text.format", logprobs: logprobs !== undefined && "include" }),
     logprobs,
     model,
     messages: [...before, ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : input)],

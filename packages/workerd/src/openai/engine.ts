@@ -6,8 +6,10 @@
  * with elsewhere, which the digest of its model says (`EXTERNAL_DIGEST`).
  */
 import { RbeesError } from "@rbees/contracts/errors";
+import type { ToolCallPiece } from "@rbees/contracts/tools";
 import { Answer } from "../answer.ts";
 import type {
+  EmbedRequest,
   Engine,
   EngineEvents,
   EngineOptions,
@@ -18,12 +20,15 @@ import type {
   StepReport,
   TokenReport,
 } from "../engine.ts";
+import { unit } from "../llama/pooling.ts";
 import { failed, type Piece, reasonOf, Upstream, type Usage } from "./upstream.ts";
 
 /** What each piece's token is called: its number is not known. */
 const UNKNOWN_TOKEN = 0;
 /** Bytes of text that make about a token, where the server has not counted. */
 const BYTES_A_TOKEN = 4;
+/** So many inputs are asked for at once: some servers take no more. */
+const INPUTS_MAX = 32;
 
 export class OpenaiEngine implements Engine {
   #upstream: Upstream | undefined;
@@ -35,7 +40,7 @@ export class OpenaiEngine implements Engine {
   async load({ upstream, context_size, slots }: EngineOptions, events: EngineEvents): Promise<ModelFacts> {
     if (upstream === undefined) throw new RbeesError("INVALID_REQUEST", "engine-url: is required with --engine openai");
     const server = new Upstream(upstream);
-    const said = await server.look();
+    const { context_size: said, features } = await server.look();
     if (said === undefined && context_size === 0)
       throw failed(`${server.name} does not say how long the context of "${upstream.model}" is: say so with --ctx`);
     this.#context_size = context_size === 0 ? (said ?? 0) : Math.min(context_size, said ?? context_size);
@@ -50,7 +55,7 @@ export class OpenaiEngine implements Engine {
       device: server.name,
       vram_bytes: 0,
       engine: { name: "openai", version: "" },
-      features: [],
+      features,
     };
   }
 
@@ -79,8 +84,43 @@ export class OpenaiEngine implements Engine {
     return { slot: 0, tokens_in, tokens_cached: 0 };
   }
 
-  async embed(): Promise<never> {
-    throw new RbeesError("INVALID_REQUEST", "This worker makes no embeddings: its engine asks its server for text only.");
+  /** The server is asked for some at a time. That it takes none of them is heard at once. */
+  async embed(id: number, { inputs, truncate }: EmbedRequest): Promise<{ tokens_in: number }> {
+    const upstream = this.#upstream;
+    if (upstream === undefined) throw new Error("no server is known");
+    if (truncate)
+      throw new RbeesError("INVALID_REQUEST", "truncate: the API of the server that this worker stands on has no word for it", {
+        param: "truncate",
+      });
+    const abort = new AbortController();
+    this.#running.set(id, abort);
+    const began_ms = performance.now();
+    const report = { run: id, tokens_out: 0, generated: 0, decode_ms: 0 };
+    const ask = (from: number) => upstream.vectors(inputs.slice(from, from + INPUTS_MAX), abort.signal);
+    const first = await ask(0).catch((error: unknown) => {
+      if (abort.signal.aborted) return undefined;
+      this.#running.delete(id);
+      throw error;
+    });
+    const follow = async () => {
+      let tokens_in = 0;
+      for (let from = 0; from < inputs.length; from += INPUTS_MAX) {
+        const told = from === 0 ? first : await ask(from);
+        if (told === undefined) throw new Error("it was aborted");
+        tokens_in += told.tokens_in ?? bytesOf(inputs.slice(from, from + INPUTS_MAX));
+        const embeddings = told.vectors.map((vector, i) => ({ i: from + i, v: base64(unit(vector)) }));
+        const timings = { prefill_ms: performance.now() - began_ms, decode_ms: 0 };
+        const end = { stop_reason: "EMBEDDED", tokens_in, tokens_out: 0, tokens_cached: 0, timings } as const;
+        if (from + INPUTS_MAX < inputs.length) this.#report({ ...report, embeddings });
+        else this.#over(id, abort, { ...report, embeddings, end });
+      }
+    };
+    queueMicrotask(() => {
+      follow().catch((error: unknown) => {
+        this.#over(id, abort, abort.signal.aborted ? { ...report, aborted: true } : { ...report, error: broken(reasonOf(error)) });
+      });
+    });
+    return { tokens_in: first?.tokens_in ?? bytesOf(inputs) };
   }
 
   async tokenize(): Promise<never> {
@@ -129,6 +169,11 @@ function broken(reason: string) {
 class Progress {
   readonly #id: number;
   readonly #answer: Answer;
+  /** Thinking is told, apart from the text. */
+  readonly #apart: boolean;
+  /** Said beside text that may turn out to be a stop string: it waits with that. */
+  #thought = "";
+  readonly #calls: ToolCallPiece[] = [];
   readonly #tokens_in: number;
   readonly #began_ms = performance.now();
   #first_ms: number | undefined;
@@ -136,26 +181,39 @@ class Progress {
   /** The answer is complete; what is still to come is what it cost. */
   #reason: "EOS" | "MAX_TOKENS" | undefined;
 
-  constructor(id: number, { stop }: RunRequest, tokens_in: number) {
+  constructor(id: number, { stop, separate_reasoning = false }: RunRequest, tokens_in: number) {
     this.#id = id;
+    this.#apart = separate_reasoning;
     this.#answer = new Answer(stop);
     this.#tokens_in = tokens_in;
   }
 
   /** Undefined: nothing that anybody has to hear. */
-  took({ text, finish_reason, usage }: Piece): StepReport | undefined {
+  took({ text, reasoning: thought, calls, finish_reason, usage }: Piece): StepReport | undefined {
     this.#usage = usage ?? this.#usage;
     if (finish_reason !== undefined) this.#reason = finish_reason === "length" ? "MAX_TOKENS" : "EOS";
-    if (text === "") return undefined;
+    const thinking = this.#apart ? thought : "";
+    if (text === "" && thinking === "" && calls.length === 0) return undefined;
     this.#first_ms ??= performance.now();
-    const token = this.#answer.push(UNKNOWN_TOKEN, Buffer.from(text));
+    this.#thought += thinking;
+    this.#calls.push(...calls);
+    const token = this.#told(this.#answer.push(UNKNOWN_TOKEN, Buffer.from(text)));
     return this.report(1, token, this.#answer.stop === undefined ? undefined : "STOP_SEQUENCE");
+  }
+
+  /** With what else was said until then. */
+  #told(token: TokenReport | undefined): TokenReport | undefined {
+    if (token === undefined) return undefined;
+    const reasoning = this.#thought;
+    const tool_calls = this.#calls.splice(0);
+    this.#thought = "";
+    return { ...(reasoning === "" ? {} : { reasoning }), ...(tool_calls.length === 0 ? {} : { tool_calls }), ...token };
   }
 
   /** The stream is over; undefined when the answer was not. */
   complete(): StepReport | undefined {
     if (this.#reason === undefined) return undefined;
-    const rest = this.#answer.finish();
+    const rest = this.#told(this.#answer.finish());
     return this.report(0, rest, this.#answer.stop === undefined ? this.#reason : "STOP_SEQUENCE");
   }
 
@@ -185,6 +243,18 @@ class Progress {
       timings: { prefill_ms: (this.#first_ms ?? now) - this.#began_ms, decode_ms },
     };
   }
+}
+
+/** Tokens of inputs that the server has not counted. */
+function bytesOf(inputs: EmbedRequest["inputs"]): number {
+  return inputs.reduce(
+    (sum, input) => sum + (typeof input === "string" ? Math.ceil(Buffer.byteLength(input) / BYTES_A_TOKEN) : input.length),
+    0,
+  );
+}
+
+function base64({ buffer, byteOffset, byteLength }: Float32Array): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString("base64");
 }
 
 /** Prompt tokens by the length of the text. */

@@ -1,11 +1,14 @@
 /**
  * The server that an engine of OpenAI's API stands on: what it is asked, what its answers mean. Only what every such server has is used,
- * except for `top_k` and `min_p`, which go along when a job asks for them.
+ * except for `top_k` and `min_p`, which go along when a job asks for them, and for what it was said to be able to do (`features.ts`).
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import { readEvents } from "@rbees/contracts/sse";
+import type { ToolCallPiece } from "@rbees/contracts/tools";
 import { z } from "zod";
-import type { RunRequest } from "../engine.ts";
+import type { EmbedRequest, RunRequest } from "../engine.ts";
+import { bodyOf } from "./asking.ts";
+import { featuresOf, type UpstreamFeature } from "./features.ts";
 
 export interface UpstreamOptions {
   /** Up to and with `/v1`. */
@@ -14,6 +17,15 @@ export interface UpstreamOptions {
   model: string;
   /** Shown as a bearer token. */
   key?: string | undefined;
+  /** What it can do beyond text: `auto`, `none` or a list. */
+  features: string;
+}
+
+/** What the server says of its model. */
+export interface Looked {
+  /** Tokens. */
+  context_size: number | undefined;
+  features: readonly UpstreamFeature[];
 }
 
 const MODELS_MS_MAX = 10_000;
@@ -24,10 +36,17 @@ const Models = z.object({
   data: z.array(
     z.object({
       id: z.string(),
+      owned_by: z.string().nullish(),
       max_model_len: z.int().positive().nullish(),
       meta: z.object({ n_ctx: z.int().positive().nullish() }).nullish(),
     }),
   ),
+});
+
+const CallDelta = z.object({
+  index: z.int().nonnegative().default(0),
+  id: z.string().nullish(),
+  function: z.object({ name: z.string().nullish(), arguments: z.string().nullish() }).nullish(),
 });
 
 /** A chunk of either API: of a chat in `delta`, of a completion in `text`. */
@@ -35,7 +54,15 @@ const Chunk = z.object({
   choices: z
     .array(
       z.object({
-        delta: z.object({ content: z.string().nullish() }).nullish(),
+        delta: z
+          .object({
+            content: z.string().nullish(),
+            reasoning_content: z.string().nullish(),
+            // As some have it.
+            reasoning: z.string().nullish(),
+            tool_calls: z.array(CallDelta).nullish(),
+          })
+          .nullish(),
         text: z.string().nullish(),
         finish_reason: z.string().nullish(),
       }),
@@ -52,9 +79,16 @@ const Chunk = z.object({
 });
 export type Usage = NonNullable<z.infer<typeof Chunk>["usage"]>;
 
+const Vectors = z.object({
+  data: z.array(z.object({ index: z.int().nonnegative(), embedding: z.array(z.number()) })),
+  usage: z.object({ prompt_tokens: z.int().nonnegative() }).nullish(),
+});
+
 /** What a chunk brought. */
 export interface Piece {
   text: string;
+  reasoning: string;
+  calls: ToolCallPiece[];
   /** `length`, or another word for complete. */
   finish_reason?: string;
   usage?: Usage;
@@ -72,9 +106,9 @@ export class Upstream {
     return URL.parse(this.#options.url)?.host ?? this.#options.url;
   }
 
-  /** That the server is there and has the model; tokens of its context, where it says so. */
-  async look(): Promise<number | undefined> {
-    const { url, model } = this.#options;
+  /** That the server is there and has the model. */
+  async look(): Promise<Looked> {
+    const { url, model, features } = this.#options;
     const answer = await this.#ask("/models", { signal: AbortSignal.timeout(MODELS_MS_MAX) });
     if (!answer.ok) throw await this.#refusal(answer);
     const listed = Models.safeParse(await answer.json().catch(() => undefined));
@@ -82,21 +116,14 @@ export class Upstream {
     const found = listed.data.data.find(({ id }) => id === model);
     const others = listed.data.data.map(({ id }) => id).join(", ");
     if (found === undefined) throw failed(`${url} has no model "${model}"; it has: ${others === "" ? "none" : others}`);
-    return found.max_model_len ?? found.meta?.n_ctx ?? undefined;
+    const context_size = found.max_model_len ?? found.meta?.n_ctx ?? undefined;
+    return { context_size, features: featuresOf(features, found.owned_by ?? undefined) };
   }
 
   /** Begins an answer; what refuses it is thrown before there is a stream. */
   async begin(request: RunRequest, max_tokens: number, signal: AbortSignal): Promise<AsyncGenerator<Piece>> {
-    const { prompt, messages, raw, temperature, top_p, top_k, min_p, seed } = request;
-    const content = raw ? { prompt } : { messages: messages ?? [{ role: "user", content: prompt ?? "" }] };
-    const body = {
-      model: this.#options.model,
-      ...content,
-      ...{ max_tokens, temperature, top_p, top_k, min_p, seed },
-      stream: true,
-      stream_options: { include_usage: true },
-    };
-    const answer = await this.#ask(raw ? "/completions" : "/chat/completions", {
+    const body = bodyOf(request, this.#options.model, max_tokens);
+    const answer = await this.#ask(request.raw ? "/completions" : "/chat/completions", {
       method: "POST",
       headers: { "content-type": "application/json", accept: "text/event-stream" },
       body: JSON.stringify(body),
@@ -104,6 +131,18 @@ export class Upstream {
     });
     if (!answer.ok || answer.body === null) throw await this.#refusal(answer);
     return pieces(answer.body as unknown as AsyncIterable<Uint8Array>);
+  }
+
+  /** The vectors of these inputs, in their order, and the tokens that they had, where the server counts. */
+  async vectors(inputs: EmbedRequest["inputs"], signal: AbortSignal): Promise<{ vectors: Float32Array[]; tokens_in: number | undefined }> {
+    const body = { model: this.#options.model, input: inputs, encoding_format: "float" };
+    const headers = { "content-type": "application/json" };
+    const answer = await this.#ask("/embeddings", { method: "POST", headers, body: JSON.stringify(body), signal });
+    if (!answer.ok) throw await this.#refusal(answer);
+    const { data, usage } = Vectors.parse(await answer.json());
+    const vectors = inputs.map((_, i) => data.find(({ index }) => index === i)?.embedding);
+    if (vectors.some((vector) => vector === undefined)) throw failed(`${this.name} left out the vectors of some inputs`);
+    return { vectors: vectors.map((vector) => Float32Array.from(vector ?? [])), tokens_in: usage?.prompt_tokens };
   }
 
   async #ask(path: string, { headers, ...init }: RequestInit): Promise<Response> {
@@ -148,12 +187,20 @@ async function* pieces(body: AsyncIterable<Uint8Array>): AsyncGenerator<Piece> {
     const { choices, usage, error } = Chunk.parse(JSON.parse(data));
     if (error) throw new Error(error.message ?? "no reason given");
     const [choice] = choices;
+    const { content, reasoning_content, reasoning, tool_calls } = choice?.delta ?? {};
     yield {
-      text: choice?.delta?.content ?? choice?.text ?? "",
+      text: content ?? choice?.text ?? "",
+      reasoning: reasoning_content ?? reasoning ?? "",
+      calls: (tool_calls ?? []).map(pieceOf),
       ...(choice?.finish_reason ? { finish_reason: choice.finish_reason } : {}),
       ...(usage ? { usage } : {}),
     };
   }
+}
+
+function pieceOf({ index, id, function: called }: z.infer<typeof CallDelta>): ToolCallPiece {
+  const { name, arguments: more } = called ?? {};
+  return { index, ...(id ? { id } : {}), ...(name ? { name } : {}), arguments: more ?? "" };
 }
 
 export function failed(message: string): RbeesError {
