@@ -1,6 +1,6 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
-import { HELD_TWICE, heldOnce, LoraName, ModelName, Sampling, Structure, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { HELD_TWICE, heldOnce, LORA_NAME, LoraName, ModelName, Sampling, Structure, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { DOOR_SECRET } from "./join.ts";
 import { Message } from "./message.ts";
 import { REGION, REGION_FORM } from "./regions.ts";
@@ -26,6 +26,10 @@ export const RegisterWorker = z
     model_bytes: z.int().nonnegative().optional(),
     memory_bytes: z.int().nonnegative().optional(),
     features: z.array(z.string().max(64)).max(64).default([]).describe("What its engine can do beyond what every engine can"),
+    lora_digests: z
+      .record(z.string().regex(LORA_NAME), z.string().max(128))
+      .optional()
+      .describe("Fingerprints of its LoRA adapters, by name: what differs is another build of the model"),
     region: z
       .string()
       .regex(REGION, REGION_FORM)

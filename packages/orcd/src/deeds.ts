@@ -112,8 +112,8 @@ export class Deeds {
     metrics.connections.inc({ worker_id });
     if (job === undefined || link === undefined) return ended({ kind: "lost", reason: "the worker left", reached: false });
     job.attempt = attempt;
-    job.ran_with = workers.build(worker_id);
-    const tokens = this.#continueFrom(job, workers.modelDigest(worker_id));
+    job.ran_with = workers.build(worker_id, job.request.lora);
+    const tokens = this.#continueFrom(job, workers.modelDigest(worker_id, job.request.lora));
     const { request } = job;
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
     job.vectors = [];

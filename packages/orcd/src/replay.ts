@@ -2,6 +2,7 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import type { RegisterWorker } from "@rbees/contracts/worker";
 import type { AskedJob, JobRequest } from "./active-job.ts";
+import { buildDigest } from "./model-build.ts";
 import type { JobTable } from "./store/schema.ts";
 
 export interface Replay {
@@ -32,10 +33,10 @@ export function replayOf(job: JobTable, serving: readonly RegisterWorker[]): Rep
       "CONFLICT",
       `With which build of the model and of the engine job ${id} ran is not recorded: its worker did not say. Jobs of present workers can be replayed.`,
     );
-  const same = serving.filter((worker) => worker.model_digest === model_digest && worker.engine === engine);
-  const worker = same.find((each) => each.id === job.worker_id) ?? same[0];
-  if (worker === undefined) throw noSuchWorker(job, serving);
   const { openai: _, deadline_ms: __, ...asked } = JSON.parse(job.request) as JobRequest;
+  const same = serving.filter((worker) => buildDigest(worker, asked.lora) === model_digest && worker.engine === engine);
+  const worker = same.find((each) => each.id === job.worker_id) ?? same[0];
+  if (worker === undefined) throw noSuchWorker(job, serving, asked.lora);
   const request = { ...asked, stream: false, on_disconnect: "continue", placement: pinned(worker.id), replay_of: id } as const;
   return { request, worker_id: worker.id, model_digest, engine, deterministic: worker.deterministic === true };
 }
@@ -44,9 +45,12 @@ function pinned(worker_id: string): NonNullable<AskedJob["placement"]> {
   return { pin: worker_id, prefer: [], avoid: [], labels: {} };
 }
 
-function noSuchWorker({ model, model_digest, engine }: JobTable, serving: readonly RegisterWorker[]): RbeesError {
+function noSuchWorker({ model, model_digest, engine }: JobTable, serving: readonly RegisterWorker[], lora: string | undefined): RbeesError {
   const there = serving.map((worker) => {
-    const [has, computes] = [worker.model_digest ?? "a model that it does not tell", worker.engine ?? "an engine that it does not tell"];
+    const [has, computes] = [
+      buildDigest(worker, lora) ?? "a model that it does not tell",
+      worker.engine ?? "an engine that it does not tell",
+    ];
     return `${worker.id} has ${has} on ${computes}`;
   });
   const now = there.length === 0 ? "none serves it" : there.join("; ");

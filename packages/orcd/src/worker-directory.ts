@@ -3,6 +3,7 @@ import type { Beat, RegisterWorker, WorkerView } from "@rbees/contracts/worker";
 import type { State } from "@rbees/core/state";
 import { wallTime } from "./clock.ts";
 import { Link } from "./link.ts";
+import { buildDigest } from "./model-build.ts";
 import type { ConnectionLimits } from "./worker-http/connections.ts";
 import type { Place } from "./worker-place.ts";
 
@@ -66,15 +67,15 @@ export class WorkerDirectory {
     return this.#entries.get(worker_id)?.place;
   }
 
-  /** Of the model that it serves; undefined when it does not say. */
-  modelDigest(worker_id: string): string | undefined {
-    return this.#entries.get(worker_id)?.registration.model_digest;
+  /** Of the model that it serves, through that adapter; undefined when it does not say. */
+  modelDigest(worker_id: string, lora: string | undefined): string | undefined {
+    return this.build(worker_id, lora)?.model_digest;
   }
 
   /** What computes there; undefined when it is not registered. */
-  build(worker_id: string): { model_digest: string | undefined; engine: string | undefined } | undefined {
+  build(worker_id: string, lora: string | undefined): { model_digest: string | undefined; engine: string | undefined } | undefined {
     const registration = this.#entries.get(worker_id)?.registration;
-    return registration === undefined ? undefined : { model_digest: registration.model_digest, engine: registration.engine };
+    return registration === undefined ? undefined : { model_digest: buildDigest(registration, lora), engine: registration.engine };
   }
 
   /** Forgets that life of the worker; a newer one that took its place stays. */

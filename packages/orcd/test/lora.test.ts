@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { namedModel } from "../src/adapters.ts";
 import { contentText, promptBlocks } from "../src/prompt.ts";
-import type { Json } from "./harness.ts";
+import { eventsOf, type Json } from "./harness.ts";
 import { answers, CHAT, startOpenai } from "./openai-harness.ts";
 
 const { orcd, worker, client, post } = await startOpenai({ after }, {}, { features: ["lora:sql", "tools", "tokenize"], slots: 4 });
@@ -84,4 +84,39 @@ test("a name is of an adapter only where no model has it and a worker may have t
   const state = { models: new Set(["m", "m:7b", "away"]), fleets: new Map([["m", fleet(["lora:a"])]]) } as never;
   const found = ["m", "m:a", "m:7b", "m:b", "x:a", "away:a", ":a", "m:"].map((name) => namedModel(state, name).lora ?? null);
   assert.deepEqual(found, [null, "a", null, null, null, "a", null, null]);
+});
+
+test("an adapter of the same name in another file is another build: an answer begins anew there, and is not replayed there", async (t) => {
+  const limits = { attempts_max: 5, worker_inhibit_ms: 0, retry_backoff_ms: 1 };
+  const build = { model_digest: "sha256:m", engine: "libllama 1", features: ["lora:sql"] };
+  const { orcd, worker, post } = await startOpenai(t, limits, { ...build, lora_digests: { sql: "sha256:a" } });
+  const job = { model: "fake:sql", prompt: "hi", max_tokens: 9 };
+  const { job_id, events_url } = (await (await post("/v2/tasks", job)).json()) as Record<string, string>;
+  const first = await worker.next();
+  first.started();
+  first.tokens("a");
+  const other = await orcd.worker("w2", { ...build, lora_digests: { sql: "sha256:b" } });
+  first.drop();
+  await fetch(`${orcd.url}/workers/w1`, { method: "DELETE" });
+  const second = await other.next();
+  assert.equal(second.body.continue_from, undefined);
+  second.started();
+  second.tokens("b");
+  second.end();
+  const events = await eventsOf(await orcd.get(events_url ?? ""));
+  assert.equal(events.find(({ type }) => type === "restarted")?.reason, "the next worker has another build of the model");
+  assert.equal(((await orcd.json(`/v2/tasks/${job_id}`)) as Json)["text"], "b");
+
+  const replay = async () => {
+    const answer = await post(`/v2/tasks/${job_id}/replay`, {});
+    return [answer.status, (await answer.json()) as Json] as const;
+  };
+  const [status, begun] = await replay();
+  assert.deepEqual([status, begun["model_digest"]], [202, "sha256:m with sha256:b"]);
+  await answers(other, ["b"]);
+  await fetch(`${orcd.url}/workers/w2`, { method: "DELETE" });
+  await orcd.worker("w3", { ...build, lora_digests: { sql: "sha256:a" } });
+  const [refused, why] = await replay();
+  assert.equal(refused, 503);
+  assert.match(JSON.stringify(why), /ran with sha256:m with sha256:b on libllama 1.*w3 has sha256:m with sha256:a/);
 });

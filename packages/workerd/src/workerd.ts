@@ -267,6 +267,7 @@ class Life implements Workerd {
       slots,
       context_size: this.#facts.context_size,
       model_digest: this.#model.digest,
+      lora_digests: this.#model.lora_digests,
       model_bytes: this.#model.file_bytes,
       memory_bytes: this.#memoryBytes(),
       ...(region === "" ? {} : { region }),
