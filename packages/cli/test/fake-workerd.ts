@@ -19,7 +19,18 @@ const text = { type: "string" } as const;
 const names = ["model", "model-name", "worker-id", "backend", "gpu", "host", "port", "slots", "ctx", "threads", "measured-bytes"] as const;
 const more = ["join-token-file", "orchestrator", "advertise-host", "region", "labels", "log-format"] as const;
 /** What it writes down that it was asked for. */
-const engine = ["gpu-layers", "cache-type", "prefix-cache-bytes-max", "prefix-cache-dir", "speculate", "lora"] as const;
+const engine = [
+  "engine",
+  "engine-path",
+  "engine-features",
+  "engine-url",
+  "gpu-layers",
+  "cache-type",
+  "prefix-cache-bytes-max",
+  "prefix-cache-dir",
+  "speculate",
+  "lora",
+] as const;
 const options = Object.fromEntries([...names, ...more, ...engine].map((name) => [name, text]));
 const { values } = parseArgs({
   options: { ...options, deterministic: { type: "boolean" }, "insecure-no-auth": { type: "boolean" }, version: { type: "boolean" } },

@@ -262,6 +262,21 @@ test("what the engine shall do reaches the worker, files by their whole path, an
     assert.match((await spawn("demo", "--lora", wrong)).err, /Give name=FILE\.gguf, without commas/);
 });
 
+test("a program of the user's computes on what it was built for, and what a server can do is said with it", async (t) => {
+  const { worker, pool } = await setUp(t);
+  const spawn = (...flags: string[]) => worker("spawn", ...flags, "--orchestrator", "none");
+  const own = await spawn("cuda", "--model", "demo", "--name", "w1", "--engine", "llama-server", "--engine-path", "bin/llama-server");
+  assert.equal(own.exit, 0, own.err);
+  const log = (await worker("logs", "w1")).out;
+  for (const one of ["engine=llama-server", `engine_path=${resolve("bin/llama-server")}`]) assert.ok(log.includes(one), `${one}: ${log}`);
+  assert.equal((await worker("restart", "w1", "--now")).exit, 0);
+  const server = ["--engine", "openai", "--engine-url", "http://127.0.0.1:9/v1", "--engine-features", "tools,embeddings"];
+  // The stand-in of a worker reads a file by that name.
+  const other = await spawn("cpu", "--model", pool.programs.demo_model, "--name", "w2", ...server);
+  assert.equal(other.exit, 0, other.err);
+  assert.ok((await worker("logs", "w2")).out.includes("engine_features=tools,embeddings"));
+});
+
 test("what a worker takes is kept beside the estimate, and counts for the next one with the same file, context and slots", async (t) => {
   const { spawn, worker, list, pool } = await setUp(t);
   const fit = async (...flags: string[]) =>

@@ -168,6 +168,10 @@ test("what a server can do is known by the owner that it names, or said; the res
   const { response_format, ...body } = asked.at(-1) ?? assert.fail();
   assert.deepEqual(response_format, { type: "json_schema", json_schema: { name: "answer", strict: true, schema: SCHEMA } });
   for (const [name, value] of Object.entries(weighed)) assert.deepEqual(body[name], value);
+  await ask(vllm, { ...HI, cache_salt: "of-one-tenant" });
+  assert.equal(asked.at(-1)?.["cache_salt"], "of-one-tenant");
+  await ask((await features("somebody")).one, { ...HI, cache_salt: "of-one-tenant" });
+  assert.equal(asked.at(-1)?.["cache_salt"], undefined);
   const before = asked.length;
   for (const [more, why] of [
     [{ grammar: 'root ::= "a"' }, /grammar: the engine of this worker can't/],

@@ -17,6 +17,9 @@ const KNOWN = new Map<string, readonly UpstreamFeature[]>([
   ["llamacpp", ["json_schema", "logit_bias", "penalties", "tools"]],
 ]);
 
+/** Whose servers keep the beginnings of prompts apart by a request's `cache_salt`. */
+export const SALTED_OWNER = "vllm";
+
 export const FEATURES_AUTO = "auto";
 export const FEATURES_NONE = "none";
 

@@ -8,7 +8,7 @@ import type { ToolCallPiece } from "@rbees/contracts/tools";
 import { z } from "zod";
 import type { EmbedRequest, RunRequest } from "../engine.ts";
 import { bodyOf } from "./asking.ts";
-import { featuresOf, type UpstreamFeature } from "./features.ts";
+import { featuresOf, SALTED_OWNER, type UpstreamFeature } from "./features.ts";
 
 export interface UpstreamOptions {
   /** Up to and with `/v1`. */
@@ -96,6 +96,7 @@ export interface Piece {
 
 export class Upstream {
   readonly #options: UpstreamOptions;
+  #salted = false;
 
   constructor(options: UpstreamOptions) {
     this.#options = { ...options, url: options.url.replace(/\/+$/, "") };
@@ -116,13 +117,15 @@ export class Upstream {
     const found = listed.data.data.find(({ id }) => id === model);
     const others = listed.data.data.map(({ id }) => id).join(", ");
     if (found === undefined) throw failed(`${url} has no model "${model}"; it has: ${others === "" ? "none" : others}`);
+    this.#salted = found.owned_by === SALTED_OWNER;
     const context_size = found.max_model_len ?? found.meta?.n_ctx ?? undefined;
     return { context_size, features: featuresOf(features, found.owned_by ?? undefined) };
   }
 
   /** Begins an answer; what refuses it is thrown before there is a stream. */
   async begin(request: RunRequest, max_tokens: number, signal: AbortSignal): Promise<AsyncGenerator<Piece>> {
-    const body = bodyOf(request, this.#options.model, max_tokens);
+    const { cache_salt } = request;
+    const body = { ...bodyOf(request, this.#options.model, max_tokens), ...(this.#salted ? { cache_salt } : {}) };
     const answer = await this.#ask(request.raw ? "/completions" : "/chat/completions", {
       method: "POST",
       headers: { "content-type": "application/json", accept: "text/event-stream" },
