@@ -126,14 +126,23 @@ function ruled(rules: readonly string[]): Fields {
 
 function request({ request: asked, rules, content_keep_ms }: ActiveJob): Fields {
   const ruling = { ...ruled(rules), ...(content_keep_ms === undefined ? {} : { content_keep_ms }) };
-  const { model, priority, max_tokens, seed, temperature, top_p, top_k, min_p, raw, lora, stop, replay_of, inputs } = asked;
+  const { model, priority, max_tokens, seed, temperature, top_p, top_k, min_p, raw, lora, replay_of, inputs } = asked;
   if (inputs !== undefined) {
     return { ...ruling, job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
   }
-  const sampling = saidOf({ top_p, top_k, min_p, raw: raw || undefined, lora, replay_of });
-  const stops = stop.length === 0 ? {} : { stop_sha256: hash("sha256", JSON.stringify(stop), "hex") };
-  const parameters = { ...ruling, model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...stops };
+  const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logprobs } = asked;
+  const drawn = { top_p, top_k, min_p, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logprobs };
+  const sampling = saidOf({ ...drawn, raw: raw || undefined, lora, replay_of });
+  const parameters = { ...ruling, model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...constraints(asked) };
   return { ...parameters, ...digest("prompt", exactText(asked)) };
+}
+
+/** What an answer was held to, or ended by: it may be long, or say of whom the job is, so its hash stands for it. */
+function constraints({ stop, logit_bias, json_schema, grammar }: ActiveJob["request"]): Fields {
+  const given = Object.entries({ stop: stop.length === 0 ? undefined : stop, logit_bias, json_schema, grammar });
+  return Object.fromEntries(
+    given.flatMap(([name, value]) => (value === undefined ? [] : [[`${name}_sha256`, hash("sha256", JSON.stringify(value), "hex")]])),
+  );
 }
 
 /** An entry about a job that names a subject says which one, by an id that nobody but the store can tell from whom it is. */

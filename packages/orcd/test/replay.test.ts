@@ -1,5 +1,6 @@
 /** A job run again as it was, or refused with the reason; and the entry for each who gets a text that is not its own. */
 import assert from "node:assert/strict";
+import { hash } from "node:crypto";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
@@ -18,6 +19,16 @@ const ASKED = {
   stop: ["!"],
   metadata: { subject: "anna" },
 };
+
+const HELD = {
+  frequency_penalty: 0.5,
+  presence_penalty: -1,
+  repeat_penalty: 1.1,
+  repeat_last_n: 8,
+  logit_bias: { "5": 2 },
+  json_schema: { type: "string" },
+};
+const FEATURES = ["penalties", "logit_bias", "json_schema"];
 
 const replay = (orcd: Harness, id: string) => fetch(`${orcd.url}/v2/tasks/${id}/replay`, { method: "POST" });
 
@@ -44,9 +55,10 @@ function trailOf(data_dir: string): Json[] {
 
 test("a replay asks the same of the same build, on the same worker if it is there, and the record says which build it was", async (t) => {
   const orcd = await startHarness(t);
-  await orcd.worker("w0", BUILD);
-  const [w1, other] = [await orcd.worker("w1", BUILD), await orcd.worker("w2", { ...BUILD, engine: "libllama 2" })];
-  const first = await done(orcd, w1, { ...ASKED, placement: { pin: "w1" }, deadline_ms: 60_000 });
+  const build = { ...BUILD, features: FEATURES };
+  await orcd.worker("w0", build);
+  const [w1, other] = [await orcd.worker("w1", build), await orcd.worker("w2", { ...build, engine: "libllama 2" })];
+  const first = await done(orcd, w1, { ...ASKED, ...HELD, placement: { pin: "w1" }, deadline_ms: 60_000 });
   const answered = await replay(orcd, first.id);
   assert.equal(answered.status, 202);
   const begun = (await answered.json()) as Json;
@@ -63,10 +75,19 @@ test("a replay asks the same of the same build, on the same worker if it is ther
   await orcd.orcd.stop();
   const trail = trailOf(orcd.data_dir);
   const accepted = trail.filter(({ kind }) => kind === "job.accepted");
-  const parameters = ({ seed, temperature, top_p, top_k, max_tokens }: Json) => [seed, temperature, top_p, top_k, max_tokens];
-  assert.deepEqual(parameters(accepted[0]), [7, "0.9", "0.5", 9, 12]);
-  assert.deepEqual(parameters(accepted[1]), parameters(accepted[0]));
-  assert.match(accepted[0].stop_sha256, /^[0-9a-f]{64}$/);
+  const {
+    prompt: _prompt,
+    metadata: _metadata,
+    temperature: _temperature,
+    stop,
+    logit_bias,
+    json_schema,
+    ...plain
+  } = { ...ASKED, ...HELD };
+  const long = { stop_sha256: stop, logit_bias_sha256: logit_bias, json_schema_sha256: json_schema };
+  const hashes = Object.entries(long).map(([name, value]) => [name, hash("sha256", JSON.stringify(value), "hex")]);
+  const written = { ...plain, ...{ temperature: "0.9", top_p: "0.5", frequency_penalty: "0.5", repeat_penalty: "1.1" } };
+  for (const entry of accepted) assert.partialDeepStrictEqual(entry, { ...written, ...Object.fromEntries(hashes) });
   assert.deepEqual([accepted[0].replay_of, accepted[1].replay_of], [undefined, first.id]);
   const [one, two] = trail.filter(({ kind }) => kind === "job.ended");
   assert.deepEqual([one.model_digest, one.engine, one.answer_sha256], ["sha256:a", "libllama 1", two.answer_sha256]);
