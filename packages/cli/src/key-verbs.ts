@@ -109,7 +109,8 @@ export const keyVerbs = [
 
 /** stdout has the key alone, for a file or a variable. */
 function shown(context: Context, made: NewKey): NewKey {
-  context.say(`This is the only time the key is shown; its id is ${made.key_id}, its roles: ${made.roles.join(", ")}.`);
+  const ends = made.expires_at === null ? "" : ` It ends at ${made.expires_at}.`;
+  context.say(`This is the only time the key is shown; its id is ${made.key_id}, its roles: ${made.roles.join(", ")}.${ends}`);
   return made;
 }
 

@@ -65,8 +65,11 @@ test("up beyond loopback makes the key of this host, and its worker joins with a
   assert.match(small.err, /has the role submit, and this needs operate/);
   assert.match((await here(["keys", "list"])).out, /app +submit +- +live/);
 
+  const soon = await here(["keys", "create", "short", "--role", "submit", "--expires-days", "1"]);
+  assert.match((await here(["keys", "rotate", soon.out.trim()])).err, /its roles: submit\. It ends at \d{4}-.*Z\./);
   const rotated = await here(["keys", "rotate", made.out.trim()]);
   assert.match(rotated.out, /^rbk_/);
+  assert.doesNotMatch(rotated.err, /ends/);
   const old = await here(["models", "list"], app);
   assert.equal(old.exit, 4);
   assert.match(old.err, /was revoked.*RBEES_API_KEY.*api\.key/s);
