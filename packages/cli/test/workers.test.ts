@@ -93,7 +93,7 @@ test("workers without a port get one each, also when they start at once", async 
   assert.ok(workers.every(({ port, status }) => port >= 8001 && status === "ready"));
 });
 
-test("a port or an id that is taken is refused, naming who has it", async (t) => {
+test("a port or an id that is taken is refused, naming who has it; so is a region that is none", async (t) => {
   const { spawn } = await setUp(t);
   const port = String(await freePort());
   await spawn("demo", "--port", port, "--name", "w1");
@@ -103,6 +103,9 @@ test("a port or an id that is taken is refused, naming who has it", async (t) =>
   const same_name = await spawn("demo", "--name", "w1");
   assert.equal(same_name.exit, 1);
   assert.match(same_name.err, /A worker "w1" is running already/);
+  const nowhere = await spawn("demo", "--name", "w3", "--region", "UE");
+  assert.equal(nowhere.exit, 2);
+  assert.match(nowhere.err, /--region names no country that there is \(UE\)/);
 });
 
 test("a worker that dies while loading is told with its reason and the end of its log, and leaves no record", async (t) => {

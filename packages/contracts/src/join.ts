@@ -1,7 +1,7 @@
 /** How a worker comes to belong to an orchestrator: the token it joins with, the credential it has from then on, the secret of its doors. */
 import { z } from "zod";
 import { WorkerId } from "./job.ts";
-import { REGION, REGION_FORM } from "./regions.ts";
+import { Region } from "./regions.ts";
 
 /** `rbj_<public id>_<secret>`: opens the registry once, for one worker, for a short time. */
 export const JOIN_TOKEN = /^rbj_([0-9a-z]{12})_([A-Za-z0-9_-]{43})$/;
@@ -27,11 +27,7 @@ export const InviteWorker = z
       .max(253)
       .optional()
       .describe("A host that it may announce although it calls from another, such as the outside of a port forwarding"),
-    region: z
-      .string()
-      .regex(REGION, REGION_FORM)
-      .optional()
-      .describe("Where the worker stands, whatever it says itself; that of its pool (pool_regions) when not given"),
+    region: Region.optional().describe("Where the worker stands, whatever it says itself; that of its pool (pool_regions) when not given"),
     expires_in_ms: z.int().min(1).max(JOIN_MS_MAX).default(JOIN_MS_DEFAULT).describe("How long it may take to join"),
   })
   .refine(({ pool, worker_id }) => pool !== undefined || worker_id !== undefined, { error: "name the pool, the worker_id, or both" })

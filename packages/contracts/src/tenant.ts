@@ -1,7 +1,7 @@
 /** Tenants: whose a key and its jobs are, and what `/v2/tenants` takes and gives. */
 import { z } from "zod";
 import { LimitSettings, LimitsView } from "./limits.ts";
-import { REGION, REGION_FORM } from "./regions.ts";
+import { Area } from "./regions.ts";
 
 /** Whose a job is when its key is of no tenant, or nobody was asked for one. It is always there. */
 export const DEFAULT_TENANT = "default";
@@ -21,10 +21,7 @@ const settings = {
     .max(100)
     .optional()
     .describe("Of its share of the workers while others wait too; a tenant of weight 2 gets twice what one of weight 1 does (default 1)"),
-  residency: z
-    .string()
-    .regex(REGION, REGION_FORM)
-    .nullable()
+  residency: Area.nullable()
     .optional()
     .describe("Its jobs never leave this area: EU, EEA, or a region as workers declare it; null: they may run anywhere"),
   content_keep_ms: z

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { HELD_TWICE, heldOnce, LORA_NAME, LoraName, ModelName, Sampling, Structure, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { DOOR_SECRET } from "./join.ts";
 import { Message } from "./message.ts";
-import { REGION, REGION_FORM } from "./regions.ts";
+import { Region } from "./regions.ts";
 import { BACKENDS, CACHE_TYPES, WORKER_STATUSES } from "./sets.ts";
 
 export const Backend = z.enum(BACKENDS);
@@ -30,11 +30,7 @@ export const RegisterWorker = z
       .record(z.string().regex(LORA_NAME), z.string().max(128))
       .optional()
       .describe("Fingerprints of its LoRA adapters, by name: what differs is another build of the model"),
-    region: z
-      .string()
-      .regex(REGION, REGION_FORM)
-      .optional()
-      .describe("Where it stands; whoever does not say is in no area, such as the EU"),
+    region: Region.optional().describe("Where it stands; whoever does not say is in no area, such as the EU"),
     labels: z
       .record(z.string().min(1).max(63), z.string().max(255))
       .refine((labels) => Object.keys(labels).length <= WIRE_LIMITS.worker_labels_max, {

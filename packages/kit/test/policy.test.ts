@@ -88,6 +88,10 @@ test("everything that is wrong with a file is said at once", () => {
   ])
     assert.match(said, problem);
   assert.match(refused("[[rule]]\nname = 'x'\nwhen = 'true'\ndenny = 'no'"), /policy\.toml:1: rule 1: denny: unknown field/);
+  assert.match(
+    refused(rule("r", "true", 'require = { region = "UE" }')),
+    /rule 1: require\.region: names no area or country that there is \(UE\)/,
+  );
   assert.match(refused("mode = 'maybe'"), /policy\.toml: mode: /);
   assert.match(refused("a = ["), /policy\.toml:1:\d+: /);
   assert.match(refused("#".repeat(262_145)), /more than 262144 bytes/);

@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { RbeesError } from "@rbees/contracts/errors";
 import { PoolStatus } from "@rbees/contracts/pool";
-import { areasOf, REGION, REGION_FORM } from "@rbees/contracts/regions";
+import { areasOf, regionProblem } from "@rbees/contracts/regions";
 import type { Decision } from "@rbees/core/events";
 import { DEVICE_LABEL, POOL_LABEL } from "@rbees/core/provision";
 import type { Device, Pool } from "@rbees/core/state";
@@ -142,10 +142,13 @@ export class Pools {
 
 /** Throws everything that is wrong with the regions in the settings. */
 export function checkRegions({ pools, pool_regions }: Pick<PoolLimits, "pools" | "pool_regions">): void {
-  const problems = Object.entries(pool_regions).flatMap(([pool, region]) => [
-    ...(Object.hasOwn(pools, pool) ? [] : [`there is no pool ${pool} in pools`]),
-    ...(REGION.test(region) ? [] : [`the region of ${pool} must be ${REGION_FORM}`]),
-  ]);
+  const problems = Object.entries(pool_regions).flatMap(([pool, region]) => {
+    const problem = regionProblem(region);
+    return [
+      ...(Object.hasOwn(pools, pool) ? [] : [`there is no pool ${pool} in pools`]),
+      ...(problem === undefined ? [] : [`the region of ${pool} ${problem}`]),
+    ];
+  });
   if (problems.length > 0) throw new RbeesError("INVALID_REQUEST", `pool_regions: ${problems.join("; ")}.`);
 }
 

@@ -27,6 +27,14 @@ test("a tenant's residency is set, shown, checked and taken back; each change is
   const refused = await set("in the EU");
   assert.equal(refused.status, 400);
   assert.match(((await refused.json()) as Json).error.message, /residency: up to 63 letters, digits/);
+  const nowhere = await set("UE");
+  assert.equal(nowhere.status, 400);
+  assert.match(
+    ((await nowhere.json()) as Json).error.message,
+    /residency: names no area or country that there is \(UE\): there are EU, EEA,/,
+  );
+  assert.equal((await orcd.json("/v2/tenants/default")).residency, "EU", "as it was");
+  assert.equal(((await (await set("DE-fsn1")).json()) as Json).residency, "de-fsn1");
   assert.equal(((await (await set(null)).json()) as Json).residency, null);
 });
 
@@ -122,6 +130,7 @@ test("a region that is none is refused when a worker registers, as are labels be
   const many = Object.fromEntries(Array.from({ length: 65 }, (_, n) => [`l${n}`, "x"]));
   for (const [more, problem] of [
     [{ region: "in the EU" }, /region: up to 63 letters/],
+    [{ region: "xx" }, /region: names no country that there is \(xx\)/],
     [{ labels: many }, /labels: must have at most 64 labels/],
     [{ labels: { a: "x".repeat(256) } }, /labels\.a/],
   ] as const) {
@@ -130,8 +139,12 @@ test("a region that is none is refused when a worker registers, as are labels be
 });
 
 test("pools have regions, and one of a pool that is not there is no setting", async (t) => {
-  await assert.rejects(startHarness(t, { pools: { box: "localhost" }, pool_regions: { bax: "de", box: "far away" } }), {
-    code: "INVALID_REQUEST",
-    message: /there is no pool bax in pools; the region of box must be up to 63/,
-  });
+  await assert.rejects(
+    startHarness(t, { pools: { box: "localhost", bux: "localhost" }, pool_regions: { bax: "de", box: "far away", bux: "ue" } }),
+    {
+      code: "INVALID_REQUEST",
+      message:
+        /there is no pool bax in pools; the region of box must be up to 63.*; the region of bux names no country that there is \(ue\)/,
+    },
+  );
 });

@@ -149,6 +149,7 @@ test("a token says where its worker stands, by itself or by its pool; whoever cl
 
   await assert.rejects(invite({ pool: "box", region: "us" }), /region: pool box stands in de, as pool_regions .*, and not in us/);
   await assert.rejects(invite({ pool: "box", region: "in the EU" }), /region: up to 63 letters/);
+  await assert.rejects(invite({ worker_id: "w9", region: "UE" }), /region: names no country that there is \(UE\)/);
   const w2 = await worker("w2", DOOR);
   const said = await invite({ worker_id: "w2", region: "fr" });
   assert.equal((await register(orcd, said.token, w2, { credential_sha256: sha256(credential("b")), region: "us" })).status, 403);

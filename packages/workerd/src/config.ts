@@ -3,6 +3,7 @@ import { availableParallelism, hostname } from "node:os";
 import { basename } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { LORA_NAME, MODEL_NAME, WORKER_ID } from "@rbees/contracts/job";
+import { regionProblem } from "@rbees/contracts/regions";
 import { BACKENDS, CACHE_TYPES, type CacheType, ENGINES, type EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import { type ConfigOf, flag, number, pairs, text } from "@rbees/kit/config";
@@ -145,6 +146,8 @@ export function checkConfig(config: WorkerdConfig): void {
   );
   if (!MODEL_NAME.test(modelName(config)) && config.model !== "")
     problems.push(`model-name: "${modelName(config)}" is no model name; give one with --model-name`);
+  const nowhere = config.region === "" ? undefined : regionProblem(config.region);
+  if (nowhere !== undefined) problems.push(`region: ${nowhere}`);
   if (config.worker_id !== "" && !WORKER_ID.test(config.worker_id)) problems.push(`worker-id: must match ${WORKER_ID}`);
   if (config.orchestrator !== NO_ORCHESTRATOR && isInClear(config.orchestrator) && !config.insecure_no_tls)
     problems.push(

@@ -56,6 +56,9 @@ test("--help and --version print to stdout and exit 0", async () => {
 });
 
 test("wrong flags exit 2 with every problem, and a model that is none exits 1 with one line", async () => {
+  const nowhere = start(["--model", "x.gguf", "--region", "UE", "--ctx", "1"]);
+  assert.equal(await nowhere.exit, 2);
+  assert.match(nowhere.stderr(), /region: names no country that there is \(UE\)[\s\S]*ctx: must be 0 or at least/);
   const wrong = start(["--slots", "0", "--nonsense", "--model", "x.gguf"]);
   assert.equal(await wrong.exit, 2);
   assert.match(wrong.stderr(), /slots/);

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
 import { WORKER_ID } from "@rbees/contracts/job";
 import type { PoolWorker } from "@rbees/contracts/pool";
+import { regionProblem } from "@rbees/contracts/regions";
 import type { CacheType, EngineName } from "@rbees/contracts/sets";
 import type { Backend } from "@rbees/contracts/worker";
 import { isLoopback } from "@rbees/kit/network";
@@ -63,6 +64,8 @@ export interface SpawnFlags {
 }
 
 export async function spawn(context: Context, backend: string, options: SpawnFlags): Promise<PoolWorker> {
+  const nowhere = options.region === undefined ? undefined : regionProblem(options.region);
+  if (nowhere !== undefined) throw new RbeesError("INVALID_REQUEST", `--region ${nowhere}.`, { param: "region" });
   if (options.systemd) await requireUserSystemd();
   const orchestrator = await orchestratorFor(context, options.orchestrator);
   const listen = await listenFor(context, orchestrator, options);

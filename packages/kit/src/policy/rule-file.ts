@@ -2,7 +2,7 @@
 import { hash } from "node:crypto";
 import { fieldProblems } from "@rbees/contracts/error-body";
 import { RbeesError } from "@rbees/contracts/errors";
-import { REGION, REGION_FORM } from "@rbees/contracts/regions";
+import { Area } from "@rbees/contracts/regions";
 import { BACKENDS, POLICY_MODES, PRIORITIES } from "@rbees/contracts/sets";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
@@ -22,7 +22,7 @@ const anyOf = <T extends z.ZodType<string>>(one: T) =>
   z.union([one, z.array(one).min(1).max(32)]).transform((said): string[] => (Array.isArray(said) ? said : [said]));
 
 const place = {
-  region: anyOf(z.string().regex(REGION, REGION_FORM)).optional(),
+  region: anyOf(Area).optional(),
   backend: anyOf(z.enum(BACKENDS)).optional(),
   pool: z.string().min(1).max(128).optional(),
   labels: z.record(z.string().min(1).max(63), z.string().max(255)).optional(),

@@ -1,6 +1,6 @@
 /** What a set of rules would say, told without an orchestrator: the same code on facts that somebody makes up. */
 
-import { REGION, REGION_FORM } from "@rbees/contracts/regions";
+import { Region } from "@rbees/contracts/regions";
 import { BACKENDS, PRIORITIES } from "@rbees/contracts/sets";
 import { z } from "zod";
 import type { JobFacts, WorkerFacts } from "./facts.ts";
@@ -24,7 +24,7 @@ export const TriedJob = z.strictObject({
 
 export const TriedWorker = z.strictObject({
   id: z.string().default("w1"),
-  region: z.string().regex(REGION, REGION_FORM).or(z.literal("")).default(""),
+  region: Region.or(z.literal("")).default(""),
   backend: z.enum(BACKENDS).default("cpu"),
   pool: z.string().default(""),
   trust: z.enum(["joined", "open"]).default("joined"),
