@@ -156,3 +156,28 @@ test("a reader that does not read is cut off, and its slot is free", async () =>
   assert.match(metrics, /worker_requests_total\{outcome="disconnected"\} 1/);
   socket.destroy();
 });
+
+test("a very long text that is counted, asked or embedded is made tokens beside running answers, and can be given up meanwhile", async () => {
+  const long = "What do bees do all day long? ".repeat(10_000);
+  const stream = await endless();
+  await token(stream);
+  const ways: (() => Promise<number>)[] = [
+    async () => (await post(worker, "/tokenize", { messages: [{ role: "user", content: long }] })).status,
+    async () => (await post(worker, "/execute", { job_id: "long", prompt: long, max_tokens: 1 })).status,
+    async () => (await post(worker, "/embed", { job_id: "vector", inputs: [long] })).status,
+  ];
+  for (const way of ways) {
+    let tokens = 0;
+    let over = false;
+    const answered = way().finally(() => {
+      over = true;
+    });
+    for (; !over; tokens += 1) await token(stream);
+    assert.ok([200, 400].includes(await answered), String(await answered));
+    assert.ok(tokens > 10, `${tokens} tokens came meanwhile`);
+  }
+  const given_up = await open(worker, { job_id: "given-up", prompt: "a b ".repeat(100_000), max_tokens: 1 }).catch(() => undefined);
+  given_up?.hangUp();
+  stream.hangUp();
+  await idle();
+});

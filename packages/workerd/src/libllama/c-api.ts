@@ -244,6 +244,16 @@ export const FUNCTIONS = {
   sampler_sample: "int32_t llama_sampler_sample(void *smpl, void *ctx, int32_t idx)",
 } as const;
 
+type TokenizeArguments = [
+  vocab: Pointer,
+  text: Uint8Array,
+  text_len: number,
+  tokens: Int32Array,
+  n_tokens_max: number,
+  add_special: boolean,
+  parse_special: boolean,
+];
+
 /** The functions as TypeScript sees them. Models, contexts, vocabularies, memories and samplers are pointers. */
 export interface LlamaFunctions {
   model_default_params(): ModelParams;
@@ -265,16 +275,10 @@ export interface LlamaFunctions {
   vocab_get_add_bos(vocab: Pointer): boolean;
   vocab_get_text(vocab: Pointer, token: number): string | null;
   vocab_is_eog(vocab: Pointer, token: number): boolean;
-  /** How many tokens, or minus how many there would be if they had room. */
-  tokenize(
-    vocab: Pointer,
-    text: Uint8Array,
-    text_len: number,
-    tokens: Int32Array,
-    n_tokens_max: number,
-    add_special: boolean,
-    parse_special: boolean,
-  ): number;
+  /** How many tokens, or minus how many there would be if they had room. `async`: on another thread. */
+  tokenize: ((...given: TokenizeArguments) => number) & {
+    async(...given: [...TokenizeArguments, made: (error: Error | null, count: number) => void]): void;
+  };
   /** How many bytes, or minus how many there would be if they had room. */
   token_to_piece(vocab: Pointer, token: number, bytes: Uint8Array, length: number, lstrip: number, special: boolean): number;
   n_ctx_seq(context: Pointer): number;

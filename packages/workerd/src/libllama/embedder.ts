@@ -73,6 +73,10 @@ export class LibllamaEmbedder implements Embedder {
     return this.#parts.tokenizer.around(text);
   }
 
+  tokenizeAside(text: string): Promise<number[]> {
+    return this.#parts.tokenizer.aroundAside(text);
+  }
+
   together(inputs: readonly (readonly number[])[]): number {
     let tokens = inputs[0]?.length ?? 0;
     let count = 1;

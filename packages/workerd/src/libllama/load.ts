@@ -124,6 +124,7 @@ async function describe(
     },
     prompt: {
       tokenize: tokenizer.tokenize,
+      tokenizeAside: tokenizer.tokenizeAside,
       bos: llama.vocab_get_add_bos(vocab) && bos >= 0 ? bos : undefined,
       bos_text: text(bos),
       eos_text: text(llama.vocab_eos(vocab)),

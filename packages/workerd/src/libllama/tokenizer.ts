@@ -11,6 +11,7 @@ export class Tokenizer {
   readonly #llama: LlamaFunctions;
   readonly #vocab: Pointer;
   readonly #bytes = new Map<number, Uint8Array>();
+  #aside: Promise<unknown> = Promise.resolve();
 
   constructor(llama: LlamaFunctions, vocab: Pointer) {
     this.#llama = llama;
@@ -39,18 +40,46 @@ export class Tokenizer {
     return plain;
   };
 
+  /** After those that were asked for before: answers shall not wait for more than one core. */
+  readonly tokenizeAside = (text: string, special: boolean, continues: boolean): Promise<number[]> => {
+    const tokens = this.#aside.then(() => this.#tokenizeAside(text, special, continues));
+    this.#aside = tokens.catch(() => {});
+    return tokens;
+  };
+
+  async #tokenizeAside(text: string, special: boolean, continues: boolean): Promise<number[]> {
+    if (!continues) return await this.#tokensAside(text, special);
+    for (const mark of MARKS) {
+      const before = this.#tokens(mark, special);
+      const both = await this.#tokensAside(mark + text, special);
+      if (before.every((token, i) => both[i] === token)) return both.slice(before.length);
+    }
+    return await this.#tokensAside(text, special);
+  }
+
   /** With what the model wants around a text (`[CLS] … [SEP]`, say), in which nothing is special. */
   around(text: string): number[] {
     return this.#tokens(text, false, true);
   }
 
+  readonly aroundAside = (text: string): Promise<number[]> => {
+    const tokens = this.#aside.then(() => this.#tokensAside(text, false, true));
+    this.#aside = tokens.catch(() => {});
+    return tokens;
+  };
+
   #tokens(text: string, special: boolean, add_special = false): number[] {
-    const bytes = Buffer.from(text, "utf8");
-    // A token has a byte at least; a space may come before the first, and something before and behind all.
-    const tokens = new Int32Array(bytes.length + 4);
-    const count = this.#llama.tokenize(this.#vocab, bytes, bytes.length, tokens, tokens.length, add_special, special);
-    if (count < 0) throw new Error(`${bytes.length} bytes of text gave ${-count} tokens`);
-    return [...tokens.subarray(0, count)];
+    const { bytes, tokens } = roomFor(text);
+    return taken(tokens, this.#llama.tokenize(this.#vocab, bytes, bytes.length, tokens, tokens.length, add_special, special));
+  }
+
+  async #tokensAside(text: string, special: boolean, add_special = false): Promise<number[]> {
+    const { bytes, tokens } = roomFor(text);
+    const count = await new Promise<number>((resolve, reject) => {
+      const made = (error: Error | null, found: number) => (error === null ? resolve(found) : reject(error));
+      this.#llama.tokenize.async(this.#vocab, bytes, bytes.length, tokens, tokens.length, add_special, special, made);
+    });
+    return taken(tokens, count);
   }
 
   #piece(id: number, room: number): Uint8Array {
@@ -58,4 +87,15 @@ export class Tokenizer {
     const length = this.#llama.token_to_piece(this.#vocab, id, bytes, room, 0, false);
     return length < 0 ? this.#piece(id, -length) : bytes.slice(0, length);
   }
+}
+
+/** A token has a byte at least; a space may come before the first, and something before and behind all. */
+function roomFor(text: string): { bytes: Buffer; tokens: Int32Array } {
+  const bytes = Buffer.from(text, "utf8");
+  return { bytes, tokens: new Int32Array(bytes.length + 4) };
+}
+
+function taken(tokens: Int32Array, count: number): number[] {
+  if (count < 0) throw new Error(`a text gave ${-count} tokens, and there was room for ${tokens.length}`);
+  return Array.from(tokens.subarray(0, count));
 }

@@ -2,9 +2,9 @@
  * The embedding jobs of an engine: their inputs wait in one line, first come first served, and go through the model some at a time,
  * whosever they are. One piece of that is computed for each step of the answers, so that running streams keep their pace.
  */
-import type { EmbedInput } from "@rbees/contracts/embed";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { EmbeddingReport, EmbedRequest, StepReport } from "../engine.ts";
+import { LONG_CHARS } from "./prompt.ts";
 
 /** What of a library makes vectors. */
 export interface Embedder {
@@ -13,6 +13,8 @@ export interface Embedder {
   readonly vocab_size: number;
   /** A text's tokens, with what the model wants around them. */
   tokenize(text: string): number[];
+  /** The same on another thread; absent where that can't be. */
+  tokenizeAside?(text: string): Promise<number[]>;
   /** The token that `tokenize` puts behind a text; undefined when none. */
   readonly last: number | undefined;
   /** How many of these inputs, from the first one on, go through the model together. At least one. */
@@ -61,8 +63,13 @@ export class Embeddings {
     return this.#runs.size > 0;
   }
 
-  start(id: number, { inputs, truncate }: EmbedRequest): { tokens_in: number } {
-    const tokens = inputs.map((input, i) => this.#tokensOf(input, i, inputs.length > 1, truncate));
+  async start(id: number, { inputs, truncate }: EmbedRequest): Promise<{ tokens_in: number }> {
+    const tokens: number[][] = [];
+    const together = inputs.reduce((sum, { length }) => sum + length, 0);
+    for (const [i, input] of inputs.entries()) {
+      const made = typeof input === "string" ? await this.#tokenize(input, together) : [...input];
+      tokens.push(this.#checked(made, i, inputs.length > 1, truncate));
+    }
     const tokens_in = tokens.reduce((sum, { length }) => sum + length, 0);
     const run: EmbedRun = { id, tokens_in, began_ms: performance.now(), inputs: inputs.length, done: 0, aborted: false };
     this.#runs.set(id, run);
@@ -141,9 +148,14 @@ export class Embeddings {
     return [{ ...report(run), error: { code, message } }];
   }
 
-  #tokensOf(input: EmbedInput, i: number, several: boolean, truncate: boolean): number[] {
+  /** `together`: characters of all inputs. */
+  async #tokenize(input: string, together: number): Promise<number[]> {
+    if (together <= LONG_CHARS || this.#embedder.tokenizeAside === undefined) return this.#embedder.tokenize(input);
+    return await this.#embedder.tokenizeAside(input);
+  }
+
+  #checked(tokens: number[], i: number, several: boolean, truncate: boolean): number[] {
     const { context_size, vocab_size, last } = this.#embedder;
-    const tokens = typeof input === "string" ? this.#embedder.tokenize(input) : [...input];
     const param = several ? `input[${i}]` : "input";
     const refuse = (code: "INVALID_REQUEST" | "CONTEXT_TOO_LARGE", problem: string, details?: object) => {
       throw new RbeesError(code, `${param}: ${problem}`, { param, ...(details === undefined ? {} : { details }) });

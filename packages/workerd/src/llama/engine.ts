@@ -25,7 +25,7 @@ import type { BatchItem, Drawn, LoadedModel, LoadModel } from "./model.ts";
 import { PrefixCache } from "./prefix-cache.ts";
 import { type Binding, bytesOfAll, readPrefixes, writePrefixes } from "./prefix-file.ts";
 import { PLAIN, prefixKind } from "./prefix-kind.ts";
-import { hasTemplate, promptOf } from "./prompt.ts";
+import { hasTemplate, promptBeside } from "./prompt.ts";
 import { fitting } from "./request.ts";
 import { Run } from "./run.ts";
 import { type Slot, SlotPrefixes } from "./slot-prefixes.ts";
@@ -50,6 +50,8 @@ export class LlamaEngine implements Engine {
   /** What slots have lost; undefined: it is not kept. */
   #cache: PrefixCache | undefined;
   #embeddings: Embeddings | undefined;
+  /** Runs whose text is being made tokens. */
+  readonly #making = new Map<number, { aborted: boolean }>();
   #working = false;
   #last_was_prefill = false;
 
@@ -86,7 +88,8 @@ export class LlamaEngine implements Engine {
     if (this.#slots.length === 0) throw new RbeesError("INVALID_REQUEST", "This model makes embeddings and no text: ask /v1/embeddings.");
     if (asked.lora !== undefined && model.facts.loras?.includes(asked.lora) !== true)
       throw new RbeesError("INVALID_REQUEST", `lora: there is no adapter ${asked.lora} here`, { param: "lora" });
-    const { tokens, reading } = promptOf(model.prompt, asked);
+    const { made, aborted } = await this.#beside(id, () => promptBeside(model.prompt, asked));
+    const { tokens, reading } = made;
     const request = fitting(asked, tokens, { ...options, ...model.facts });
     const prompt = [...tokens, ...request.continue_tokens];
     const choice = chooseSlot(
@@ -103,25 +106,41 @@ export class LlamaEngine implements Engine {
     // A model whose state can't be cut back goes on from all of it or from nothing.
     if (slot.sequence.all_or_nothing && choice.cached < slot.sequence.tokens.length) choice.cached = 0;
     const run = new Run(id, request, model, { tokens, reading }, choice);
+    run.aborted = aborted;
     slot.run = run;
     void this.#work();
     return { slot: choice.slot, tokens_in: run.tokens_in, tokens_cached: run.tokens_cached };
   }
 
   async tokenize(_run: number, { with_tokens, ...asked }: TokenizeRequest): Promise<CountedTokens> {
-    const { tokens } = promptOf(this.#loaded().model.prompt, asked);
+    const { tokens } = await promptBeside(this.#loaded().model.prompt, asked);
     return { tokens_in: tokens.length, ...(with_tokens ? { tokens } : {}) };
   }
 
   async embed(id: number, request: EmbedRequest): Promise<{ tokens_in: number }> {
     const { model } = this.#loaded();
     if (this.#embeddings === undefined) throw new RbeesError("INVALID_REQUEST", `This worker makes no embeddings: ${model.embedder}.`);
-    const accepted = this.#embeddings.start(id, request);
+    const embeddings = this.#embeddings;
+    const { made, aborted } = await this.#beside(id, () => embeddings.start(id, request));
+    if (aborted) embeddings.abort(id);
     void this.#work();
-    return accepted;
+    return made;
+  }
+
+  /** Long texts are made tokens on another thread: an abort may come before the run is there. */
+  async #beside<T>(id: number, make: () => Promise<T>): Promise<{ made: T; aborted: boolean }> {
+    const making = { aborted: false };
+    this.#making.set(id, making);
+    try {
+      return { made: await make(), aborted: making.aborted };
+    } finally {
+      this.#making.delete(id);
+    }
   }
 
   abort(id: number): void {
+    const making = this.#making.get(id);
+    if (making !== undefined) making.aborted = true;
     this.#embeddings?.abort(id);
     for (const { run } of this.#slots) if (run?.id === id) run.aborted = true;
   }

@@ -11,7 +11,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { mustCall } from "@rbees/contracts/tools";
 import { BARE_JSON } from "../chat/call-syntax.ts";
 import { conversationOf } from "../chat/conversation.ts";
-import { pieces } from "../chat/plain-text.ts";
+import { pieces, type Tokenizer } from "../chat/plain-text.ts";
 import { endsOpened, type Reading, textArguments } from "../chat/reading.ts";
 import { type Renderer, render } from "../chat/render.ts";
 import { type TemplateFacts, templateFacts } from "../chat/template-facts.ts";
@@ -20,6 +20,8 @@ import type { RunRequest } from "../engine.ts";
 export interface PromptModel extends Omit<Renderer, "chat_template"> {
   /** `continues`: the text goes on after other text, so that no space is put before it. */
   tokenize(text: string, special: boolean, continues?: boolean): number[];
+  /** The same on another thread; absent where that can't be. */
+  tokenizeAside?: (text: string, special: boolean, continues: boolean) => Promise<number[]>;
   /** The token that must come first, if any. */
   bos: number | undefined;
   chat_template: string | undefined;
@@ -42,26 +44,72 @@ export interface PromptPart {
   readonly continues: boolean;
 }
 
-export function promptOf(model: PromptModel, request: Asked): Prompt {
-  const { parts, reading } = partsOf(model, request);
-  return {
-    tokens: withBos(
-      model,
-      parts.flatMap(({ text, special, continues }) => model.tokenize(text, special, continues)),
-    ),
-    reading,
+/** Making tokens takes about a microsecond a byte: texts of more characters are made tokens on another thread, so that no answer stands still meanwhile. */
+export const LONG_CHARS = 16_384;
+
+/** A text whose tokens have to be made first. */
+class Missing {
+  readonly text: string;
+  readonly special: boolean;
+  readonly continues: boolean;
+
+  constructor(text: string, special: boolean, continues: boolean) {
+    this.text = text;
+    this.special = special;
+    this.continues = continues;
+  }
+
+  get key(): string {
+    return `${this.special} ${this.continues} ${this.text}`;
+  }
+}
+
+export function promptOf(model: PromptModel, request: Asked, tokenizer: Tokenizer = model): Prompt {
+  const { parts, reading } = partsOf(model, request, tokenizer);
+  const tokens = parts.flatMap(({ text, special, continues }) => tokenizer.tokenize(text, special, continues));
+  return { tokens: withBos(model, tokens), reading };
+}
+
+/**
+ * The same, with long texts made tokens on another thread. What is asked is looked at anew after each of them: there are few, and looking
+ * costs little beside that.
+ */
+export async function promptBeside(model: PromptModel, request: Asked): Promise<Prompt> {
+  const { tokenizeAside } = model;
+  if (tokenizeAside === undefined) return promptOf(model, request);
+  const made = new Map<string, number[]>();
+  const tokenizer: Tokenizer = {
+    tokenize(text, special, continues = false) {
+      if (text.length <= LONG_CHARS) return model.tokenize(text, special, continues);
+      const missing = new Missing(text, special, continues);
+      const tokens = made.get(missing.key);
+      if (tokens === undefined) throw missing;
+      return tokens;
+    },
   };
+  for (;;) {
+    try {
+      return promptOf(model, request, tokenizer);
+    } catch (missing) {
+      if (!(missing instanceof Missing)) throw missing;
+      made.set(missing.key, await tokenizeAside(missing.text, missing.special, missing.continues));
+    }
+  }
 }
 
 /** The prompt before it is tokens. */
-export function partsOf(model: PromptModel, request: Asked): { parts: readonly PromptPart[]; reading: Reading | undefined } {
+export function partsOf(
+  model: PromptModel,
+  request: Asked,
+  tokenizer: Tokenizer = model,
+): { parts: readonly PromptPart[]; reading: Reading | undefined } {
   const { prompt, messages, raw } = request;
   const whole = (text: string, special: boolean) => ({ parts: [{ text, special, continues: false }], reading: undefined });
   if (raw) {
     if (prompt === undefined) throw new RbeesError("INVALID_REQUEST", "raw: needs prompt, not messages", { param: "raw" });
     return whole(prompt, true);
   }
-  if (hasTemplate(model)) return chatParts(model, request);
+  if (hasTemplate(model)) return chatParts(model, request, tokenizer);
   if (messages !== undefined) {
     throw new RbeesError("INVALID_REQUEST", "messages: this model has no chat template; send prompt instead", { param: "messages" });
   }
@@ -84,14 +132,18 @@ function shownTools({ tools = [], tool_choice }: Asked) {
   return tool_choice === "none" ? [] : tools;
 }
 
-function chatParts(model: PromptModel & Renderer, request: Asked): { parts: readonly PromptPart[]; reading: Reading | undefined } {
+function chatParts(
+  model: PromptModel & Renderer,
+  request: Asked,
+  tokenizer: Tokenizer,
+): { parts: readonly PromptPart[]; reading: Reading | undefined } {
   const messages = request.messages ?? [{ role: "user", content: request.prompt ?? "" }];
   const tools = shownTools(request);
   const facts = templateFacts(model);
   const conversation = conversationOf(messages, tools, facts);
   const text = render(model, conversation);
   const reading = readingOf(request, facts, text);
-  const apart = pieces(model, conversation, text, (marked) => render(model, marked));
+  const apart = pieces(tokenizer, conversation, text, (marked) => render(model, marked));
   if (apart === undefined) return { parts: [{ text, special: true, continues: false }], reading };
   return { parts: apart.map((piece, i) => ({ ...piece, continues: i > 0 })).filter((piece) => piece.text !== ""), reading };
 }
