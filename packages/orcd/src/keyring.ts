@@ -116,14 +116,22 @@ export class Keyring {
     const now_ms = Date.now();
     if (statusOf(old, now_ms) !== "live")
       throw new RbeesError("CONFLICT", `The key ${id} is ${statusOf(old, now_ms)}; make a new one with \`rbees keys create\`.`);
+    if (old.replaced_by !== null) throw this.#beingReplaced(old, old.replaced_by, now_ms);
     const { row, key } = minted(old);
     const until = Math.min(old.expires_at_ms ?? Number.POSITIVE_INFINITY, now_ms + overlap_ms);
-    const ending = overlap_ms === 0 ? { revoked_at_ms: now_ms } : { expires_at_ms: until };
-    await this.#store.commit([
-      { table: "keys", insert: row },
-      { table: "keys", id, update: ending },
-      entry("key.rotated", who, { ...facts(row), replaces: id, overlap_ms }),
-    ]);
+    const ending = { replaced_by: row.id, ...(overlap_ms === 0 ? { revoked_at_ms: now_ms } : { expires_at_ms: until }) } as const;
+    // Before it is durable: nobody else rotates it while that is on its way.
+    this.#hold({ ...old, replaced_by: row.id });
+    await this.#store
+      .commit([
+        { table: "keys", insert: row },
+        { table: "keys", id, update: ending },
+        entry("key.rotated", who, { ...facts(row), replaces: id, overlap_ms }),
+      ])
+      .catch((error) => {
+        this.#hold({ ...this.#find(id), replaced_by: null });
+        throw error;
+      });
     this.#hold(row);
     // What it is by now: it may have been revoked meanwhile.
     this.#hold({ ...this.#find(id), ...ending });
@@ -165,6 +173,18 @@ export class Keyring {
     this.#told(row);
   }
 
+  /** What follows a key that ends with an overlap would end with it, too. */
+  #beingReplaced({ id, expires_at_ms }: KeyTable, by: string, now_ms: number): RbeesError {
+    const next = this.#keys.get(by)?.row;
+    const status = next === undefined ? "on its way" : statusOf(next, now_ms);
+    const instead =
+      status === "live" ? `rotate ${by} if another is needed` : `that one is ${status}; \`rbees keys create\` makes a new one`;
+    return new RbeesError(
+      "CONFLICT",
+      `The key ${id} is being replaced by ${by} already, and ends ${iso(expires_at_ms) ?? "then"}: ${instead}. \`rbees keys revoke ${id}\` ends it at once.`,
+    );
+  }
+
   #find(id: string): KeyTable {
     const key = this.#keys.get(id);
     if (key === undefined)
@@ -193,6 +213,7 @@ function minted(like: Pick<KeyTable, "name" | "roles" | "tenant" | "limits" | "e
     created_at_ms: Date.now(),
     expires_at_ms,
     revoked_at_ms: null,
+    replaced_by: null,
   };
   return { row, key: `rbk_${id}_${secret}` };
 }

@@ -136,6 +136,46 @@ test("a rotated key ends at once, or after its overlap; the new one may what the
   ]);
 });
 
+test("a key that is being replaced is not replaced again: the refusal names what follows it, also after a restart", async (t) => {
+  const data_dir = temporaryFolder(t, "keys");
+  const open = async () => {
+    const store = await openStore(databaseIn(data_dir));
+    return { store, keys: await Keyring.open(store) };
+  };
+  const { store, keys } = await open();
+  const old = await keys.create({ name: "app", roles: ["observe"] }, undefined);
+  const twice = await Promise.allSettled([1, 2].map(() => keys.rotate(old.key_id, { overlap_ms: 3_600_000 }, undefined)));
+  assert.deepEqual(
+    twice.map(({ status }) => status),
+    ["fulfilled", "rejected"],
+    "of two at once the first",
+  );
+  const next = (twice[0] as PromiseFulfilledResult<{ key_id: string }>).value;
+  const refusal = (said: RegExp) => ({ code: "CONFLICT", message: said });
+  const named = new RegExp(
+    `${old.key_id} is being replaced by ${next.key_id} already, and ends 2.*Z: rotate ${next.key_id} if .*keys revoke`,
+  );
+  await assert.rejects(keys.rotate(old.key_id, { overlap_ms: 0 }, undefined), refusal(named));
+  await store.close();
+
+  const again = await open();
+  t.after(() => again.store.close());
+  await assert.rejects(again.keys.rotate(old.key_id, { overlap_ms: 0 }, undefined), refusal(named));
+  assert.deepEqual(
+    again.keys.list().map(({ key_id, status }) => [key_id, status]),
+    [
+      [next.key_id, "live"],
+      [old.key_id, "live"],
+    ],
+  );
+  const third = await again.keys.rotate(next.key_id, { overlap_ms: 0 }, undefined);
+  assert.equal(third.expires_at, null, "what follows it does not end with the overlap");
+  await assert.rejects(
+    again.keys.rotate(old.key_id, { overlap_ms: 0 }, undefined),
+    refusal(/that one is revoked; `rbees keys create` makes a new one/),
+  );
+});
+
 test("the record says who: for keys, and for jobs that were submitted and cancelled; no secret is in the data folder", async (t) => {
   const { orcd, client, key, data_dir } = await asking(t);
   const me = key.split("_")[1];

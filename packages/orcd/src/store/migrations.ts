@@ -263,6 +263,13 @@ const boundRegions: Migration = {
   },
 };
 
+/** A key that is being replaced says by which. */
+const replacedKeys: Migration = {
+  async up(db: Kysely<never>) {
+    await db.schema.alterTable("keys").addColumn("replaced_by", "text").execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   async getMigrations() {
     return {
@@ -283,6 +290,7 @@ export const migrations: MigrationProvider = {
       "0015-kept-by-rule": keptByRule,
       "0016-bound-regions": boundRegions,
       "0017-file-keys": fileKeys,
+      "0018-replaced-keys": replacedKeys,
     };
   },
 };

@@ -32,7 +32,7 @@ export type Change =
   | { table: "progress"; job_id: string; gone: true }
   | { table: "models"; insert: { model: string; first_seen_at_ms: number } }
   | { table: "keys"; insert: KeyTable }
-  | { table: "keys"; id: string; update: Pick<KeyTable, "expires_at_ms"> | Pick<KeyTable, "revoked_at_ms"> | Pick<KeyTable, "limits"> }
+  | { table: "keys"; id: string; update: Partial<Pick<KeyTable, "expires_at_ms" | "revoked_at_ms" | "limits" | "replaced_by">> }
   | { table: "tenants"; insert: TenantTable }
   | { table: "tenants"; id: string; update: Pick<TenantTable, "settings"> | Pick<TenantTable, "deleted_at_ms"> }
   | { table: "join_tokens"; insert: JoinTokenTable }

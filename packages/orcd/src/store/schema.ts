@@ -168,6 +168,8 @@ export interface KeyTable {
   created_at_ms: number;
   expires_at_ms: number | null;
   revoked_at_ms: number | null;
+  /** The key that it was rotated to. */
+  replaced_by: string | null;
 }
 
 /** A tenant, live or not. */
