@@ -87,14 +87,46 @@ test("everything that is wrong with a file is said at once", () => {
     /rule "e": set is done when the job comes/,
   ])
     assert.match(said, problem);
-  assert.match(refused("[[rule]]\nname = 'x'\nwhen = 'true'\ndenny = 'no'"), /policy\.toml:1: rule 1: denny: unknown field/);
+  assert.match(refused("[[rule]]\nname = 'x'\nwhen = 'true'\ndenny = 'no'"), /policy\.toml:1: rule "x": denny: unknown field/);
   assert.match(
     refused(rule("r", "true", 'require = { region = "UE" }')),
-    /rule 1: require\.region: names no area or country that there is \(UE\)/,
+    /rule "r": require\.region: names no area or country that there is \(UE\)/,
   );
   assert.match(refused("mode = 'maybe'"), /policy\.toml: mode: /);
   assert.match(refused("a = ["), /policy\.toml:1:\d+: /);
   assert.match(refused("#".repeat(262_145)), /more than 262144 bytes/);
+});
+
+test("what the form of a file refuses does not hide what else is wrong with its rules, each of which is looked at by itself", () => {
+  const said = refused(
+    [
+      'mode = "maybe"',
+      'timezone = "Mars/Olympus"',
+      rule("a", 'tennant == "x"', 'denny = "no"'),
+      rule("a", "tenant", "prefer = 0"),
+      rule("b", "true", 'allow = true\ndeny = "no"'),
+      '[[rule]]\nwhen = "model > 5"\nlog = true\n',
+      '[[rule]]\nname = "c"\nwhen = 5\nlog = true\n',
+    ].join("\n"),
+  );
+  const problems = said.split("\n").filter((line) => line.startsWith("policy.toml:"));
+  assert.deepEqual(
+    problems.map((line) => line.replace(/^policy\.toml:/, "").replace(/(unknown field|Invalid|Too small|no such overload).*/, "$1")),
+    [
+      " mode: Invalid",
+      " timezone: there is no Mars/Olympus; write it as Europe/Berlin",
+      '3: rule "a": denny: unknown field',
+      '5:9: rule "a", column 1 of when: Unknown variable: tennant',
+      '8: rule "a": prefer: Too small',
+      '8: rule "a": another rule has this name',
+      '10:9: rule "a", column 1 of when: A condition is true or false, and this is of type string',
+      '13: rule "b": allow and deny stand alone, or with log',
+      "19: rule 4: name: Invalid",
+      "20:9: rule 4, column 1 of when: no such overload",
+      '23: rule "c": when: Invalid',
+    ],
+  );
+  for (const text of ["rule = 5", "rule = [5]", "timezone = 5", "[rule]\nname = 'x'"]) assert.match(refused(text), /policy\.toml/);
 });
 
 test("the first of allow and deny that holds decides, and what can't be evaluated denies", () => {

@@ -6,7 +6,7 @@ import { Area } from "@rbees/contracts/regions";
 import { BACKENDS, POLICY_MODES, PRIORITIES } from "@rbees/contracts/sets";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
-import { CONDITION_CHARS_MAX, type Condition, compile } from "./condition.ts";
+import { CONDITION_CHARS_MAX, type Condition, compile, type Flaw } from "./condition.ts";
 import { type Clock, clockIn, environmentOfRules } from "./facts.ts";
 import { Policy } from "./policy.ts";
 
@@ -67,38 +67,63 @@ export function readPolicy(file: string, text: string): Policy {
     throw new RbeesError("INVALID_REQUEST", `The rules in ${file} are not valid:\n${problems.join("\n")}`, { details: problems });
   };
   if (Buffer.byteLength(text) > FILE_BYTES_MAX) refuse([`${file}: it has more than ${FILE_BYTES_MAX} bytes`]);
-  const parsed = RuleFile.safeParse(tomlIn(file, text, refuse));
-  if (!parsed.success) {
-    return refuse(
-      fieldProblems(parsed.error).map(({ field, problem }) => {
-        const [, number = "", inside = ""] = /^rule\.(\d+)(?:\.(.+))?$/.exec(field) ?? [];
-        if (number === "") return `${file}: ${field}: ${problem}`;
-        return `${file}:${headerLine(text, Number(number))}: rule ${Number(number) + 1}: ${inside === "" ? "" : `${inside}: `}${problem}`;
-      }),
-    );
-  }
-  const { mode, timezone, rule: rules } = parsed.data;
-  const problems: string[] = [];
+  const written = tomlIn(file, text, refuse);
+  const parsed = RuleFile.safeParse(written);
+  const unformed = Map.groupBy(parsed.success ? [] : fieldProblems(parsed.error), ({ field }) => ruleOf(field)?.number);
+  const problems = (unformed.get(undefined) ?? []).map(({ field, problem }) => `${file}: ${field}: ${problem}`);
+  const { timezone, rules } = legible(written);
   const clock = clockOf(timezone, (problem) => problems.push(`${file}: ${problem}`));
   const environment = environmentOfRules();
   const names = new Set<string>();
-  const compiled = rules.flatMap((rule, number): CompiledRule[] => {
+  const compiled = rules.flatMap(({ name, when, whole }, number): CompiledRule[] => {
     const line = headerLine(text, number);
-    const say = (problem: string) => void problems.push(`${file}:${line}: rule "${rule.name}": ${problem}`);
-    if (names.has(rule.name)) say("another rule has this name");
-    names.add(rule.name);
-    const condition = compile(environment, rule.when);
+    const called = name === undefined ? `rule ${number + 1}` : `rule "${name}"`;
+    const say = (problem: string) => void problems.push(`${file}:${line}: ${called}: ${problem}`);
+    for (const { field, problem } of unformed.get(number) ?? []) say(`${ruleOf(field)?.inside ?? ""}${problem}`);
+    if (name !== undefined && names.has(name)) say("another rule has this name");
+    if (name !== undefined) names.add(name);
+    if (when === undefined) return [];
+    const condition = compile(environment, when);
     if ("message" in condition) {
-      problems.push(shown(file, text, line, rule, condition));
+      problems.push(shown({ file, text, line, called, when }, condition));
       return [];
     }
-    for (const problem of contradictions(rule, condition)) say(problem);
-    return [{ ...rule, condition }];
+    if (whole === undefined) return [];
+    for (const problem of contradictions(whole, condition)) say(problem);
+    return [{ ...whole, condition }];
   });
   const cost = compiled.reduce((sum, { condition }) => sum + condition.cost, 0);
   if (cost > FILE_COST_MAX) problems.push(`${file}: all rules together may take ${cost} steps, and ${FILE_COST_MAX} are allowed`);
-  if (problems.length > 0) refuse(problems);
+  if (!parsed.success || problems.length > 0) return refuse(problems);
+  const { mode } = parsed.data;
   return new Policy({ file, sha256: hash("sha256", text, "hex"), mode, timezone, clock, rules: compiled });
+}
+
+/** The rule that a field is in, and how the field is called there. */
+function ruleOf(field: string): { number: number; inside: string } | undefined {
+  const [, number, inside] = /^rule\.(\d+)(?:\.(.+))?$/.exec(field) ?? [];
+  return number === undefined ? undefined : { number: Number(number), inside: inside === undefined ? "" : `${inside}: ` };
+}
+
+/** What can be looked at, whatever is wrong beside it. */
+interface Legible {
+  readonly timezone: string;
+  readonly rules: readonly { readonly name: string | undefined; readonly when: string | undefined; readonly whole: RuleText | undefined }[];
+}
+
+function legible(written: unknown): Legible {
+  const { timezone, rule: rules } = (written ?? {}) as { timezone?: unknown; rule?: unknown };
+  return {
+    timezone: RuleFile.shape.timezone.safeParse(timezone).data ?? "UTC",
+    rules: (Array.isArray(rules) ? rules : []).slice(0, RULES_MAX).map((rule: unknown) => {
+      const { name, when } = (rule ?? {}) as { name?: unknown; when?: unknown };
+      return {
+        name: Rule.shape.name.safeParse(name).data,
+        when: Rule.shape.when.safeParse(when).data,
+        whole: Rule.safeParse(rule).data,
+      };
+    }),
+  };
 }
 
 function tomlIn(file: string, text: string, refuse: (problems: readonly string[]) => never): unknown {
@@ -150,11 +175,8 @@ function headerLine(text: string, number: number): number {
 
 /** Where in the file a condition is wrong, with the line of the condition and a caret under the place. */
 function shown(
-  file: string,
-  text: string,
-  line: number,
-  { name, when }: RuleText,
-  { message, at }: { message: string; at: number },
+  { file, text, line, called, when }: { file: string; text: string; line: number; called: string; when: string },
+  { message, at }: Flaw,
 ): string {
   const before = when.slice(0, at);
   const column = at - (before.lastIndexOf("\n") + 1);
@@ -163,7 +185,7 @@ function shown(
   const found = text.indexOf(when, from);
   const place = found < 0 ? `${line}` : placeOf(text, found + at);
   const start = Math.max(0, column - 60);
-  return `${file}:${place}: rule "${name}", column ${column + 1} of when: ${message}\n  ${source.slice(start, start + 120)}\n  ${" ".repeat(column - start)}^`;
+  return `${file}:${place}: ${called}, column ${column + 1} of when: ${message}\n  ${source.slice(start, start + 120)}\n  ${" ".repeat(column - start)}^`;
 }
 
 function placeOf(text: string, at: number): string {
