@@ -63,8 +63,11 @@ export interface ServeOptions extends Partial<HttpLimits> {
   /** What it shows its callers; without it, it speaks in clear. Where its files are named, they are read again when they change. */
   tls?: (Tls & Partial<TlsFiles>) | undefined;
   tls_reload_ms?: number;
-  /** Asked before anything else of a request is read: says who calls, or throws the refusal. Without it nobody is asked. */
-  authorize?: ((route: string, headers: IncomingHttpHeaders) => Authorized | Promise<Authorized>) | undefined;
+  /**
+   * Asked before anything else of a request is read: says who calls, or throws the refusal. Without it nobody is asked. `peer` is the
+   * address that the caller has.
+   */
+  authorize?: ((route: string, headers: IncomingHttpHeaders, peer: () => string) => Authorized | Promise<Authorized>) | undefined;
 }
 
 export interface Served {
@@ -167,7 +170,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
         ? {}
         : {
             onRequest: async (request: FastifyRequest) => {
-              const principal = await authorize(name, request.headers);
+              const principal = await authorize(name, request.headers, () => peerOf(request));
               if (principal !== undefined) callers.set(request, principal);
             },
           }),
@@ -237,6 +240,10 @@ function renewed(server: HttpsServer, { tls, tls_reload_ms = renewalSettings.tls
   return keepCertificate(server, { ...tls, cert_file, key_file }, { tls_reload_ms, log });
 }
 
+function peerOf(request: FastifyRequest): string {
+  return plainAddress(request.socket.remoteAddress ?? "");
+}
+
 function parseRequest(route: Route, request: FastifyRequest, response: ServerResponse, principal: Authorized): Request<Route> {
   const problems: FieldProblem[] = [];
   const parse = (schema: Route["body"], value: unknown) => {
@@ -265,7 +272,7 @@ function parseRequest(route: Route, request: FastifyRequest, response: ServerRes
     headers: request.headers,
     who: principal?.who,
     principal,
-    peer: plainAddress(request.socket.remoteAddress ?? ""),
+    peer: peerOf(request),
     onLeave(listener) {
       if (response.destroyed) listener();
       else response.on("close", () => response.writableFinished || listener());

@@ -15,6 +15,7 @@ import {
   unansweredLine,
 } from "./batch-answer.ts";
 import { type InputLine, readBatchInput } from "./batch-input.ts";
+import { NO_ROLES } from "./caller.ts";
 import type { Files } from "./files.ts";
 import { auditChange } from "./record.ts";
 import type { BatchLineTable, BatchTable } from "./store/batch-schema.ts";
@@ -237,7 +238,7 @@ export class Batches {
           endpoint: row.endpoint as BatchEndpoint,
           body: JSON.parse(request),
           // Whoever made it may be gone by now: it is its tenant's.
-          caller: { who: row.key_id ?? undefined, key_id: row.key_id, tenant: row.tenant, everywhere: false },
+          caller: { who: row.key_id ?? undefined, key_id: row.key_id, tenant: row.tenant, roles: NO_ROLES, everywhere: false },
           request_id: randomUUID(),
           onStarted: (cancel) => {
             live.running.set(line, cancel);

@@ -9,6 +9,8 @@ import type { Oidc } from "./oidc.ts";
 export interface Caller extends Principal {
   readonly key_id: string | null;
   readonly tenant: string;
+  /** Those of its key or token; none where it has shown neither. */
+  readonly roles: ReadonlySet<string>;
   /** It may see the jobs of all tenants, else of its own. */
   readonly everywhere: boolean;
 }
@@ -27,8 +29,9 @@ export interface TokenPorts {
   readonly isTenant: (name: string) => boolean;
 }
 
+export const NO_ROLES: ReadonlySet<string> = new Set();
 /** Nobody was asked. */
-const LOCAL: Caller = { key_id: null, tenant: DEFAULT_TENANT, everywhere: true };
+const LOCAL: Caller = { key_id: null, tenant: DEFAULT_TENANT, roles: NO_ROLES, everywhere: true };
 const SEE_ALL = ["operate", "audit"] as const satisfies readonly Role[];
 
 /** Whose request it is, by what `authorize` gave; where nobody was asked, whoever is on this machine. */
@@ -38,7 +41,7 @@ export function callerOf({ principal }: Asked): Caller {
 
 /** Somebody who was let in, but has no key: a worker. There is no such tenant. */
 export function stranger(who: string): Caller {
-  return { who, key_id: null, tenant: "", everywhere: false };
+  return { who, key_id: null, tenant: "", roles: NO_ROLES, everywhere: false };
 }
 
 /** Whom a token speaks for here, if they may do this; else throws the refusal. */
@@ -66,7 +69,7 @@ export async function ofToken(access: readonly string[], token: string, { oidc, 
       `Your token names the tenant ${tenant.slice(0, 64)}, and there is none here. \`rbees tenants create\` makes one; a token never does.`,
     );
   }
-  return { who, key_id: null, tenant: tenant ?? DEFAULT_TENANT, everywhere: tenant === undefined && seesAll(roles) };
+  return { who, key_id: null, tenant: tenant ?? DEFAULT_TENANT, roles, everywhere: tenant === undefined && seesAll(roles) };
 }
 
 /** A worker shows no key: what is for workers only is for none. */

@@ -13,6 +13,15 @@ export const settings = {
   port: number({ default: 8080, max: 65_535, help: "Port to listen on; 0 takes a free one" }),
   auth_required: flag({ default: false, help: "Ask every request for an API key on loopback too; beyond it that is so anyway" }),
   insecure_no_auth: flag({ default: false, help: "Ask nobody for a key, whoever can reach the address" }),
+  key_idle_ms: number({
+    default: 3_600_000,
+    help: "The audit trail says when a key or token that may operate or audit is first used from an address, and again when it was idle for so long (an hour)",
+  }),
+  key_uses_max: number({
+    default: 10_000,
+    min: 1,
+    help: "Of how many of these and their addresses that is remembered; others are said again",
+  }),
   oidc_issuer: text<string>({
     default: "",
     help: "Issuer whose bearer tokens are taken beside API keys, as their iss says it; empty: none",

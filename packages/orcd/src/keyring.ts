@@ -80,7 +80,8 @@ export class Keyring {
         `The key ${id} has ${rolesSentence(key.row)}, and this needs ${needed.join(" or ")}. \`rbees keys create NAME --role ${needed[0]}\` makes one that may.`,
       );
     }
-    return { who: id, key_id: id, tenant: key.row.tenant ?? DEFAULT_TENANT, everywhere: key.row.tenant === null && seesAll(key.roles) };
+    const { row, roles } = key;
+    return { who: id, key_id: id, tenant: row.tenant ?? DEFAULT_TENANT, roles, everywhere: row.tenant === null && seesAll(roles) };
   }
 
   /** Under which name it was made; the same for good. */

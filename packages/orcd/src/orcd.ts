@@ -34,6 +34,7 @@ import { contentKeyIn } from "./content-key.ts";
 import { Deeds } from "./deeds.ts";
 import { Files } from "./files.ts";
 import { JobRegistry } from "./job-registry.ts";
+import { KeyUses } from "./key-uses.ts";
 import { Keyring, keyIn } from "./keyring.ts";
 import { Loop } from "./loop.ts";
 import { OrcdMetrics } from "./metrics.ts";
@@ -86,6 +87,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
     await store.close();
     throw noKeys(config);
   }
+  const uses = new KeyUses(store, config);
   const credentials = await WorkerCredentials.open(store, { ...config, fatal });
   const recovered = await store.recover(Date.now());
   const metrics = new OrcdMetrics();
@@ -184,9 +186,9 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
       log,
       tls,
       authorize: asks_keys
-        ? (route, headers) => {
+        ? (route, headers, peer) => {
             const worker = credentials.authorize(accessOf(route), route === "registerWorker", keyIn(headers));
-            return worker === undefined ? keys.authorize(accessOf(route), headers) : stranger(worker);
+            return worker === undefined ? uses.noted(keys.authorize(accessOf(route), headers), peer) : stranger(worker);
           }
         : undefined,
     },

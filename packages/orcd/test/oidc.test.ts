@@ -90,6 +90,14 @@ test("a token of the issuer opens what its roles open, for the tenant that it na
     accepted.map(({ who: by, tenant }) => [by, tenant]),
     known.map(({ id }) => [`oidc:${issuer.url}#${id}`, "acme"]),
   );
+  const used = rows
+    .map(({ record }) => JSON.parse(record) as Json)
+    .filter(({ kind, who: by }) => kind === "key.used" && by.startsWith("oidc:"));
+  assert.deepEqual(
+    used.map(({ who: by, roles, tenant, address }) => [by, roles, tenant, address]),
+    [[`oidc:${issuer.url}#boss`, ["operate"], null, "127.0.0.1"]],
+    "who may operate came, once, and those who only submit did not",
+  );
   assert.deepEqual(
     keys_of_jobs.map(({ key_id }) => key_id),
     [null],
