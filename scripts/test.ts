@@ -29,7 +29,7 @@ const node_options = `${flags} ${await libraryFlags(root)}`.trim();
 const reporter = new URL("./test-reporter.ts", import.meta.url).href;
 const child = spawn(
   process.execPath,
-  ["--test", "--test-concurrency=2", `--test-timeout=${cluster || whole ? 600_000 : 120_000}`, `--test-reporter=${reporter}`, ...files],
+  ["--test", "--test-concurrency=3", `--test-timeout=${cluster || whole ? 600_000 : 120_000}`, `--test-reporter=${reporter}`, ...files],
   {
     cwd: root,
     stdio: "inherit",

@@ -99,7 +99,7 @@ test("AI SDK: a schema is refused by name where no engine can keep to one", asyn
   const prompt = [{ role: "user", content: [{ type: "text", text: "hi" }] }] as const;
   await assert.rejects(
     async () => model.doGenerate({ prompt: structuredClone(prompt) as never, ...response_format }),
-    (error: unknown) => APICallError.isInstance(error) && /response_format \(grammar\): the engine of no worker/.test(error.message),
+    (error: unknown) => APICallError.isInstance(error) && /response_format \(json_schema\): the engine of no worker/.test(error.message),
   );
 });
 
