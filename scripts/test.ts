@@ -8,7 +8,7 @@ import { globSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { WHOLE } from "../test/support/cases.ts";
-import { libraryFlags } from "./test-libraries.ts";
+import { testFlags } from "./test-bundles.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const cluster = process.argv.includes("--cluster");
@@ -25,7 +25,7 @@ if (files.length === 0) {
 /** Every program that a test starts comes from source: with what V8 made of it the last time it starts in half the time. */
 const compiled = join(root, "node_modules/.cache/compiled");
 const { NODE_OPTIONS: flags = "", ...inherited } = process.env;
-const node_options = `${flags} ${await libraryFlags(root)}`.trim();
+const node_options = `${flags} ${await testFlags(root)}`.trim();
 const reporter = new URL("./test-reporter.ts", import.meta.url).href;
 const child = spawn(
   process.execPath,

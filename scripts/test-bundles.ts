@@ -1,7 +1,9 @@
 /**
- * Libraries that are hundreds of small modules, as one file each, for the time of the tests: every program and thread that a test starts
- * loads them anew, and that was a fifth of what the tests cost. Made once for each version of them.
+ * What every program and thread that a test starts would load anew, module by module, comes as one file each for the time of the tests: that was
+ * a third of what they cost. Libraries are made one file once for each version of them; the daemons, their thread and their child process are
+ * built from the sources as they are now, as for a release. Command lines and what a test imports run from source.
  */
+import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -14,8 +16,20 @@ const LIBRARIES = {
   "kysely/migration": "dist/migration/index.js",
 } as const;
 
-/** The flag with which Node takes those files; `root`: of the repository. */
-export async function libraryFlags(root: string): Promise<string> {
+/** What a test starts → the bundle that runs in its place. */
+const PROGRAMS = {
+  "packages/orcd/src/main.ts": "rbees-orcd.mjs",
+  "packages/orcd/src/store/thread.ts": "thread.mjs",
+  "packages/workerd/src/main.ts": "rbees-workerd.mjs",
+  "packages/workerd/src/engine-child.ts": "engine-child.mjs",
+} as const;
+
+/** The flags with which Node takes those files; `root`: of the repository. */
+export async function testFlags(root: string): Promise<string> {
+  return `${await libraryFlags(root)} ${programFlags(root)}`;
+}
+
+async function libraryFlags(root: string): Promise<string> {
   const packages = [...new Set(Object.keys(LIBRARIES).map((name) => name.split("/")[0] ?? ""))];
   const versions = packages.map(
     (name) => `${name}-${JSON.parse(readFileSync(join(root, "node_modules", name, "package.json"), "utf8")).version}`,
@@ -52,6 +66,34 @@ async function make(root: string, folder: string): Promise<void> {
     rmSync(made, { recursive: true });
     if (!existsSync(join(folder, "hook.mjs"))) throw error;
   }
+}
+
+function programFlags(root: string): string {
+  const folder = join(root, "node_modules/.cache/programs");
+  const made = `${folder}.${process.pid}`;
+  execFileSync(process.execPath, [join(root, "scripts/build.ts"), made], { stdio: ["ignore", "ignore", "inherit"] });
+  const places = Object.fromEntries(
+    Object.entries(PROGRAMS).map(([source, bundle]) => [pathToFileURL(join(root, source)).href, pathToFileURL(join(folder, bundle)).href]),
+  );
+  const hook = "hook.mjs";
+  writeFileSync(join(made, hook), programHook(places));
+  rmSync(folder, { recursive: true, force: true });
+  renameSync(made, folder);
+  return `--import ${pathToFileURL(join(folder, hook)).href}`;
+}
+
+/** Only what is started is replaced, not what a test imports. */
+function programHook(places: Readonly<Record<string, string>>): string {
+  return `import { registerHooks } from "node:module";
+const places = ${JSON.stringify(places)};
+registerHooks({
+  resolve(name, context, next) {
+    const found = next(name, context);
+    const url = context.parentURL === undefined && Object.hasOwn(places, found.url) ? places[found.url] : undefined;
+    return url === undefined ? found : { ...found, url, format: "module", shortCircuit: true };
+  },
+});
+`;
 }
 
 /** What other libraries import stays theirs: they may have another version. */
