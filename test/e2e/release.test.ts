@@ -2,25 +2,16 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFileSync, symlinkSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { freePort } from "../../packages/cli/test/harness.ts";
 import { temporaryFolder } from "../support/cluster.ts";
 import { contentOf, FakeHub } from "../support/fake-hub.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const run = promisify(execFile);
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 test("the bundles run the main job without the sources", async (t) => {
   const out = temporaryFolder(t, "release");

@@ -157,7 +157,14 @@ test("--dry-run of a model that is here goes by what its worker was seen to take
   const { models } = JSON.parse((await pool.models("list", "--json")).out);
   const { path } = models.find(({ name }: { name: string }) => name === "qwen-0.5b");
   const model_digest = await fingerprint(path, await readModel(path));
-  const seen = { backend: "cpu", memory_bytes: 7_000_000, model_digest, context_size: 256, slots: 2, prefix_cache_bytes: 0 } as WorkerHealth;
+  const seen = {
+    backend: "cpu",
+    memory_bytes: 7_000_000,
+    model_digest,
+    context_size: 256,
+    slots: 2,
+    prefix_cache_bytes: 0,
+  } as WorkerHealth;
   await remember(homeOf(pool.env), seen, "loaded");
   const fit = async (slots: string) =>
     ModelFit.parse(JSON.parse((await pool.download("qwen", "--dry-run", "--ctx", "256", "--slots", slots, "--json")).out).fit);

@@ -237,10 +237,12 @@ test("--gpu-layers reaches the worker, and again after a restart", async (t) => 
   const { spawn, worker } = await setUp(t);
   const asked = async () => (await worker("logs", "w1")).out;
   const again = ["demo", "--name", "w1", "--port", String(await freePort())];
-  assert.equal((await spawn(...again, "--gpu-layers", "auto")).exit, 0);
+  const first = await spawn(...again, "--gpu-layers", "auto");
+  assert.equal(first.exit, 0, first.err);
   assert.match(await asked(), /gpu_layers=auto/);
   await worker("stop", "w1", "--now");
-  assert.equal((await spawn(...again, "--gpu-layers", "0")).exit, 0);
+  const second = await spawn(...again, "--gpu-layers", "0");
+  assert.equal(second.exit, 0, second.err);
   assert.match(await asked(), /gpu_layers=0/);
   assert.equal((await worker("restart", "w1", "--now")).exit, 0);
   assert.match(await asked(), /gpu_layers=0/);
