@@ -9,7 +9,7 @@ import { attemptKey } from "../src/state.ts";
 import { step } from "../src/step.ts";
 import { type Step, World } from "./sim-world.ts";
 
-const SEEDS = Array.from({ length: cases({ few: 400, all: 2000 }) }, (_, i) => i + 1);
+const SEEDS = Array.from({ length: cases({ few: 250, all: 2000 }) }, (_, i) => i + 1);
 
 function simulate(seed: number, stepFunction?: Step): World {
   const world = new World(seed, stepFunction);

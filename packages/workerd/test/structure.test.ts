@@ -20,8 +20,8 @@ const skip = existsSync(model) ? false : "models/demo/demo.gguf is not there yet
 /** The most tokens of an answer. */
 const TOKENS = 1400;
 const SLOTS = 8;
-const SCHEMAS = cases({ few: 50, all: 500 });
-const PARTS = SCHEMAS / 50;
+const SCHEMAS = cases({ few: 24, all: 500 });
+const PARTS = Math.max(1, SCHEMAS / 50);
 const ajv = new Ajv2020({ strict: false });
 formats.default(ajv);
 
