@@ -1,7 +1,7 @@
 /** What a client asks for and sees of a job. The noun is `job`; `task` lives only in the URL. */
 import { z } from "zod";
 import { TokenLogprob } from "./logprobs.ts";
-import { AskedMessage } from "./message.ts";
+import { AskedMessage, Message } from "./message.ts";
 import {
   CONTENT_STATES,
   canonicalModel,
@@ -146,17 +146,35 @@ export const Placement = z.strictObject({
 });
 export type Placement = z.infer<typeof Placement>;
 
+/** What a model is asked: a prompt or a conversation. */
+export const Prompted = {
+  prompt: z.string().min(1, "must not be empty").optional().describe("Either this or messages"),
+  messages: z
+    .array(AskedMessage)
+    .min(1)
+    .max(WIRE_LIMITS.messages_max)
+    .optional()
+    .describe("A conversation, through the model's own chat template"),
+  raw: z.boolean().default(false).describe("Feed the prompt as it is, without the model's chat template"),
+};
+
+/** The same as it goes to a worker. */
+export const PromptedAttempt = {
+  prompt: z.string().min(1).optional(),
+  messages: z.array(Message).min(1).optional(),
+  raw: z.boolean().default(false),
+};
+
+export const ONE_OF_TWO = { path: ["prompt"], message: "give either prompt or messages" };
+
+export function oneOfTwo({ prompt, messages }: { prompt?: unknown; messages?: unknown }): boolean {
+  return (prompt === undefined) !== (messages === undefined);
+}
+
 export const SubmitJob = z
   .strictObject({
     model: ModelName,
-    prompt: z.string().min(1, "must not be empty").optional().describe("Either this or messages"),
-    messages: z
-      .array(AskedMessage)
-      .min(1)
-      .max(WIRE_LIMITS.messages_max)
-      .optional()
-      .describe("A conversation, through the model's own chat template"),
-    raw: z.boolean().default(false).describe("Feed the prompt as it is, without the model's chat template"),
+    ...Prompted,
     lora: LoraName,
     ...Talk,
     ...Sampling.shape,
@@ -184,9 +202,8 @@ export const SubmitJob = z
       .default({})
       .describe("Kept with the job; `subject` says of whom its prompt and answer are, and with whose key they are kept"),
   })
-  .refine((job) => (job.prompt === undefined) !== (job.messages === undefined), {
-    path: ["prompt"],
-    message: "give either prompt or messages",
+  .refine(oneOfTwo, {
+    ...ONE_OF_TWO,
     // Beside whatever else is wrong.
     when: ({ value }) => typeof value === "object" && value !== null,
   })

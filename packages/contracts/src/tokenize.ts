@@ -1,26 +1,15 @@
 /** Counting the tokens of a prompt as a model's own template and tokenizer make them, without an answer. */
 import { z } from "zod";
-import { ModelName, Talk, WIRE_LIMITS } from "./job.ts";
-import { AskedMessage, Message } from "./message.ts";
+import { ModelName, ONE_OF_TWO, oneOfTwo, Prompted, PromptedAttempt, Talk } from "./job.ts";
 import { toolProblems } from "./tools.ts";
 
 const with_tokens = z.boolean().default(false).describe("The tokens too, by their numbers in the model's vocabulary");
 const { tools, tool_choice } = Talk;
 
-const ONE_OF_TWO = { path: ["prompt"], message: "give either prompt or messages" };
-const oneOfTwo = ({ prompt, messages }: { prompt?: unknown; messages?: unknown }) => (prompt === undefined) !== (messages === undefined);
-
 export const TokenizeRequest = z
   .strictObject({
     model: ModelName,
-    prompt: z.string().min(1, "must not be empty").optional().describe("Either this or messages"),
-    messages: z
-      .array(AskedMessage)
-      .min(1)
-      .max(WIRE_LIMITS.messages_max)
-      .optional()
-      .describe("A conversation, through the model's own chat template"),
-    raw: z.boolean().default(false).describe("The prompt as it is, without the model's chat template"),
+    ...Prompted,
     tools,
     tool_choice,
     with_tokens,
@@ -36,9 +25,7 @@ export type TokenizeRequest = z.infer<typeof TokenizeRequest>;
 /** The same, as it goes to a worker. */
 export const Tokenize = z
   .strictObject({
-    prompt: z.string().min(1).optional(),
-    messages: z.array(Message).min(1).optional(),
-    raw: z.boolean().default(false),
+    ...PromptedAttempt,
     tools,
     tool_choice,
     with_tokens,

@@ -1,8 +1,21 @@
 /** What passes between a worker and the orchestrator: registration, heartbeats, `/execute`, health. */
 import { z } from "zod";
-import { HELD_TWICE, heldOnce, LORA_NAME, LoraName, ModelName, Sampling, Structure, Talk, WIRE_LIMITS, WorkerId } from "./job.ts";
+import {
+  HELD_TWICE,
+  heldOnce,
+  LORA_NAME,
+  LoraName,
+  ModelName,
+  ONE_OF_TWO,
+  oneOfTwo,
+  PromptedAttempt,
+  Sampling,
+  Structure,
+  Talk,
+  WIRE_LIMITS,
+  WorkerId,
+} from "./job.ts";
 import { DOOR_SECRET } from "./join.ts";
-import { Message } from "./message.ts";
 import { Region } from "./regions.ts";
 import { BACKENDS, CACHE_TYPES, WORKER_STATUSES } from "./sets.ts";
 
@@ -108,9 +121,7 @@ export const Execute = z
   .strictObject({
     job_id: z.string().min(1).max(128),
     attempt: z.int().positive().default(1),
-    prompt: z.string().min(1).optional(),
-    messages: z.array(Message).min(1).optional(),
-    raw: z.boolean().default(false),
+    ...PromptedAttempt,
     lora: LoraName,
     cache_salt: z
       .string()
@@ -126,10 +137,7 @@ export const Execute = z
     deadline: z.iso.datetime().optional(),
     time_left_ms: z.int().positive().optional().describe("Like `deadline`, for callers whose clock is another"),
   })
-  .refine((body) => (body.prompt === undefined) !== (body.messages === undefined), {
-    path: ["prompt"],
-    message: "give either prompt or messages",
-  })
+  .refine(oneOfTwo, ONE_OF_TWO)
   .refine(heldOnce, HELD_TWICE)
   .meta({ id: "Execute" });
 export type Execute = z.infer<typeof Execute>;
