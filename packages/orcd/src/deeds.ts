@@ -113,7 +113,7 @@ export class Deeds {
     if (job === undefined || link === undefined) return ended({ kind: "lost", reason: "the worker left", reached: false });
     job.attempt = attempt;
     job.ran_with = workers.build(worker_id, job.request.lora);
-    const tokens = this.#continueFrom(job, workers.modelDigest(worker_id, job.request.lora));
+    const tokens = this.#continueFrom(job, job.ran_with?.model_digest);
     const { request } = job;
     log.debug({ job_id, attempt, worker_id, continued: tokens.length }, "dispatch");
     job.vectors = [];

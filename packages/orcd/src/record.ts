@@ -151,7 +151,8 @@ function ofSubject({ tenant, request: { metadata } }: ActiveJob, change: Change)
   return name === null ? change : ({ ...change, subject: { tenant, name } } as Change);
 }
 
-function digest(name: string, text: string): Fields {
+/** How a text stands in the trail: its hash and its length. */
+export function digest(name: string, text: string): Fields {
   return { [`${name}_sha256`]: hash("sha256", text, "hex"), [`${name}_bytes`]: Buffer.byteLength(text, "utf8") };
 }
 

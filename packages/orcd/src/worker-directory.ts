@@ -67,12 +67,7 @@ export class WorkerDirectory {
     return this.#entries.get(worker_id)?.place;
   }
 
-  /** Of the model that it serves, through that adapter; undefined when it does not say. */
-  modelDigest(worker_id: string, lora: string | undefined): string | undefined {
-    return this.build(worker_id, lora)?.model_digest;
-  }
-
-  /** What computes there; undefined when it is not registered. */
+  /** What computes there, through that adapter; undefined when it is not registered. */
   build(worker_id: string, lora: string | undefined): { model_digest: string | undefined; engine: string | undefined } | undefined {
     const registration = this.#entries.get(worker_id)?.registration;
     return registration === undefined ? undefined : { model_digest: buildDigest(registration, lora), engine: registration.engine };

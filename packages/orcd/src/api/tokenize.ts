@@ -1,5 +1,4 @@
 /** Counting a prompt's tokens, at our own door and at Anthropic's: by a worker that holds the model, with its template and tokenizer. */
-import { hash } from "node:crypto";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Counted, Tokenize } from "@rbees/contracts/tokenize";
@@ -12,7 +11,7 @@ import { callerOf } from "../caller.ts";
 import { mintJobId } from "../job-id.ts";
 import { rateHeaders } from "../limits.ts";
 import { exactText } from "../prompt.ts";
-import { auditChange } from "../record.ts";
+import { auditChange, digest } from "../record.ts";
 import type { Store } from "../store/port.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Asker, jobSpec } from "./admit.ts";
@@ -89,8 +88,7 @@ export function tokenizeHandlers(ports: TokenizePorts): Handlers<Pick<typeof orc
   /** As of a job: whose prompt it was, and its hash. */
   async function note(kind: string, asked: Asked, asker: Asker, more: Readonly<Record<string, string>>): Promise<void> {
     const { correlation_id, who } = asker;
-    const text = exactText(asked);
-    const prompt = { prompt_sha256: hash("sha256", text, "hex"), prompt_bytes: Buffer.byteLength(text, "utf8") };
+    const prompt = digest("prompt", exactText(asked));
     const fields = { correlation_id, tenant: callerOf(asker).tenant, model: asked.model, ...more, ...prompt };
     await store.commit([auditChange(kind, fields, { now_ms: Date.now(), who })]);
   }

@@ -41,11 +41,14 @@ export class Tokenizer {
   };
 
   /** After those that were asked for before: answers shall not wait for more than one core. */
-  readonly tokenizeAside = (text: string, special: boolean, continues: boolean): Promise<number[]> => {
-    const tokens = this.#aside.then(() => this.#tokenizeAside(text, special, continues));
+  readonly tokenizeAside = (text: string, special: boolean, continues: boolean): Promise<number[]> =>
+    this.#inTurn(() => this.#tokenizeAside(text, special, continues));
+
+  #inTurn(make: () => Promise<number[]>): Promise<number[]> {
+    const tokens = this.#aside.then(make);
     this.#aside = tokens.catch(() => {});
     return tokens;
-  };
+  }
 
   async #tokenizeAside(text: string, special: boolean, continues: boolean): Promise<number[]> {
     if (!continues) return await this.#tokensAside(text, special);
@@ -62,11 +65,9 @@ export class Tokenizer {
     return this.#tokens(text, false, true);
   }
 
-  readonly aroundAside = (text: string): Promise<number[]> => {
-    const tokens = this.#aside.then(() => this.#tokensAside(text, false, true));
-    this.#aside = tokens.catch(() => {});
-    return tokens;
-  };
+  aroundAside(text: string): Promise<number[]> {
+    return this.#inTurn(() => this.#tokensAside(text, false, true));
+  }
 
   #tokens(text: string, special: boolean, add_special = false): number[] {
     const { bytes, tokens } = roomFor(text);
