@@ -75,13 +75,18 @@ export class Batches {
     this.#ports = ports;
   }
 
-  /** Takes up what an earlier life left, and looks at the clock every `tick_ms` from now on. */
-  async start(tick_ms: number): Promise<void> {
+  /** Takes up what an earlier life left: it can be shown and cancelled, and nothing of it is asked before `start`. */
+  async recover(): Promise<void> {
     const { store } = this.#ports;
     for (const row of await store.liveBatches()) {
       const { completed, failed } = await store.countLines(row.id);
-      this.add({ ...row, completed, failed });
+      this.#live.set(row.id, begun({ ...row, completed, failed }));
     }
+  }
+
+  /** Asks on, and looks at the clock every `tick_ms` from now on. */
+  start(tick_ms: number): void {
+    for (const live of [...this.#live.values()]) this.#begin(live);
     this.#timer = setInterval(() => this.#tick(), tick_ms);
   }
 
@@ -102,11 +107,13 @@ export class Batches {
 
   /** Its row is in the store. */
   add(row: BatchTable): void {
-    const live: Live = {
-      ...{ row, waiting: [], fetched: 0, exhausted: false, running: new Map(), not_before_ms: 0, busy: false, erased: new Set() },
-    };
+    const live = begun(row);
     this.#live.set(row.id, live);
-    this.#guard(row.status === "validating" ? this.#validate(live) : this.#next(live));
+    this.#begin(live);
+  }
+
+  #begin(live: Live): void {
+    this.#guard(live.row.status === "validating" ? this.#validate(live) : this.#next(live));
   }
 
   /** What has no answer gets none. */
@@ -353,4 +360,8 @@ function lineChanges({ row: { id: batch_id, tenant }, erased }: Live, { line, cu
 /** In the order of the lines. */
 export function lineId(batch_id: string, line: number): string {
   return `${batch_id}_${String(line).padStart(DIGITS, "0")}`;
+}
+
+function begun(row: BatchTable): Live {
+  return { row, waiting: [], fetched: 0, exhausted: false, running: new Map(), not_before_ms: 0, busy: false, erased: new Set() };
 }

@@ -161,6 +161,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
   const asking = { ...openaiHandlers({ ...config, ...admitting, workers }), ...embeddingHandlers(admitting) };
   const files = await Files.open(store, config);
   const batches = new Batches({ store, files, handlers: asking, limits: config, log, fatal });
+  await batches.recover();
   const served = await serve(
     orcdRoutes,
     {
@@ -219,7 +220,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
   log.info({ url: served.url, data_dir, recovered_jobs: recovered.jobs.length }, "ready");
 
   if (config.auto_spawn) pools.start();
-  await batches.start(config.tick_ms);
+  batches.start(config.tick_ms);
   let stopped: Promise<void> | undefined;
   const stop = async () => {
     stopping = true;
