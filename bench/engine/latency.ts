@@ -3,7 +3,7 @@
  * a warm prefix saves. Measured in steps and chunks, which are timed in the same run on the same worker.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { median, spread } from "../report.ts";
+import { median, spread, table } from "../report.ts";
 import type { AnswerStream, Ended } from "./answer-stream.ts";
 import type { Bench } from "./bench.ts";
 import { Worker } from "./engines.ts";
@@ -28,10 +28,11 @@ const SHORT_TOKENS = 16;
 const CHANCE_TOKENS = 16;
 /** Tokens after which a stream counts as running. */
 const SETTLED_TOKENS = 12;
-const ANSWER_TOKENS = 600;
+const ANSWER_TOKENS = 1500;
 
 const ABORT_MAX = 1;
 const PAUSE_MAX = 2;
+const STRETCH_MAX = 3;
 const PREFIX_MAX = 0.06;
 
 /** Each prompt shares nothing with those before it. */
@@ -42,6 +43,18 @@ class EndedEarly extends Error {
   override message = "the model ended an answer by itself";
 }
 const REPEATS_MAX = 5;
+
+/** Running streams while another prompt is read. */
+interface BesidePrompt {
+  unit_ms: number;
+  /** In `unit_ms`. */
+  worst: number;
+  usual: number;
+  /** ÷ the median without the prompt. */
+  p99: number;
+  /** Of the prompt, ÷ the same when it is alone. */
+  first_token: number;
+}
 
 class Latencies {
   readonly #bench: Bench;
@@ -163,32 +176,57 @@ class Latencies {
     );
   }
 
-  async measurePause(): Promise<void> {
-    const rounds = await this.#rounds("pause", async () => {
-      const chunk_ms = await this.#chunkMs();
-      const streams = await this.#running(STREAMS);
-      const step_ms = await this.#stepMs(streams);
-      const newcomer = this.#ask(LONG_TOKENS, 1);
-      await newcomer.ended;
-      const until = newcomer.began_ms + newcomer.first_token_ms;
-      // The first of these gaps begins with the last token before the newcomer.
-      const during = streams.flatMap(({ arrivals_ms }) => {
-        const first = Math.max(
-          0,
-          arrivals_ms.findLastIndex((at) => at <= newcomer.began_ms),
-        );
-        return gaps(arrivals_ms.slice(first).filter((at) => at <= until));
-      });
-      if ((await this.#cancel(streams)).some((end) => end !== undefined)) throw new EndedEarly();
-      const unit = step_ms + chunk_ms;
-      return { worst: Math.max(...during) / unit, usual: median(during) / unit, unit };
-    });
-    const of = (field: "worst" | "usual" | "unit") => rounds.map((round) => round[field]);
+  /** `whole`: the same model on a worker whose chunks are whole whatever runs. */
+  async measurePause(whole: Latencies): Promise<void> {
+    const rounds = await this.#rounds("pause", async () => ({ paced: await this.#besidePrompt(), whole: await whole.#besidePrompt() }));
+    await whole.#cancel(whole.#open);
+    const of = (field: keyof BesidePrompt, kind: "paced" | "whole" = "paced") => rounds.map((round) => round[kind][field]);
     this.#bench.say(
-      `\nPause of ${STREAMS} running streams while a prompt of ${LONG_TOKENS} tokens is read, in × (step + chunk), which is ${spread(of("unit"))} ms: longest of a round ${spread(of("worst"), 2)}, usual ${spread(of("usual"), 2)}`,
+      `\n${STREAMS} running streams while a prompt of ${LONG_TOKENS} tokens is read (step + chunk: ${spread(of("unit_ms"))} ms):`,
     );
-    const value = median(of("worst"));
-    this.#bench.verdicts.push({ what: "pause while another prompt is read", value, at_most: PAUSE_MAX, unit: "× (step + chunk)" });
+    const row = (what: string, kind: "paced" | "whole") => [
+      what,
+      spread(of("p99", kind), 2),
+      spread(of("usual", kind), 2),
+      spread(of("worst", kind), 2),
+      spread(of("first_token", kind), 2),
+    ];
+    this.#bench.say(
+      table(
+        ["chunks", "p99 ÷ median otherwise", "usual, × (step + chunk)", "longest", "the prompt's first token ÷ alone"],
+        [row("as the pace allows", "paced"), row("whole (--prefill-stretch-max 0)", "whole")],
+      ),
+    );
+    this.#bench.verdicts.push(
+      { what: "pause while another prompt is read", value: median(of("worst")), at_most: PAUSE_MAX, unit: "× (step + chunk)" },
+      { what: "inter-token p99 beside a prompt ÷ median otherwise", value: median(of("p99")), at_most: STRETCH_MAX },
+    );
+  }
+
+  async #besidePrompt(): Promise<BesidePrompt> {
+    const chunk_ms = await this.#chunkMs();
+    const streams = await this.#running(STREAMS);
+    const step_ms = await this.#stepMs(streams);
+    const newcomer = this.#ask(LONG_TOKENS, 1);
+    await newcomer.ended;
+    const until = newcomer.began_ms + newcomer.first_token_ms;
+    // The first of these gaps begins with the last token before the newcomer.
+    const during = streams.flatMap(({ arrivals_ms }) => {
+      const first = Math.max(
+        0,
+        arrivals_ms.findLastIndex((at) => at <= newcomer.began_ms),
+      );
+      return gaps(arrivals_ms.slice(first).filter((at) => at <= until));
+    });
+    if ((await this.#cancel(streams)).some((end) => end !== undefined)) throw new EndedEarly();
+    const unit_ms = step_ms + chunk_ms;
+    return {
+      unit_ms,
+      worst: Math.max(...during) / unit_ms,
+      usual: median(during) / unit_ms,
+      p99: (during.toSorted((a, b) => a - b)[Math.floor(during.length * 0.99)] ?? Number.NaN) / step_ms,
+      first_token: newcomer.first_token_ms / (chunk_ms * Math.ceil(LONG_TOKENS / CHUNK_TOKENS)),
+    };
   }
 
   async measurePrefix(): Promise<void> {
@@ -230,18 +268,22 @@ class Latencies {
 export async function measureLatencies(bench: Bench): Promise<void> {
   bench.progress("latencies: loading");
   const engine = bench.options.engines[0] ?? MEASURED_ENGINES[0];
-  const worker = await Worker.start(bench.processes, engine, {
+  const setting = {
     model_path: bench.model_path,
     vocabulary: VOCABULARY,
     slots: SLOTS,
     context_size: CONTEXT_TOKENS,
     threads: bench.options.threads,
     chunk_tokens: CHUNK_TOKENS,
-  });
+  };
+  const worker = await Worker.start(bench.processes, engine, setting);
   try {
     const latencies = new Latencies(bench, worker);
     if (bench.wants("abort")) await latencies.measureAbort();
-    if (bench.wants("pause")) await latencies.measurePause();
+    if (bench.wants("pause")) {
+      const whole = await Worker.start(bench.processes, engine, setting, { "prefill-stretch-max": 0 });
+      await latencies.measurePause(new Latencies(bench, whole)).finally(() => whole.stop());
+    }
     if (bench.wants("prefix")) await latencies.measurePrefix();
   } finally {
     bench.progress("");

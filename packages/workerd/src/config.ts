@@ -117,6 +117,11 @@ export const workerdSettings = {
     max: 4_096,
     help: "prompt tokens computed in one step; below 64 a prompt costs about twice as much on a CPU",
   }),
+  prefill_stretch_max: number({
+    default: 3,
+    max: 1_000,
+    help: "a running answer's next token may take so many times as long while another prompt is computed; 0: however long a whole chunk takes",
+  }),
   metrics_ms: number({ default: 500, min: 250, max: 1_000, help: "metrics events at most this often" }),
   drain_ms: number({ default: 30_000, max: 3_600_000, help: "how long running answers may take to finish at shutdown" }),
   body_bytes_max: number({ default: 8_388_608, min: 1_024, max: 268_435_456, help: "largest request" }),

@@ -33,6 +33,8 @@ export interface EngineOptions {
   /** Same request, same tokens, whatever runs beside it. */
   deterministic: boolean;
   prefill_chunk_tokens: number;
+  /** From one token of an answer to its next, while prompts are computed ÷ otherwise, at most: chunks get smaller; 0: they never do. */
+  prefill_stretch_max: number;
   cache_type: CacheType;
   /** What slots lose to other prompts is kept in so much memory, and put back when such a prompt comes again; 0: not at all. */
   prefix_cache_bytes_max: number;

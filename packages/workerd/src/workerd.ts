@@ -323,13 +323,25 @@ class Life implements Workerd {
 }
 
 function engineOptions(config: WorkerdConfig, { digest, context_size, prefix_cache_bytes, lora_digests }: ModelFile): EngineOptions {
-  const { model, engine, backend, gpu, slots, deterministic, prefill_chunk_tokens, cache_type, engine_url, engine_key_file } = config;
+  const {
+    model,
+    engine,
+    backend,
+    gpu,
+    slots,
+    deterministic,
+    prefill_chunk_tokens,
+    prefill_stretch_max,
+    cache_type,
+    engine_url,
+    engine_key_file,
+  } = config;
   const key = engine_key_file === "" ? undefined : readSecretFile(engine_key_file, true, ENGINE_KEY);
   return {
     ...(engine === "openai" ? { upstream: { url: engine_url, model, key, features: config.engine_features } } : {}),
     ...(engine === "llama-server" ? { program: { path: config.engine_path, ready_ms_max: config.engine_ready_ms_max } } : {}),
     model_path: model,
-    ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens, cache_type },
+    ...{ engine, backend, gpu, slots, context_size, deterministic, prefill_chunk_tokens, prefill_stretch_max, cache_type },
     prefix_cache_bytes_max: prefix_cache_bytes,
     speculate_tokens_max: config.speculate,
     loras: config.lora,

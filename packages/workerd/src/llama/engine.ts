@@ -22,6 +22,7 @@ import { chooseSlot } from "../slots.ts";
 import { Embeddings } from "./embeddings.ts";
 import { guess } from "./guesses.ts";
 import type { BatchItem, Drawn, LoadedModel, LoadModel } from "./model.ts";
+import { Pace } from "./pace.ts";
 import { PrefixCache } from "./prefix-cache.ts";
 import { type Binding, bytesOfAll, readPrefixes, writePrefixes } from "./prefix-file.ts";
 import { PLAIN, prefixKind } from "./prefix-kind.ts";
@@ -50,6 +51,7 @@ export class LlamaEngine implements Engine {
   /** What slots have lost; undefined: it is not kept. */
   #cache: PrefixCache | undefined;
   #embeddings: Embeddings | undefined;
+  #pace: Pace | undefined;
   /** Runs whose text is being made tokens. */
   readonly #making = new Map<number, { aborted: boolean }>();
   #working = false;
@@ -69,6 +71,8 @@ export class LlamaEngine implements Engine {
     if (keeps_prefixes && options.prefix_cache_bytes_max > 0)
       this.#cache = new PrefixCache(options.prefix_cache_bytes_max, (counts) => events.counted?.(counts));
     this.#prefixes = new SlotPrefixes(this.#slots, options, this.#cache);
+    // In deterministic mode what is one chunk never depends on what else runs.
+    this.#pace = new Pace(options.deterministic ? { ...options, prefill_stretch_max: 0 } : options);
     if (typeof model.embedder !== "string") this.#embeddings = new Embeddings(model.embedder);
     const token = model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0;
     // Damaged weights load without a word and then say one token for ever.
@@ -182,11 +186,11 @@ export class LlamaEngine implements Engine {
     };
   }
 
-  #loaded(): { model: LoadedModel; options: EngineOptions; events: EngineEvents; prefixes: SlotPrefixes } {
-    const [model, options, events, prefixes] = [this.#model, this.#options, this.#events, this.#prefixes];
-    if (model === undefined || options === undefined || events === undefined || prefixes === undefined)
+  #loaded(): { model: LoadedModel; options: EngineOptions; events: EngineEvents; prefixes: SlotPrefixes; pace: Pace } {
+    const [model, options, events, prefixes, pace] = [this.#model, this.#options, this.#events, this.#prefixes, this.#pace];
+    if (model === undefined || options === undefined || events === undefined || prefixes === undefined || pace === undefined)
       throw new Error("no model is loaded");
-    return { model, options, events, prefixes };
+    return { model, options, events, prefixes, pace };
   }
 
   async #work(): Promise<void> {
@@ -220,7 +224,9 @@ export class LlamaEngine implements Engine {
     // A slot that is free is said to be so at once, not after the step that goes on without it.
     if (reports.length > 0) this.#loaded().events.step(reports.splice(0));
     const work = this.#plan();
+    const began_ms = performance.now();
     const results = await model.compute(work.map((one) => this.#item(one, reports)));
+    this.#timed(work, performance.now() - began_ms);
     for (const [index, { run, tokens, draw }] of work.entries()) {
       const slot = this.#slots[run.slot];
       if (run.prefilling) {
@@ -232,6 +238,12 @@ export class LlamaEngine implements Engine {
       this.#take(run, drawn, reports);
     }
     return reports;
+  }
+
+  #timed(work: readonly Work[], ms: number): void {
+    const prompt_tokens = work.reduce((sum, { run, tokens }) => sum + (run.prefilling ? tokens.length : 0), 0);
+    const waiting = this.#slots.some(({ run }) => run?.prefilling);
+    this.#loaded().pace.took(work.filter(({ run }) => !run.prefilling).length, prompt_tokens, waiting, ms);
   }
 
   /** What is asked of the library. Tokens that were guessed right are reported while it still draws. */
@@ -269,14 +281,15 @@ export class LlamaEngine implements Engine {
    * on what else is computed.
    */
   #plan(): Work[] {
-    const { model, options, prefixes } = this.#loaded();
+    const { model, options, prefixes, pace } = this.#loaded();
     const runs = this.#slots.flatMap(({ run }) => (run === undefined ? [] : [run]));
     const going = runs.filter((run) => !run.prefilling);
     const answers = going.map((run): Work => ({ run, tokens: [run.last ?? 0], draw: true, ...this.#guess(run, going.length) }));
     const prompts = runs.filter((run) => run.prefilling).sort((a, b) => a.id - b.id);
+    let budget = pace.tokens(answers.length);
     // Beside answers in the same batch, llama.cpp computes a chunk's first token in their pass. One more keeps the rest a whole chunk,
     // because its CPU flash attention works in tiles only from 64 rows on, and is twice as slow below.
-    let budget = options.prefill_chunk_tokens + (model.in_turn || answers.length === 0 ? 0 : 1);
+    if (budget === options.prefill_chunk_tokens && !model.in_turn && answers.length > 0) budget += 1;
     const chunks: Work[] = [];
     for (const run of prompts) {
       if (budget === 0) break;
