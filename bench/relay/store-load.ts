@@ -1,6 +1,7 @@
 /**
  * Submitters that wait for their commit, against the orchestrator's store alone, with so many jobs in it before; prints the CPU it
- * took per job.
+ * took per job. What is written of each: `row`, a row of the size of a job's; `sealed`, a job's row, its prompt encrypted in it; `whole`, its
+ * audit entry as well.
  */
 import { contentKeyIn } from "../../packages/orcd/src/content-key.ts";
 import { openStore } from "../../packages/orcd/src/store/open.ts";
@@ -10,7 +11,7 @@ import { acceptedAt, acceptedEntry, jobId } from "./accepted-job.ts";
 const WARM_MS = 700;
 const WINDOW_MS = 1500;
 
-const [, , path = "", submitters = "64", rows = "0"] = process.argv;
+const [, , path = "", submitters = "64", rows = "0", written = "whole"] = process.argv;
 /** Jobs in one commit while the database is filled. */
 const FILL = 1000;
 const store = await openStore(path, { content: contentKeyIn(`${path}-content-key`) });
@@ -29,24 +30,20 @@ function changes(n: number): Change[] {
     stop: [],
     metadata: {},
   });
-  return [
-    {
-      table: "jobs",
-      insert: {
-        id,
-        tenant: "default",
-        key_id: null,
-        status: "queued",
-        model: "bench",
-        priority: "interactive",
-        request,
-        correlation_id: id,
-        lives: 0,
-        submitted_at_ms: acceptedAt(n),
-      },
-    },
-    { table: "audit", append: acceptedEntry(n) },
-  ];
+  const prompt = written === "row" ? { request: "", correlation_id: request } : { request, correlation_id: id };
+  const insert = {
+    id,
+    tenant: "default",
+    key_id: null,
+    status: "queued",
+    model: "bench",
+    priority: "interactive",
+    ...prompt,
+    lives: 0,
+    submitted_at_ms: acceptedAt(n),
+  };
+  const row: Change = { table: "jobs", insert };
+  return written === "whole" ? [row, { table: "audit", append: acceptedEntry(n) }] : [row];
 }
 
 for (; jobs < Number(rows); jobs += FILL) await store.commit(Array.from({ length: FILL }, (_, n) => changes(jobs + n + 1)).flat());
