@@ -240,11 +240,19 @@ const CHAT_FIELDS = {
   },
 } as const satisfies FieldTable;
 
+const SomeText = z.string().min(1, "must not be empty");
+/** Each form in which OpenAI's API takes what is to be continued, made a list. */
+const CompletionPrompt = z
+  .union([SomeText, z.array(SomeText).min(1, "must have one at least").max(WIRE_LIMITS.choices_max)], {
+    error: `must be a text that is not empty, or an array of such, at most ${WIRE_LIMITS.choices_max}`,
+  })
+  .transform((prompt): string[] => (typeof prompt === "string" ? [prompt] : prompt));
+
 const COMPLETION_FIELDS = {
   supported: {
-    prompt: z
-      .union([z.string().min(1), z.tuple([z.string().min(1)])], { error: "must be a string that is not empty, or an array with one" })
-      .describe("A string, or an array with one. It is continued as it is, without the chat template"),
+    prompt: CompletionPrompt.describe(
+      "A text, or several of which each has its own answers; `v1_choices_max` (8) answers at most, `n` to each. Continued as it is, without the chat template",
+    ),
     ...generation,
     max_tokens: may(Tokens, `Most tokens to generate; ${COMPLETIONS_MAX_TOKENS} when not given, as OpenAI has it`),
     logprobs: may(

@@ -137,7 +137,7 @@ export const settings = {
     default: 8,
     min: 1,
     max: WIRE_LIMITS.choices_max,
-    help: "Answers that one request at /v1 may ask for (n), each a job of its own",
+    help: "Answers that one request at /v1 may ask for (prompts times n), each a job of its own",
   }),
   tokenize_running_max: number({ default: 8, min: 1, help: "Prompts whose tokens workers count at once" }),
   batch_file_bytes_max: number({ default: 33_554_432, min: 1024, help: "Largest file of /v1/files, bytes" }),

@@ -78,8 +78,8 @@ export class OpenaiStream extends AnswerStream {
 
   protected ended(event: EndEvent): string {
     const last = this.started() + this.#chunk(this.#chat ? '"delta":{}' : '"text":""', finishReason(event, this.called));
-    const { object, usage, ends, head } = this.#answer;
-    if (!ends.add(event)) return last;
+    const { object, usage, index, ends, head } = this.#answer;
+    if (!ends.add(index, event)) return last;
     const used = usage ? `data: ${JSON.stringify({ object, ...head(), choices: [], usage: ends.usage })}\n\n` : "";
     return `${last}${used}data: [DONE]\n\n`;
   }
@@ -96,21 +96,28 @@ export class OpenaiStream extends AnswerStream {
 
 /** How the answers to one request have ended. */
 export class Ends {
-  readonly #answers: number;
-  readonly #events: EndEvent[] = [];
+  readonly #n: number;
+  /** By index. */
+  readonly #events: EndEvent[];
+  #open: number;
 
-  constructor(answers: number) {
-    this.#answers = answers;
+  /** `n`: so many of them to each prompt. */
+  constructor(answers: number, n: number) {
+    this.#n = n;
+    this.#events = new Array<EndEvent>(answers);
+    this.#open = answers;
   }
 
   /** Whether it was the last. */
-  add(event: EndEvent): boolean {
-    this.#events.push(event);
-    return this.#events.length === this.#answers;
+  add(index: number, event: EndEvent): boolean {
+    this.#events[index] = event;
+    this.#open -= 1;
+    return this.#open === 0;
   }
 
+  /** Once all have ended. */
   get usage(): OpenaiUsage {
-    return usageOf(this.#events);
+    return usageOf(this.#events, this.#n);
   }
 }
 
@@ -119,14 +126,19 @@ export function finishReason({ stop_reason }: EndEvent, called = false): FinishR
   return called ? "tool_calls" : "stop";
 }
 
-/** The prompt counts once, and was computed as far as the answer shows that needed most of it. */
-export function usageOf(ends: readonly EndEvent[]): OpenaiUsage {
-  const prompt_tokens = ends[0]?.tokens_in ?? 0;
-  const completion_tokens = ends.reduce((sum, { tokens_out }) => sum + tokens_out, 0);
+/** Of answers in their order, `n` to each prompt, which counts once, and was computed as far as that of its answers shows that needed most of it. */
+export function usageOf(ends: readonly EndEvent[], n: number): OpenaiUsage {
+  let [prompt_tokens, completion_tokens, cached_tokens] = [0, 0, 0];
+  for (let first = 0; first < ends.length; first += n) {
+    const answers = ends.slice(first, first + n);
+    prompt_tokens += answers[0]?.tokens_in ?? 0;
+    completion_tokens += answers.reduce((sum, { tokens_out }) => sum + tokens_out, 0);
+    cached_tokens += Math.min(...answers.map(({ tokens_cached }) => tokens_cached));
+  }
   return {
     prompt_tokens,
     completion_tokens,
     total_tokens: prompt_tokens + completion_tokens,
-    prompt_tokens_details: { cached_tokens: Math.min(...ends.map(({ tokens_cached }) => tokens_cached)) },
+    prompt_tokens_details: { cached_tokens },
   };
 }

@@ -1,7 +1,7 @@
-/** Several answers to one request (`n`), by OpenAI's own client: each a job, all or none. */
+/** Several answers to one request (`n`, several prompts), by OpenAI's own client: each a job, all or none. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { ChatOpenAI } from "@langchain/openai";
+import { ChatOpenAI, OpenAI as LangchainOpenAI } from "@langchain/openai";
 import OpenAI from "openai";
 import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
 import { eventually, type Json } from "./harness.ts";
@@ -18,6 +18,12 @@ const narrow = await orcd.worker("narrow", { model: "narrow", slots: 1 });
 async function attempts(count: number): Promise<FakeAttempt[]> {
   const come = await Promise.all(Array.from({ length: count }, () => worker.next()));
   return come.sort((a, b) => (a.body.seed ?? 0) - (b.body.seed ?? 0));
+}
+
+/** So many attempts, by their prompts and then their seeds. */
+async function prompted(count: number): Promise<FakeAttempt[]> {
+  const come = await attempts(count);
+  return come.sort((a, b) => String(a.body.prompt).localeCompare(String(b.body.prompt)));
 }
 
 const idsOf = (response: Response) => (response.headers.get("x-rbees-job-id") ?? "").split(", ");
@@ -78,6 +84,108 @@ test("a completion: the same, and with probabilities", async () => {
       [1, "t1", ["t1"]],
     ],
   );
+});
+
+test("several prompts: all answers of the first come first, each with the seeds that it would have alone; each prompt is counted once", async () => {
+  const asking = client.completions.create({ model: "fake", prompt: ["A", "B"], n: 2, seed: 7, logprobs: 0 }).withResponse();
+  const come = await prompted(4);
+  assert.deepEqual(
+    come.map(({ body: { prompt, seed, raw } }) => [prompt, seed, raw]),
+    [
+      ["A", 7, true],
+      ["A", 8, true],
+      ["B", 7, true],
+      ["B", 8, true],
+    ],
+  );
+  // The last is the first to end.
+  for (const [at, attempt] of [...come.entries()].reverse()) {
+    attempt.started();
+    attempt.token(`t${at}`, { logprobs: [{ token: `t${at}`, logprob: -1, top_logprobs: [] }] });
+    attempt.end("EOS", { tokens_in: at < 2 ? 10 : 20, tokens_cached: at });
+  }
+  const { data, response } = await asking;
+  assert.deepEqual(
+    data.choices.map(({ index, text, logprobs }) => [index, text, logprobs?.tokens, logprobs?.text_offset]),
+    [0, 1, 2, 3].map((at) => [at, `t${at}`, [`t${at}`], [0]]),
+  );
+  assert.deepEqual(data.usage, {
+    ...{ prompt_tokens: 30, completion_tokens: 4, total_tokens: 34 },
+    prompt_tokens_details: { cached_tokens: 0 + 2 },
+  });
+  const ids = idsOf(response);
+  assert.deepEqual([ids, data.id], [come.map(({ body }) => body.job_id), `cmpl-${ids[0]}`]);
+  for (const [index, id] of ids.entries()) assert.equal((await orcd.json(`/v2/tasks/${id}`)).text, `t${index}`);
+});
+
+test("several prompts, streamed: beside one another, with one usage and one end", async () => {
+  const stream = await client.completions.create({
+    ...{ model: "fake", prompt: ["A", "B"], stream: true, max_tokens: 9 },
+    stream_options: { include_usage: true },
+  });
+  const [a, b] = (await prompted(2)) as [FakeAttempt, FakeAttempt];
+  for (const attempt of [a, b]) attempt.started();
+  b.tokens("x", "y");
+  b.end("EOS", { tokens_in: 20 });
+  await eventually(async () => (await orcd.json(`/v2/tasks/${b.body.job_id}`)).status === "succeeded");
+  a.tokens("a");
+  a.end("MAX_TOKENS", { tokens_in: 10 });
+  const said: [number, string, string | null][] = [];
+  const usages: unknown[] = [];
+  for await (const { choices, usage } of stream) {
+    for (const { index, text, finish_reason } of choices) said.push([index, text, finish_reason]);
+    if (usage) usages.push([choices, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens]);
+  }
+  const of = (index: number) => said.flatMap(([at, text, reason]) => (at === index ? [text || reason] : []));
+  assert.deepEqual(
+    [of(0), of(1)],
+    [
+      ["a", "length"],
+      ["x", "y", "stop"],
+    ],
+  );
+  assert.deepEqual(usages, [[[], 30, 3, 33]]);
+});
+
+test("several prompts: one that is wrong is named, and none is left", async () => {
+  const asking = post("/v1/completions", { model: "fake", prompt: ["A", "B", "C"] });
+  const [a, b, c] = (await prompted(3)) as [FakeAttempt, FakeAttempt, FakeAttempt];
+  for (const attempt of [a, c]) attempt.started();
+  b.fail("CONTEXT_TOO_LARGE", false);
+  const refused = await asking;
+  const { error } = (await refused.json()) as Json;
+  assert.deepEqual([refused.status, error.param], [400, "prompt[1]"]);
+  assert.match(error.message, /^prompt\[1\]: /);
+  await Promise.all([a.closed, c.closed]);
+
+  // What no worker of the model has room for is refused before anything waits.
+  const small = await orcd.worker("small", { model: "small", slots: 2, context_size: 32 });
+  const before = (await orcd.json("/v2/tasks?limit=200")).tasks.length;
+  const early = await post("/v1/completions", { model: "small", prompt: ["short", "long ".repeat(2000)] });
+  const said = ((await early.json()) as Json).error;
+  assert.deepEqual([early.status, said.code, said.param], [400, "CONTEXT_TOO_LARGE", "prompt[1]"]);
+  await (await small.next()).closed;
+  const tasks = (await orcd.json("/v2/tasks?limit=200")).tasks;
+  assert.deepEqual([tasks.length, tasks[0].status], [before + 1, "cancelled"]);
+});
+
+test("several prompts: no more than there may be, none empty", async () => {
+  const cases: [object, RegExp][] = [
+    [{ prompt: ["a", "b", "c", "d", "e"] }, /prompt: there are 5; a request may ask for 4 here at most \(v1_choices_max\)/],
+    [{ prompt: ["a", "b"], n: 3 }, /prompt: there are 2, and n of 3 makes that 6 answers; a request may ask for 4/],
+    [{ prompt: [] }, /prompt: must have one at least/],
+    [{ prompt: "" }, /prompt: must not be empty/],
+    [{ prompt: ["a", ""] }, /must not be empty/],
+    [{ prompt: ["a", 1] }, /must be a text that is not empty, or an array of such/],
+    [{ prompt: Array.from({ length: 129 }, () => "a") }, /at most 128/],
+  ];
+  for (const [asked, why] of cases) {
+    const refused = await post("/v1/completions", { model: "fake", ...asked });
+    const { error } = (await refused.json()) as Json;
+    assert.equal(refused.status, 400);
+    assert.match(error.param, /^prompt/);
+    assert.match(error.message, why);
+  }
 });
 
 test("streamed: beside one another, each in its own order, with one usage and one end", async () => {
@@ -220,6 +328,31 @@ test("a line of a batch may ask for several", async () => {
   );
 });
 
+test("a line of a batch may have several prompts", async () => {
+  const body = { model: "fake", prompt: ["A", "B"] };
+  const line = { custom_id: "a", method: "POST", url: "/v1/completions", body };
+  const file = await client.files.create({ file: new File([JSON.stringify(line)], "in.jsonl"), purpose: "batch" });
+  const batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1/completions", completion_window: "24h" });
+  for (const attempt of await prompted(2)) {
+    attempt.started();
+    attempt.tokens(`${attempt.body.prompt}!`);
+    attempt.end();
+  }
+  const done = await eventually(async () => {
+    const seen = await client.batches.retrieve(batch.id);
+    return seen.status === "completed" && seen;
+  });
+  const { response } = JSON.parse(await (await client.files.content(done.output_file_id ?? "")).text()) as Json;
+  assert.deepEqual(
+    response.body.choices.map(({ index, text }: Json) => [index, text]),
+    [
+      [0, "A!"],
+      [1, "B!"],
+    ],
+  );
+  assert.equal(response.body.usage.prompt_tokens, 6);
+});
+
 test("LangChain asks for several generations", async () => {
   const chat = new ChatOpenAI({ model: "fake", apiKey: "none", maxRetries: 0, n: 2, configuration: { baseURL: `${orcd.url}/v1` } });
   const generating = chat.generate([[["user", "hi"]]] as never);
@@ -231,5 +364,19 @@ test("LangChain asks for several generations", async () => {
   assert.deepEqual(
     (await generating).generations[0]?.map(({ text }) => text),
     ["yes", "yes"],
+  );
+});
+
+test("LangChain's model of texts asks with several prompts at once", async () => {
+  const llm = new LangchainOpenAI({ model: "fake", apiKey: "none", maxRetries: 0, configuration: { baseURL: `${orcd.url}/v1` } });
+  const generating = llm.generate(["A", "B"]);
+  for (const attempt of await prompted(2)) {
+    attempt.started();
+    attempt.tokens(`${attempt.body.prompt}!`);
+    attempt.end();
+  }
+  assert.deepEqual(
+    (await generating).generations.map(([first]) => first?.text),
+    ["A!", "B!"],
   );
 });

@@ -285,8 +285,10 @@ test("an unknown field, wrong values and contradictions: all of them named in on
   assert.deepEqual(await refusal({ tools: [tool], tool_choice: other }), ["tool_choice"]);
   const odd = { type: "function", function: { name: "odd", parameters: { properties: { a: { not: {} } } } } };
   assert.deepEqual(await refusal({ tools: [odd], tool_choice: "required" }), ["tools"]);
-  const prompts = await post("/v1/completions", { model: "fake", prompt: ["secret", "secret"] });
-  assert.deepEqual([prompts.status, ((await prompts.json()) as Json).error.param], [400, "prompt"]);
+  const prompts = await post("/v1/completions", { model: "fake", prompt: ["secret", 7] });
+  const mixed = await prompts.text();
+  assert.deepEqual([prompts.status, (JSON.parse(mixed) as Json).error.param], [400, "prompt"]);
+  assert.doesNotMatch(mixed, /secret/);
   await assert.rejects(client.chat.completions.create({ ...CHAT, n: 9 }), (error: APIError) => {
     assert.ok(error instanceof OpenAI.BadRequestError);
     assert.deepEqual([error.param, error.type, error.code], ["n", "invalid_request_error", "INVALID_REQUEST"]);

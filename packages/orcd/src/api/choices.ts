@@ -1,4 +1,7 @@
-/** Several answers to one request: each is a job of its own; they are let in together or not at all, and a client that leaves ends them all. */
+/**
+ * Several answers to one request, `n` to each of its prompts: each is a job of its own; they are let in together or not at all, and a
+ * client that leaves ends them all.
+ */
 import { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
 import { EVENTS, type EventSink, type EventStream } from "@rbees/kit/event-stream";
@@ -6,23 +9,27 @@ import type { AskedJob, Said } from "../active-job.ts";
 import type { AnswerStream } from "../answer-stream.ts";
 import { SharedStream } from "../shared-stream.ts";
 import { admit, followOwn } from "./admit.ts";
-import { type Asking, answerOf, type Begun, beginning, type DoorPorts } from "./door.ts";
+import { type Asking, answerOf, type Begun, beginning, type DoorPorts, ofPrompt } from "./door.ts";
 
-/** At least one, in the order of their indices. */
+/** At least one, in the order of their indices: all of the first prompt, then all of the next. */
 export type Choices = readonly [Begun, ...Begun[]];
+
+export interface AskedChoices {
+  /** A job for each prompt. */
+  readonly prompts: readonly AskedJob[];
+  readonly n: number;
+}
 
 const SEEDS = 2 ** 32;
 
 /** All of them begun or waiting; throws the first refusal, and then none is left. */
-export async function admitChoices(ports: DoorPorts, asked: AskedJob, n: number, asker: Asking): Promise<Choices> {
-  const { v1_choices_max } = ports;
-  if (n > v1_choices_max) {
-    throw new RbeesError("INVALID_REQUEST", `n: may be ${v1_choices_max} here at most (v1_choices_max). Send several requests.`, {
-      param: "n",
-    });
-  }
+export async function admitChoices(ports: DoorPorts, { prompts, n }: AskedChoices, asker: Asking): Promise<Choices> {
+  checkCount(prompts.length, n, ports.v1_choices_max);
   // All are sent to the loop before the first is waited for.
-  const asking = Array.from({ length: n }, (_, index) => admit(ports, { ...asked, seed: seedOf(asked.seed, index) }, asker));
+  const asking = prompts.flatMap((asked, at) => {
+    const prompt = prompts.length === 1 ? undefined : `prompt[${at}]`;
+    return Array.from({ length: n }, (_, index) => begin(ports, { ...asked, seed: seedOf(asked.seed, index) }, prompt, asker));
+  });
   const outcomes = await Promise.allSettled(asking);
   const begun = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
   const refused = outcomes.find(({ status }) => status === "rejected");
@@ -31,7 +38,25 @@ export async function admitChoices(ports: DoorPorts, asked: AskedJob, n: number,
   throw (refused as PromiseRejectedResult).reason;
 }
 
-/** With a seed, answers differ from one another and come out the same the next time. */
+function checkCount(prompts: number, n: number, max: number): void {
+  if (prompts * n <= max) return;
+  const most = `${max} here at most (v1_choices_max). Send several requests.`;
+  if (prompts === 1) throw new RbeesError("INVALID_REQUEST", `n: may be ${most}`, { param: "n" });
+  const asked = n === 1 ? `there are ${prompts}` : `there are ${prompts}, and n of ${n} makes that ${prompts * n} answers`;
+  throw new RbeesError("INVALID_REQUEST", `prompt: ${asked}; a request may ask for ${most}`, { param: "prompt" });
+}
+
+/** `prompt`: what its prompt is called, where there are several. */
+async function begin(ports: DoorPorts, asked: AskedJob, prompt: string | undefined, asker: Asking): Promise<Begun> {
+  try {
+    const { job, headers } = await admit(ports, asked, asker);
+    return { job, headers, prompt };
+  } catch (error) {
+    throw error instanceof RbeesError ? ofPrompt(error, prompt) : error;
+  }
+}
+
+/** With a seed, the answers to a prompt differ from one another and come out the same the next time, whatever other prompts are asked beside it. */
 function seedOf(seed: number | undefined, index: number): number | undefined {
   return seed === undefined ? undefined : (seed + index) % SEEDS;
 }

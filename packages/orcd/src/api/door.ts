@@ -23,7 +23,10 @@ export interface DoorPorts extends AdmitPorts {
   readonly v1_choices_max: number;
 }
 
-export type Begun = Pick<Admitted, "job" | "headers">;
+export type Begun = Pick<Admitted, "job" | "headers"> & {
+  /** What its prompt is called, if its request has several. */
+  readonly prompt?: string | undefined;
+};
 
 export type Asking = Asker & Pick<Request<never>, "onLeave">;
 
@@ -41,12 +44,13 @@ export async function streamed(
 /** Waits a little for the first tokens; throws what one of the jobs has failed with before its own. */
 export async function beginning(begun: readonly Begun[]): Promise<void> {
   const until = performance.now() + STATUS_HOLD_MS;
-  for (const { job, headers } of begun) {
+  for (const one of begun) {
+    const { job } = one;
     for (let left = until - performance.now(); left > 0 && job.first_token_at_ms === null && job.stream.last === undefined; ) {
       await job.stream.nextEvent(left);
       left = until - performance.now();
     }
-    if (job.stream.last?.type === "error" && job.first_token_at_ms === null) throw failure(job.stream.last, headers);
+    if (job.stream.last?.type === "error" && job.first_token_at_ms === null) throw failure(job.stream.last, one);
   }
 }
 
@@ -58,14 +62,22 @@ export async function whole(ports: AdmitPorts, begun: Begun, { onLeave }: Asking
 }
 
 /** The same, whoever leaves. */
-export async function answerOf({ job, headers }: Begun): Promise<Said & { last: EndEvent }> {
+export async function answerOf(begun: Begun): Promise<Said & { last: EndEvent }> {
+  const { job } = begun;
   const last = await job.stream.lastEvent();
-  if (last.type === "error") throw failure(last, headers);
+  if (last.type === "error") throw failure(last, begun);
   return { ...saidSoFar(job), last };
 }
 
-function failure({ code, message }: FailedEvent, headers: Begun["headers"]): RbeesError {
-  return new RbeesError(knownCode(code), message, { headers });
+function failure({ code, message }: FailedEvent, { headers, prompt }: Begun): RbeesError {
+  return ofPrompt(new RbeesError(knownCode(code), message, { headers }), prompt);
+}
+
+/** What is wrong with a prompt is told with its name, if it has one. */
+export function ofPrompt(error: RbeesError, prompt: string | undefined): RbeesError {
+  const { code, message, param, headers, details } = error;
+  if (prompt === undefined || (code !== "CONTEXT_TOO_LARGE" && param !== "prompt")) return error;
+  return new RbeesError(code, `${prompt}: ${message}`, { param: prompt, details, ...(headers === undefined ? {} : { headers }) });
 }
 
 /** What the headers say of a job, whose connection is all that its client has of it. */

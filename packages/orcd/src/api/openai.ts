@@ -39,8 +39,9 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
     async openaiChat(request) {
       const { body, head } = request;
       const asked = chatJob(body, head, ports.v1_max_tokens_default);
-      const choices = await admitChoices(ports, asked, body.n ?? 1, request);
-      if (asked.stream) return stream(ports, choices, { object: "chat.completion.chunk", usage: usageWanted(body) });
+      const n = body.n ?? 1;
+      const choices = await admitChoices(ports, { prompts: [asked], n }, request);
+      if (asked.stream) return stream(ports, choices, { object: "chat.completion.chunk", usage: usageWanted(body), n });
       const said = await wholeChoices(ports, choices, request);
       const json = {
         ...headOf(choices[0].job),
@@ -51,15 +52,18 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
           logprobs: answer.logprobs === undefined ? null : chatLogprobs(answer.logprobs),
           finish_reason: finishReason(last, isCall(answer)),
         })),
-        usage: usageOf(said.map(({ last }) => last)),
+        usage: usageOf(
+          said.map(({ last }) => last),
+          n,
+        ),
       };
       return { headers: headersOf(choices), json };
     },
     async openaiCompletion(request) {
       const { body, head } = request;
-      const asked = completionJob(body, head);
-      const choices = await admitChoices(ports, asked, body.n ?? 1, request);
-      if (asked.stream) return stream(ports, choices, { object: "text_completion", usage: usageWanted(body) });
+      const n = body.n ?? 1;
+      const choices = await admitChoices(ports, { prompts: completionJobs(body, head), n }, request);
+      if (body.stream === true) return stream(ports, choices, { object: "text_completion", usage: usageWanted(body), n });
       const said = await wholeChoices(ports, choices, request);
       const json = {
         ...headOf(choices[0].job),
@@ -70,16 +74,19 @@ export function openaiHandlers(ports: DoorPorts): Handlers<OpenaiRoutes> {
           logprobs: logprobs === undefined ? null : new TextOffsets().form(logprobs),
           finish_reason: finishReason(last),
         })),
-        usage: usageOf(said.map(({ last }) => last)),
+        usage: usageOf(
+          said.map(({ last }) => last),
+          n,
+        ),
       };
       return { headers: headersOf(choices), json };
     },
   };
 }
 
-function stream(ports: DoorPorts, choices: Choices, form: Pick<OpenaiAnswer, "object" | "usage">) {
+function stream(ports: DoorPorts, choices: Choices, { n, ...form }: Pick<OpenaiAnswer, "object" | "usage"> & { n: number }) {
   const { correlation_id } = choices[0].job;
-  const ends = new Ends(choices.length);
+  const ends = new Ends(choices.length, n);
   return streamedChoices(ports, choices, (index, to, endAll) => {
     const head = () => headOf(choices[0].job, choices[index]?.job);
     return new OpenaiStream(to, { ...form, index, ends, endAll, correlation_id, head });
@@ -131,19 +138,20 @@ function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number
   };
 }
 
-function completionJob(body: CompletionRequest, head: JobHeaders): AskedJob {
-  const { prompt, max_tokens } = body;
+/** One for each prompt. */
+function completionJobs(body: CompletionRequest, head: JobHeaders): AskedJob[] {
+  const { max_tokens } = body;
   const logprobs = body.logprobs ?? undefined;
-  return {
+  const asked = {
     ...generation(body, head),
     needs: needsOf({ ...weighing(body).fields, logprobs: logprobs !== undefined && "logprobs" }),
     logprobs,
-    prompt: typeof prompt === "string" ? prompt : prompt[0],
     raw: true,
     max_tokens: max_tokens ?? COMPLETIONS_MAX_TOKENS,
     fit_context: (max_tokens ?? undefined) === undefined,
     metadata: metadata({}, { user: body.user }),
   };
+  return body.prompt.map((prompt) => ({ ...asked, prompt }));
 }
 
 /** What a conversation may ask for, as a job has it; thinking is told apart, as all these APIs have it. */
