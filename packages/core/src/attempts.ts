@@ -109,6 +109,8 @@ export function retry(
   const reason = outcome.kind === "failed" ? outcome.message : outcome.kind === "aborted" ? "it was ended" : outcome.reason;
   const ran = outcome.kind === "failed" || (outcome.kind === "lost" && outcome.reached);
   if (worker !== undefined && !ran) worker.inhibited_until_ms = now_ms + limits.worker_inhibit_ms;
+  // Else jobs that a dead worker has lost would spend all their attempts on it while the others are busy.
+  if (worker !== undefined && outcome.kind === "lost" && !outcome.reached) worker.unreached = true;
   if (outcome.kind !== "refused") {
     job.spent += 1;
     if (worker !== undefined && outcome.kind !== "aborted") noteFailure(worker, limits, now_ms);

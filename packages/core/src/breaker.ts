@@ -26,7 +26,13 @@ export function isBroken(state: State, worker: Worker, now_ms: number): boolean 
 
 function othersCan(state: State, worker: Worker, now_ms: number): boolean {
   for (const other of state.fleets.get(worker.spec.model) ?? []) {
-    if (other !== worker && !other.draining && other.failures < state.limits.breaker_failures && !isSilent(state, other, now_ms))
+    if (
+      other !== worker &&
+      !other.draining &&
+      !other.unreached &&
+      other.failures < state.limits.breaker_failures &&
+      !isSilent(state, other, now_ms)
+    )
       return true;
   }
   return false;

@@ -74,7 +74,7 @@ export function clear(state: State, worker: Worker, now_ms: number, out: Decisio
 }
 
 /** Obstacles that go by themselves. */
-const PASSING: ReadonlySet<Obstacle> = new Set(["busy", "inhibited", "broken"]);
+const PASSING: ReadonlySet<Obstacle> = new Set(["busy", "inhibited", "unreached", "broken"]);
 
 /** Its tokens are kept, and it goes on when a slot is free again; the slot is when its link says that the attempt is over. */
 function move(state: State, job: Job, worker: Worker, reason: string, out: Decision[]): void {

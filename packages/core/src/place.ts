@@ -21,6 +21,7 @@ export type Obstacle =
   | "context"
   | "busy"
   | "inhibited"
+  | "unreached"
   | "broken";
 
 /** What an obstacle makes of the worker for its fleet: some pass with the job, some with time, some when the worker says so. */
@@ -35,6 +36,7 @@ const STANDING: Readonly<Record<Obstacle, Standing>> = {
   context: "free for others",
   broken: "not now",
   inhibited: "not now",
+  unreached: "not now",
   draining: "gone",
   silent: "not now",
   busy: "gone",
@@ -58,6 +60,7 @@ export function obstacle(
   if (isSilent(state, worker, now_ms)) return "silent";
   if (worker.spec.context_size !== null && spec.prompt_tokens_min + spec.max_tokens > worker.spec.context_size) return "context";
   if (worker.running.size >= worker.spec.slots) return "busy";
+  if (worker.unreached) return "unreached";
   if (worker.inhibited_until_ms > now_ms) return "inhibited";
   return isBroken(state, worker, now_ms) ? "broken" : undefined;
 }
@@ -112,6 +115,8 @@ export function reasonFor(state: State, found: Obstacle, { spec, demands }: Job,
       return `all ${worker.spec.slots} slots are busy`;
     case "inhibited":
       return `it refused or was unreachable; left alone for ${worker.inhibited_until_ms - now_ms} ms`;
+    case "unreached":
+      return "it could not be reached; left alone until its next heartbeat";
   }
 }
 

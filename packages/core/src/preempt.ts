@@ -31,7 +31,7 @@ export function movedAside(state: State, model: string, now_ms: number): { job: 
 
 /** Whether a free slot there would be enough. */
 function onlyBusy(state: State, job: Job, worker: Worker, now_ms: number): boolean {
-  const spared = worker.inhibited_until_ms > now_ms || worker.failures >= state.limits.breaker_failures;
+  const spared = worker.unreached || worker.inhibited_until_ms > now_ms || worker.failures >= state.limits.breaker_failures;
   return !spared && obstacle(state, job, worker, now_ms) === "busy";
 }
 

@@ -247,6 +247,8 @@ export interface Worker extends Member {
   /** Rises with each dispatch: the least recently used worker is next. */
   last_dispatch: number;
   inhibited_until_ms: number;
+  /** The last attempt did not reach it, and it has said nothing since: it may be gone, and gets no attempt until it is heard of again. */
+  unreached: boolean;
   /** Attempts that were lost or failed there since the last one that went well. */
   failures: number;
   /** After so many that the breaker opened: not used before this time, and then with one attempt at once. */

@@ -21,6 +21,7 @@ export function register(state: State, spec: WorkerSpec, now_ms: number, out: De
     known.spec = spec;
     known.last_beat_ms = now_ms;
     known.inhibited_until_ms = 0;
+    known.unreached = false;
     const fleet = fleetOf(state, spec.model);
     fleet.count();
     fleet.offer(known);
@@ -41,6 +42,7 @@ export function register(state: State, spec: WorkerSpec, now_ms: number, out: De
       memory_free_bytes: null,
       last_dispatch: 0,
       inhibited_until_ms: 0,
+      unreached: false,
       failures: 0,
       open_until_ms: 0,
       offered: false,
@@ -63,12 +65,13 @@ export function beat(state: State, event: Extract<Event, { type: "worker.beat" }
     });
     return;
   }
-  const was_silent = isSilent(state, worker, event.now_ms);
+  const was_away = worker.unreached || isSilent(state, worker, event.now_ms);
   worker.last_beat_ms = event.now_ms;
+  worker.unreached = false;
   worker.memory_free_bytes = event.memory_free_bytes;
   state.fleets.get(worker.spec.model)?.offer(worker);
   if (event.draining) setDraining(state, worker, out);
-  else if (was_silent) drain(state, worker.spec.model, event.now_ms, out);
+  else if (was_away) drain(state, worker.spec.model, event.now_ms, out);
 }
 
 /** For good: whoever was to make way for a while does so no longer. */

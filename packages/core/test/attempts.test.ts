@@ -138,6 +138,33 @@ test("a worker that could not be reached is left alone; one that lost an attempt
   assert.deepEqual(dispatched(lost.submit("b")), ["b→w1"]);
 });
 
+test("jobs of a dead worker wait for the others, however long these are busy, and lose no attempts on it meanwhile", () => {
+  const core = new Core({ attempts_max: 3 });
+  core.worker("dead", { slots: 2 });
+  core.worker("busy");
+  for (const id of ["a", "b", "c"]) core.submit(id);
+  const ran_there = ["a", "b", "c"].filter((id) => core.state.jobs.get(id)?.worker_id === "dead");
+  const [other = ""] = ["a", "b", "c"].filter((id) => !ran_there.includes(id));
+  for (const id of ran_there) core.ends(id, LOST);
+  core.after(1000);
+  for (const id of ran_there) core.ends(id, UNREACHED);
+  for (let seconds = 0; seconds < 5; seconds++) assert.deepEqual(dispatched(core.after(1000)), []);
+  assert.equal(dispatched(core.ends(other)).length, 1);
+  assert.ok(ran_there.some((id) => core.state.jobs.get(id)?.worker_id === "busy"));
+});
+
+test("a worker that could not be reached is tried again when it is heard of", () => {
+  const core = new Core({ worker_inhibit_ms: 500 });
+  core.worker("w1");
+  core.submit("a");
+  core.ends("a", UNREACHED);
+  assert.deepEqual(dispatched(core.after(5000)), []);
+  assert.deepEqual(dispatched(core.beats("w1")), ["a→w1"]);
+  core.ends("a", UNREACHED);
+  assert.deepEqual(dispatched(core.worker("w1")), [], "its back-off holds the job");
+  assert.deepEqual(dispatched(core.after(5000)), ["a→w1"]);
+});
+
 test("a worker that registers again is not left alone any more", () => {
   const core = new Core();
   core.worker("w1");

@@ -73,7 +73,7 @@ export const settings = {
   attempts_max: number({ default: 3, min: 1, max: 20, help: "Attempts that may be lost or fail before a job fails" }),
   heartbeat_ms: number({ default: 5000, min: 50, help: "How often workers report" }),
   worker_silence_ms_max: number({ default: 15_000, min: 100, help: "A worker silent for this long gets no new work" }),
-  worker_inhibit_ms: number({ default: 500, help: "A worker that refused or was unreachable is left alone for this long" }),
+  worker_inhibit_ms: number({ default: 500, help: "A worker that refused or was unreachable is left alone for this long at least" }),
   breaker_failures: number({ default: 5, min: 1, help: "Attempts lost or failed in a row after which a worker is left alone" }),
   breaker_open_ms: number({ default: 5000, min: 1, help: "How long, before it is tried again; doubles with each further failure" }),
   breaker_open_ms_max: number({ default: 60_000, min: 1, help: "The longest that a worker is left alone" }),
