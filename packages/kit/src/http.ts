@@ -2,6 +2,7 @@
  * Serving a route table: the only file that knows the web framework. Every request gets a correlation id, its parts are
  * parsed by the row's schemas, every refusal leaves as the one error body, and a stream leaves through `EventStream`.
  */
+import { isUtf8 } from "node:buffer";
 import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import type { Server as HttpsServer } from "node:https";
@@ -133,8 +134,10 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   app.removeContentTypeParser("text/plain");
   const parseJson = app.getDefaultJsonParser("error", "error");
   app.removeContentTypeParser("application/json");
-  app.addContentTypeParser<string>("application/json", { parseAs: "string" }, (request, text, done) => {
-    parseJson(request, text, (error, body) => done(error ?? jsonExcess(body, limits) ?? null, body));
+  app.addContentTypeParser<Buffer>("application/json", { parseAs: "buffer" }, (request, bytes, done) => {
+    // Read as text, what is no UTF-8 would be replaced, and something else answered than what was asked.
+    if (!isUtf8(bytes)) return done(notUtf8());
+    parseJson(request, bytes.toString("utf8"), (error, body) => done(error ?? jsonExcess(body, limits) ?? null, body));
   });
   if (Object.values(routes).some(({ form }) => form)) {
     app.addContentTypeParser("multipart/form-data", { parseAs: "buffer" }, async (request: FastifyRequest, body: Buffer) => {
@@ -345,6 +348,13 @@ function toRbeesError(error: unknown, { form, limit }: { form: boolean; limit: n
   if (statusCode === 400) return new RbeesError("INVALID_REQUEST", `The body is not valid JSON (${withoutQuotedInput(message)}).`);
   if (statusCode < 500) return new RbeesError("INVALID_REQUEST", message);
   return new RbeesError("INTERNAL", "This is a bug in rbees; the log has the details under this correlation id.", { cause: error });
+}
+
+function notUtf8(): RbeesError {
+  return new RbeesError(
+    "INVALID_REQUEST",
+    "The body must be JSON in UTF-8, and some of its bytes are not: encode it so before it is sent.",
+  );
 }
 
 function notJson(): RbeesError {

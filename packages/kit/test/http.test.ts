@@ -165,6 +165,20 @@ test("a body of another type, or none, is refused with a hint at what to send", 
   assert.equal((await post("/echo/a", '{"prompt":"p"}', { "content-type": "application/json; charset=utf-8" })).status, 200);
 });
 
+test("a body with bytes that are no UTF-8 is refused, not read as something else", async (t) => {
+  const { call, post } = await start(t);
+  const send = (text: Buffer) =>
+    call("/echo/a", { method: "POST", headers: { "content-type": "application/json" }, body: Buffer.from(text) as unknown as string });
+  const latin1 = await refusal(await send(Buffer.from('{"prompt":"caf\u00e9"}', "latin1")));
+  assert.deepEqual([latin1.status, latin1.code], [400, "INVALID_REQUEST"]);
+  assert.match(latin1.message, /UTF-8/);
+  assert.equal(
+    (await refusal(await send(Buffer.from([...Buffer.from('{"prompt":"'), 0xed, 0xa0, 0x80, ...Buffer.from('"}')])))).status,
+    400,
+  );
+  assert.equal((await post("/echo/a", '{"prompt":"caf\u00e9 \ud83d\udc1d"}')).status, 200);
+});
+
 test("a route without a body takes a POST without one, and gives status and headers as its handler says", async (t) => {
   const { call } = await start(t);
   const response = await call("/act", { method: "POST" });
