@@ -63,6 +63,11 @@ export const Area = z
     error: ({ input }) => noArea(String(input)),
   });
 
+/** What is wrong with an area that is named; undefined: nothing. */
+export function areaProblem(area: string): string | undefined {
+  return Area.safeParse(area).error?.issues[0]?.message;
+}
+
 /** As areas are compared: `EU` and `EEA` in capitals, all else in small letters. */
 export function areaName(text: string): string {
   const upper = text.toUpperCase();

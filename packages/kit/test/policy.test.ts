@@ -58,6 +58,7 @@ for (const [what, when, expected] of [
   ["no truth value", "tenant", /this is of type string/],
   ["bad syntax", "tenant ==", /column 10 of when: Unexpected token: EOF/],
   ["an unknown function", "shout(tenant)", /Rules know no function shout; there are /],
+  ["an area that there is not", '!within(worker.region, "UE")', /:\d+:32: .*within: names no area or country that there is \(UE\)/],
   ["a way around types", "dyn(job).x == 1", /Rules know no function dyn/],
 ] as const) {
   test(`${what} is refused with file, line, rule, column and a caret`, () =>

@@ -5,6 +5,7 @@
 
 import type { ASTNode, Environment } from "@marcbachmann/cel-js";
 import { WIRE_LIMITS } from "@rbees/contracts/job";
+import { areaProblem } from "@rbees/contracts/regions";
 
 export interface Condition {
   /** It asks about the worker, so that there is an answer for each. */
@@ -85,6 +86,10 @@ function boundsOf(ast: ASTNode): Omit<Condition, "holds"> | Flaw {
       const why = name === "matches" ? "Rules know no regular expressions" : `Rules know no function ${name}`;
       return refuse(`${why}; there are ${[...FUNCTIONS].join(", ")}`, node);
     }
+    const [, area] = args;
+    // Nothing is ever in an area that there is not: the rule would do the opposite of what it says, without a word.
+    const unknown = name === "within" && area?.op === "value" && typeof area.args === "string" ? areaProblem(area.args) : undefined;
+    if (unknown !== undefined && area !== undefined) return refuse(`within: ${unknown}`, area);
     if (receiver === undefined) return 1 + all(args);
     if (!LOOPS.has(name)) return 1 + steps(receiver) + all(args);
     const rounds = roundsOver(receiver);
