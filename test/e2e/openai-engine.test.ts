@@ -30,7 +30,6 @@ engineContract({
   name: "openai, on another rbees",
   features: ["json_schema", "logit_bias", "penalties", "tools", "embeddings"],
   tells_tokens: false,
-  repeat_penalty: false,
   draws_by_position: false,
   start: () => startWorker({ model: "said", engine: "openai", engine_url: `${inside.url}/v1`, ctx: 2048 }),
 });

@@ -34,7 +34,17 @@ export const CACHE_TYPES = ["f16", "q8_0", "q4_0"] as const;
 export type CacheType = (typeof CACHE_TYPES)[number];
 
 /** What not every engine can do. A job that needs one of these runs only where the worker says that it has it. */
-export const FEATURES = ["grammar", "json_schema", "logit_bias", "penalties", "embeddings", "tools", "logprobs", "tokenize"] as const;
+export const FEATURES = [
+  "grammar",
+  "json_schema",
+  "logit_bias",
+  "penalties",
+  "repeat_penalty",
+  "embeddings",
+  "tools",
+  "logprobs",
+  "tokenize",
+] as const;
 export type Feature = (typeof FEATURES)[number];
 
 /** How many tokens a repeat penalty looks back over when that is not said, as llama.cpp and Ollama have it. */

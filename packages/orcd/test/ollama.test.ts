@@ -175,7 +175,7 @@ test("what can't be honoured is refused by name, in Ollama's form", async (t) =>
   await assert.rejects(client.chat({ ...CHAT, model: "gpt-99" }), { name: "ResponseError", status_code: 404 });
   await assert.rejects(client.chat({ ...CHAT, options: { repeat_penalty: 1.1 } }), {
     status_code: 400,
-    error: /repeat_penalty \(penalties\): the engine of no worker/,
+    error: /repeat_penalty \(repeat_penalty\): the engine of no worker/,
   });
   await assert.rejects(client.chat({ ...CHAT, logprobs: true }), {
     status_code: 400,

@@ -28,7 +28,7 @@ const HELD = {
   logit_bias: { "5": 2 },
   json_schema: { type: "string" },
 };
-const FEATURES = ["penalties", "logit_bias", "json_schema"];
+const FEATURES = ["penalties", "repeat_penalty", "logit_bias", "json_schema"];
 
 const replay = (orcd: Harness, id: string) => fetch(`${orcd.url}/v2/tasks/${id}/replay`, { method: "POST" });
 

@@ -16,7 +16,7 @@ import { answers, CHAT, clientOf, startOpenai } from "./openai-harness.ts";
 const { orcd, worker, client, post } = await startOpenai(
   { after },
   {},
-  { features: ["grammar", "json_schema", "logit_bias", "penalties"], slots: 4 },
+  { features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty"], slots: 4 },
 );
 const plain = await orcd.worker("plain", { model: "plain" });
 
@@ -176,4 +176,28 @@ test("penalties and biases go to the worker; what asks for nothing needs nothing
     const { error } = (await (await post("/v1/completions", { model: "plain", prompt: "hi", [field]: value })).json()) as Json;
     assert.equal(error.param, field);
   }
+});
+
+test("a repeat penalty goes where there is one, and not to a worker that has the other two", async () => {
+  await orcd.worker("upstream", { model: "mixed", features: ["penalties"], slots: 4 });
+  const own = await orcd.worker("own", { model: "mixed", features: ["penalties", "repeat_penalty"] });
+  for (const ask of [
+    () => orcd.submit({ model: "mixed", repeat_penalty: 1.3, stream: true }),
+    () => post("/api/generate", { model: "mixed", prompt: "hi", options: { repeat_penalty: 1.3 }, stream: false }),
+  ]) {
+    const asking = ask();
+    const { body } = await answers(own, ["x"]);
+    assert.equal(body.repeat_penalty, 1.3);
+    await (await asking).text();
+  }
+  const refused = (await (await orcd.submit({ model: "mixed", repeat_penalty: 1.3, placement: { pin: "upstream" } })).json()) as Json;
+  assert.match(refused.error.message, /repeat_penalty .*under the name upstream can do that/);
+});
+
+test("/v2: a weight that asks for nothing needs nothing of a worker, which does not hear of it", async () => {
+  const bare = await orcd.worker("bare", { model: "bare" });
+  const asking = orcd.submit({ model: "bare", frequency_penalty: 0, repeat_penalty: 1, logit_bias: {}, stream: true });
+  const { body } = await answers(bare, ["x"]);
+  assert.deepEqual([body.frequency_penalty, body.repeat_penalty, body.logit_bias], [undefined, undefined, undefined]);
+  await (await asking).text();
 });

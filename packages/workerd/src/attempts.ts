@@ -249,7 +249,7 @@ function heldTo(body: Execute, features: readonly string[]): string | undefined 
 const FEATURE_OF = {
   frequency_penalty: "penalties",
   presence_penalty: "penalties",
-  repeat_penalty: "penalties",
+  repeat_penalty: "repeat_penalty",
   logit_bias: "logit_bias",
   logprobs: "logprobs",
 } as const satisfies Record<string, Feature>;

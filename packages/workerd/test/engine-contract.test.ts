@@ -10,7 +10,6 @@ for (const engine of LIBRARIES) {
     name: engine,
     features: FEATURES,
     tells_tokens: true,
-    repeat_penalty: true,
     draws_by_position: true,
     start: (model) => startWorker({ model, engine, ctx: 2048 }),
   });

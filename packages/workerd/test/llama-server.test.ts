@@ -29,9 +29,8 @@ const start = (model: string, engine_path = real ?? "", more: Record<string, str
 
 engineContract({
   name: "llama-server",
-  features: ["grammar", "json_schema", "logit_bias", "penalties", "tools", "tokenize"],
+  features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize"],
   tells_tokens: true,
-  repeat_penalty: true,
   draws_by_position: false,
   start,
   skip,

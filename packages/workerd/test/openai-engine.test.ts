@@ -175,7 +175,7 @@ test("what a server can do is known by the owner that it names, or said; the res
   const before = asked.length;
   for (const [more, why] of [
     [{ grammar: 'root ::= "a"' }, /grammar: the engine of this worker can't/],
-    [{ repeat_penalty: 1.2 }, /repeat_penalty: .*has no word for it: use frequency_penalty/],
+    [{ repeat_penalty: 1.2 }, /repeat_penalty: the engine of this worker has none/],
     [{ json_schema: SCHEMA, raw: true }, /json_schema: .*together with raw/],
     [{ logprobs: 1 }, /logprobs: the engine of this worker has none/],
   ] as const) {

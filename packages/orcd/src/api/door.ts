@@ -102,18 +102,24 @@ export function needsOf(fields: Partial<Record<Feature, string | false>>): NonNu
 
 type Weighing = Pick<AskedJob, "frequency_penalty" | "presence_penalty" | "repeat_penalty" | "repeat_last_n" | "logit_bias">;
 
-/** The fields that weigh tokens, as far as they ask for anything, and what a worker must be able to do for them. */
+/** The fields that weigh tokens, undefined where they ask for nothing, and what a worker must be able to do for them. */
 export function weighing(body: { [Name in keyof Weighing]?: Weighing[Name] | null }) {
   const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias } = body;
   const repeats = (repeat_penalty ?? 1) !== 1 && repeat_last_n !== 0;
   const asked: Weighing = {
-    ...(frequency_penalty ? { frequency_penalty } : {}),
-    ...(presence_penalty ? { presence_penalty } : {}),
-    ...(repeats ? { repeat_penalty: repeat_penalty ?? undefined, repeat_last_n: repeat_last_n ?? undefined } : {}),
-    ...(Object.keys(logit_bias ?? {}).length > 0 ? { logit_bias: logit_bias ?? {} } : {}),
+    frequency_penalty: frequency_penalty || undefined,
+    presence_penalty: presence_penalty || undefined,
+    repeat_penalty: repeats ? (repeat_penalty ?? undefined) : undefined,
+    repeat_last_n: repeats ? (repeat_last_n ?? undefined) : undefined,
+    logit_bias: Object.keys(logit_bias ?? {}).length > 0 ? (logit_bias ?? {}) : undefined,
   };
-  const penalties = (["frequency_penalty", "presence_penalty", "repeat_penalty"] as const).find((field) => asked[field] !== undefined);
-  return { asked, fields: { penalties: penalties ?? false, logit_bias: asked.logit_bias !== undefined && "logit_bias" } as const };
+  const penalties = (["frequency_penalty", "presence_penalty"] as const).find((field) => asked[field] !== undefined);
+  const fields = {
+    penalties: penalties ?? false,
+    repeat_penalty: repeats && "repeat_penalty",
+    logit_bias: asked.logit_bias !== undefined && "logit_bias",
+  } as const;
+  return { asked, fields };
 }
 
 /** The schema of any JSON object. */

@@ -125,13 +125,14 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
 }
 
 async function submit(ports: JobApiPorts, body: SubmitJob, asker: Asker, wants_events: boolean): Promise<Reply<SubmitRoute>> {
+  const { asked, fields } = weighing(body);
   const needs = needsOf({
-    ...weighing(body).fields,
+    ...fields,
     grammar: body.grammar !== undefined && "grammar",
     json_schema: body.json_schema !== undefined && "json_schema",
     logprobs: body.logprobs !== undefined && "logprobs",
   });
-  const { job, headers, position, eta_ms } = await admit(ports, { ...body, needs }, asker);
+  const { job, headers, position, eta_ms } = await admit(ports, { ...body, ...asked, needs }, asker);
   if (body.stream || wants_events) {
     // A job that starts at once says so within a moment: its headers leave with that, in one write instead of two.
     await job.stream.nextEvent(ports.start_hold_ms);

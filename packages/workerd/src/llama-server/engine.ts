@@ -85,7 +85,7 @@ export class LlamaServerEngine implements Engine {
       device: "",
       vram_bytes: 0,
       engine: { name: "llama-server", version: props.build_info },
-      features: ["grammar", "json_schema", "logit_bias", "penalties", "tools", "tokenize"],
+      features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize"],
     };
   }
 

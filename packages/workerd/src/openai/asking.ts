@@ -30,8 +30,7 @@ function formatOf(schema: NonNullable<RunRequest["json_schema"]>) {
     : { type: "json_schema", json_schema: { name: "answer", strict: true, schema } };
 }
 
-function checkWords({ repeat_penalty = 1, json_schema, raw }: RunRequest): void {
-  if (repeat_penalty !== 1) throw without("repeat_penalty", "use frequency_penalty or presence_penalty");
+function checkWords({ json_schema, raw }: RunRequest): void {
   if (raw && json_schema !== undefined) throw without("json_schema", "together with raw; send messages");
 }
 
