@@ -83,6 +83,7 @@ export interface Served {
 interface RouteConfig {
   error_form?: ErrorForm | undefined;
   form?: true | undefined;
+  body?: true | undefined;
 }
 
 /** Room for the longest id there is with each of its characters percent-encoded. */
@@ -135,6 +136,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   const parseJson = app.getDefaultJsonParser("error", "error");
   app.removeContentTypeParser("application/json");
   app.addContentTypeParser<Buffer>("application/json", { parseAs: "buffer" }, (request, bytes, done) => {
+    // Some clients name this type whatever they send: Python's for OpenAI does so when it deletes a file or cancels a batch.
+    if (bytes.length === 0 && configOf(request).body === undefined) return done(null, undefined);
     // Read as text, what is no UTF-8 would be replaced, and something else answered than what was asked.
     if (!isUtf8(bytes)) return done(notUtf8());
     parseJson(request, bytes.toString("utf8"), (error, body) => done(error ?? jsonExcess(body, limits) ?? null, body));
@@ -166,7 +169,7 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     const handler = handlers[name] as unknown as (request: Request<Route>) => Promise<Reply> | Reply;
     app.route({
       method: route.method,
-      config: { error_form: route.error_form, form: route.form } satisfies RouteConfig,
+      config: { error_form: route.error_form, form: route.form, body: route.body === undefined ? undefined : true } satisfies RouteConfig,
       ...(route.form === undefined ? {} : { bodyLimit: options.form_bytes_max ?? options.body_bytes_max }),
       url: route.path.replace(/\{(\w+)\}/g, ":$1"),
       ...(authorize === undefined

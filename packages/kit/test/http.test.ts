@@ -187,6 +187,16 @@ test("a route without a body takes a POST without one, and gives status and head
   assert.deepEqual([none.status, await none.text()], [204, ""]);
 });
 
+test("a route without a body takes one that is named JSON and is empty, as clients send it that always name a type", async (t) => {
+  const { served, call } = await start(t);
+  const headers = { "content-type": "application/json" };
+  assert.equal((await call("/act", { method: "POST", headers })).status, 202);
+  assert.equal((await call("/things/1", { method: "DELETE", headers })).status, 204);
+  const raw = new Raw(t, served.port);
+  raw.send("POST /act HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n");
+  await raw.sees("HTTP/1.1 202");
+});
+
 test("a refusal that may be tried again says when, in whole seconds and in milliseconds, both rounded up", async (t) => {
   const { call } = await start(t);
   const response = await call("/busy");
