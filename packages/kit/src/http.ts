@@ -110,7 +110,6 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     forceCloseConnections: "idle",
     http: node,
     clientErrorHandler: (error, socket) => refuseClient(error, socket, limits),
-    // HEAD on an event stream would open it.
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: PARAM_CHARS_MAX },
     frameworkErrors: (_error, request, reply) =>
@@ -171,6 +170,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
       method: route.method,
       config: { error_form: route.error_form, form: route.form, body: route.body === undefined ? undefined : true } satisfies RouteConfig,
       ...(route.form === undefined ? {} : { bodyLimit: options.form_bytes_max ?? options.body_bytes_max }),
+      // HEAD on a stream would open it.
+      exposeHeadRoute: route.method === "GET" && !mayStream(route),
       url: route.path.replace(/\{(\w+)\}/g, ":$1"),
       ...(authorize === undefined
         ? {}
@@ -238,6 +239,10 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
       clearTimeout(cut);
     },
   };
+}
+
+function mayStream({ replies }: Route): boolean {
+  return Object.values(replies).some((forms) => forms.includes("events") || forms.includes("lines"));
 }
 
 function renewed(server: HttpsServer, { tls, tls_reload_ms = renewalSettings.tls_reload_ms.default, log }: ServeOptions): () => void {

@@ -197,6 +197,21 @@ test("a route without a body takes one that is named JSON and is empty, as clien
   await raw.sees("HTTP/1.1 202");
 });
 
+test("HEAD is answered as GET, without the body; on a stream it is not there", async (t) => {
+  const { call, streams } = await start(t);
+  const [head, get] = [await call("/health", { method: "HEAD" }), await call("/health")];
+  assert.deepEqual([head.status, await head.text()], [200, ""]);
+  for (const name of ["content-type", "content-length"]) assert.equal(head.headers.get(name), get.headers.get(name), name);
+  assert.equal((await call("/follow", { method: "HEAD" })).status, 404);
+  assert.equal(streams.length, 0);
+  const guarded = await start(t, {
+    authorize() {
+      throw new RbeesError("UNAUTHORIZED", "A key is required.");
+    },
+  });
+  assert.equal((await guarded.call("/health", { method: "HEAD" })).status, 401);
+});
+
 test("a refusal that may be tried again says when, in whole seconds and in milliseconds, both rounded up", async (t) => {
   const { call } = await start(t);
   const response = await call("/busy");
