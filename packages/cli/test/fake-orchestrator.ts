@@ -111,6 +111,7 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     for (const stream of hanging) stream.writeText(encodeEvent(event));
   };
   const handlers: Handlers<typeof orcdRoutes> = {
+    root: neverAsked,
     health: ({ wants }) =>
       wants.json
         ? { json: { status: "OK", version: "0.1.0", uptime_seconds: 1, workers: workers.size, queue_depth: 0, keys_required: false } }

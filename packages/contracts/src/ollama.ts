@@ -187,9 +187,12 @@ export const OllamaGenerateRequest = z
   .meta({ id: "OllamaGenerateRequest" });
 export type OllamaGenerateRequest = z.infer<typeof OllamaGenerateRequest>;
 
+/** Ollama's own client, which is its command line's too, always sends both names, one of them empty. */
+const NameOrNone = z.union([z.literal(""), ModelName]).optional();
+
 export const OllamaShowRequest = z
-  .object({ model: ModelName.optional(), name: ModelName.optional().describe("The older name of `model`") })
-  .refine(({ model, name }) => (model ?? name) !== undefined, { path: ["model"], message: "is required" })
+  .object({ model: NameOrNone, name: NameOrNone.describe("The older name of `model`") })
+  .refine(({ model, name }) => (model || name) !== undefined && (model || name) !== "", { path: ["model"], message: "is required" })
   .meta({ id: "OllamaShowRequest" });
 
 /** `load`: nothing was asked of the model. */

@@ -51,6 +51,12 @@ const cancelReplies = { 202: [JobSummary], 200: [JobSummary] } as const;
 
 export const orcdRoutes = {
   health: { method: "GET", path: "/health", summary: "Liveness; JSON when asked for", replies: { 200: ["text", OrcdHealth] } },
+  root: {
+    method: "GET",
+    path: "/",
+    summary: "Says that the orchestrator runs; Ollama's command line asks first",
+    replies: { 200: ["text"] },
+  },
   submitJob: {
     method: "POST",
     path: "/v2/tasks",
@@ -345,6 +351,7 @@ const WORKER = ["worker"] as const;
 
 /** A route that is not in this table does not compile, so that none is open because somebody forgot. */
 export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
+  root: READ,
   health: "everybody",
   submitJob: SUBMIT,
   listJobs: READ,

@@ -28,6 +28,22 @@ test("models are listed and shown; the version is told", async (t) => {
   await assert.rejects(client.show({ model: "gpt-99" }), { name: "ResponseError", status_code: 404, error: /model "gpt-99" not found/ });
 });
 
+test("Ollama's own command line finds what it asks for first: that somebody is there, and the model by either name", async (t) => {
+  const { orcd, post } = await startOllama(t);
+  assert.equal((await fetch(orcd.url, { method: "HEAD" })).status, 200);
+  assert.match(await (await fetch(orcd.url)).text(), /running/);
+  const asked = { system: "", template: "", verbose: false, options: null };
+  for (const names of [
+    { model: "", name: "fake" },
+    { model: "fake", name: "" },
+  ]) {
+    assert.equal((await post("/api/show", { ...names, ...asked })).status, 200);
+  }
+  const nobody = await post("/api/show", { model: "", name: "" });
+  assert.match(((await nobody.json()) as Json).error, /model: is required/);
+  assert.match(((await (await post("/api/show", { model: "not a name" })).json()) as Json).error, /must be a model name/);
+});
+
 test("a known model answers to its other name, on every door", async (t) => {
   const { orcd, client } = await startOllama(t);
   const worker = await orcd.worker("w2", { model: "qwen" });

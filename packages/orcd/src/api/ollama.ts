@@ -91,7 +91,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
       return { json: { models } };
     },
     ollamaShow({ body, ...asker }) {
-      const model = known((body.model ?? body.name) as string, asker);
+      const model = known((body.model || body.name) as string, asker);
       const serving = workers.serving(state, namedModel(state, model).model);
       const embeds = serving.some(({ features }) => features.includes("embeddings"));
       const contexts = serving.flatMap(({ context_size }) => context_size ?? []);

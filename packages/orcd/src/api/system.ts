@@ -6,12 +6,13 @@ import { VERSION } from "@rbees/kit/version";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
 
-type SystemRoutes = Pick<typeof orcdRoutes, "health" | "metrics" | "openapi">;
+type SystemRoutes = Pick<typeof orcdRoutes, "root" | "health" | "metrics" | "openapi">;
 
 export function systemHandlers(loop: Loop, metrics: OrcdMetrics, keys_required: boolean): Handlers<SystemRoutes> {
   const started = performance.now();
   const description = openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess);
   return {
+    root: () => ({ text: "rbees-orcd is running. GET /openapi.json describes its API.\n" }),
     health({ wants }) {
       if (!wants.json) return { text: "OK" };
       const { workers, queued } = loop.state;
