@@ -62,6 +62,26 @@ test("the OpenAI client: a chat, a stream, the answer of /v2, a text that goes o
   assert.equal(new Set(several.choices.map((choice) => choice.text)).size, 3, "each with a seed of its own");
   assert.ok((several.usage?.completion_tokens ?? 0) > 12, "all of them are counted");
 
+  const tokenized = await fetch(`${orcd.url}/v2/tokenize`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model: "demo", prompt: "Bees dance to", raw: true, with_tokens: true }),
+  });
+  const { tokens } = (await tokenized.json()) as { tokens: number[] };
+  const greedy = { model: "demo", temperature: 0, max_tokens: 5 };
+  const listed = await client.completions.create({ ...greedy, prompt: ["Once upon a time", "Bees dance to"] });
+  assert.deepEqual([listed.choices.length, listed.choices[1]?.text], [2, goes_on.choices[0]?.text]);
+  const by_tokens = await client.completions.create({ ...greedy, prompt: tokens });
+  assert.deepEqual(
+    [by_tokens.choices[0]?.text, by_tokens.usage?.prompt_tokens],
+    [goes_on.choices[0]?.text, goes_on.usage?.prompt_tokens],
+    "a prompt's tokens are the prompt",
+  );
+  await assert.rejects(
+    client.completions.create({ ...greedy, prompt: [tokens, [9_999_999]] }),
+    (error: unknown) => error instanceof OpenAI.BadRequestError && /prompt\[1\]: token 9999999 is not in the model's/.test(error.message),
+  );
+
   await assert.rejects(client.chat.completions.create({ ...asked, model: "gpt-99" }), OpenAI.NotFoundError);
   const long = "bee ".repeat(3000);
   for (const stream of [false, true])

@@ -25,7 +25,7 @@ export interface FakeAttempt {
   /** Sends the vectors of an embedding job's inputs, from input `from` on. */
   vectors(vectors: readonly (readonly number[])[], from?: number): void;
   end(stop_reason?: StopReason, more?: Record<string, unknown>): void;
-  fail(code: string, retriable: boolean): void;
+  fail(code: string, retriable: boolean, message?: string): void;
   /** Breaks the connection in mid-stream. */
   drop(): void;
 }
@@ -145,8 +145,8 @@ function fakeAttempt(worker_id: string, model: string, body: Execute, response: 
       const usage = { tokens_in: 3, tokens_out: index, tokens_cached: 0 };
       response.end(encodeEvent({ type: "end", stop_reason, ...usage, timings, ...more } as never));
     },
-    fail: (code, retriable) =>
-      response.end(encodeEvent({ type: "error", code, message: `the fake worker says ${code}`, retriable } as never)),
+    fail: (code, retriable, message = `the fake worker says ${code}`) =>
+      response.end(encodeEvent({ type: "error", code, message, retriable } as never)),
     drop: () => response.destroy(),
   };
 }

@@ -1,13 +1,11 @@
 /** Embeddings: what is asked of a worker, and the two doors that lead to one (OpenAI's and Ollama's, with their field tables). */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { ModelName, WIRE_LIMITS } from "./job.ts";
+import { ModelName, TokenNumbers, WIRE_LIMITS } from "./job.ts";
 import { JobHeaders } from "./openai.ts";
 
-const Tokens = z.array(z.int().nonnegative()).min(1).max(WIRE_LIMITS.max_tokens_max);
-
 /** One text, or the numbers of its tokens in the model's vocabulary, taken as they are. */
-export const EmbedInput = z.union([z.string().min(1), Tokens], { error: "must be a text that is not empty, or numbers of tokens" });
+export const EmbedInput = z.union([z.string().min(1), TokenNumbers], { error: "must be a text that is not empty, or numbers of tokens" });
 export type EmbedInput = z.infer<typeof EmbedInput>;
 
 /** One attempt at an embedding job. Each input gets one `embedding` event. */
@@ -24,12 +22,12 @@ export const Embed = z
 export type Embed = z.infer<typeof Embed>;
 
 const Several = z.array(z.string().min(1)).min(1).max(WIRE_LIMITS.embed_inputs_max);
-const SeveralTokens = z.array(Tokens).min(1).max(WIRE_LIMITS.embed_inputs_max);
+const SeveralTokens = z.array(TokenNumbers).min(1).max(WIRE_LIMITS.embed_inputs_max);
 const HOW_MANY = `at most ${WIRE_LIMITS.embed_inputs_max}`;
 
 /** Each form in which OpenAI's API takes its input, made a list. */
 const OpenaiInput = z
-  .union([z.string().min(1), Tokens, Several, SeveralTokens], {
+  .union([z.string().min(1), TokenNumbers, Several, SeveralTokens], {
     error: `must be a text that is not empty, numbers of tokens, or an array of either, ${HOW_MANY}`,
   })
   .transform((input): EmbedInput[] => {

@@ -165,6 +165,9 @@ export const PromptedAttempt = {
   raw: z.boolean().default(false),
 };
 
+/** A text by the numbers that its tokens have in the model's vocabulary, taken as they are. */
+export const TokenNumbers = z.array(z.int().nonnegative()).min(1).max(WIRE_LIMITS.max_tokens_max);
+
 export const ONE_OF_TWO = { path: ["prompt"], message: "give either prompt or messages" };
 
 export function oneOfTwo({ prompt, messages }: { prompt?: unknown; messages?: unknown }): boolean {

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { ModelName, Priority, Sampling, StopStrings, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { ModelName, Priority, Sampling, StopStrings, TokenNumbers, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { ChatLogprobs, TextLogprobs } from "./logprobs.ts";
 import { MESSAGE_PARTS, type Message, messageOf, messageProblems } from "./message.ts";
 import { DISCONNECT_RULES } from "./sets.ts";
@@ -243,15 +243,24 @@ const CHAT_FIELDS = {
 const SomeText = z.string().min(1, "must not be empty");
 /** Each form in which OpenAI's API takes what is to be continued, made a list. */
 const CompletionPrompt = z
-  .union([SomeText, z.array(SomeText).min(1, "must have one at least").max(WIRE_LIMITS.choices_max)], {
-    error: `must be a text that is not empty, or an array of such, at most ${WIRE_LIMITS.choices_max}`,
-  })
-  .transform((prompt): string[] => (typeof prompt === "string" ? [prompt] : prompt));
+  .union(
+    [
+      SomeText,
+      TokenNumbers,
+      z.array(SomeText).min(1).max(WIRE_LIMITS.choices_max),
+      z.array(TokenNumbers).min(1).max(WIRE_LIMITS.choices_max),
+    ],
+    { error: `must be a text that is not empty, numbers of tokens, or an array of either, at most ${WIRE_LIMITS.choices_max}` },
+  )
+  .transform((prompt): (string | number[])[] => {
+    if (typeof prompt === "string") return [prompt];
+    return typeof prompt[0] === "number" ? [prompt as number[]] : (prompt as string[] | number[][]);
+  });
 
 const COMPLETION_FIELDS = {
   supported: {
     prompt: CompletionPrompt.describe(
-      "A text, or several of which each has its own answers; `v1_choices_max` (8) answers at most, `n` to each. Continued as it is, without the chat template",
+      "A text, the numbers of its tokens, or several of either, of which each has its own answers; `v1_choices_max` (8) answers at most, `n` to each. Continued as it is, without the chat template",
     ),
     ...generation,
     max_tokens: may(Tokens, `Most tokens to generate; ${COMPLETIONS_MAX_TOKENS} when not given, as OpenAI has it`),

@@ -44,6 +44,7 @@ export const FEATURES = [
   "tools",
   "logprobs",
   "tokenize",
+  "token_prompts",
 ] as const;
 export type Feature = (typeof FEATURES)[number];
 

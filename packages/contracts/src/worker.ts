@@ -6,12 +6,11 @@ import {
   LORA_NAME,
   LoraName,
   ModelName,
-  ONE_OF_TWO,
-  oneOfTwo,
   PromptedAttempt,
   Sampling,
   Structure,
   Talk,
+  TokenNumbers,
   WIRE_LIMITS,
   WorkerId,
 } from "./job.ts";
@@ -114,7 +113,7 @@ export const ModelView = z.object({
 export const ModelList = z.object({ models: z.array(ModelView) }).meta({ id: "ModelList" });
 
 /**
- * One attempt. Exactly one of `prompt` and `messages`. `continue_from.tokens` are the tokens another attempt has
+ * One attempt. Exactly one of `prompt`, `messages` and `token_prompt`. `continue_from.tokens` are the tokens another attempt has
  * already sent to the client: they count towards `max_tokens`, take part in stop matching, and are not sent again.
  */
 export const Execute = z
@@ -122,6 +121,7 @@ export const Execute = z
     job_id: z.string().min(1).max(128),
     attempt: z.int().positive().default(1),
     ...PromptedAttempt,
+    token_prompt: TokenNumbers.optional().describe("The prompt as the numbers of its tokens, taken as they are: nothing comes before them"),
     lora: LoraName,
     cache_salt: z
       .string()
@@ -137,7 +137,10 @@ export const Execute = z
     deadline: z.iso.datetime().optional(),
     time_left_ms: z.int().positive().optional().describe("Like `deadline`, for callers whose clock is another"),
   })
-  .refine(oneOfTwo, ONE_OF_TWO)
+  .refine(({ prompt, messages, token_prompt }) => [prompt, messages, token_prompt].filter((asked) => asked !== undefined).length === 1, {
+    path: ["prompt"],
+    message: "give one of prompt, messages and token_prompt",
+  })
   .refine(heldOnce, HELD_TWICE)
   .meta({ id: "Execute" });
 export type Execute = z.infer<typeof Execute>;

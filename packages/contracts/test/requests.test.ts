@@ -198,13 +198,14 @@ test("id, host, port and model are enough to register, and fields of a later ver
   assert.equal(Beat.parse({ slots_busy: 0, memory_bytes: 0, tokens_per_second: 0, new: 1 }).draining, false);
 });
 
-test("an attempt has a prompt or messages: both or neither is refused at the prompt", () => {
+test("an attempt has a prompt, messages or a prompt of tokens: two or none are refused at the prompt", () => {
   const messages = [{ role: "user", content: "hi" }];
   const base = { job_id: "j1", max_tokens: 5 };
   assert.deepEqual(Execute.parse({ ...base, prompt: "hi" }).attempt, 1);
   assert.deepEqual(fields(Execute, { ...base, messages }), []);
-  for (const wrong of [base, { ...base, prompt: "hi", messages }]) {
-    assert.deepEqual(problems(Execute, wrong), [{ field: "prompt", problem: "give either prompt or messages" }]);
+  assert.deepEqual(fields(Execute, { ...base, token_prompt: [1, 2] }), []);
+  for (const wrong of [base, { ...base, prompt: "hi", messages }, { ...base, prompt: "hi", token_prompt: [1] }]) {
+    assert.deepEqual(problems(Execute, wrong), [{ field: "prompt", problem: "give one of prompt, messages and token_prompt" }]);
   }
 });
 

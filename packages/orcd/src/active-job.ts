@@ -14,6 +14,8 @@ export type AskedJob = SubmitJob & {
   readonly openai?: true;
   /** What its worker must be able to do beyond what every engine can, and the fields that ask for it, as that door calls them. */
   readonly needs?: readonly { readonly feature: Feature | `${typeof LORA_FEATURE}${string}`; readonly field: string }[];
+  /** In place of a prompt: the numbers of its tokens. */
+  readonly token_prompt?: number[];
   /** Their vectors are asked for, and no text. */
   readonly inputs?: readonly EmbedInput[];
   /** Inputs that are too long lose their end. */

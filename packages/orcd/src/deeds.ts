@@ -201,7 +201,8 @@ function begin(
   listener: AttemptListener,
 ): () => void {
   const { id: job_id, request, submitted_at_ms, correlation_id } = job;
-  const { prompt, messages, raw, lora, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } = request;
+  const { prompt, token_prompt, messages, raw, lora, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } =
+    request;
   const { json_schema, grammar, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs } = request;
   const time_left_ms = deadline_ms === undefined ? undefined : Math.max(1, submitted_at_ms + deadline_ms - Date.now());
   if (request.inputs !== undefined) {
@@ -215,7 +216,7 @@ function begin(
   const { tools, tool_choice, parallel_tool_calls, separate_reasoning } = request;
   const talk = { tools, tool_choice, parallel_tool_calls, separate_reasoning };
   return link.execute(
-    { job_id, attempt, prompt, messages, raw, lora, cache_salt, ...talk, ...sampling, continue_from, time_left_ms },
+    { job_id, attempt, prompt, token_prompt, messages, raw, lora, cache_salt, ...talk, ...sampling, continue_from, time_left_ms },
     correlation_id,
     listener,
   );

@@ -13,14 +13,16 @@ const BLOCKS_MAX = 256;
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 
-/** What a request asks with: a prompt, or a conversation and the tools that it may call, or inputs whose vectors it wants. */
+/** What a request asks with: a prompt or its tokens, or a conversation and the tools that it may call, or inputs whose vectors it wants. */
 type Asked = Pick<SubmitJob, "prompt" | "messages" | "tools" | "tool_choice" | "parallel_tool_calls"> & {
+  readonly token_prompt?: readonly number[];
   readonly inputs?: readonly EmbedInput[];
 };
 
 /** No two different requests have the same, so its hash stands for what was asked in the audit trail. */
-export function exactText({ prompt, messages, inputs, tools, tool_choice, parallel_tool_calls }: Asked): string {
+export function exactText({ prompt, token_prompt, messages, inputs, tools, tool_choice, parallel_tool_calls }: Asked): string {
   if (inputs !== undefined) return JSON.stringify(inputs);
+  if (token_prompt !== undefined) return JSON.stringify({ token_prompt });
   if (tools !== undefined) return JSON.stringify([messages ?? prompt, tools, tool_choice, parallel_tool_calls]);
   return messages === undefined ? (prompt ?? "") : JSON.stringify(messages);
 }
@@ -31,7 +33,8 @@ export function showsTools({ tools = [], tool_choice }: Pick<Asked, "tools" | "t
 }
 
 /** What the model reads and goes on from, without what its template adds (nothing for vectors, which share no beginning); a conversation that goes on has it as its beginning. */
-export function contentText({ prompt, messages, tools = [], tool_choice }: Asked): string {
+export function contentText({ prompt, token_prompt, messages, tools = [], tool_choice }: Asked): string {
+  if (token_prompt !== undefined) return tokenText(token_prompt);
   // Most templates show the tools before anything else.
   let content = !showsTools({ tools, tool_choice }) ? "" : JSON.stringify(tools.map((tool) => tool.function));
   if (messages === undefined) return content + (prompt ?? "");
@@ -41,6 +44,17 @@ export function contentText({ prompt, messages, tools = [], tool_choice }: Asked
     for (const call of tool_calls) content += `${call.function.name}${call.function.arguments}`;
   }
   return content;
+}
+
+/** Each token has the length that one is taken to have, so that equal blocks are of equal tokens. */
+function tokenText(tokens: readonly number[]): string {
+  return tokens.map((token) => String.fromCharCode(token >>> 16, token & 0xffff).padStart(BYTES_PER_TOKEN, "\0")).join("");
+}
+
+/** Of a request whose content is known: exactly, where it says its tokens. */
+export function tokensOfPrompt({ token_prompt }: Asked, content: string): ReturnType<typeof tokensOf> {
+  if (token_prompt === undefined) return tokensOf(Buffer.byteLength(content, "utf8"));
+  return { prompt_tokens: token_prompt.length, prompt_tokens_min: token_prompt.length };
 }
 
 /** An estimate, and a number that a prompt of so many UTF-8 bytes has for certain: the worker counts. */

@@ -10,9 +10,9 @@ import { CHAT, startOpenai } from "./openai-harness.ts";
 const { orcd, worker, client, post } = await startOpenai(
   { after },
   { queue_jobs_max: 2, v1_choices_max: 4 },
-  { slots: 4, features: ["logprobs"] },
+  { slots: 4, features: ["logprobs", "token_prompts"] },
 );
-const narrow = await orcd.worker("narrow", { model: "narrow", slots: 1 });
+await orcd.worker("narrow", { model: "narrow", slots: 1 });
 
 /** So many attempts, by their seeds. */
 async function attempts(count: number): Promise<FakeAttempt[]> {
@@ -159,24 +159,80 @@ test("several prompts: one that is wrong is named, and none is left", async () =
   await Promise.all([a.closed, c.closed]);
 
   // What no worker of the model has room for is refused before anything waits.
-  const small = await orcd.worker("small", { model: "small", slots: 2, context_size: 32 });
+  await orcd.worker("small", { model: "small", slots: 2, context_size: 32 });
   const before = (await orcd.json("/v2/tasks?limit=200")).tasks.length;
   const early = await post("/v1/completions", { model: "small", prompt: ["short", "long ".repeat(2000)] });
   const said = ((await early.json()) as Json).error;
   assert.deepEqual([early.status, said.code, said.param], [400, "CONTEXT_TOO_LARGE", "prompt[1]"]);
-  await (await small.next()).closed;
   const tasks = (await orcd.json("/v2/tasks?limit=200")).tasks;
   assert.deepEqual([tasks.length, tasks[0].status], [before + 1, "cancelled"]);
+});
+
+test("prompts of tokens go to the worker as they are, alone and beside one another", async () => {
+  for (const [prompt, expected] of [
+    [[5, 6, 7], [[5, 6, 7]]],
+    [
+      [[8, 9], [5]],
+      [[5], [8, 9]],
+    ],
+  ] as const) {
+    const asking = client.completions.create({ model: "fake", prompt: prompt as never, seed: 1 });
+    const come = await attempts(expected.length);
+    assert.deepEqual(
+      come.map(({ body }) => body.token_prompt).sort((a = [], b = []) => a.length - b.length),
+      expected,
+    );
+    for (const attempt of come) {
+      assert.deepEqual([attempt.body.prompt, attempt.body.raw], [undefined, true]);
+      attempt.started();
+      attempt.tokens(String(attempt.body.token_prompt));
+      attempt.end();
+    }
+    const { choices } = await asking;
+    assert.deepEqual(
+      choices.map(({ text }) => text),
+      (typeof prompt[0] === "number" ? [prompt] : prompt).map(String),
+    );
+  }
+});
+
+test("prompts of tokens: what the worker refuses is told with the prompt's name, and where no worker takes them, that", async () => {
+  const asking = post("/v1/completions", { model: "fake", prompt: [[1], [99_999]] });
+  const [one, other] = await attempts(2);
+  const [good, bad] = one?.body.token_prompt?.[0] === 1 ? [one, other] : [other, one];
+  good?.started();
+  bad?.fail("INVALID_REQUEST", false, "prompt: token 99999 is not in the model's vocabulary of 32000");
+  const refused = await asking;
+  const { error } = (await refused.json()) as Json;
+  assert.deepEqual(
+    [refused.status, error.param, error.message],
+    [400, "prompt[1]", "prompt[1]: token 99999 is not in the model's vocabulary of 32000"],
+  );
+  await good?.closed;
+
+  const nowhere = await post("/v1/completions", { model: "narrow", prompt: [1, 2] });
+  const said = ((await nowhere.json()) as Json).error;
+  assert.deepEqual([nowhere.status, said.param], [400, "prompt"]);
+  assert.match(said.message, /^prompt \(token_prompts\): the engine of no worker that serves narrow/);
+
+  const many = Array.from({ length: 65 }, (_, i) => i);
+  await orcd.worker("w9", { model: "short", context_size: 64, features: ["token_prompts"] });
+  const long = ((await (await post("/v1/completions", { model: "short", prompt: many, max_tokens: 1 })).json()) as Json).error;
+  assert.equal(long.code, "CONTEXT_TOO_LARGE", "that is certain without a worker");
 });
 
 test("several prompts: no more than there may be, none empty", async () => {
   const cases: [object, RegExp][] = [
     [{ prompt: ["a", "b", "c", "d", "e"] }, /prompt: there are 5; a request may ask for 4 here at most \(v1_choices_max\)/],
     [{ prompt: ["a", "b"], n: 3 }, /prompt: there are 2, and n of 3 makes that 6 answers; a request may ask for 4/],
-    [{ prompt: [] }, /prompt: must have one at least/],
+    [{ prompt: [] }, /prompt: must be a text that is not empty, numbers of tokens, or an array of either/],
     [{ prompt: "" }, /prompt: must not be empty/],
     [{ prompt: ["a", ""] }, /must not be empty/],
-    [{ prompt: ["a", 1] }, /must be a text that is not empty, or an array of such/],
+    [{ prompt: ["a", 1] }, /must be a text/],
+    [{ prompt: ["a", [1]] }, /must be a text/],
+    [{ prompt: [1.5] }, /prompt/],
+    [{ prompt: [-1] }, /prompt/],
+    [{ prompt: [[1], []] }, /prompt/],
     [{ prompt: Array.from({ length: 129 }, () => "a") }, /at most 128/],
   ];
   for (const [asked, why] of cases) {
@@ -236,10 +292,7 @@ test("streamed: beside one another, each in its own order, with one usage and on
 
 test("all or none: when the queue has no room for one of them, none is left", async () => {
   const before = (await orcd.json("/v2/tasks?limit=200")).tasks.length;
-  const asking = client.chat.completions.create({ ...CHAT, model: "narrow", n: 4 });
-  const attempt = await narrow.next();
-  await assert.rejects(asking, OpenAI.RateLimitError);
-  await attempt.closed;
+  await assert.rejects(client.chat.completions.create({ ...CHAT, model: "narrow", n: 4 }), OpenAI.RateLimitError);
   assert.deepEqual((await statuses()).slice(0, 3), ["cancelled", "cancelled", "cancelled"]);
   assert.equal((await orcd.json("/v2/tasks?limit=200")).tasks.length, before + 3);
   assert.equal((await orcd.json("/health")).queue_depth, 0);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Message } from "@rbees/contracts/message";
-import { contentText, exactText, promptBlocks } from "../src/prompt.ts";
+import { contentText, exactText, promptBlocks, tokensOfPrompt } from "../src/prompt.ts";
 
 const user = (content: string): Message => ({ role: "user", content });
 const assistant = (content: string): Message => ({ role: "assistant", content });
@@ -58,4 +58,18 @@ test("a conversation that goes on begins with the blocks that it had, and one of
 test("a conversation has no more content than a token each for its turns, and what was said", () => {
   const messages = Array.from({ length: 100 }, () => user(""));
   assert.equal(contentText({ messages }).length, 100);
+});
+
+test("a prompt of tokens: its length is certain, equal beginnings are equal blocks, and no other request has its exact text", () => {
+  const tokens = Array.from({ length: 9 }, (_, i) => 70_000 + i);
+  const of = (token_prompt: number[]) => promptBlocks({ model: "m", raw: true }, contentText({ token_prompt }), { block_tokens: 4 });
+  const before = of(tokens);
+  assert.equal(before.length, 2);
+  assert.deepEqual(of([...tokens.slice(0, 8), 1, 2, 3, 4]).slice(0, 2), before);
+  const other = of([...tokens.slice(0, 7), 1]);
+  assert.deepEqual([other[0] === before[0], other[1] === before[1]], [true, false]);
+  const asked = { token_prompt: tokens };
+  assert.deepEqual(tokensOfPrompt(asked, contentText(asked)), { prompt_tokens: 9, prompt_tokens_min: 9 });
+  const texts = [asked, { token_prompt: [...tokens, 1] }, { prompt: String(tokens) }, { prompt: JSON.stringify(tokens) }].map(exactText);
+  assert.equal(new Set(texts).size, texts.length);
 });

@@ -146,3 +146,19 @@ test("whoever gets the text of another's job is in the record first, and who rea
     ],
   );
 });
+
+test("a prompt of tokens is run again as these tokens", async (t) => {
+  const orcd = await startHarness(t);
+  const worker = await orcd.worker("w1", { ...BUILD, features: ["token_prompts"] });
+  const asking = fetch(`${orcd.url}/v1/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model: "fake", prompt: [5, 6, 7], seed: 1 }),
+  });
+  answer(await worker.next(), "one");
+  const id = (await asking).headers.get("x-rbees-job-id") ?? "";
+  assert.equal((await replay(orcd, id)).status, 202);
+  const again = await worker.next();
+  assert.deepEqual([again.body.token_prompt, again.body.prompt, again.body.raw, again.body.seed], [[5, 6, 7], undefined, true, 1]);
+  answer(again, "one");
+});

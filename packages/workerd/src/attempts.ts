@@ -247,6 +247,7 @@ function heldTo(body: Execute, features: readonly string[]): string | undefined 
 
 /** What an engine must be able to do for a field. */
 const FEATURE_OF = {
+  token_prompt: "token_prompts",
   frequency_penalty: "penalties",
   presence_penalty: "penalties",
   repeat_penalty: "repeat_penalty",
@@ -261,16 +262,28 @@ function runRequest(body: Execute, features: readonly string[]): RunRequest {
   const grammar = heldTo(body, features);
   const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs } = body;
   const special = { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs };
-  for (const param of ["frequency_penalty", "presence_penalty", "repeat_penalty", "logit_bias", "logprobs"] as const) {
+  for (const param of ["token_prompt", "frequency_penalty", "presence_penalty", "repeat_penalty", "logit_bias", "logprobs"] as const) {
     const can = features.includes(FEATURE_OF[param]);
     if (!can && body[param] !== undefined)
       throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker has none`, { param });
   }
-  const { job_id, prompt, messages, raw, cache_salt, tools, tool_choice, parallel_tool_calls, separate_reasoning } = body;
+  const { job_id, prompt, token_prompt, messages, raw, cache_salt, tools, tool_choice, parallel_tool_calls, separate_reasoning } = body;
   const { max_tokens, fit_context, temperature, top_p, top_k, min_p, stop } = body;
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
-  const asked = { job_id, prompt, messages, raw, lora, cache_salt, tools, tool_choice, parallel_tool_calls, separate_reasoning };
+  const asked = {
+    job_id,
+    prompt,
+    token_prompt,
+    messages,
+    raw,
+    lora,
+    cache_salt,
+    tools,
+    tool_choice,
+    parallel_tool_calls,
+    separate_reasoning,
+  };
   const held = { grammar, json_schema: body.json_schema };
   return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, ...held, ...special, continue_tokens };
 }

@@ -72,8 +72,10 @@ export interface ModelFacts {
 }
 
 export interface RunRequest {
-  /** Exactly one of `prompt` and `messages`. */
+  /** Exactly one of `prompt`, `messages` and `token_prompt`. */
   prompt?: string | undefined;
+  /** The numbers of its tokens, taken as they are. */
+  token_prompt?: readonly number[] | undefined;
   messages?: readonly Message[] | undefined;
   /** The prompt is fed as it is. */
   raw: boolean;

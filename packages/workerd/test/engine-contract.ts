@@ -248,6 +248,20 @@ export function engineContract({ name, features, tells_tokens, draws_by_position
       }
     });
 
+    needs("token_prompts", "a prompt may be its tokens, which are taken as they are", async () => {
+      const tokenize = await post(worker, "/tokenize", { prompt: "A", raw: true, with_tokens: true });
+      const { tokens, tokens_in } = (await tokenize.json()) as { tokens: number[]; tokens_in: number };
+      const asked = { max_tokens: 30, temperature: 0 };
+      const { text, end } = await ask(worker, { token_prompt: tokens, ...asked });
+      assert.deepEqual([text, end?.tokens_in], ["Hello, world!", tokens_in]);
+      const bare = await ask(worker, { token_prompt: [tokenOf("B")], ...asked });
+      assert.deepEqual([bare.text, bare.end?.tokens_in], ["keep the END of story", 1]);
+      const unknown = await post(worker, "/execute", { job_id: "unknown", token_prompt: [tokenOf("A"), 99_999], ...asked });
+      assert.equal(unknown.status, 400);
+      assert.match(await unknown.text(), /prompt: token 99999 is not in the model's vocabulary of \d+/);
+      await idle();
+    });
+
     needs("tools", "a call is told apart from the text, and its result is answered", async () => {
       const asked = { ...CHAT, tools: [WEATHER_TOOL] };
       const first = await ask(worker, asked);

@@ -275,8 +275,8 @@ for (const engine of LIBRARIES) {
     test("bad bodies are refused with every problem at once, and never echo the prompt", async () => {
       const bad: [Body, RegExp][] = [
         [{}, /job_id/],
-        [{ job_id: "j" }, /either prompt or messages/],
-        [{ job_id: "j", prompt: "x", messages: [{ role: "user", content: "y" }] }, /either prompt or messages/],
+        [{ job_id: "j" }, /give one of prompt, messages and token_prompt/],
+        [{ job_id: "j", prompt: "x", messages: [{ role: "user", content: "y" }] }, /give one of prompt, messages and token_prompt/],
         [{ job_id: "j", prompt: "secret words", max_tokens: 0, temperature: 9 }, /max_tokens.*temperature/],
         [{ job_id: "j", prompt: "secret words", max_token: 5 }, /max_token: unknown field/],
         [{ job_id: "j", prompt: "x", continue_from: { tokens: [9_999_999] } }, /vocabulary/],

@@ -29,7 +29,7 @@ const start = (model: string, engine_path = real ?? "", more: Record<string, str
 
 engineContract({
   name: "llama-server",
-  features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize"],
+  features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize", "token_prompts"],
   tells_tokens: true,
   draws_by_position: false,
   start,

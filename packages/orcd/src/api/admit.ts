@@ -21,7 +21,7 @@ import { rateHeaders } from "../limits.ts";
 import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
 import type { Policies } from "../policies.ts";
-import { contentText, exactText, longestInput, promptBlocks, showsTools, tokensOf, tokensOfInputs } from "../prompt.ts";
+import { contentText, exactText, longestInput, promptBlocks, showsTools, tokensOfInputs, tokensOfPrompt } from "../prompt.ts";
 
 export interface AdmitPorts {
   readonly loop: Loop;
@@ -127,7 +127,7 @@ export function followOwn({ loop }: AdmitPorts, job: ActiveJob, reader: EventSin
  */
 function tokensThatFit(state: State, asked: AskedJob, limited: number): number {
   if (asked.fit_context !== true) return asked.max_tokens;
-  const { prompt_tokens, prompt_tokens_min } = tokensOf(Buffer.byteLength(contentText(asked), "utf8"));
+  const { prompt_tokens, prompt_tokens_min } = tokensOfPrompt(asked, contentText(asked));
   const largest = largestContext(state, asked.model, asked.placement?.pin ?? null);
   const room = Math.min(largest - prompt_tokens_min, limited - prompt_tokens);
   return Math.max(1, Math.min(asked.max_tokens, room));
@@ -148,7 +148,7 @@ export function jobSpec(
     submitted_at_ms: coreTime(submitted_at_ms),
     bytes: Buffer.byteLength(exactText(request), "utf8"),
     max_tokens,
-    ...(inputs === undefined ? tokensOf(Buffer.byteLength(content, "utf8")) : tokensOfInputs(inputs, truncate)),
+    ...(inputs === undefined ? tokensOfPrompt(request, content) : tokensOfInputs(inputs, truncate)),
     prefix: promptBlocks(request, content, { block_tokens: prefix_block_tokens, salt: cacheSalt(tenant, prefixes_shared) }),
     deadline_at_ms: deadline_ms === undefined ? null : coreTime(submitted_at_ms + deadline_ms),
     pin: placement?.pin ?? null,

@@ -73,11 +73,19 @@ function failure({ code, message }: FailedEvent, { headers, prompt }: Begun): Rb
   return ofPrompt(new RbeesError(knownCode(code), message, { headers }), prompt);
 }
 
+/** How a worker begins that says what is wrong with one. */
+const PROMPT = "prompt: ";
+
 /** What is wrong with a prompt is told with its name, if it has one. */
 export function ofPrompt(error: RbeesError, prompt: string | undefined): RbeesError {
   const { code, message, param, headers, details } = error;
-  if (prompt === undefined || (code !== "CONTEXT_TOO_LARGE" && param !== "prompt")) return error;
-  return new RbeesError(code, `${prompt}: ${message}`, { param: prompt, details, ...(headers === undefined ? {} : { headers }) });
+  const of_prompt = code === "CONTEXT_TOO_LARGE" || param === "prompt" || message.startsWith(PROMPT);
+  if (prompt === undefined || !of_prompt) return error;
+  return new RbeesError(code, `${prompt}: ${message.replace(PROMPT, "")}`, {
+    param: prompt,
+    details,
+    ...(headers === undefined ? {} : { headers }),
+  });
 }
 
 /** What the headers say of a job, whose connection is all that its client has of it. */

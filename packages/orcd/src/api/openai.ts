@@ -142,16 +142,20 @@ function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number
 function completionJobs(body: CompletionRequest, head: JobHeaders): AskedJob[] {
   const { max_tokens } = body;
   const logprobs = body.logprobs ?? undefined;
+  const fields = { ...weighing(body).fields, logprobs: logprobs !== undefined && "logprobs" } as const;
   const asked = {
     ...generation(body, head),
-    needs: needsOf({ ...weighing(body).fields, logprobs: logprobs !== undefined && "logprobs" }),
     logprobs,
     raw: true,
     max_tokens: max_tokens ?? COMPLETIONS_MAX_TOKENS,
     fit_context: (max_tokens ?? undefined) === undefined,
     metadata: metadata({}, { user: body.user }),
   };
-  return body.prompt.map((prompt) => ({ ...asked, prompt }));
+  return body.prompt.map((prompt) =>
+    typeof prompt === "string"
+      ? { ...asked, prompt, needs: needsOf(fields) }
+      : { ...asked, token_prompt: prompt, needs: needsOf({ ...fields, token_prompts: "prompt" }) },
+  );
 }
 
 /** What a conversation may ask for, as a job has it; thinking is told apart, as all these APIs have it. */

@@ -19,7 +19,7 @@ import type {
 import { libraryFolder } from "../libllama/library.ts";
 import type { GrammarState, SpokenModel } from "../llama/model.ts";
 import { readsFromBothSides } from "../llama/pooling.ts";
-import { hasTemplate, partsOf, withBos } from "../llama/prompt.ts";
+import { givenTokens, hasTemplate, type Prompt, partsOf, withBos } from "../llama/prompt.ts";
 import { addonIn, nativeRenderer } from "../llama/renderer.ts";
 import { fitting } from "../llama/request.ts";
 import { positionSeed, Run } from "../llama/run.ts";
@@ -85,7 +85,7 @@ export class LlamaServerEngine implements Engine {
       device: "",
       vram_bytes: 0,
       engine: { name: "llama-server", version: props.build_info },
-      features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize"],
+      features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize", "token_prompts"],
     };
   }
 
@@ -100,15 +100,14 @@ export class LlamaServerEngine implements Engine {
 
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
     const loaded = this.#alive;
-    const { client, model, words, context_size, slots } = loaded;
+    const { model, words, context_size, slots } = loaded;
     const taken = new Set([...this.#running.values()].map(({ slot }) => slot));
     const slot = Array.from({ length: slots }, (_, at) => at).find((at) => !taken.has(at));
     if (slot === undefined) throw new RbeesError("ALL_SLOTS_BUSY", "Every slot of the engine is busy.");
     const abort = new AbortController();
     this.#running.set(id, { abort, slot });
     try {
-      const { parts, reading } = partsOf(model.prompt, asked);
-      const tokens = withBos(model.prompt, await client.tokens(parts));
+      const { tokens, reading } = givenTokens(asked) ?? (await promptOf(loaded, asked));
       const request = fitting(asked, tokens, { context_size, vocab_size: words.count });
       const run = new Run(id, request, model, { tokens, reading }, { slot, cached: 0 });
       void this.#follow(loaded, abort, request, run);
@@ -120,8 +119,7 @@ export class LlamaServerEngine implements Engine {
   }
 
   async tokenize(_run: number, { with_tokens, ...asked }: TokenizeRequest): Promise<CountedTokens> {
-    const { client, model } = this.#alive;
-    const tokens = withBos(model.prompt, await client.tokens(partsOf(model.prompt, asked).parts));
+    const { tokens } = await promptOf(this.#alive, asked);
     return { tokens_in: tokens.length, ...(with_tokens ? { tokens } : {}) };
   }
 
@@ -161,6 +159,12 @@ export class LlamaServerEngine implements Engine {
       over({ ...run.report(), error: { code, message } });
     }
   }
+}
+
+/** The server makes text tokens. */
+async function promptOf({ client, model }: Loaded, asked: Parameters<typeof partsOf>[1]): Promise<Prompt> {
+  const { parts, reading } = partsOf(model.prompt, asked);
+  return { tokens: withBos(model.prompt, await client.tokens(parts)), reading };
 }
 
 /**

@@ -128,7 +128,9 @@ export function batchTokens(options: Pick<EngineOptions, "slots" | "prefill_chun
 /** What is done beyond what every engine can, of a model that makes text, vectors or both. */
 export function featuresOf(text: boolean, vectors: boolean): Feature[] {
   return [
-    ...(text ? (["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "logprobs", "tokenize"] as const) : []),
+    ...(text
+      ? (["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "logprobs", "tokenize", "token_prompts"] as const)
+      : []),
     ...(vectors ? (["embeddings"] as const) : []),
   ];
 }

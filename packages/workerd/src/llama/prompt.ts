@@ -3,9 +3,10 @@
  *
  * - `messages`, and `prompt` on a model with a chat template (as one user turn), go through the template.
  * - `raw: true` feeds the prompt as it is; names of special tokens in it are special tokens, as whoever formats a prompt wants.
+ * - `token_prompt` is the prompt's tokens, taken as they are.
  * - `prompt` on a model without a template is plain text, in which nothing is special.
  * - Text that people or tools wrote never becomes a special token (`chat/plain-text.ts`).
- * - The beginning-of-sequence token comes once, whether template or tokenizer adds it.
+ * - Of text, the beginning-of-sequence token comes once, whether template or tokenizer adds it.
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import { mustCall } from "@rbees/contracts/tools";
@@ -33,7 +34,10 @@ export interface Prompt {
   readonly reading: Reading | undefined;
 }
 
-type Asked = Pick<RunRequest, "prompt" | "messages" | "raw" | "tools" | "tool_choice" | "parallel_tool_calls" | "separate_reasoning">;
+type Asked = Pick<
+  RunRequest,
+  "prompt" | "token_prompt" | "messages" | "raw" | "tools" | "tool_choice" | "parallel_tool_calls" | "separate_reasoning"
+>;
 
 /** Text that is made tokens by itself. */
 export interface PromptPart {
@@ -65,6 +69,8 @@ class Missing {
 }
 
 export function promptOf(model: PromptModel, request: Asked, tokenizer: Tokenizer = model): Prompt {
+  const given = givenTokens(request);
+  if (given !== undefined) return given;
   const { parts, reading } = partsOf(model, request, tokenizer);
   const tokens = parts.flatMap(({ text, special, continues }) => tokenizer.tokenize(text, special, continues));
   return { tokens: withBos(model, tokens), reading };
@@ -95,6 +101,10 @@ export async function promptBeside(model: PromptModel, request: Asked): Promise<
       made.set(missing.key, await tokenizeAside(missing.text, missing.special, missing.continues));
     }
   }
+}
+
+export function givenTokens({ token_prompt }: Asked): Prompt | undefined {
+  return token_prompt === undefined ? undefined : { tokens: [...token_prompt], reading: undefined };
 }
 
 /** The prompt before it is tokens. */

@@ -9,6 +9,9 @@ export function fitting(
   { context_size, vocab_size }: { context_size: number; vocab_size: number },
 ): RunRequest {
   if (tokens.length === 0) throw new RbeesError("INVALID_REQUEST", "prompt: has no tokens", { param: "prompt" });
+  const unknown = asked.token_prompt?.find((token) => token >= vocab_size);
+  if (unknown !== undefined)
+    throw new RbeesError("INVALID_REQUEST", `prompt: ${notInVocabulary(unknown, vocab_size)}`, { param: "prompt" });
   const request = fitted(asked, context_size - tokens.length);
   checkContinued(request, vocab_size);
   const { max_tokens } = request;
@@ -21,6 +24,10 @@ export function fitting(
   );
 }
 
+function notInVocabulary(token: number, vocab_size: number): string {
+  return `token ${token} is not in the model's vocabulary of ${vocab_size}`;
+}
+
 /** One token at least, so that a prompt that is too long is refused. */
 function fitted(request: RunRequest, room: number): RunRequest {
   if (!request.fit_context || request.max_tokens <= room) return request;
@@ -31,7 +38,7 @@ function checkContinued({ continue_tokens, max_tokens }: RunRequest, vocab_size:
   const unknown = continue_tokens.find((token) => token >= vocab_size);
   const problem =
     unknown !== undefined
-      ? `token ${unknown} is not in the model's vocabulary of ${vocab_size}`
+      ? notInVocabulary(unknown, vocab_size)
       : continue_tokens.length > max_tokens
         ? `has ${continue_tokens.length} tokens, more than max_tokens (${max_tokens})`
         : undefined;
