@@ -61,6 +61,38 @@ test("what is asked: messages or the raw prompt, sampling, the key; the context 
   assert.deepEqual([asked[1]?.path, asked[1]?.body["prompt"], asked[1]?.body["messages"]], ["/v1/completions", "hi", undefined]);
 });
 
+test("an answer that may be as long as the context is: the server says how long that is, and max_tokens is kept all the same", async () => {
+  const asked: unknown[] = [];
+  const url = await upstream((_, response, body) => {
+    asked.push(body["max_tokens"]);
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    for (let i = 0; i < 600; i += 1) response.write(chunk(`${i} `));
+    response.end("data: [DONE]\n\n");
+  });
+  const one = await worker(url);
+  const { end, text } = await ask(one, { ...HI, max_tokens: 500, fit_context: true });
+  assert.deepEqual([end?.stop_reason, end?.tokens_out, text.trimEnd().split(" ").length], ["MAX_TOKENS", 500, 500]);
+  for (const more of [{ max_tokens: 400, fit_context: true }, { max_tokens: 500 }, { max_tokens: 500, fit_context: true, raw: true }])
+    await ask(one, { ...HI, ...more });
+  assert.deepEqual(asked, [undefined, 400, 500, 478]);
+});
+
+test("a connection that the server closes just when something is asked on it is no reason to fail", async () => {
+  let asked = 0;
+  const url = await upstream((request, response) => {
+    asked += 1;
+    if (asked === 2 || asked > 3) return void request.socket.destroy();
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.end(`${chunk("yes", { finish_reason: "stop" })}data: [DONE]\n\n`);
+  });
+  const one = await worker(url);
+  for (let i = 0; i < 2; i += 1) assert.equal((await ask(one, HI)).text, "yes");
+  assert.equal(asked, 3);
+  const gone = await post(one, "/execute", HI);
+  assert.deepEqual([gone.status, asked], [500, 5], "twice, and no more");
+  assert.match(await gone.text(), /ENGINE_FAILED.*does not answer/);
+});
+
 test("characters that come in pieces, a chunk without choices, usage after the end", async () => {
   const url = await upstream((_, response) => {
     response.writeHead(200, { "content-type": "text/event-stream" });
@@ -83,7 +115,8 @@ test("refusals before the first token have their meaning; nothing is left of the
   for (const [is, said, as, code, says] of [
     [429, "slow down", 503, "ALL_SLOTS_BUSY", /takes no more requests now \(429\): slow down/],
     [503, "", 503, "ALL_SLOTS_BUSY", /\(503\)/],
-    [400, "maximum context length is 512", 400, "INVALID_REQUEST", /does not take the request: maximum context length/],
+    [400, "maximum context length is 512", 400, "CONTEXT_TOO_LARGE", /does not take the request: maximum context length/],
+    [400, "top_k: no", 400, "INVALID_REQUEST", /does not take the request: top_k: no/],
     [401, "", 500, "ENGINE_FAILED", /asks for a key: name a file with it, --engine-key-file/],
     [500, "boom", 500, "ENGINE_FAILED", /failed \(500\): boom/],
   ] as const) {

@@ -2,7 +2,7 @@
 import { RbeesError } from "@rbees/contracts/errors";
 import type { RunRequest } from "../engine.ts";
 
-export function bodyOf(request: RunRequest, model: string, max_tokens: number): Record<string, unknown> {
+export function bodyOf(request: RunRequest, model: string, max_tokens: number | undefined): Record<string, unknown> {
   checkWords(request);
   const { prompt, messages, raw, temperature, top_p, top_k, min_p, seed } = request;
   const { frequency_penalty, presence_penalty, logit_bias } = request;

@@ -27,6 +27,8 @@ import { failed, type Piece, reasonOf, Upstream, type Usage } from "./upstream.t
 const UNKNOWN_TOKEN = 0;
 /** Bytes of text that make about a token, where the server has not counted. */
 const BYTES_A_TOKEN = 4;
+/** What a chat template puts around a message is taken to be no more than this. */
+const TOKENS_AROUND = 32;
 /** So many inputs are asked for at once: some servers take no more. */
 const INPUTS_MAX = 32;
 
@@ -68,18 +70,18 @@ export class OpenaiEngine implements Engine {
       });
     if (this.#running.size >= this.#slots) throw new RbeesError("ALL_SLOTS_BUSY", "Every slot of the engine is busy.");
     const tokens_in = estimated(request);
-    const room = this.#context_size - tokens_in;
-    const max_tokens = request.fit_context ? Math.max(1, Math.min(request.max_tokens, room)) : request.max_tokens;
+    const max_tokens = tokensAsked(request, this.#context_size);
+    const cut_at = max_tokens === undefined ? request.max_tokens : Number.POSITIVE_INFINITY;
     const abort = new AbortController();
     this.#running.set(id, abort);
     try {
       const pieces = await upstream.begin(request, max_tokens, abort.signal);
-      void this.#follow(id, abort, pieces, new Progress(id, request, tokens_in));
+      void this.#follow(id, abort, pieces, new Progress(id, request, { tokens_in, cut_at }));
     } catch (error) {
       this.#running.delete(id);
       // It was aborted before the server had answered: that it is over is told as ever.
       if (!abort.signal.aborted) throw error;
-      queueMicrotask(() => this.#report({ ...new Progress(id, request, tokens_in).report(0), aborted: true }));
+      queueMicrotask(() => this.#report({ ...new Progress(id, request, { tokens_in, cut_at }).report(0), aborted: true }));
     }
     return { slot: 0, tokens_in, tokens_cached: 0 };
   }
@@ -138,9 +140,9 @@ export class OpenaiEngine implements Engine {
     try {
       for await (const piece of pieces) {
         const report = progress.took(piece);
-        if (report === undefined) continue;
-        if (report.end !== undefined) return this.#over(id, abort, report);
-        this.#report(report);
+        if (report?.end !== undefined) return this.#over(id, abort, report);
+        if (report !== undefined) this.#report(report);
+        if (progress.full) break;
       }
       this.#over(id, abort, progress.complete() ?? { ...progress.report(0), error: broken("it ended without saying why") });
     } catch (error) {
@@ -175,14 +177,17 @@ class Progress {
   #thought = "";
   readonly #calls: ToolCallPiece[] = [];
   readonly #tokens_in: number;
+  readonly #cut_at: number;
   readonly #began_ms = performance.now();
   #first_ms: number | undefined;
   #usage: Usage | undefined;
   /** The answer is complete; what is still to come is what it cost. */
   #reason: "EOS" | "MAX_TOKENS" | undefined;
 
-  constructor(id: number, { stop, separate_reasoning = false }: RunRequest, tokens_in: number) {
+  /** `cut_at`: the answer is over after so many tokens, whatever the server would say more. */
+  constructor(id: number, { stop, separate_reasoning = false }: RunRequest, { tokens_in, cut_at }: { tokens_in: number; cut_at: number }) {
     this.#id = id;
+    this.#cut_at = cut_at;
     this.#apart = separate_reasoning;
     this.#answer = new Answer(stop);
     this.#tokens_in = tokens_in;
@@ -201,6 +206,11 @@ class Progress {
     return this.report(1, token, this.#answer.stop === undefined ? undefined : "STOP_SEQUENCE");
   }
 
+  /** It has all tokens that it may have. */
+  get full(): boolean {
+    return this.#answer.tokens >= this.#cut_at;
+  }
+
   /** With what else was said until then. */
   #told(token: TokenReport | undefined): TokenReport | undefined {
     if (token === undefined) return undefined;
@@ -212,9 +222,10 @@ class Progress {
 
   /** The stream is over; undefined when the answer was not. */
   complete(): StepReport | undefined {
-    if (this.#reason === undefined) return undefined;
+    const reason = this.#reason ?? (this.full ? "MAX_TOKENS" : undefined);
+    if (reason === undefined) return undefined;
     const rest = this.#told(this.#answer.finish());
-    return this.report(0, rest, this.#answer.stop === undefined ? this.#reason : "STOP_SEQUENCE");
+    return this.report(0, rest, this.#answer.stop === undefined ? reason : "STOP_SEQUENCE");
   }
 
   report(generated: number, token?: TokenReport, end?: RunEnd["stop_reason"] | undefined): StepReport {
@@ -257,8 +268,26 @@ function base64({ buffer, byteOffset, byteLength }: Float32Array): string {
   return Buffer.from(buffer, byteOffset, byteLength).toString("base64");
 }
 
+/**
+ * `max_tokens` for the server. Undefined: as many as its context has room for, where a chat may have fewer than it names. How many those
+ * are only the server knows, since it counts the prompt, and one more than there is room for would be refused.
+ */
+function tokensAsked(request: RunRequest, context_size: number): number | undefined {
+  const { max_tokens, fit_context, raw, messages = [] } = request;
+  // No token is of less than a byte, and each message has some of its own around it.
+  const at_most = bytesAsked(request) + (messages.length + 1) * TOKENS_AROUND;
+  if (!fit_context || at_most + max_tokens <= context_size) return max_tokens;
+  if (!raw) return undefined;
+  // A text that is continued gets few tokens where nobody says how many.
+  const room = context_size - (at_most < context_size ? at_most : estimated(request));
+  return Math.max(1, Math.min(max_tokens, room));
+}
+
 /** Prompt tokens by the length of the text. */
-function estimated({ prompt = "", messages = [] }: RunRequest): number {
-  const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), Buffer.byteLength(prompt));
-  return Math.ceil(bytes / BYTES_A_TOKEN);
+function estimated(request: RunRequest): number {
+  return Math.ceil(bytesAsked(request) / BYTES_A_TOKEN);
+}
+
+function bytesAsked({ prompt = "", messages = [] }: RunRequest): number {
+  return messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), Buffer.byteLength(prompt));
 }

@@ -123,7 +123,7 @@ export class Upstream {
   }
 
   /** Begins an answer; what refuses it is thrown before there is a stream. */
-  async begin(request: RunRequest, max_tokens: number, signal: AbortSignal): Promise<AsyncGenerator<Piece>> {
+  async begin(request: RunRequest, max_tokens: number | undefined, signal: AbortSignal): Promise<AsyncGenerator<Piece>> {
     const { cache_salt } = request;
     const body = { ...bodyOf(request, this.#options.model, max_tokens), ...(this.#salted ? { cache_salt } : {}) };
     const answer = await this.#ask(request.raw ? "/completions" : "/chat/completions", {
@@ -151,8 +151,10 @@ export class Upstream {
   async #ask(path: string, { headers, ...init }: RequestInit): Promise<Response> {
     const { url, key } = this.#options;
     const authorization: Record<string, string> = key === undefined ? {} : { authorization: `Bearer ${key}` };
+    const asking = () => fetch(url + path, { ...init, headers: { ...(headers as Record<string, string>), ...authorization } });
     try {
-      return await fetch(url + path, { ...init, headers: { ...(headers as Record<string, string>), ...authorization } });
+      // A server closes connections that nothing was asked on for a while, and may just do so when something is.
+      return await asking().catch((error: unknown) => (wasClosed(error) && !init.signal?.aborted ? asking() : Promise.reject(error)));
     } catch (error) {
       if (init.signal?.aborted && (init.signal.reason as Error | undefined)?.name !== "TimeoutError") throw error;
       throw failed(`${url} does not answer (${reasonOf(error)})`);
@@ -177,7 +179,10 @@ export class Upstream {
       case 400:
       case 413:
       case 422:
-        return new RbeesError("INVALID_REQUEST", `The server at ${this.name} does not take the request${said}`);
+        return new RbeesError(
+          tooLong(text) ? "CONTEXT_TOO_LARGE" : "INVALID_REQUEST",
+          `The server at ${this.name} does not take the request${said}`,
+        );
       default:
         return failed(`${url} failed (${answer.status})${said}`);
     }
@@ -206,6 +211,12 @@ function pieceOf({ index, id, function: called }: z.infer<typeof CallDelta>): To
   return { index, ...(id ? { id } : {}), ...(name ? { name } : {}), arguments: more ?? "" };
 }
 
+const CLOSED: ReadonlySet<unknown> = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
+
+function wasClosed(error: unknown): boolean {
+  return CLOSED.has((error as { cause?: { code?: unknown } }).cause?.code);
+}
+
 export function failed(message: string): RbeesError {
   return new RbeesError("ENGINE_FAILED", `${message}.`);
 }
@@ -213,6 +224,11 @@ export function failed(message: string): RbeesError {
 export function reasonOf(error: unknown): string {
   const { message = String(error), cause } = error as Error;
   return cause instanceof Error && cause.message !== "" ? cause.message : message;
+}
+
+/** As vLLM and SGLang say it, OpenAI (`context_length_exceeded`), llama-server (`exceed_context_size_error`). */
+function tooLong(text: string): boolean {
+  return /context.?length|exceed_context_size/i.test(text);
 }
 
 /** The body's own words. It may quote the prompt nowhere but there, and is cut. */
