@@ -29,6 +29,8 @@ const engine = [
   "prefix-cache-bytes-max",
   "prefix-cache-dir",
   "speculate",
+  "prefill-chunk-tokens",
+  "prefill-stretch-max",
   "lora",
 ] as const;
 const options = Object.fromEntries([...names, ...more, ...engine].map((name) => [name, text]));

@@ -10,6 +10,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { JobEvent } from "@rbees/contracts/events";
 import { Accepted, Explanation, JobList, JobSummary, JobView } from "@rbees/contracts/job";
 import { JoinToken } from "@rbees/contracts/join";
+import { FEATURES } from "@rbees/contracts/sets";
 import { ModelList, WorkerList, WorkerView } from "@rbees/contracts/worker";
 import { homeOf } from "@rbees/kit/home";
 import { followJob } from "../src/jobs/follow.ts";
@@ -279,7 +280,11 @@ test("list, show, why, cancel, workers and models print tables for people and th
       shows: /^It waits for a free slot\.\n\nWORKER +VERDICT +SCORE +CACHED +REASON\nw1 +excluded +– +– +no slot is free\n$/,
     },
     { argv: ["jobs", "cancel", JOB], shape: JobSummary, shows: /^Job job_1 is cancelled\.\n$/ },
-    { argv: ["workers", "list"], shape: WorkerList, shows: /^WORKER [\s\S]*\nw1 +ready +demo +127\.0\.0\.1:8001 +cpu +grammar +0\/4 / },
+    {
+      argv: ["workers", "list"],
+      shape: WorkerList,
+      shows: /^WORKER [\s\S]*\nw1 +ready +demo +127\.0\.0\.1:8001 +cpu +0\/4 .* ago +grammar\n$/,
+    },
     { argv: ["workers", "drain", "w1"], shape: WorkerView, shows: /^w1 takes no new jobs; 0 still running\.\n$/ },
     { argv: ["models", "list"], shape: ModelList, shows: /^MODEL [\s\S]*\ndemo +w1 +512 tokens +0123456789ab\n$/ },
   ];
@@ -294,6 +299,18 @@ test("list, show, why, cancel, workers and models print tables for people and th
     shape.parse(JSON.parse(json.out));
   }
   assert.deepEqual(orchestrator.drained, ["w1", "w1"]);
+});
+
+test("what workers can is said in the fewest words", async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, GOOD);
+  const worker = { host: "127.0.0.1", port: 8001, tls: false, model: "demo", backend: "cpu", device: "", slots: 4, labels: {} } as const;
+  const has = (id: string, features: string[]) =>
+    orchestrator.workers.set(id, workerView({ ...worker, id, features, version: "", epoch: 0 }));
+  has("w1", [...FEATURES]);
+  has("w2", [...FEATURES.slice(1), "lora:sql"]);
+  has("w3", []);
+  const { out } = await rbees.run(["rbees", "workers", "list", ...at]);
+  for (const said of [/^w1 .* ago {3}all$/m, /^w2 .* ago {3}all but grammar; lora:sql$/m, /^w3 .* ago {3}–$/m]) assert.match(out, said);
 });
 
 test("a token for a worker is made for its pool, name, address and region, and said to be shown once", async (t) => {

@@ -250,12 +250,32 @@ test("--gpu-layers reaches the worker, and again after a restart", async (t) => 
 
 test("what the engine shall do reaches the worker, files by their whole path, and again after a restart", async (t) => {
   const { spawn, worker } = await setUp(t);
-  const kept = ["--cache-type", "q8_0", "--prefix-cache-bytes-max", "1000000", "--prefix-cache-dir", "kept", "--speculate", "8"];
+  const kept = [
+    "--cache-type",
+    "q8_0",
+    "--prefix-cache-bytes-max",
+    "1000000",
+    "--prefix-cache-dir",
+    "kept",
+    "--speculate",
+    "8",
+    "--prefill-chunk-tokens",
+    "128",
+    "--prefill-stretch-max",
+    "10",
+  ];
   const given = ["demo", "--name", "w1", "--port", String(await freePort()), ...kept, "--lora", "a=one.gguf", "--lora", "b=/two.gguf"];
   const { exit, err } = await spawn(...given);
   assert.equal(exit, 0, err);
   const all = [
-    ...["cache_type=q8_0", "prefix_cache_bytes_max=1000000", `prefix_cache_dir=${resolve("kept")}`, "speculate=8"],
+    ...[
+      "cache_type=q8_0",
+      "prefix_cache_bytes_max=1000000",
+      `prefix_cache_dir=${resolve("kept")}`,
+      "speculate=8",
+      "prefill_chunk_tokens=128",
+      "prefill_stretch_max=10",
+    ],
     `lora=a=${resolve("one.gguf")},b=/two.gguf`,
   ];
   const log = (await worker("logs", "w1")).out;

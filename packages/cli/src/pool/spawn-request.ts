@@ -27,6 +27,8 @@ export const SpawnRequest = z.object({
   prefix_cache_bytes_max: z.int().nonnegative().optional(),
   loras: z.record(z.string(), z.string()).optional().describe("Files of LoRA adapters, by name"),
   speculate: z.int().nonnegative().optional(),
+  prefill_chunk_tokens: z.int().positive().optional(),
+  prefill_stretch_max: z.int().nonnegative().optional(),
   prefix_cache_dir: z.string().optional(),
   threads: z.int().optional(),
   deterministic: z.boolean().optional(),

@@ -252,6 +252,8 @@ function flagsOf(request: SpawnRequest, { worker_id, port, measured_bytes }: Dec
     ["--prefix-cache-bytes-max", request.prefix_cache_bytes_max],
     ["--lora", listOf(request.loras)],
     ["--speculate", request.speculate],
+    ["--prefill-chunk-tokens", request.prefill_chunk_tokens],
+    ["--prefill-stretch-max", request.prefill_stretch_max],
     ["--prefix-cache-dir", request.prefix_cache_dir],
     ["--measured-bytes", measured_bytes],
     ["--threads", request.threads],

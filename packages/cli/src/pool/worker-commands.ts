@@ -46,6 +46,8 @@ export interface SpawnFlags {
   prefixCacheBytesMax?: number | undefined;
   lora?: Record<string, string> | undefined;
   speculate?: number | undefined;
+  prefillChunkTokens?: number | undefined;
+  prefillStretchMax?: number | undefined;
   prefixCacheDir?: string | undefined;
   threads?: number | undefined;
   deterministic?: true | undefined;
@@ -89,6 +91,8 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     prefix_cache_bytes_max: options.prefixCacheBytesMax,
     loras: options.lora && Object.fromEntries(Object.entries(options.lora).map(([name, path]) => [name, resolve(path)])),
     speculate: options.speculate,
+    prefill_chunk_tokens: options.prefillChunkTokens,
+    prefill_stretch_max: options.prefillStretchMax,
     prefix_cache_dir: options.prefixCacheDir && resolve(options.prefixCacheDir),
     threads: options.threads,
     deterministic: options.deterministic,

@@ -62,6 +62,12 @@ export const workerVerbs = [
         .option("--prefix-cache-dir <folder>", "keep that in this folder while the worker is stopped, in clear (default: nowhere)")
         .option("--lora <name=file>", "a LoRA adapter for jobs that ask for it; may be given several times", adapter)
         .option("--speculate <n>", "guess up to n tokens of an answer where that pays (default 0); the text stays", whole(0, 32))
+        .option("--prefill-chunk-tokens <n>", "prompt tokens that are computed at once (default 64)", whole(1, 4_096))
+        .option(
+          "--prefill-stretch-max <n>",
+          "beside another's prompt a token may take n times as long (default 3); 0: as long as a whole chunk takes",
+          whole(0, 1_000),
+        )
         .option("--threads <n>", "processor threads to compute with", whole(1, 1024))
         .option("--deterministic", "the same seed gives the same text, whatever else runs")
         .option("--orchestrator <url>", "whom to register with; none: nobody")

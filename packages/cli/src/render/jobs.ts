@@ -1,5 +1,6 @@
 /** Jobs, workers and models of an orchestrator, as people read them. Prompts are never shown. */
 import type { Explanation, JobList, JobSummary, JobView } from "@rbees/contracts/job";
+import { FEATURES } from "@rbees/contracts/sets";
 import type { ModelList, WorkerList } from "@rbees/contracts/worker";
 import type { z } from "zod";
 import { age, ageOf, duration, type Look, plural, rate, size } from "../look.ts";
@@ -105,15 +106,27 @@ export function renderWorkers(list: z.infer<typeof WorkerList>, look: Look, now 
       { title: "MODEL", of: (worker) => worker.model },
       { title: "ADDRESS", of: (worker) => worker.address },
       { title: "BACKEND", of: (worker) => worker.backend },
-      { title: "CAN", of: (worker) => worker.features.join(", ") || "–" },
       { title: "JOBS", of: (worker) => `${worker.jobs_running}/${worker.slots}`, right: true },
       { title: "TOKENS/S", of: (worker) => rate(worker.tokens_per_second), right: true },
       { title: "MEMORY", of: (worker) => size(worker.memory_bytes), right: true },
       { title: "SEEN", of: (worker) => `${age((now - Date.parse(worker.last_heartbeat_at)) / 1000)} ago`, right: true },
+      // Last, because it may be long.
+      { title: "CAN", of: (worker) => abilities(worker.features) },
     ],
     look,
     "No workers. Start one with: rbees-pool worker spawn cpu --model demo",
   );
+}
+
+const LEFT_OUT_MAX = 3;
+
+/** In the fewest words: all of them, all but some, or these. Adapters that a worker holds are named in any case. */
+function abilities(features: readonly string[]): string {
+  const missing = FEATURES.filter((feature) => !features.includes(feature));
+  const more = features.filter((feature) => !FEATURES.some((known) => known === feature));
+  if (missing.length > LEFT_OUT_MAX) return features.join(", ") || "–";
+  const known = missing.length === 0 ? "all" : `all but ${missing.join(", ")}`;
+  return more.length === 0 ? known : `${known}; ${more.join(", ")}`;
 }
 
 export function renderModels(list: z.infer<typeof ModelList>, look: Look): string {
