@@ -95,6 +95,15 @@ test("a second orchestrator on the same database is refused", async (t) => {
   await assert.rejects(openStore(path), /in use by another orchestrator/);
 });
 
+test("a database of a newer orchestrator is refused in words", async (t) => {
+  const path = join(folder(t), "db.sqlite");
+  await (await openStore(path)).close();
+  const db = new DatabaseSync(path);
+  db.exec("insert into kysely_migration values ('9999-of-another-day', '2099-01-01')");
+  db.close();
+  await assert.rejects(openStore(path), /db\.sqlite was written by a newer rbees-orcd; start that one/);
+});
+
 test("a file that is no database is refused with its name", async (t) => {
   const path = join(folder(t), "db.sqlite");
   writeFileSync(path, "this is no database, it is a poem ".repeat(100));

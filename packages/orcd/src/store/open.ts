@@ -120,6 +120,11 @@ function openError(error: unknown, path: string): unknown {
   const { message, code = "" } = error as Error & { code?: string };
   // Of the thread, where it has lost its class.
   if (code === "CONFLICT") return new RbeesError("CONFLICT", message, { cause: error });
+  // Kysely's words for a table that this version does not make.
+  if (/previously executed migration .* is missing/.test(message))
+    return new RbeesError("CONFLICT", `The database ${path} was written by a newer rbees-orcd; start that one, or one that is newer yet.`, {
+      cause: error,
+    });
   if (code === "SQLITE_BUSY" || /locked/.test(message)) return new DatabaseHeld(path, error);
   return new RbeesError("CONFLICT", `The database ${path} can't be opened: ${message}`, { cause: error });
 }
