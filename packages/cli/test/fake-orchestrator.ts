@@ -13,6 +13,7 @@ import type { RegisterWorker, WorkerView } from "@rbees/contracts/worker";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { type Handlers, type Served, serve } from "@rbees/kit/http";
 import { silentLog } from "@rbees/kit/log";
+import { VERSION } from "@rbees/kit/version";
 
 export interface Script {
   /** Events of every job; `cut` breaks the connection there, once; `hang` keeps the stream open. */
@@ -182,7 +183,7 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
       workers.delete(params.id);
       return { none: true };
     },
-    listWorkers: () => ({ json: { workers: [...workers.values()] } }),
+    listWorkers: () => ({ json: { workers: [...workers.values()], orchestrator_version: VERSION } }),
     drainWorker({ params }) {
       const worker = workers.get(params.id);
       if (worker === undefined) throw new RbeesError("NOT_FOUND", `There is no worker ${params.id}.`);

@@ -11,8 +11,9 @@ import { JobEvent } from "@rbees/contracts/events";
 import { Accepted, Explanation, JobList, JobSummary, JobView } from "@rbees/contracts/job";
 import { JoinToken } from "@rbees/contracts/join";
 import { FEATURES } from "@rbees/contracts/sets";
-import { ModelList, WorkerList, WorkerView } from "@rbees/contracts/worker";
+import { ModelList, RegisterWorker, WorkerList, WorkerView } from "@rbees/contracts/worker";
 import { homeOf } from "@rbees/kit/home";
+import { VERSION } from "@rbees/kit/version";
 import { followJob } from "../src/jobs/follow.ts";
 import { orchestratorAt } from "../src/orchestrator.ts";
 import { end, failed, fakeOrchestrator, JOB, queued, type Script, started, token, workerView } from "./fake-orchestrator.ts";
@@ -268,6 +269,8 @@ test("list, show, why, cancel, workers and models print tables for people and th
       labels: {},
       features: ["grammar"],
       version: "",
+      protocol: 1,
+      protocol_min: 0,
       epoch: 0,
     }),
   );
@@ -303,14 +306,38 @@ test("list, show, why, cancel, workers and models print tables for people and th
 
 test("what workers can is said in the fewest words", async (t) => {
   const { at, rbees, orchestrator } = await setUp(t, GOOD);
-  const worker = { host: "127.0.0.1", port: 8001, tls: false, model: "demo", backend: "cpu", device: "", slots: 4, labels: {} } as const;
   const has = (id: string, features: string[]) =>
-    orchestrator.workers.set(id, workerView({ ...worker, id, features, version: "", epoch: 0 }));
+    orchestrator.workers.set(id, workerView(RegisterWorker.parse({ id, host: "127.0.0.1", port: 8001, model: "demo", features })));
   has("w1", [...FEATURES]);
   has("w2", [...FEATURES.slice(1), "lora:sql"]);
   has("w3", []);
   const { out } = await rbees.run(["rbees", "workers", "list", ...at]);
   for (const said of [/^w1 .* ago {3}all$/m, /^w2 .* ago {3}all but grammar; lora:sql$/m, /^w3 .* ago {3}–$/m]) assert.match(out, said);
+});
+
+test("versions are shown where a worker has another than the orchestrator, and doctor warns of it", async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, GOOD);
+  const register = (id: string, version: string) => {
+    const body = RegisterWorker.parse({ id, host: "127.0.0.1", port: 8001, model: "demo", version });
+    orchestrator.workers.set(id, workerView(body));
+  };
+  const list = async () => (await rbees.run(["rbees", "workers", "list", ...at])).out;
+  const doctor = async () => {
+    const { out } = await rbees.run(["rbees", "doctor", "--json"], { env: { RBEES_ORCHESTRATOR_URL: orchestrator.url } });
+    return JSON.parse(out).checks.find(({ name }: { name: string }) => name === "workers");
+  };
+  register("w1", VERSION);
+  register("silent", "");
+  assert.doesNotMatch(await list(), /VERSION|of version/);
+  assert.deepEqual(await doctor(), { name: "workers", level: "ok", found: "w1 (demo), silent (demo)" });
+  register("w2", "0.0.9");
+  const shown = await list();
+  assert.match(shown, /^WORKER .* VERSION /);
+  assert.match(shown, /\nw2 +ready .* 0\.0\.9 /);
+  assert.match(shown, new RegExp(`\nThe orchestrator is of version ${VERSION}\\.\n$`));
+  const { level, found, next } = await doctor();
+  assert.deepEqual([level, found], ["warn", "w1 (demo), silent (demo), w2 (demo, rbees 0.0.9)"]);
+  assert.match(next, /workers before the orchestrator/);
 });
 
 test("a token for a worker is made for its pool, name, address and region, and said to be shown once", async (t) => {

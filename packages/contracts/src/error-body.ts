@@ -63,6 +63,9 @@ export const ERROR_FORMS = {
 } as const satisfies Record<string, FormOfError>;
 export type ErrorForm = keyof typeof ERROR_FORMS;
 
+/** How a strict schema says that it knows no such field. */
+export const UNKNOWN_FIELD = "unknown field";
+
 /** Of a name that the sender made up. */
 const FIELD_CHARS_MAX = 128;
 
@@ -75,7 +78,7 @@ export function fieldProblems(error: z.ZodError): FieldProblem[] {
   return error.issues.flatMap((issue) => {
     const at = issue.path.map(String).join(".");
     if (issue.code === "unrecognized_keys") {
-      return issue.keys.map((key) => ({ field: clipped(at === "" ? key : `${at}.${key}`), problem: "unknown field" }));
+      return issue.keys.map((key) => ({ field: clipped(at === "" ? key : `${at}.${key}`), problem: UNKNOWN_FIELD }));
     }
     return [{ field: at === "" ? "(body)" : clipped(at), problem: issue.message }];
   });

@@ -51,6 +51,7 @@ export const ERRORS = {
   ALL_SLOTS_BUSY: row(503, EXIT.busy, true, "overloaded_error", "Every slot of the worker is busy"),
   DROPPED: row(503, EXIT.busy, true, "overloaded_error", "The job had to make room in a full queue"),
   SHUTTING_DOWN: row(503, EXIT.busy, true, "overloaded_error", "The program is shutting down"),
+  PROTOCOL_MISMATCH: row(503, EXIT.failed, true, "server_error", "Worker and orchestrator are too far apart in version"),
   LAGGED: row(503, EXIT.failed, true, "overloaded_error", "The reader was too slow; resume by event id"),
   DEADLINE_EXCEEDED: row(504, EXIT.failed, false, "timeout_error", "The deadline passed"),
   QUEUE_TIMEOUT: row(504, EXIT.busy, true, "timeout_error", "No worker took the job in time"),

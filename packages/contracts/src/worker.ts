@@ -24,6 +24,7 @@ export type Backend = z.infer<typeof Backend>;
 /** A name or an address; which one it is the resolver says. */
 const HOST = /^[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}$/;
 
+/** Fields and features that a newer worker says beyond these are read over: nobody asks for them (`protocol.ts`). */
 export const RegisterWorker = z
   .object({
     id: WorkerId,
@@ -50,6 +51,8 @@ export const RegisterWorker = z
       })
       .default({}),
     version: z.string().default(""),
+    protocol: z.int().nonnegative().default(0).describe("Of what it takes and says; 0: older than the first release, or it does not say"),
+    protocol_min: z.int().nonnegative().default(0).describe("The lowest of an orchestrator with which it can work"),
     engine: z.string().max(128).optional().describe("What computes, with its version; jobs are replayed only on the same"),
     deterministic: z.boolean().optional().describe("Whether what runs beside a job can't change its text"),
     epoch: z.int().nonnegative().default(0).describe("Rises with each life of the worker: an older life is fenced off"),
@@ -66,6 +69,7 @@ export type RegisterWorker = z.infer<typeof RegisterWorker>;
 
 export const Registered = z.object({ status: z.literal("OK"), heartbeat_ms: z.int().positive() }).meta({ id: "Registered" });
 
+/** What a newer worker says beyond this is read over. */
 export const Beat = z
   .object({
     epoch: z.int().nonnegative().default(0),
@@ -102,7 +106,13 @@ export const WorkerView = z
   })
   .meta({ id: "Worker" });
 export type WorkerView = z.infer<typeof WorkerView>;
-export const WorkerList = z.object({ workers: z.array(WorkerView) }).meta({ id: "WorkerList" });
+export const WorkerList = z
+  .object({
+    workers: z.array(WorkerView),
+    orchestrator_version: z.string().optional().describe("What workers' versions are to be compared with"),
+  })
+  .meta({ id: "WorkerList" });
+export type WorkerList = z.infer<typeof WorkerList>;
 
 export const ModelView = z.object({
   model: z.string(),
@@ -113,7 +123,7 @@ export const ModelView = z.object({
 export const ModelList = z.object({ models: z.array(ModelView) }).meta({ id: "ModelList" });
 
 /**
- * One attempt. Exactly one of `prompt`, `messages` and `token_prompt`. `continue_from.tokens` are the tokens another attempt has
+ * One attempt; what it is to have beyond this, older workers refuse (`protocol.ts`). Exactly one of `prompt`, `messages` and `token_prompt`. `continue_from.tokens` are the tokens another attempt has
  * already sent to the client: they count towards `max_tokens`, take part in stop matching, and are not sent again.
  */
 export const Execute = z

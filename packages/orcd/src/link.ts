@@ -4,13 +4,13 @@
  */
 
 import type { Embed } from "@rbees/contracts/embed";
-import { ErrorBody } from "@rbees/contracts/error-body";
+import { ErrorBody, FieldProblem, UNKNOWN_FIELD } from "@rbees/contracts/error-body";
 import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { WorkerEvent } from "@rbees/contracts/events";
 import { WorkerEvent as WorkerEventSchema } from "@rbees/contracts/events";
 import { type Counted, Counted as CountedSchema, type Tokenize } from "@rbees/contracts/tokenize";
 import type { Execute } from "@rbees/contracts/worker";
-import type { z } from "zod";
+import { z } from "zod";
 import { type ConnectionLimits, Connections, type RequestListener } from "./worker-http/connections.ts";
 import type { Place } from "./worker-place.ts";
 
@@ -119,8 +119,9 @@ class Count implements RequestListener {
     const refused = ErrorBody.safeParse(answer);
     if (!refused.success) return this.#settle({ reason: `it answered ${this.#status}, not as a worker would` });
     const { code, message, param } = refused.data.error;
-    const error = new RbeesError(knownCode(code), message, param === null ? {} : { param });
-    this.#settle({ reason: message, error });
+    const mismatch = mismatchIn(refused.data);
+    const error = mismatch ?? new RbeesError(knownCode(code), message, param === null ? {} : { param });
+    this.#settle({ reason: error.message, error });
   }
 
   onFailure(reason: string): void {
@@ -230,7 +231,18 @@ function refusal(status: number, latin1: string): LinkOutcome {
   const { code, message, retriable } = body.data.error;
   // Another life of the worker may be at its address by now, with another secret: it will register.
   if (["ALL_SLOTS_BUSY", "SHUTTING_DOWN", "UNAUTHORIZED"].includes(code)) return { kind: "refused", reason: message };
+  const mismatch = mismatchIn(body.data);
+  if (mismatch !== undefined) return { kind: "failed", code: mismatch.code, message: mismatch.message, retriable: true };
   return { kind: "failed", code, message, retriable };
+}
+
+/** That the worker does not know a field of what it was asked: it is of another version, and the next one need not be. */
+function mismatchIn({ error: { code, details } }: ErrorBody): RbeesError | undefined {
+  if (code !== "INVALID_REQUEST") return undefined;
+  const problems = z.array(FieldProblem).safeParse(details).data ?? [];
+  const unknown = problems.filter(({ problem }) => problem === UNKNOWN_FIELD).map(({ field }) => field);
+  if (unknown.length === 0) return undefined;
+  return new RbeesError("PROTOCOL_MISMATCH", `The worker is of an older version and does not know ${unknown.join(", ")}: upgrade it.`);
 }
 
 function parseJson(text: string): unknown {

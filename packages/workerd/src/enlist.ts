@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Client, createClient } from "@rbees/contracts/client";
-import { RbeesError } from "@rbees/contracts/errors";
+import { type ErrorCode, RbeesError } from "@rbees/contracts/errors";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import type { Beat, RegisterWorker } from "@rbees/contracts/worker";
 import type { Log } from "@rbees/kit/log";
@@ -22,6 +22,12 @@ export interface EnlistLimits {
 export const ENLIST_LIMITS: EnlistLimits = { backoff_ms: 500, backoff_max_ms: 15_000, call_ms: 5_000, leave_ms: 2_000 };
 
 const HOW_JOIN = "`rbees workers invite` makes one on the operator's machine, --join-token-file names the file with it here";
+
+/** Refusals of which somebody has to hear more than that there is no orchestrator. */
+const REFUSED: { readonly [code in ErrorCode]?: string } = {
+  UNAUTHORIZED: `the orchestrator wants a join token (${HOW_JOIN}); trying on`,
+  PROTOCOL_MISMATCH: "this worker and the orchestrator are too far apart in version; trying on, in case that one is upgraded",
+};
 
 export interface EnlistOptions {
   url: string;
@@ -46,6 +52,8 @@ export class Enlist {
   #loop: Promise<void> | undefined;
   #registered = false;
   #failures = 0;
+  /** What the log says of the failures so far; it says so again only when that changes. */
+  #trouble: string | undefined;
   #beats = 0;
 
   constructor(options: EnlistOptions) {
@@ -95,6 +103,7 @@ export class Enlist {
         if (this.#registered) await this.#beat();
         else heartbeat_ms = await this.#register();
         this.#failures = 0;
+        this.#trouble = undefined;
         await this.#pause(heartbeat_ms);
       } catch (error) {
         if (this.#stop.signal.aborted) return;
@@ -134,11 +143,9 @@ export class Enlist {
   async #backOff(error: unknown): Promise<void> {
     const { backoff_ms, backoff_max_ms } = this.#limits;
     const wait_ms = Math.min(backoff_max_ms, backoff_ms * 2 ** Math.min(this.#failures, 16)) * (0.5 + Math.random());
-    if (this.#failures === 0) {
-      const refused = error instanceof RbeesError && error.code === "UNAUTHORIZED";
-      const what = refused ? `the orchestrator wants a join token (${HOW_JOIN}); trying on` : "can't reach the orchestrator; trying on";
-      this.#options.log.warn({ orchestrator: this.#options.url, reason: messageOf(error) }, what);
-    }
+    const trouble = (error instanceof RbeesError && REFUSED[error.code]) || "can't reach the orchestrator; trying on";
+    if (trouble !== this.#trouble) this.#options.log.warn({ orchestrator: this.#options.url, reason: messageOf(error) }, trouble);
+    this.#trouble = trouble;
     this.#failures++;
     await this.#pause(wait_ms);
   }

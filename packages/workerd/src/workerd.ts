@@ -4,6 +4,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import { freemem } from "node:os";
 import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
+import { WORKER_SPEAKS } from "@rbees/contracts/protocol";
 import { workerdRoutes } from "@rbees/contracts/routes";
 import { EXTERNAL_DIGEST, LORA_FEATURE } from "@rbees/contracts/sets";
 import type { RegisterWorker, WorkerHealth } from "@rbees/contracts/worker";
@@ -274,6 +275,7 @@ class Life implements Workerd {
       labels: { ...labels },
       features: [...this.#features],
       version: VERSION,
+      ...WORKER_SPEAKS,
       engine: `${this.#facts.engine.name} ${this.#facts.engine.version}`,
       deterministic: this.#config.deterministic,
       epoch: this.#epoch,

@@ -1,6 +1,7 @@
 /** A small stand-in for the orchestrator: keeps what it is told, and answers as the test wants. */
 
 import type { RbeesError } from "@rbees/contracts/errors";
+import { ORCHESTRATOR_SPEAKS, protocolMismatch, type Spoken } from "@rbees/contracts/protocol";
 import { orcdRoutes } from "@rbees/contracts/routes";
 import type { Beat, RegisterWorker } from "@rbees/contracts/worker";
 import { type Handlers, type Served, type ServeOptions, serve } from "@rbees/kit/http";
@@ -16,6 +17,10 @@ export class FakeOrchestrator {
   /** What the next calls of a route are refused with. */
   readonly refusals: { registerWorker: RbeesError[]; beat: RbeesError[] } = { registerWorker: [], beat: [] };
   heartbeat_ms = 20;
+  /** As an orchestrator of another version would. */
+  speaks: Spoken & { version: string } = { ...ORCHESTRATOR_SPEAKS, version: "0.0.0" };
+  /** How often it was asked to register somebody. */
+  asked = 0;
   #server: Served | undefined;
 
   async listen(port = 0, authorize?: ServeOptions["authorize"]): Promise<string> {
@@ -25,7 +30,10 @@ export class FakeOrchestrator {
     };
     const handlers: Handlers<typeof routes> = {
       registerWorker: ({ body }) => {
+        this.asked += 1;
         refuse("registerWorker");
+        const mismatch = protocolMismatch(body, this.speaks);
+        if (mismatch !== undefined) throw mismatch;
         this.registrations.push(body);
         return { json: { status: "OK", heartbeat_ms: this.heartbeat_ms } };
       },

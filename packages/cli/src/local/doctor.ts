@@ -8,6 +8,7 @@ import { NODE_MIN, nodeTooOld, VERSION } from "@rbees/kit/version";
 import type { Context } from "../context.ts";
 import { plural, size } from "../look.ts";
 import { orchestratorAt, orchestratorUrl } from "../orchestrator.ts";
+import { ofOtherVersions } from "../other-versions.ts";
 import { backends } from "../pool/backends.ts";
 import { catalogue, DEMO } from "../pool/catalogue.ts";
 import { FIRST_PORT } from "../pool/spawn.ts";
@@ -191,12 +192,20 @@ async function orchestrator(context: Context): Promise<Check[]> {
   const name = "orchestrator";
   try {
     const client = orchestratorAt(context, await orchestratorUrl(context), { call_ms_max: CALL_MS_MAX });
-    const { workers } = await client.call("listWorkers", {});
+    const list = await client.call("listWorkers", {});
+    const { workers, orchestrator_version } = list;
     const ready = workers.filter(({ status }) => status === "ready");
     const answers: Check = { name, level: "ok", found: client.url };
     if (ready.length === 0)
       return [answers, { name: "workers", level: "warn", found: "none is registered", next: "rbees-pool worker spawn cpu --model demo" }];
-    return [answers, { name: "workers", level: "ok", found: ready.map(({ worker_id, model }) => `${worker_id} (${model})`).join(", ") }];
+    const others = ofOtherVersions(list);
+    const found = ready.map(
+      (worker) => `${worker.worker_id} (${worker.model}${others.includes(worker) ? `, rbees ${worker.version}` : ""})`,
+    );
+    const there: Check = { name: "workers", level: "ok", found: found.join(", ") };
+    if (others.length === 0) return [answers, there];
+    const next = `the orchestrator is rbees ${orchestrator_version}: upgrade what is older, workers before the orchestrator (docs/upgrade.md)`;
+    return [answers, { ...there, level: "warn", next }];
   } catch (error) {
     return [{ name, level: "warn", found: (error as Error).message, next: "rbees up" }];
   }

@@ -1,9 +1,10 @@
 /** Jobs, workers and models of an orchestrator, as people read them. Prompts are never shown. */
 import type { Explanation, JobList, JobSummary, JobView } from "@rbees/contracts/job";
 import { FEATURES } from "@rbees/contracts/sets";
-import type { ModelList, WorkerList } from "@rbees/contracts/worker";
+import type { ModelList, WorkerList, WorkerView } from "@rbees/contracts/worker";
 import type { z } from "zod";
 import { age, ageOf, duration, type Look, plural, rate, size } from "../look.ts";
+import { ofOtherVersions } from "../other-versions.ts";
 import { facts, table } from "./table.ts";
 
 export function renderJobs(list: JobList, look: Look, now = Date.now()): string {
@@ -97,8 +98,9 @@ export function renderExplanation(why: Explanation, look: Look): string {
   return `${look.safe(why.answer)}\n${rules}\n${verdicts}`;
 }
 
-export function renderWorkers(list: z.infer<typeof WorkerList>, look: Look, now = Date.now()): string {
-  return table(
+export function renderWorkers(list: WorkerList, look: Look, now = Date.now()): string {
+  const mixed = ofOtherVersions(list).length > 0;
+  const shown = table(
     list.workers,
     [
       { title: "WORKER", of: (worker) => worker.worker_id, name: true },
@@ -106,6 +108,7 @@ export function renderWorkers(list: z.infer<typeof WorkerList>, look: Look, now 
       { title: "MODEL", of: (worker) => worker.model },
       { title: "ADDRESS", of: (worker) => worker.address },
       { title: "BACKEND", of: (worker) => worker.backend },
+      ...(mixed ? [{ title: "VERSION", of: ({ version }: WorkerView) => version || "–" }] : []),
       { title: "JOBS", of: (worker) => `${worker.jobs_running}/${worker.slots}`, right: true },
       { title: "TOKENS/S", of: (worker) => rate(worker.tokens_per_second), right: true },
       { title: "MEMORY", of: (worker) => size(worker.memory_bytes), right: true },
@@ -116,6 +119,7 @@ export function renderWorkers(list: z.infer<typeof WorkerList>, look: Look, now 
     look,
     "No workers. Start one with: rbees-pool worker spawn cpu --model demo",
   );
+  return mixed ? `${shown}The orchestrator is of version ${look.safe(list.orchestrator_version ?? "")}.\n` : shown;
 }
 
 const LEFT_OUT_MAX = 3;

@@ -1,9 +1,11 @@
 /** The routes of workers and models: register, heartbeat, leave, list, drain. */
 import { RbeesError } from "@rbees/contracts/errors";
+import { ORCHESTRATOR_SPEAKS, protocolMismatch } from "@rbees/contracts/protocol";
 import { areasOf } from "@rbees/contracts/regions";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Decision } from "@rbees/core/events";
 import type { Handlers } from "@rbees/kit/http";
+import { VERSION } from "@rbees/kit/version";
 import { callBack } from "../call-back.ts";
 import { callerOf } from "../caller.ts";
 import { modelsFor } from "../limits.ts";
@@ -32,6 +34,8 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
   return {
     async registerWorker({ body, wants, who, peer }) {
       const { id, epoch, model, slots, context_size, labels, features, backend } = body;
+      const mismatch = protocolMismatch(body, { ...ORCHESTRATOR_SPEAKS, version: VERSION });
+      if (mismatch !== undefined) throw mismatch;
       const { address: approved } = credentials.warrant(body, who);
       const place = await placeOf(body, peer, { approved, ca, insecure_no_tls });
       await callBack(body, place, workers.place(id));
@@ -80,7 +84,7 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
       checkNotRejected(decisions, params.id);
       return { none: true };
     },
-    listWorkers: () => ({ json: { workers: workers.views(loop.state) } }),
+    listWorkers: () => ({ json: { workers: workers.views(loop.state), orchestrator_version: VERSION } }),
     async drainWorker({ params, query, who }) {
       const { decisions, done } = loop.send({ type: "worker.drained", worker_id: params.id, move: query.move === "true" }, who);
       await done;
