@@ -207,7 +207,7 @@ const REQUEST_FIELDS = {
     temperature: may(temperature.unwrap(), `0 is greedy; ${ANTHROPIC_TEMPERATURE} when not given, as Anthropic has it`),
     top_p: may(top_p.unwrap(), "Draw from the likeliest tokens that together have this probability"),
     top_k: may(top_k.unwrap(), "Draw from so many of the likeliest tokens"),
-    stop_sequences: may(StopStrings, `Up to ${WIRE_LIMITS.stop_strings_max} strings; they are not part of the answer`),
+    stop_sequences: may(StopStrings, `Up to ${WIRE_LIMITS.door_stop_strings_max} strings; they are not part of the answer`),
     tools: may(someTools(AnthropicTool), "Functions that the model may ask to have called ([tools](tools.md))"),
     tool_choice: may(
       AnthropicToolChoice,

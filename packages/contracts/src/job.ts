@@ -27,7 +27,10 @@ export type StopReason = z.infer<typeof StopReason>;
 /** Upper bounds of the wire itself; the configuration of a program may set lower ones. */
 export const WIRE_LIMITS = {
   max_tokens_max: 131_072,
+  /** At `/v2`. */
   stop_strings_max: 4,
+  /** At the doors of other APIs, whose clients send more than those APIs promise to take: those for code name every special token. */
+  door_stop_strings_max: 32,
   stop_string_chars_max: 256,
   metadata_keys_max: 16,
   messages_max: 4096,
@@ -62,10 +65,11 @@ export const WorkerId = z.string().regex(WORKER_ID, "must be a worker id: letter
 const StopString = z.string().min(1).max(WIRE_LIMITS.stop_string_chars_max);
 
 /** As other APIs have it: one string, or some. */
-export const StopStrings = z.union([StopString, z.array(StopString).max(WIRE_LIMITS.stop_strings_max)], {
-  error: `must be a string or at most ${WIRE_LIMITS.stop_strings_max} strings, each of 1 to ${WIRE_LIMITS.stop_string_chars_max} characters`,
+export const StopStrings = z.union([StopString, z.array(StopString).max(WIRE_LIMITS.door_stop_strings_max)], {
+  error: `must be a string or at most ${WIRE_LIMITS.door_stop_strings_max} strings, each of 1 to ${WIRE_LIMITS.stop_string_chars_max} characters`,
 });
 
+const STOP_SAYS = "Strings that end the answer; they are not part of it";
 const REPEAT_PENALTY_MAX = 10;
 
 /** The sampling fields, the same from the client's request down to the engine. */
@@ -98,7 +102,7 @@ export const Sampling = z.object({
     .optional()
     .describe("Added to the logits of tokens, by their numbers in the model's vocabulary, before one is drawn"),
   seed: z.int().min(0).max(4_294_967_295).optional().describe("Same seed, same worker: the same text"),
-  stop: z.array(StopString).max(WIRE_LIMITS.stop_strings_max).default([]).describe("Strings that end the answer; they are not part of it"),
+  stop: z.array(StopString).max(WIRE_LIMITS.door_stop_strings_max).default([]).describe(STOP_SAYS),
   logprobs: z
     .int()
     .min(0)
@@ -181,6 +185,7 @@ export const SubmitJob = z
     lora: LoraName,
     ...Talk,
     ...Sampling.shape,
+    stop: Sampling.shape.stop.unwrap().max(WIRE_LIMITS.stop_strings_max).default([]).describe(STOP_SAYS),
     ...Structure.shape,
     fit_context: z
       .boolean()

@@ -41,7 +41,7 @@ const OPTION_FIELDS = {
       repeat_last_n.unwrap(),
       `How many tokens \`repeat_penalty\` looks back over; ${REPEAT_LAST_N} when not given, 0: none, -1: all of them`,
     ),
-    stop: may(StopStrings, `Up to ${WIRE_LIMITS.stop_strings_max} strings; they are not part of the answer`),
+    stop: may(StopStrings, `Up to ${WIRE_LIMITS.door_stop_strings_max} strings; they are not part of the answer`),
     num_predict: may(
       z.int().min(-2).max(WIRE_LIMITS.max_tokens_max),
       "Most tokens to generate. 0, -1, -2 and not given: `v1_max_tokens_default`, or fewer where the context has no room",

@@ -114,7 +114,7 @@ const generation = {
   top_k: may(top_k.unwrap(), "Draw from so many of the likeliest tokens; not in OpenAI's API"),
   min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest; not in OpenAI's API"),
   seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
-  stop: may(StopStrings, `A string or up to ${WIRE_LIMITS.stop_strings_max}; they are not part of the answer`),
+  stop: may(StopStrings, `A string or up to ${WIRE_LIMITS.door_stop_strings_max}; they are not part of the answer`),
   frequency_penalty: may(frequency_penalty.unwrap(), "Makes a token less likely with each time the answer has it"),
   presence_penalty: may(presence_penalty.unwrap(), "Makes the tokens that the answer has less likely"),
   logit_bias: may(

@@ -1,0 +1,34 @@
+/** Bodies that popular programs send with the settings they come with: what of them OpenAI's API does not ask for is taken all the same. */
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import type { Json } from "./harness.ts";
+import { answers, startOpenai } from "./openai-harness.ts";
+
+const { worker, post } = await startOpenai({ after }, {}, { features: ["tools"] });
+
+test("Continue's autocomplete names more stop strings than OpenAI takes", async () => {
+  const special = ["endoftext", "fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep", "im_start", "im_end"];
+  const stop = [...special.map((name) => `<|${name}|>`), "\n\n", "\r\n\r\n", "/src/", "#- coding: utf-8", "```"];
+  const asking = post("/v1/completions", { model: "fake", prompt: "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>", max_tokens: 9, stop });
+  assert.deepEqual((await answers(worker, ["x"])).body.stop, stop);
+  assert.equal((await asking).status, 200);
+});
+
+test("stop strings: up to 32 through other APIs' doors, up to 4 at /v2", async () => {
+  const some = (count: number) => Array.from({ length: count }, (_, i) => `stop${i}`);
+  const messages = [{ role: "user", content: "hi" }];
+  for (const [path, more] of [
+    ["/v1/chat/completions", (stop: string[]) => ({ messages, stop })],
+    ["/v1/messages", (stop_sequences: string[]) => ({ messages, max_tokens: 5, stop_sequences })],
+    ["/api/chat", (stop: string[]) => ({ messages, stream: false, options: { stop } })],
+  ] as const) {
+    const asking = post(path, { model: "fake", ...more(some(32)) });
+    assert.equal((await answers(worker, ["x"])).body.stop.length, 32, path);
+    assert.equal((await asking).status, 200, path);
+    const refused = await post(path, { model: "fake", ...more(some(33)) });
+    assert.equal(refused.status, 400, path);
+    assert.match(await refused.text(), /at most 32 strings/);
+  }
+  const refused = await post("/v2/tasks", { model: "fake", prompt: "hi", stop: some(5) });
+  assert.deepEqual([refused.status, ((await refused.json()) as Json).error.param], [400, "stop"]);
+});
