@@ -162,10 +162,22 @@ export const TextFormat = z.discriminatedUnion(
 export const SAYS_FORMAT =
   "`json_object`: any object. `json_schema`: JSON that validates, `strict` or not; what of a schema can't be kept to is refused with its place";
 
+/** Whoever puts a call together from a stream may send it back with what its pieces had. */
+const SentBackCall = z
+  .strictObject({ ...ToolCall.shape, index: z.int().nonnegative().nullish() })
+  .transform(({ index: _, ...call }): ToolCall => call);
+
 const MESSAGE_FIELDS = {
   supported: {
     role: z.enum(["system", "developer", "user", "assistant", "tool"]).describe("`developer` is taken as `system`"),
     ...MESSAGE_PARTS,
+    tool_calls: may(
+      z.array(SentBackCall).max(TOOL_LIMITS.tool_calls_max),
+      "The functions that the assistant asked to have called; an `index` in them makes no difference",
+    ),
+    name: MESSAGE_PARTS.name.describe(
+      "In a turn of role `tool`: the function whose result it is; found by the call when left out. In others it makes no difference: chat templates have no place for it",
+    ),
   },
   hints: {
     refusal: may(z.string(), "As in an answer that is sent back"),
@@ -198,7 +210,9 @@ const CHAT_FIELDS = {
         z
           .strictObject({ ...MESSAGE_FIELDS.supported, ...MESSAGE_FIELDS.hints, ...MESSAGE_FIELDS.refused })
           .superRefine((message, context) => {
-            for (const [field, problem] of messageProblems(message)) context.addIssue({ code: "custom", path: [field], message: problem });
+            const { name, ...others } = message;
+            for (const [field, problem] of messageProblems(message.role === "tool" ? message : others))
+              context.addIssue({ code: "custom", path: [field], message: problem });
           })
           .transform(({ role, ...parts }): Message => messageOf(role === "developer" ? "system" : role, parts)),
       )
@@ -233,7 +247,7 @@ const CHAT_FIELDS = {
     audio: refused("text only"),
     prediction: refused("answers are not predicted"),
     reasoning_effort: refused(WHY_NOT.reasoning),
-    verbosity: refused(WHY_NOT.verbosity),
+    verbosity: refused(WHY_NOT.verbosity, "medium"),
     web_search_options: refused(WHY_NOT.hosted),
     moderation: refused(WHY_NOT.hosted),
     prompt_cache_options: refused(WHY_NOT.cache),

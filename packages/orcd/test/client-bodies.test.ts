@@ -32,3 +32,37 @@ test("stop strings: up to 32 through other APIs' doors, up to 4 at /v2", async (
   const refused = await post("/v2/tasks", { model: "fake", prompt: "hi", stop: some(5) });
   assert.deepEqual([refused.status, ((await refused.json()) as Json).error.param], [400, "stop"]);
 });
+
+test("AutoGen and others name whoever speaks: chat templates have no place for it", async () => {
+  const messages = [
+    { role: "system", name: "rules", content: "Be brief." },
+    { role: "user", name: "ann", content: "hi" },
+    { role: "assistant", name: "helper", content: "ho" },
+    { role: "user", name: "bob", content: "and now?" },
+  ];
+  const asking = post("/v1/chat/completions", { model: "fake", messages });
+  const { body } = await answers(worker, ["x"]);
+  assert.deepEqual(
+    body.messages,
+    messages.map(({ role, content }) => ({ role, content })),
+  );
+  assert.equal((await asking).status, 200);
+  const refused = await post("/v2/tasks", { model: "fake", messages });
+  assert.deepEqual([refused.status, ((await refused.json()) as Json).error.param], [400, "messages.0.name"], "nothing is left out at /v2");
+});
+
+test("Open WebUI sends calls back with the index that their pieces had", async () => {
+  const call = { id: "call_1", type: "function", function: { name: "look", arguments: "{}" } };
+  const asking = post("/v1/chat/completions", {
+    model: "fake",
+    tools: [{ type: "function", function: { name: "look", description: "", parameters: { type: "object", properties: {} } } }],
+    messages: [
+      { role: "user", content: "hi" },
+      { role: "assistant", content: "", tool_calls: [{ index: 0, ...call }] },
+      { role: "tool", tool_call_id: "call_1", content: "a bee" },
+    ],
+  });
+  const { body } = await answers(worker, ["x"]);
+  assert.deepEqual(body.messages?.[1]?.tool_calls, [call]);
+  assert.equal((await asking).status, 200);
+});
