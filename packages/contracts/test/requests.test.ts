@@ -192,6 +192,8 @@ test("id, host, port and model are enough to register, and fields of a later ver
     labels: {},
     features: [],
     version: "",
+    protocol: 0,
+    protocol_min: 0,
     epoch: 0,
     tls: false,
   });
