@@ -22,10 +22,10 @@ export interface Io {
   readonly err_look: Look;
   /** All of stdin as text. */
   read(): Promise<string>;
-  /** Calls when nobody reads stdout any more. */
+  /** Calls when stdout takes no more: nobody reads it, or what it is written to is full. */
   onReaderGone(listener: () => void): void;
-  /** Everything written has left the process. */
-  flushed(): Promise<void>;
+  /** Everything written has left the process; false: some data could not be written, and that was said. */
+  flushed(): Promise<boolean>;
 }
 
 type Output = Writable & { isTTY?: boolean; columns?: number };
@@ -45,11 +45,16 @@ export function createIo(streams: Streams, env: Environment): Io {
   let status = "";
   let step_said = "";
   let reader_gone = false;
+  let lost = false;
   const gone: (() => void)[] = [];
   stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
     if (reader_gone) return;
     reader_gone = true;
+    if (error.code !== "EPIPE") {
+      lost = true;
+      clear();
+      stderr.write(`The output can't be written (${error.message}): what was written is not all of it.\n`);
+    }
     for (const listener of gone) listener();
   });
   stderr.on("error", () => {});
@@ -100,6 +105,7 @@ export function createIo(streams: Streams, env: Environment): Io {
     async flushed() {
       clear();
       await Promise.all([stdout, stderr].map((stream) => new Promise<void>((done) => stream.write("", () => done()))));
+      return !lost;
     },
   };
 }

@@ -16,6 +16,5 @@ export async function start(entry: string, argv: readonly string[], exit: (code:
   }
   const { runProgram } = await import("./program.ts");
   const code = await runProgram(await program(), argv.slice(2), world);
-  await world.io.flushed();
-  exit(code);
+  exit((await world.io.flushed()) ? code : FAILED);
 }

@@ -36,7 +36,8 @@ export interface Bench {
   /** One command line, such as `["rbees", "jobs", "list"]`, in this process. */
   run(argv: readonly string[], options?: RunOptions): Promise<Ran>;
   /** The same in a process of its own. */
-  start(argv: readonly string[], env?: Record<string, string>): Started;
+  /** `stdout`: a file that its data goes to; `out()` has nothing then. */
+  start(argv: readonly string[], env?: Record<string, string>, stdout?: number): Started;
 }
 
 interface RunOptions {
@@ -79,7 +80,7 @@ export async function bench(after: (clean: () => Promise<void>) => void, real?: 
     env,
     programs,
     run,
-    start: (argv, more = {}) => startProcess(argv, { ...env, ...more }),
+    start: (argv, more = {}, stdout = undefined) => startProcess(argv, { ...env, ...more }, stdout),
   };
 }
 
@@ -107,15 +108,15 @@ async function runHere(argv: readonly string[], { env, programs }: Pick<Bench, "
   return { exit, out, err };
 }
 
-function startProcess(argv: readonly string[], env: Environment): Started {
+function startProcess(argv: readonly string[], env: Environment, stdout: number | undefined): Started {
   const [name, ...rest] = argv;
-  const child = spawn(process.execPath, [join(SRC, `${name}.ts`), ...rest], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [join(SRC, `${name}.ts`), ...rest], { env, stdio: ["ignore", stdout ?? "pipe", "pipe"] });
   let out = "";
   let err = "";
-  child.stdout.setEncoding("utf8").on("data", (chunk) => {
+  child.stdout?.setEncoding("utf8").on("data", (chunk) => {
     out += chunk;
   });
-  child.stderr.setEncoding("utf8").on("data", (chunk) => {
+  child.stderr?.setEncoding("utf8").on("data", (chunk) => {
     err += chunk;
   });
   const ended = new Promise<Ran>((resolve) => {

@@ -1,5 +1,6 @@
 /** Ctrl-C, and nobody reading: what is followed ends, and so does what it asked for. */
 import assert from "node:assert/strict";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { test } from "node:test";
 import { JOB, queued, started, token } from "./fake-orchestrator.ts";
 import { ANSI, until } from "./harness.ts";
@@ -56,4 +57,20 @@ test("a real SIGINT to a real process cancels too, and piped output has no escap
   assert.equal(exit, 130);
   assert.deepEqual(orchestrator.cancelled, [JOB]);
   assert.doesNotMatch(out + err, ANSI);
+});
+
+test("output that can't be written, to a full disk say, is an error in a sentence", { skip: !existsSync("/dev/full") }, async (t) => {
+  const { at, rbees, orchestrator } = await setUp(t, { events: [queued(), started, token("Hel"), "hang"] });
+  for (const words of [
+    [...SUBMIT, ...at],
+    ["rbees", "--help"],
+  ]) {
+    const full = openSync("/dev/full", "w");
+    t.after(() => closeSync(full));
+    const { exit, err } = await rbees.start(words, {}, full).ended;
+    assert.equal(exit, 1);
+    assert.match(err, /^The output can't be written \(ENOSPC.*\): what was written is not all of it\.$/m);
+    assert.doesNotMatch(err, /^ +at /m);
+  }
+  assert.deepEqual(orchestrator.cancelled, [JOB]);
 });
