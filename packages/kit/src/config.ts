@@ -29,6 +29,9 @@ export interface Setting<T> {
 export type Settings = Readonly<Record<string, Setting<unknown>>>;
 export type ConfigOf<S extends Settings> = { readonly [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
 
+/** The tables of the one file that all programs read: what else stands in it nobody would ever look at. */
+const CONFIG_SECTIONS = ["orcd", "workerd"] as const;
+
 type Options<T> = { default: T; help: string; env?: readonly string[]; secret?: boolean };
 
 /** A whole or decimal number within bounds; the unit is part of the setting's name. */
@@ -107,7 +110,13 @@ export interface Loaded<S extends Settings> {
  */
 export function loadConfig<S extends Settings>(
   settings: S,
-  sources: { section: string; argv: readonly string[]; env: Environment; file?: string | undefined; file_required?: boolean },
+  sources: {
+    section: (typeof CONFIG_SECTIONS)[number];
+    argv: readonly string[];
+    env: Environment;
+    file?: string | undefined;
+    file_required?: boolean;
+  },
 ): Loaded<S> {
   const problems: { field: string; problem: string }[] = [];
   const { values: flags, rest } = readFlags(settings, sources.argv, problems);
@@ -190,7 +199,16 @@ function readFile(path: string, section: string, required: boolean, problems: { 
     return {};
   }
   try {
-    const table = parseToml(source)[section] ?? {};
+    const tables = parseToml(source);
+    for (const name of Object.keys(tables)) {
+      if (!(CONFIG_SECTIONS as readonly string[]).includes(name)) {
+        problems.push({
+          field: `${path} ${name}`,
+          problem: `belongs to no program; settings stand below [${CONFIG_SECTIONS.join("] or [")}]`,
+        });
+      }
+    }
+    const table = tables[section] ?? {};
     if (typeof table === "object" && !Array.isArray(table)) return table as Record<string, unknown>;
     problems.push({ field: `${path} [${section}]`, problem: "must be a table" });
     return {};

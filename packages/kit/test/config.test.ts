@@ -176,6 +176,14 @@ test("another program's section in the same file is left alone", (t) => {
   assert.equal(load({ file: toml(t, "[workerd]\nslots = 4\n[orcd]\nport = 9\n") }).config.port, 9);
 });
 
+test("what stands in the file outside every program's table is a problem, not silence", (t) => {
+  const file = toml(t, "auth_required = true\n[orchestrator]\nport = 1\n[orcd]\nport = 9\n");
+  assert.deepEqual(
+    problems(() => load({ file })),
+    ["auth_required", "orchestrator"].map((name) => `${file} ${name}: belongs to no program; settings stand below [orcd] or [workerd]`),
+  );
+});
+
 test("a program's section that is no table is a problem", (t) => {
   const file = toml(t, "orcd = 5\n");
   assert.deepEqual(
