@@ -40,13 +40,16 @@ async function main(argv: readonly string[]): Promise<void> {
   if (verb !== undefined) throw new RbeesError("INVALID_REQUEST", `rbees-orcd has no "${verb}"; --help lists what it has.`);
   const { config } = loaded;
   const log = createLog("rbees-orcd", { level: config.log_level, format: config.log_format });
+  // Only now: on a Node.js that is too old, the libraries behind it would fail before the sentence above is said.
+  const [{ createOrcd }, { brokenStore, databaseIn }] = await Promise.all([import("./orcd.ts"), import("./store/open.ts")]);
+  const data_dir = dataFolder(config, home);
+  const broken = (error: unknown) => brokenStore(error, databaseIn(data_dir));
   const fatal = (error: unknown) => {
-    log.fatal({ err: error }, "the store failed; ending, so that the next start recovers from what is written");
+    const reason = broken(error)?.message;
+    const said = reason === undefined ? { err: error } : { reason };
+    log.fatal(said, "the store failed; ending, so that the next start recovers from what is written");
     process.exit(EXIT.bug);
   };
-  // Only now: on a Node.js that is too old, the libraries behind it would fail before the sentence above is said.
-  const { createOrcd } = await import("./orcd.ts");
-  const data_dir = dataFolder(config, home);
   const audit_key = config.audit_key === "" ? join(home.state, "audit-key.pem") : config.audit_key;
   const content_key = config.content_key === "" ? join(home.state, "content-key") : config.content_key;
   const { serverTls, trusted } = await import("@rbees/kit/tls");
@@ -57,7 +60,9 @@ async function main(argv: readonly string[]): Promise<void> {
     // Before it is ready: by then the signal must not end it any more.
     process.on("SIGHUP", () => void running?.reloadPolicy().catch(stay));
   }
-  const orcd = await createOrcd(config, { log, data_dir, audit_key, content_key, tls, ca, fatal });
+  const orcd = await createOrcd(config, { log, data_dir, audit_key, content_key, tls, ca, fatal }).catch((error) => {
+    throw broken(error) ?? error;
+  });
   running = orcd;
   stopOnSignal(
     () => orcd.stop(),

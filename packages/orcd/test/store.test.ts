@@ -1,7 +1,7 @@
 /** The store and its audit trail: durable together or not at all, recovered as they were, every tampering found. */
 import assert from "node:assert/strict";
 import { hash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -10,7 +10,7 @@ import { type AuditValue, type ChainedEntry, canonicalJson, chain, GENESIS } fro
 import { firstBroken } from "@rbees/kit/audit-check";
 import fc from "fast-check";
 import { contentKeyIn } from "../src/content-key.ts";
-import { openStore } from "../src/store/open.ts";
+import { brokenStore, openStore } from "../src/store/open.ts";
 import type { Change, Store } from "../src/store/port.ts";
 import type { JobTable } from "../src/store/schema.ts";
 import { eventsOf, startHarness } from "./harness.ts";
@@ -108,6 +108,31 @@ test("a file that is no database is refused with its name", async (t) => {
   const path = join(folder(t), "db.sqlite");
   writeFileSync(path, "this is no database, it is a poem ".repeat(100));
   await assert.rejects(openStore(path), /db\.sqlite can't be opened/);
+});
+
+test("of a damaged database and a full disk it is said what to do", async (t) => {
+  const path = join(folder(t), "db.sqlite");
+  await (await openStore(path)).close();
+  const bytes = readFileSync(path);
+  writeFileSync(path, bytes.fill(0xaa, 8192));
+  await assert.rejects(openStore(path), /db\.sqlite is damaged \(database disk image is malformed\)\. Restore a copy of its folder; or/);
+  const full = Object.assign(new Error("database or disk is full"), { code: "SQLITE_FULL" });
+  assert.match(brokenStore(full, path)?.message ?? "", /no room for .*db\.sqlite: free some/);
+  assert.equal(brokenStore(new Error("a bug"), path), undefined);
+});
+
+test("a database of a later version is refused with what to do, and left as it is", async (t) => {
+  const path = join(folder(t), "db.sqlite");
+  await (await openStore(path)).close();
+  const change = (sql: string) => {
+    const db = new DatabaseSync(path);
+    db.exec(sql);
+    db.close();
+  };
+  change("insert into kysely_migration (name, timestamp) values ('9999-later', '')");
+  await assert.rejects(openStore(path), /db\.sqlite belongs to a newer rbees, which made 9999-later\. Start that version, or /);
+  change("delete from kysely_migration where name = '9999-later'");
+  await (await openStore(path)).close();
 });
 
 test("jobs that ran come before jobs that waited, and their running attempts count as lost", async (t) => {

@@ -126,5 +126,20 @@ function openError(error: unknown, path: string): unknown {
       cause: error,
     });
   if (code === "SQLITE_BUSY" || /locked/.test(message)) return new DatabaseHeld(path, error);
+  const broken = brokenStore(error, path);
+  if (broken !== undefined) return broken;
   return new RbeesError("CONFLICT", `The database ${path} can't be opened: ${message}`, { cause: error });
+}
+
+/** What people can mend, in a sentence: a full disk, a damaged file. Of any other failure of the store undefined. */
+export function brokenStore(error: unknown, path: string): RbeesError | undefined {
+  const { message, code = "" } = error as Error & { code?: string };
+  if (code === "SQLITE_FULL") {
+    return new RbeesError("CONFLICT", `The disk has no room for ${path}: free some, then start again.`, { cause: error });
+  }
+  if (code.startsWith("SQLITE_CORRUPT")) {
+    const advice = "Restore a copy of its folder; or move it away, and there are no jobs, keys and audit trail";
+    return new RbeesError("CONFLICT", `The database ${path} is damaged (${message}). ${advice}.`, { cause: error });
+  }
+  return undefined;
 }
