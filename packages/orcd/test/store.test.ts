@@ -121,20 +121,6 @@ test("of a damaged database and a full disk it is said what to do", async (t) =>
   assert.equal(brokenStore(new Error("a bug"), path), undefined);
 });
 
-test("a database of a later version is refused with what to do, and left as it is", async (t) => {
-  const path = join(folder(t), "db.sqlite");
-  await (await openStore(path)).close();
-  const change = (sql: string) => {
-    const db = new DatabaseSync(path);
-    db.exec(sql);
-    db.close();
-  };
-  change("insert into kysely_migration (name, timestamp) values ('9999-later', '')");
-  await assert.rejects(openStore(path), /db\.sqlite belongs to a newer rbees, which made 9999-later\. Start that version, or /);
-  change("delete from kysely_migration where name = '9999-later'");
-  await (await openStore(path)).close();
-});
-
 test("jobs that ran come before jobs that waited, and their running attempts count as lost", async (t) => {
   const path = join(folder(t), "db.sqlite");
   const store = await open(t, path);

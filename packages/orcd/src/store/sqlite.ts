@@ -5,7 +5,6 @@
 import { createPrivateKey, type KeyObject } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { RbeesError } from "@rbees/contracts/errors";
 import { type AuditEntry, type ChainedEntry, chain, exportLine, GENESIS } from "@rbees/kit/audit-chain";
 import { HEAD, headEntry } from "@rbees/kit/audit-head";
 import Sqlite from "better-sqlite3";
@@ -66,16 +65,6 @@ class Dialect extends SqliteDialect {
   }
 }
 
-/** Migrations that are not known here were made by a later version; there is no way back from them. */
-async function newerThanThis(sqlite: Sqlite.Database, path: string): Promise<RbeesError | undefined> {
-  const known = await migrations.getMigrations();
-  const made = sqlite.prepare("select name from kysely_migration order by name").pluck().all() as string[];
-  const unknown = made.filter((name) => !Object.hasOwn(known, name));
-  if (unknown.length === 0) return undefined;
-  const advice = "Start that version, or give this one a copy of the data folder from before";
-  return new RbeesError("CONFLICT", `The database ${path} belongs to a newer rbees, which made ${unknown.join(", ")}. ${advice}.`);
-}
-
 export class SqliteStore {
   /** For what is not hot: migrations and reads. */
   readonly #db: Kysely<Database>;
@@ -115,7 +104,7 @@ export class SqliteStore {
     sqlite.pragma("busy_timeout = 1000");
     const db = new Kysely<Database>({ dialect: new Dialect({ database: sqlite }) });
     const { error } = await new Migrator({ db, provider: migrations }).migrateToLatest();
-    if (error !== undefined) throw (await newerThanThis(sqlite, path)) ?? error;
+    if (error !== undefined) throw error;
     // Of uploads that were broken off.
     sqlite.exec("delete from file_parts where file_id not in (select id from files)");
     const store = new SqliteStore(db, sqlite, claim, keys);
