@@ -5,7 +5,6 @@
 import { type KeyObject, randomBytes } from "node:crypto";
 import type Sqlite from "better-sqlite3";
 import { seal, unseal } from "./seal.ts";
-import type { RowRef } from "./statement.ts";
 import { type ContentKey, SubjectKeys } from "./subject-keys.ts";
 
 /** A subject by name; null is the one without. */
@@ -13,6 +12,9 @@ export interface SubjectName {
   readonly tenant: string;
   readonly name: string | null;
 }
+
+/** A row that says whose it is. */
+export type RowRef = { readonly job_id: string } | { readonly line_id: string };
 
 export interface Subject {
   readonly id: string;

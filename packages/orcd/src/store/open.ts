@@ -2,9 +2,9 @@
 import { extname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { RbeesError } from "@rbees/contracts/errors";
+import { OrderWriter } from "./orders.ts";
 import type { Change, Store } from "./port.ts";
 import type { StoreKeys } from "./sqlite.ts";
-import { encodeChanges } from "./statement.ts";
 import type { Answer, Call } from "./thread.ts";
 
 /** The database of a data folder. */
@@ -22,6 +22,7 @@ export async function openStore(path: string, keys: StoreKeys = {}): Promise<Sto
   let open: { resolve: (value: unknown) => void; reject: (error: Error) => void }[] = [];
   /** Commits of this turn of the event loop: they travel as one message, and become durable as one transaction. */
   let turn: { changes: Change[]; waiters: (() => void)[]; failed: ((error: Error) => void)[] } | undefined;
+  const orders = new OrderWriter();
   let dead: Error | undefined;
 
   const ready = new Promise<unknown>((resolve, reject) => open.push({ resolve, reject }));
@@ -54,7 +55,7 @@ export async function openStore(path: string, keys: StoreKeys = {}): Promise<Sto
     if (turn === undefined) return;
     const { changes, waiters, failed } = turn;
     turn = undefined;
-    call<void>({ method: "commit", changes: encodeChanges(changes) }).then(
+    call<void>({ method: "commit", changes: orders.write(changes) }).then(
       () => {
         for (const done of waiters) done();
       },

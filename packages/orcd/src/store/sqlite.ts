@@ -14,6 +14,7 @@ import { type AuditRetention, expireAudit } from "./audit-retention.ts";
 import { SqliteBatches } from "./batch-reads.ts";
 import { boundTo, Content, type SubjectName, sealed } from "./content.ts";
 import { migrations } from "./migrations.ts";
+import type { AuditOrder, Order, Subject, Value } from "./orders.ts";
 import type { JobQuery, Recovered, Retention, SubjectPage } from "./port.ts";
 import { expireContent } from "./retention.ts";
 import {
@@ -30,7 +31,7 @@ import {
   type WorkerCredentialTable,
 } from "./schema.ts";
 import { sealClear } from "./seal-clear.ts";
-import { type AuditOrder, type Order, type Sealing, sqlOf } from "./statement.ts";
+import { type Sealing, type Shape, shapeOf } from "./statement.ts";
 import type { ContentKey } from "./subject-keys.ts";
 import {
   consentsOf,
@@ -51,6 +52,8 @@ export interface StoreKeys {
   readonly audit?: string | undefined;
   readonly content?: ContentKey | undefined;
 }
+
+type Prepared = Shape & { readonly statement: Sqlite.Statement };
 
 /** SQLite takes changes of its tables in a transaction: a new schema is there as a whole or not at all, and with one sync, not one a table. */
 class Adapter extends SqliteAdapter {
@@ -78,7 +81,7 @@ export class SqliteStore {
   readonly #commit: Sqlite.Statement;
   readonly #rollback: Sqlite.Statement;
   readonly #appendAudit: Sqlite.Statement;
-  readonly #prepared = new Map<string, Sqlite.Statement>();
+  readonly #prepared = new Map<string, Prepared>();
   #next_job_seq = 1;
   #next_audit_seq = 1;
   #last_hash = GENESIS;
@@ -130,7 +133,7 @@ export class SqliteStore {
     this.#together(() => {
       for (const order of orders) {
         if (order.length === 1) this.#audit(order[0]);
-        else this.#run(order[0], order[2] === undefined ? order[1] : this.#sealed(order[1], order[2]));
+        else this.#run(order[0], order[1], order[2]);
       }
     });
   }
@@ -153,12 +156,14 @@ export class SqliteStore {
   }
 
   /** The values as they are written: content sealed, for a new row with its subject. */
-  #sealed(given: readonly unknown[], { at, of }: Sealing): unknown[] {
+  #sealed(given: readonly Value[], sealing: Sealing, named: Subject | undefined): unknown[] {
     const content = this.#contentOrThrow();
+    const of = sealing.of(given, named);
     const subject = "tenant" in of ? content.subject(of) : undefined;
     const key = "tenant" in of ? subject?.key : content.keyOf(of);
-    const values = [...given];
-    for (const [index, bound_to] of at) values[index] = values[index] === null ? null : sealed(key, values[index] as string, bound_to);
+    const values: unknown[] = [...given];
+    for (const [index, boundTo] of sealing.content)
+      if (given[index] !== null) values[index] = sealed(key, given[index] as string, boundTo(given));
     if (subject !== undefined) values.push(subject.id);
     return values;
   }
@@ -190,13 +195,16 @@ export class SqliteStore {
   }
 
   /** Each shape is prepared once: building and parsing a statement costs more than carrying it out. */
-  #run(shape: string, values: readonly unknown[]): void {
-    let statement = this.#prepared.get(shape);
-    if (statement === undefined) {
-      statement = this.#sqlite.prepare(sqlOf(shape));
-      this.#prepared.set(shape, statement);
+  #run(shape: string, given: readonly Value[], subject?: Subject): void {
+    let prepared = this.#prepared.get(shape);
+    if (prepared === undefined) {
+      const told = shapeOf(shape);
+      prepared = { ...told, statement: this.#sqlite.prepare(told.sql) };
+      this.#prepared.set(shape, prepared);
     }
-    if (!shape.startsWith("insert jobs ")) {
+    const { statement, numbered, sealing } = prepared;
+    const values = sealing === undefined ? given : this.#sealed(given, sealing, subject);
+    if (!numbered) {
       statement.run(values);
       return;
     }

@@ -1,11 +1,11 @@
 /** The store's thread: takes messages in order, groups the commits that have queued, answers each. */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { OrderReader } from "./orders.ts";
 import type { Store } from "./port.ts";
 import { SqliteStore, type StoreKeys } from "./sqlite.ts";
-import { ordersFrom } from "./statement.ts";
 
 export type Call =
-  /** `changes`: as `encodeChanges` wrote them. */
+  /** `changes`: as an `OrderWriter` wrote them. */
   | { method: "commit"; changes: string }
   | {
       method: Exclude<keyof Store, "commit" | "close">;
@@ -20,6 +20,7 @@ if (port === null) throw new Error("the store's thread has no parent");
 
 const { path, keys } = workerData as { path: string; keys: StoreKeys };
 const store = await SqliteStore.open(path, keys);
+const orders = new OrderReader();
 const waiting: Call[] = [];
 let busy = false;
 port.on("message", (call: Call) => {
@@ -36,7 +37,7 @@ async function work(): Promise<void> {
     if (waiting.length === 0) break;
     const group: Extract<Call, { method: "commit" }>[] = [];
     while (waiting[0]?.method === "commit") group.push(waiting.shift() as (typeof group)[number]);
-    if (group.length > 0) await answer(group.length, () => store.commit(group.flatMap(({ changes }) => ordersFrom(changes))));
+    if (group.length > 0) await answer(group.length, () => store.commit(group.flatMap(({ changes }) => orders.read(changes))));
     const call = waiting.shift();
     if (call === undefined) continue;
     await answer(1, () => read(call));
@@ -51,7 +52,7 @@ function next(): Call | undefined {
 
 async function read(call: Call): Promise<unknown> {
   if (call.method === "close") return store.close();
-  if (call.method === "commit") return store.commit(ordersFrom(call.changes));
+  if (call.method === "commit") return store.commit(orders.read(call.changes));
   const reads = (call.method in store.batches ? store.batches : store) as unknown as Record<string, (argument: unknown) => unknown>;
   return reads[call.method]?.(call.argument);
 }
