@@ -80,6 +80,7 @@ export function fieldProblems(error: z.ZodError): FieldProblem[] {
     if (issue.code === "unrecognized_keys") {
       return issue.keys.map((key) => ({ field: clipped(at === "" ? key : `${at}.${key}`), problem: UNKNOWN_FIELD }));
     }
-    return [{ field: at === "" ? "(body)" : clipped(at), problem: issue.message }];
+    const missing = issue.code === "invalid_type" && issue.message.endsWith("received undefined");
+    return [{ field: at === "" ? "(body)" : clipped(at), problem: missing ? `is required (${issue.expected})` : issue.message }];
   });
 }

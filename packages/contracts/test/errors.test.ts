@@ -104,3 +104,22 @@ test("a body that is no object at all is one problem of the body, without a para
   );
   assert.equal(invalidRequest(problems).param, undefined);
 });
+
+test("a field that is missing is said to be required, one of another type is not", () => {
+  const schema = z.strictObject({
+    model: z.string(),
+    messages: z.array(z.string()),
+    n: z.number(),
+    inner: z.strictObject({ a: z.boolean() }),
+  });
+  const problems = fieldProblems(schema.safeParse({ n: "many", inner: {} }).error ?? new z.ZodError([]));
+  assert.deepEqual(
+    problems.map(({ field, problem }) => `${field}: ${problem}`),
+    [
+      "model: is required (string)",
+      "messages: is required (array)",
+      "n: Invalid input: expected number, received string",
+      "inner.a: is required (boolean)",
+    ],
+  );
+});
