@@ -6,7 +6,7 @@ import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
 import { ModelName, Priority, Sampling, StopStrings, TokenNumbers, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { ChatLogprobs, TextLogprobs } from "./logprobs.ts";
-import { MESSAGE_PARTS, type Message, messageOf, messageProblems } from "./message.ts";
+import { MESSAGE_PARTS, type Message, MessageContent, messageOf, messageProblems } from "./message.ts";
 import { DISCONNECT_RULES } from "./sets.ts";
 import { Parameters, TOOL_LIMITS, type Tool, ToolCall, type ToolChoice, ToolName, toolProblems } from "./tools.ts";
 
@@ -239,13 +239,18 @@ const CHAT_FIELDS = {
     ),
     ...OPENAI_TALK,
   },
-  hints: OPENAI_TALK_HINTS,
+  hints: {
+    ...OPENAI_TALK_HINTS,
+    prediction: may(
+      z.strictObject({ type: z.literal("content"), content: MessageContent }),
+      "What the answer may look like: it would only come sooner",
+    ),
+  },
   refused: {
     functions: refused(WHY_NOT.functions, []),
     function_call: refused(WHY_NOT.functions, "none", "auto"),
     modalities: refused("text only", ["text"]),
     audio: refused("text only"),
-    prediction: refused("answers are not predicted"),
     reasoning_effort: refused(WHY_NOT.reasoning),
     verbosity: refused(WHY_NOT.verbosity, "medium"),
     web_search_options: refused(WHY_NOT.hosted),

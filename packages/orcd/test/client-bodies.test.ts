@@ -66,3 +66,40 @@ test("Open WebUI sends calls back with the index that their pieces had", async (
   assert.deepEqual(body.messages?.[1]?.tool_calls, [call]);
   assert.equal((await asking).status, 200);
 });
+
+test("Continue's edits say what the answer may look like", async () => {
+  const messages = [{ role: "user", content: "Rename it." }];
+  for (const content of ["let a;", [{ type: "text", text: "let a;" }]]) {
+    const asking = post("/v1/chat/completions", { model: "fake", messages, max_tokens: 4096, prediction: { type: "content", content } });
+    assert.deepEqual((await answers(worker, ["let b;"])).body.messages, messages);
+    assert.equal((await asking).status, 200);
+  }
+  const refused = await post("/v1/chat/completions", { model: "fake", messages, prediction: { type: "other", content: "" } });
+  assert.deepEqual([refused.status, ((await refused.json()) as Json).error.param], [400, "prediction.type"]);
+});
+
+test("Zed's agent: parts of text in every turn, also in the results of calls", async () => {
+  const part = (text: string) => [{ type: "text", text }];
+  const asking = post("/v1/chat/completions", {
+    ...{ model: "fake", stream: true, stream_options: { include_usage: true }, temperature: 1, stop: [], tool_choice: "auto" },
+    ...{ max_completion_tokens: 64, parallel_tool_calls: false, prompt_cache_key: "a-thread" },
+    tools: [{ type: "function", function: { name: "look", description: "Looks.", parameters: { type: "object", properties: {} } } }],
+    messages: [
+      { role: "system", content: part("Be brief.") },
+      { role: "user", content: part("hi") },
+      { role: "assistant", content: null, tool_calls: [{ id: "call_1", type: "function", function: { name: "look", arguments: "{}" } }] },
+      { role: "tool", tool_call_id: "call_1", content: part("a bee") },
+    ],
+  });
+  const { body } = await answers(worker, ["x"]);
+  assert.deepEqual(
+    body.messages?.map(({ role, content }) => [role, content]),
+    [
+      ["system", "Be brief."],
+      ["user", "hi"],
+      ["assistant", ""],
+      ["tool", "a bee"],
+    ],
+  );
+  assert.match(await (await asking).text(), /\[DONE\]/);
+});
