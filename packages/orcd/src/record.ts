@@ -128,17 +128,20 @@ function request({ request: asked, rules, content_keep_ms }: ActiveJob): Fields 
   const ruling = { ...ruled(rules), ...(content_keep_ms === undefined ? {} : { content_keep_ms }) };
   const { model, priority, max_tokens, seed, temperature, top_p, top_k, min_p, raw, lora, replay_of, inputs } = asked;
   if (inputs !== undefined) {
-    return { ...ruling, job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...digest("prompt", exactText(asked)) };
+    return { ...ruling, job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...promptDigest(exactText(asked)) };
   }
   const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logprobs } = asked;
   const drawn = { top_p, top_k, min_p, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logprobs };
   const sampling = saidOf({ ...drawn, raw: raw || undefined, lora, replay_of });
   const parameters = { ...ruling, model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...constraints(asked) };
-  return { ...parameters, ...digest("prompt", exactText(asked)) };
+  return { ...parameters, ...promptDigest(exactText(asked)) };
 }
+
+const NOTHING: Fields = {};
 
 /** What an answer was held to, or ended by: it may be long, or say of whom the job is, so its hash stands for it. */
 function constraints({ stop, logit_bias, json_schema, grammar }: ActiveJob["request"]): Fields {
+  if (stop.length === 0 && logit_bias === undefined && json_schema === undefined && grammar === undefined) return NOTHING;
   const given = Object.entries({ stop: stop.length === 0 ? undefined : stop, logit_bias, json_schema, grammar });
   return Object.fromEntries(
     given.flatMap(([name, value]) => (value === undefined ? [] : [[`${name}_sha256`, hash("sha256", JSON.stringify(value), "hex")]])),
@@ -151,9 +154,13 @@ function ofSubject({ tenant, request: { metadata } }: ActiveJob, change: Change)
   return name === null ? change : ({ ...change, subject: { tenant, name } } as Change);
 }
 
-/** How a text stands in the trail: its hash and its length. */
-export function digest(name: string, text: string): Fields {
-  return { [`${name}_sha256`]: hash("sha256", text, "hex"), [`${name}_bytes`]: Buffer.byteLength(text, "utf8") };
+/** How a text stands in the trail: its hash and its length. Spelled out, since objects with computed names are made slowly. */
+export function promptDigest(text: string): Fields {
+  return { prompt_sha256: hash("sha256", text, "hex"), prompt_bytes: Buffer.byteLength(text, "utf8") };
+}
+
+function answerDigest(text: string): Fields {
+  return { answer_sha256: hash("sha256", text, "hex"), answer_bytes: Buffer.byteLength(text, "utf8") };
 }
 
 function jobRow(job: ActiveJob): Change {
@@ -224,7 +231,7 @@ function settled(
       stop_reason: end?.stop_reason ?? null,
       ...usage,
       ...ran_with,
-      ...digest("answer", job.request.inputs !== undefined ? job.vectors.join() : answer),
+      ...answerDigest(job.request.inputs !== undefined ? job.vectors.join() : answer),
     }),
   ];
 }

@@ -11,7 +11,7 @@ import { callerOf } from "../caller.ts";
 import { mintJobId } from "../job-id.ts";
 import { rateHeaders } from "../limits.ts";
 import { exactText } from "../prompt.ts";
-import { auditChange, digest } from "../record.ts";
+import { auditChange, promptDigest } from "../record.ts";
 import type { Store } from "../store/port.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Asker, jobSpec } from "./admit.ts";
@@ -88,7 +88,7 @@ export function tokenizeHandlers(ports: TokenizePorts): Handlers<Pick<typeof orc
   /** As of a job: whose prompt it was, and its hash. */
   async function note(kind: string, asked: Asked, asker: Asker, more: Readonly<Record<string, string>>): Promise<void> {
     const { correlation_id, who } = asker;
-    const prompt = digest("prompt", exactText(asked));
+    const prompt = promptDigest(exactText(asked));
     const fields = { correlation_id, tenant: callerOf(asker).tenant, model: asked.model, ...more, ...prompt };
     await store.commit([auditChange(kind, fields, { now_ms: Date.now(), who })]);
   }
