@@ -26,7 +26,7 @@ import {
 import { countEvent } from "../pool/counters.ts";
 import { checkFile, sha256Of } from "../pool/model-file.ts";
 import { registerFile } from "../pool/register.ts";
-import { diskOf } from "../pool/status.ts";
+import { diskOf } from "../pool/room.ts";
 import { deleteReplaced, lockOf } from "./delete.ts";
 import { readJournal } from "./journal.ts";
 import { Meter } from "./meter.ts";

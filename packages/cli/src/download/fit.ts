@@ -11,7 +11,7 @@ import {
   PREFILL_CHUNK_TOKENS_DEFAULT,
   SLOTS_DEFAULT,
 } from "@rbees/kit/model-memory";
-import { memory } from "../pool/status.ts";
+import { memory } from "../pool/room.ts";
 
 export interface FitOptions {
   ctx?: number | undefined;

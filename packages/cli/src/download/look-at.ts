@@ -7,7 +7,7 @@ import { backends } from "../pool/backends.ts";
 import { catalogue, knownReference, resolveModel } from "../pool/catalogue.ts";
 import { fitHere } from "../pool/measured.ts";
 import { factsOf } from "../pool/model-file.ts";
-import { diskOf } from "../pool/status.ts";
+import { diskOf } from "../pool/room.ts";
 import { referenceOf } from "./download.ts";
 import { type FitOptions, fitOf, fitOnDevices } from "./fit.ts";
 import { ATTEMPTS_MAX, STALL_MS_MAX } from "./limits.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expiryOf, tlsFolder } from "@rbees/kit/tls";
 import type { Context } from "../context.ts";
 import { orchestratorUrl } from "../orchestrator.ts";
-import type { Check } from "./doctor.ts";
+import type { Check } from "./check.ts";
 
 const CONNECT_MS_MAX = 3000;
 

@@ -11,22 +11,15 @@ import { orchestratorAt, orchestratorUrl } from "../orchestrator.ts";
 import { ofOtherVersions } from "../other-versions.ts";
 import { backends } from "../pool/backends.ts";
 import { catalogue, DEMO } from "../pool/catalogue.ts";
+import { diskOf, memory } from "../pool/room.ts";
 import { FIRST_PORT } from "../pool/spawn.ts";
-import { diskOf, memory } from "../pool/status.ts";
 import { readWorkers } from "../pool/worker-record.ts";
+import type { Check } from "./check.ts";
 import { certificates } from "./doctor-certificates.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
 import { HOST, isOrchestrator, ORCHESTRATOR_PORT } from "./up.ts";
 import { readUp } from "./up-record.ts";
-
-export interface Check {
-  name: string;
-  level: "ok" | "warn" | "fail";
-  found: string;
-  /** What to do about it. */
-  next?: string;
-}
 
 export interface Diagnosis {
   ok: boolean;

@@ -1,6 +1,5 @@
 /** Facts about this host, and the same as metrics for a collector that reads text files. */
-import { mkdir, statfs } from "node:fs/promises";
-import { cpus, hostname, platform, release, totalmem } from "node:os";
+import { cpus, hostname, platform, release } from "node:os";
 import type { PoolModel, PoolStatus } from "@rbees/contracts/pool";
 import { POOL_WORKER_STATUSES } from "@rbees/contracts/sets";
 import type { Home } from "@rbees/kit/home";
@@ -8,6 +7,7 @@ import type { World } from "../context.ts";
 import { backends } from "./backends.ts";
 import { catalogue } from "./catalogue.ts";
 import { type Counters, readCounters } from "./counters.ts";
+import { diskOf, memory } from "./room.ts";
 import { listWorkers, readWorkers } from "./worker-record.ts";
 
 export async function poolStatus(world: World): Promise<PoolStatus> {
@@ -35,19 +35,6 @@ async function neededBy(home: Home, { path }: PoolModel): Promise<number | null>
   const [{ readModel }, { fitHere }] = await Promise.all([import("@rbees/kit/gguf-split"), import("./measured.ts")]);
   const gguf = await readModel(path).catch(() => undefined);
   return gguf === undefined ? null : (await fitHere(home, path, gguf, {})).needed_bytes;
-}
-
-/** A container's limit counts before the machine's size. */
-export function memory(): PoolStatus["memory"] {
-  const limit = process.constrainedMemory();
-  const total_bytes = limit > 0 && limit < totalmem() ? limit : totalmem();
-  return { total_bytes, available_bytes: Math.min(total_bytes, process.availableMemory()) };
-}
-
-export async function diskOf(path: string): Promise<PoolStatus["disk"]> {
-  await mkdir(path, { recursive: true });
-  const { bsize, blocks, bavail } = await statfs(path);
-  return { path, total_bytes: bsize * blocks, available_bytes: bsize * bavail };
 }
 
 /** The names of the metrics contract. */

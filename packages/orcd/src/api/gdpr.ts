@@ -13,7 +13,7 @@ import type { Loop } from "../loop.ts";
 import type { SubjectName } from "../store/content.ts";
 import type { Store } from "../store/port.ts";
 import type { ConsentTable, JobTable } from "../store/schema.ts";
-import type { ExportCursor } from "../store/subjects.ts";
+import type { ExportCursor } from "../store/subject-lines.ts";
 import { subjectOf } from "../subject.ts";
 
 type GdprRoutes = Pick<typeof orcdRoutes, "exportSubject" | "eraseSubject" | "recordConsent" | "listConsents">;

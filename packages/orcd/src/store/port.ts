@@ -17,8 +17,8 @@ import type {
   UsageTable,
   WorkerCredentialTable,
 } from "./schema.ts";
-import type { SubjectLine } from "./subject-lines.ts";
-import type { ErasedSubject, ExportCursor, ExportPage, SubjectAct } from "./subjects.ts";
+import type { ExportCursor, SubjectLine } from "./subject-lines.ts";
+import type { ErasedSubject, ExportPage, SubjectAct } from "./subjects.ts";
 
 /** One row that changes. All changes of a commit become durable together, in order, or none does. */
 export type Change =

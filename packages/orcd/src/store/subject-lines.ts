@@ -2,7 +2,12 @@
 import type Sqlite from "better-sqlite3";
 import { boundTo, type Content } from "./content.ts";
 import { ERASED_ANSWER_BYTES, ERASED_LINE } from "./erased-lines.ts";
-import type { ExportCursor } from "./subjects.ts";
+
+/** Up to where of what is kept of a subject something was given out. */
+export interface ExportCursor {
+  readonly of: "jobs" | "files" | "batches";
+  readonly seq: number;
+}
 
 /** One line of a file. */
 export interface SubjectLine {

@@ -6,7 +6,7 @@ import type { AuditEntry, AuditValue } from "@rbees/kit/audit-chain";
 import type Sqlite from "better-sqlite3";
 import type { Content, SubjectName } from "./content.ts";
 import type { ConsentTable, JobTable } from "./schema.ts";
-import { eraseLines, exportLines, type SubjectLine } from "./subject-lines.ts";
+import { type ExportCursor, eraseLines, exportLines, type SubjectLine } from "./subject-lines.ts";
 
 /** An act on a subject: whose, by whom, when. */
 export interface SubjectAct {
@@ -19,11 +19,6 @@ export interface ExportPage extends SubjectAct {
   /** Where the page before ended: after this row, of jobs first, then of what stands in files, then of lines of batches. */
   readonly after: ExportCursor;
   readonly limit: number;
-}
-
-export interface ExportCursor {
-  readonly of: "jobs" | "files" | "batches";
-  readonly seq: number;
 }
 
 export interface ErasedSubject {
