@@ -6,6 +6,7 @@ export class SharedStream {
   #open: number;
   readonly #drained: (() => void)[] = [];
   readonly #closed: (() => void)[] = [];
+  #gone = false;
   /** One for each answer. */
   readonly sinks: readonly EventSink[];
 
@@ -16,7 +17,9 @@ export class SharedStream {
     to.onDrain(() => {
       for (const listener of this.#drained) listener();
     });
+    // At once, when the reader has left before there was anything to read.
     to.onClose(() => {
+      this.#gone = true;
       for (const listener of this.#closed) listener();
     });
   }
@@ -40,7 +43,10 @@ export class SharedStream {
       writeText: (text) => !ended && to.writeText(text),
       hold: () => to.hold(),
       onDrain: (listener) => void this.#drained.push(listener),
-      onClose: (listener) => void this.#closed.push(listener),
+      onClose: (listener) => {
+        if (this.#gone) listener();
+        else this.#closed.push(listener);
+      },
       end: () => {
         if (ended) return;
         ended = true;

@@ -298,6 +298,16 @@ test("all or none: when the queue has no room for one of them, none is left", as
   assert.equal((await orcd.json("/health")).queue_depth, 0);
 });
 
+test("a client that leaves before there is anything to read ends all of them", async () => {
+  const leave = new AbortController();
+  const asking = client.chat.completions.create({ ...CHAT, n: 4, stream: true }, { signal: leave.signal });
+  const all = await attempts(4);
+  leave.abort();
+  await assert.rejects(asking, OpenAI.APIUserAbortError);
+  await Promise.all(all.map(({ closed }) => closed));
+  await settled(["cancelled", "cancelled", "cancelled", "cancelled"]);
+});
+
 for (const stream of [false, true]) {
   test(`a client that leaves ends all of them; stream: ${stream}`, async () => {
     const leave = new AbortController();
