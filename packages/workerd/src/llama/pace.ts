@@ -26,12 +26,12 @@ export interface PaceRules {
 export class Pace {
   readonly #rules: PaceRules;
   readonly #sizes: readonly number[];
-  /** By number of answers: how long the last steps of nothing else took while no prompt waited, milliseconds. */
-  readonly #steps = new Map<number, number[]>();
+  /** By number of answers: how long steps of nothing else took while no prompt waited. */
+  readonly #steps = new Map<number, Timings>();
   /** The same while one did: what it has put into the context already is read by all. */
-  readonly #beside = new Map<number, number[]>();
-  /** By number of tokens. */
-  readonly #chunks = new Map<number, number[]>();
+  readonly #beside = new Map<number, Timings>();
+  /** Chunks, by number of tokens. */
+  readonly #chunks = new Map<number, Timings>();
 
   constructor(rules: PaceRules) {
     this.#rules = rules;
@@ -41,69 +41,90 @@ export class Pace {
   /** A step of so many answers and tokens of prompts took so long; `waiting`: there were prompts, whether or not it computed any of them. */
   took(answers: number, prompt_tokens: number, waiting: boolean, ms: number): void {
     if (prompt_tokens === 0) {
-      keep(waiting ? this.#beside : this.#steps, answers, ms, STEPS_KEPT);
+      timingsOf(waiting ? this.#beside : this.#steps, answers, STEPS_KEPT).add(ms);
       if (!waiting) this.#beside.clear();
       return;
     }
-    const answers_ms = answers === 0 ? 0 : this.#answers(answers);
+    const answers_ms = answers === 0 ? 0 : this.#answersMs(answers);
     // What a prompt ends with is of any size.
     const size = Math.min(prompt_tokens, this.#rules.prefill_chunk_tokens);
-    if (answers_ms !== undefined && this.#sizes.includes(size)) keep(this.#chunks, size, Math.max(ms - answers_ms, 0), CHUNKS_KEPT);
+    if (answers_ms !== undefined && this.#sizes.includes(size))
+      timingsOf(this.#chunks, size, CHUNKS_KEPT).add(Math.max(ms - answers_ms, 0));
   }
 
   /** How many tokens of prompts are computed next, while so many answers run. */
   tokens(answers: number): number {
     const { prefill_chunk_tokens: most, prefill_stretch_max: stretch } = this.#rules;
     if (stretch === 0 || answers === 0) return most;
-    const [pace_ms, answers_ms] = [of(this.#steps, answers) ?? of(this.#beside, answers), this.#answers(answers)];
+    const [pace_ms, answers_ms] = [medianOf(this.#steps, answers) ?? medianOf(this.#beside, answers), this.#answersMs(answers)];
     if (pace_ms === undefined || answers_ms === undefined) return 1;
-    const one_ms = this.#expected(0);
-    const room_ms = Math.max(pace_ms * (1 + (stretch - 1) * PLANNED) - answers_ms, (one_ms ?? 0) * AS_GOOD_AS_ONE);
-    const at = this.#sizes.findLastIndex((_, at) => (this.#expected(at) ?? Number.POSITIVE_INFINITY) <= room_ms);
-    return this.#sizes[Math.max(at, 0)] ?? 1;
+    const room_ms = pace_ms * (1 + (stretch - 1) * PLANNED) - answers_ms;
+    return this.#largest(Math.max(room_ms, (this.#chunkMs(1) ?? 0) * AS_GOOD_AS_ONE));
   }
 
-  /** What the part of a step takes that is theirs. */
-  #answers(answers: number): number | undefined {
-    return of(this.#beside, answers) ?? of(this.#steps, answers);
+  /** The part of a step that is theirs. */
+  #answersMs(answers: number): number | undefined {
+    return medianOf(this.#beside, answers) ?? medianOf(this.#steps, answers);
   }
 
-  /** What a chunk of the size at `at` takes. Undefined: nobody knows; it is tried after those before it. */
-  #expected(at: number): number | undefined {
+  #chunkMs(tokens: number): number | undefined {
+    return this.#chunks.get(tokens)?.median;
+  }
+
+  /** The largest chunk that is expected to take no longer. */
+  #largest(room_ms: number): number {
+    let largest = 1;
+    let smaller_ms = 0;
+    for (const [at, size] of this.#sizes.entries()) {
+      const expected_ms = this.#chunkMs(size) ?? this.#untimed(at);
+      // It may be long ago that this size was timed, on less context: it takes no less than a smaller one.
+      if (expected_ms !== undefined && Math.max(expected_ms, smaller_ms) <= room_ms) largest = size;
+      smaller_ms = Math.max(smaller_ms, this.#chunkMs(size) ?? 0);
+    }
+    return largest;
+  }
+
+  /** What a size may take that was not timed. Undefined: nobody knows; it is tried after those before it. */
+  #untimed(at: number): number | undefined {
     const [size = 1, before = 0, before_that = 0] = [this.#sizes[at], this.#sizes[at - 1], this.#sizes[at - 2]];
-    const [timed, first, last] = [this.#timed(size), this.#timed(before_that) ?? 0, this.#timed(before)];
+    const [last, first = 0] = [this.#chunkMs(before), this.#chunkMs(before_that)];
     // Until it was tried a second token costs nothing: only with it is it known what each takes, beside the pass as a whole.
-    const untimed =
-      last === undefined || before <= 1 ? last : last + (Math.max(last - first, 0) / (before - before_that)) * (size - before);
-    const expected = timed ?? untimed;
-    if (expected === undefined) return undefined;
-    // It may be long ago that this size was timed, on less context.
-    const smaller = this.#sizes.slice(0, at).map((less) => this.#timed(less) ?? 0);
-    return Math.max(expected, ...smaller);
+    if (last === undefined || before <= 1) return last;
+    return last + (Math.max(last - first, 0) / (before - before_that)) * (size - before);
+  }
+}
+
+/** The last so many of them, milliseconds. */
+class Timings {
+  readonly #kept: number[] = [];
+  readonly #most: number;
+  median = Number.NaN;
+
+  constructor(most: number) {
+    this.#most = most;
   }
 
-  #timed(tokens: number): number | undefined {
-    const timed = this.#chunks.get(tokens);
-    return timed === undefined ? undefined : median(timed);
+  add(ms: number): void {
+    this.#kept.push(ms);
+    if (this.#kept.length > this.#most) this.#kept.shift();
+    this.median = this.#kept.toSorted((a, b) => a - b)[this.#kept.length >> 1] ?? Number.NaN;
   }
+}
+
+function timingsOf(timings: Map<number, Timings>, of: number, most: number): Timings {
+  let found = timings.get(of);
+  if (found === undefined) {
+    found = new Timings(most);
+    timings.set(of, found);
+  }
+  return found;
 }
 
 /** Of so many answers, or of the most fewer that were timed: it takes that long at least. */
-function of(timings: ReadonlyMap<number, readonly number[]>, answers: number): number | undefined {
+function medianOf(timings: ReadonlyMap<number, Timings>, answers: number): number | undefined {
   for (let fewer = answers; fewer >= 1; fewer -= 1) {
     const timed = timings.get(fewer);
-    if (timed !== undefined) return median(timed);
+    if (timed !== undefined) return timed.median;
   }
   return undefined;
-}
-
-function keep(timings: Map<number, number[]>, of: number, ms: number, most: number): void {
-  const kept = timings.get(of) ?? [];
-  kept.push(ms);
-  if (kept.length > most) kept.shift();
-  timings.set(of, kept);
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
