@@ -81,6 +81,12 @@ export class Worker {
     await call(this.port, "POST", "/cancel", { job_id });
   }
 
+  /** Whether it has guessed any token so far. */
+  async hasGuessed(): Promise<boolean> {
+    const metrics = await (await fetch(`http://127.0.0.1:${this.port}/metrics`)).text();
+    return /^worker_speculated_tokens_total(\{.*\})? [1-9]/m.test(metrics);
+  }
+
   /** CPU time so far: of the engine's process, and of the one that serves HTTP. */
   cpuUs(): { engine: number; outside: number } {
     // llama.cpp starts its second and further threads anew for each step.
