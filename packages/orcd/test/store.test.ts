@@ -1,9 +1,9 @@
 /** The store and its audit trail: durable together or not at all, recovered as they were, every tampering found. */
 import assert from "node:assert/strict";
 import { hash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { type AuditValue, type ChainedEntry, canonicalJson, chain, GENESIS } from "@rbees/kit/audit-chain";
@@ -102,6 +102,12 @@ test("a database of a newer orchestrator is refused in words", async (t) => {
   db.exec("insert into kysely_migration values ('9999-of-another-day', '2099-01-01')");
   db.close();
   await assert.rejects(openStore(path), /db\.sqlite was written by a newer rbees-orcd; start that one/);
+});
+
+test("the folder that is made for a database is its owner's alone", { skip: process.platform === "win32" }, async (t) => {
+  const path = join(folder(t), "data", "orcd", "db.sqlite");
+  await (await openStore(path)).close();
+  assert.equal(statSync(dirname(path)).mode & 0o777, 0o700);
 });
 
 test("a file that is no database is refused with its name", async (t) => {

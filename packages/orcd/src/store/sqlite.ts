@@ -99,7 +99,8 @@ export class SqliteStore {
   }
 
   static async open(path: string, keys: StoreKeys = {}): Promise<SqliteStore> {
-    mkdirSync(dirname(path), { recursive: true });
+    // Who asked for what, and when, is no affair of the machine's other users.
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const claim = claimed(path);
     const sqlite = new Sqlite(path);
     sqlite.pragma("journal_mode = WAL");
