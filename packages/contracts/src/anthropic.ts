@@ -17,6 +17,9 @@ const { temperature, top_p, top_k, max_tokens } = Sampling.shape;
 const NO_HOSTED = "a service of Anthropic's own";
 const FOUND_WITHOUT = "Beginnings that prompts share are found without it";
 
+/** The one edit of a conversation that leaves it as it is; Claude Code asks for it in every request. */
+const KEEP_THINKING = { type: "clear_thinking_20251015", keep: "all" } as const;
+
 const cache_control = may(z.looseObject({ type: z.string() }), FOUND_WITHOUT);
 
 const BLOCK_FIELDS = {
@@ -223,6 +226,7 @@ const REQUEST_FIELDS = {
       z.looseObject({ type: z.enum(["enabled", "disabled", "adaptive", "between_tools"]) }),
       "A model that thinks does so unasked; it comes in blocks of type `thinking`",
     ),
+    context_management: refused("a conversation is never shortened", {}, { edits: [] }, { edits: [KEEP_THINKING] }),
     service_tier: refused("priority is asked for with `x-rbees-priority`", "auto", "standard_only"),
     speed: refused("all go as fast as their worker", "standard"),
   },
@@ -230,7 +234,6 @@ const REQUEST_FIELDS = {
     output_format: refused("the older form of `output_config.format`: use that"),
     container: refused(NO_HOSTED),
     mcp_servers: refused(NO_HOSTED, []),
-    context_management: refused(NO_HOSTED),
     diagnostics: refused(NO_HOSTED),
     inference_geo: refused("say with `x-rbees-pin` and `x-rbees-prefer` where a job runs"),
     user_profile_id: refused(NO_HOSTED),
@@ -239,12 +242,15 @@ const REQUEST_FIELDS = {
 } as const satisfies FieldTable;
 
 const { model, messages, system, tools, tool_choice } = REQUEST_FIELDS.supported;
-const { thinking, speed } = REQUEST_FIELDS.hints;
+const { thinking, context_management, speed } = REQUEST_FIELDS.hints;
 const { user_profile_id, workspace_id } = REQUEST_FIELDS.refused;
 
 const COUNT_FIELDS = {
   supported: { model, messages, system, tools, tool_choice },
-  hints: { cache_control, thinking, speed, output_config: may(REQUEST_FIELDS.supported.output_config, "It is not shown to the model") },
+  hints: {
+    ...{ cache_control, thinking, context_management, speed },
+    output_config: may(REQUEST_FIELDS.supported.output_config, "It is not shown to the model"),
+  },
   refused: { user_profile_id, workspace_id },
 } as const satisfies FieldTable;
 

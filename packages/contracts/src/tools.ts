@@ -4,7 +4,8 @@ import { z } from "zod";
 export const TOOL_LIMITS = {
   tools_max: 256,
   tool_calls_max: 256,
-  description_chars_max: 16_384,
+  /** Claude Code has one of 19,000. */
+  description_chars_max: 65_536,
   call_id_chars_max: 128,
   /** Renderers of chat templates go as deep as the value does: what is deeper is refused. */
   json_depth_max: 64,

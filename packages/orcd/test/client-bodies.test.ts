@@ -103,3 +103,35 @@ test("Zed's agent: parts of text in every turn, also in the results of calls", a
   );
   assert.match(await (await asking).text(), /\[DONE\]/);
 });
+
+test("Claude Code: a long description, a system message amid the conversation, and thoughts that are all to be kept", async () => {
+  const edits = [{ type: "clear_thinking_20251015", keep: "all" }];
+  const part = (text: string) => [{ type: "text", text, cache_control: { type: "ephemeral" } }];
+  const description = "d".repeat(20_000);
+  const asked = {
+    ...{ model: "fake", max_tokens: 64, stream: true, thinking: { type: "adaptive" }, output_config: { effort: "high" } },
+    ...{ metadata: { user_id: "{}" }, system: part("Be brief."), context_management: { edits } },
+    tools: [{ name: "look", description, input_schema: { type: "object", properties: {} } }],
+    messages: [
+      { role: "user", content: part("hi") },
+      { role: "system", content: "It is Friday." },
+    ],
+  };
+  const asking = post("/v1/messages?beta=true", asked);
+  const { body } = await answers(worker, ["x"]);
+  assert.deepEqual(
+    body.messages?.map(({ role, content }) => [role, content]),
+    [
+      ["system", "Be brief."],
+      ["user", "hi"],
+      ["system", "It is Friday."],
+    ],
+  );
+  assert.equal(body.tools?.[0]?.function.description, description);
+  assert.match(await (await asking).text(), /message_stop/);
+  for (const edit of [{ type: "clear_tool_uses_20250919" }, { ...edits[0], keep: { type: "thinking_turns", value: 1 } }]) {
+    const refused = await post("/v1/messages", { ...asked, context_management: { edits: [edit] } });
+    assert.equal(refused.status, 400);
+    assert.match(await refused.text(), /context_management: is not supported/);
+  }
+});
