@@ -19,7 +19,7 @@ import {
   toolOf,
   WHY_NOT,
 } from "./openai.ts";
-import { CallId, type Tool, type ToolChoice, ToolName } from "./tools.ts";
+import { CallId, Tool, type ToolChoice, ToolName } from "./tools.ts";
 
 const NO_STATE = "nothing is kept from one request to the next: send the whole conversation as `input`";
 const AS_SENT_BACK = "As in an answer that is sent back";
@@ -67,8 +67,9 @@ const CALL_FIELDS = {
     call_id: CallId.describe("Its result says the same"),
     name: ToolName.describe("The function"),
     arguments: z.string().describe("JSON, as the model wrote it"),
+    namespace: may(ToolName, "Where the function was declared in one"),
   },
-  hints: { ...SENT_BACK, caller: may(z.looseObject({}), AS_SENT_BACK), namespace: may(z.string(), AS_SENT_BACK) },
+  hints: { ...SENT_BACK, caller: may(z.looseObject({}), AS_SENT_BACK) },
   refused: {},
 } as const satisfies FieldTable;
 
@@ -121,7 +122,8 @@ function turnsOf(items: readonly Item[]): Message[] {
   };
   for (const item of items) {
     if (item.type === "function_call") {
-      const { call_id: id, name, arguments: given } = item;
+      const { call_id: id, arguments: given } = item;
+      const name = fullName(item);
       assistant({ tool_calls: [{ id, type: "function", function: { name, arguments: given } }] });
     } else if (item.type === "function_call_output") {
       turns.push(messageOf("tool", { content: item.output, tool_call_id: item.call_id }));
@@ -134,13 +136,70 @@ function turnsOf(items: readonly Item[]): Message[] {
   return turns;
 }
 
-const ResponsesTool = z
+const ResponsesFunction = z
   .strictObject({
     type: z.literal("function", "must be function: no other type is supported"),
     ...FUNCTION_FIELDS.supported,
     ...FUNCTION_FIELDS.hints,
   })
   .transform(({ strict: _, ...named }): Tool => toolOf(named));
+
+const NAMESPACE_FIELDS = {
+  supported: {
+    type: z.literal("namespace").describe("Functions that belong together"),
+    name: ToolName.describe("The model is shown it before their names, with a dot between: at most 64 characters together"),
+    description: may(FUNCTION_FIELDS.supported.description, "Shown to the model, before that of the first of them"),
+    tools: someTools(ResponsesFunction).min(1).describe("Functions, as in `tools[]`"),
+  },
+  hints: {},
+  refused: {},
+} as const satisfies FieldTable;
+
+const Namespace = z.strictObject(NAMESPACE_FIELDS.supported);
+
+const ResponsesTools = z
+  .array(
+    z.discriminatedUnion(
+      "type",
+      [ResponsesFunction, Namespace],
+      "must be function or namespace: services of OpenAI's own, such as web_search, are not here",
+    ),
+  )
+  .superRefine((tools, context) => {
+    const named = someTools(Tool).safeParse(flatTools(tools));
+    for (const { message } of named.error?.issues ?? []) context.addIssue({ code: "custom", message });
+  });
+type ResponsesTools = z.infer<typeof ResponsesTools>;
+
+/** How a model is shown the name of a function. */
+function fullName({ namespace, name }: { readonly namespace?: string | null | undefined; readonly name: string }): string {
+  return typeof namespace === "string" ? `${namespace}.${name}` : name;
+}
+
+/** The functions as the model is shown them. */
+export function flatTools(tools: ResponsesTools): Tool[] {
+  return tools.flatMap((tool) => {
+    if (tool.type === "function") return tool;
+    const { name: namespace, description, tools: inner } = tool;
+    return inner.map(({ type, function: one }, at) => {
+      const described = [at === 0 ? description : undefined, one.description].filter((text) => (text ?? "") !== "").join("\n");
+      return {
+        type,
+        function: { ...one, name: fullName({ namespace, name: one.name }), ...(described === "" ? {} : { description: described }) },
+      };
+    });
+  });
+}
+
+/** A function that the model called, as whoever declared it names it. */
+export function declaredAs(tools: ResponsesTools, called: string): { name: string; namespace?: string } {
+  for (const tool of tools) {
+    if (tool.type !== "namespace") continue;
+    const one = tool.tools.find(({ function: { name } }) => fullName({ namespace: tool.name, name }) === called);
+    if (one !== undefined) return { name: one.function.name, namespace: tool.name };
+  }
+  return { name: called };
+}
 
 const ResponsesToolChoice = z
   .union([z.enum(["auto", "none", "required"]), z.strictObject({ type: z.literal("function"), name: ToolName })], {
@@ -155,6 +214,8 @@ const TEXT_FIELDS = {
     verbosity: refused(WHY_NOT.verbosity, "medium"),
   },
 } as const satisfies FieldTable;
+
+const SAYS_THINKING = "what a model thought comes whole, in items of type `reasoning`";
 
 const LOGPROBS = "message.output_text.logprobs";
 
@@ -178,7 +239,7 @@ const REQUEST_FIELDS = {
       "`include_obfuscation` only false; only with `stream`",
     ),
     text: may(z.strictObject({ ...TEXT_FIELDS.supported, ...TEXT_FIELDS.refused }), "What the answer has to look like"),
-    tools: may(someTools(ResponsesTool), "Functions that the model may ask to have called ([tools](tools.md))"),
+    tools: may(ResponsesTools, "Functions that the model may ask to have called ([tools](tools.md))"),
     tool_choice: may(
       ResponsesToolChoice,
       "`auto`; `none`: the model is not shown them; `required` or a function: the answer is one call, held to its schema",
@@ -200,6 +261,11 @@ const REQUEST_FIELDS = {
   },
   hints: {
     ...OPENAI_TALK_HINTS,
+    client_metadata: may(z.looseObject({}), "What a client says of itself"),
+    reasoning: may(
+      z.strictObject({ summary: may(z.enum(["auto", "concise", "detailed"]), SAYS_THINKING), effort: refused(WHY_NOT.reasoning) }),
+      `\`summary\`: ${SAYS_THINKING}. \`effort\` is refused: ${WHY_NOT.reasoning}`,
+    ),
     truncation: refused("an input is never shortened", "disabled"),
   },
   refused: {
@@ -208,7 +274,6 @@ const REQUEST_FIELDS = {
     background: refused("`POST /v2/tasks` takes jobs whose answer is fetched later", false),
     prompt: refused("no prompts are kept here"),
     max_tool_calls: refused("it counts calls of services of OpenAI's own"),
-    reasoning: refused(WHY_NOT.reasoning, {}),
     context_management: refused("an input is never shortened", []),
     prompt_cache_options: refused(WHY_NOT.cache),
     access_programs: refused(WHY_NOT.hosted),
@@ -225,6 +290,7 @@ export const RESPONSES_FIELDS = {
   "`input[]` of type `function_call_output`": OUTPUT_FIELDS,
   "`input[]` of type `reasoning`": REASONING_FIELDS,
   "`input[].content[]`": PART_FIELDS,
+  "`tools[]` of type `namespace`": NAMESPACE_FIELDS,
   "`text`": TEXT_FIELDS,
 } as const satisfies Record<string, FieldTable>;
 
@@ -238,7 +304,7 @@ export const ResponsesRequest = z
     path: ["top_logprobs"],
     message: `needs ${LOGPROBS} in include`,
   })
-  .superRefine(refuseTools)
+  .superRefine(({ tools, tool_choice }, context) => refuseTools({ tools: flatTools(tools ?? []), tool_choice }, context))
   .meta({ id: "ResponsesRequest" });
 export type ResponsesRequest = z.infer<typeof ResponsesRequest>;
 
@@ -293,10 +359,25 @@ const OutputItem = z.discriminatedUnion("type", [
     status: ItemStatus,
     call_id: z.string(),
     name: z.string(),
+    namespace: z.string().optional().describe("Where the function was declared in one"),
     arguments: z.string(),
   }),
 ]);
 export type OutputItem = z.infer<typeof OutputItem>;
+
+const AnsweredFunction = z.object({
+  type: z.literal("function"),
+  name: z.string(),
+  description: z.string().nullable(),
+  parameters: z.record(z.string(), z.unknown()).nullable(),
+  strict: z.literal(false),
+});
+const AnsweredNamespace = z.object({
+  type: z.literal("namespace"),
+  name: z.string(),
+  description: z.string(),
+  tools: z.array(AnsweredFunction),
+});
 
 /** What was asked for comes back beside the answer, as OpenAI has it. */
 export const OpenaiResponse = z
@@ -322,15 +403,7 @@ export const OpenaiResponse = z
     previous_response_id: z.null(),
     parallel_tool_calls: z.boolean(),
     tool_choice: z.union([z.string(), z.object({ type: z.literal("function"), name: z.string() })]),
-    tools: z.array(
-      z.object({
-        type: z.literal("function"),
-        name: z.string(),
-        description: z.string().nullable(),
-        parameters: z.record(z.string(), z.unknown()).nullable(),
-        strict: z.literal(false),
-      }),
-    ),
+    tools: z.array(z.union([AnsweredFunction, AnsweredNamespace])),
     reasoning: z.null(),
     truncation: z.literal("disabled"),
     top_logprobs: z.int().optional(),

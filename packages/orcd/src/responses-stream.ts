@@ -3,8 +3,8 @@ import type { RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent } from "@rbees/contracts/events";
 import type { OutputLogprob } from "@rbees/contracts/logprobs";
 import { OPENAI_TEMPERATURE } from "@rbees/contracts/openai";
-import type { OpenaiResponse, OutputItem, ResponsesRequest } from "@rbees/contracts/responses";
-import type { ToolCallPiece } from "@rbees/contracts/tools";
+import { declaredAs, type OpenaiResponse, type OutputItem, type ResponsesRequest } from "@rbees/contracts/responses";
+import type { Tool, ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventStream } from "@rbees/kit/event-stream";
 import type { ActiveJob, Said } from "./active-job.ts";
 import { AnswerStream } from "./answer-stream.ts";
@@ -173,7 +173,11 @@ function itemOf(
     case "reasoning":
       return { id, type: kind, status, summary: [], content: [{ type: "reasoning_text", text }] };
     case "function_call":
-      return { id, type: kind, status, call_id: called.id ?? "", name: called.name ?? "", arguments: text };
+      return {
+        ...{ id, type: kind, status, call_id: called.id ?? "" },
+        ...declaredAs(answer.asked.tools ?? [], called.name ?? ""),
+        arguments: text,
+      };
   }
 }
 
@@ -228,9 +232,9 @@ export function responseOf(
       typeof asked.tool_choice === "object" && asked.tool_choice !== null
         ? { type: "function", ...asked.tool_choice }
         : (asked.tool_choice ?? "auto"),
-    tools: (asked.tools ?? []).map(({ type, function: { name, description = null, parameters = null } }) => ({
-      ...{ type, name, description, parameters, strict: false },
-    })),
+    tools: (asked.tools ?? []).map((tool) =>
+      tool.type === "function" ? functionOf(tool) : { ...tool, description: tool.description ?? "", tools: tool.tools.map(functionOf) },
+    ),
     reasoning: null,
     truncation: "disabled",
     ...(typeof asked.top_logprobs === "number" ? { top_logprobs: asked.top_logprobs } : {}),
@@ -238,6 +242,10 @@ export function responseOf(
     ...(typeof user === "string" ? { user } : {}),
     ...(typeof safety_identifier === "string" ? { safety_identifier } : {}),
   };
+}
+
+function functionOf({ type, function: { name, description, parameters } }: Tool) {
+  return { type, name, description: description ?? null, parameters: parameters ?? null, strict: false as const };
 }
 
 function usageOf({ tokens_in, tokens_out, tokens_cached }: EndEvent): OpenaiResponse["usage"] {

@@ -135,3 +135,64 @@ test("Claude Code: a long description, a system message amid the conversation, a
     assert.match(await refused.text(), /context_management: is not supported/);
   }
 });
+
+const CODEX = {
+  ...{ model: "fake", tool_choice: "auto", parallel_tool_calls: true, store: false, include: ["reasoning.encrypted_content"] },
+  ...{ reasoning: { summary: "auto" }, prompt_cache_key: "a-thread", client_metadata: { session_id: "a-thread" } },
+  tools: [
+    { type: "function", name: "exec_command", description: "Runs.", strict: false, parameters: { type: "object", properties: {} } },
+    {
+      ...{ type: "namespace", name: "agents", description: "Sub-agents." },
+      tools: [
+        { type: "function", name: "close", description: "Closes one.", strict: false, parameters: { type: "object", properties: {} } },
+        { type: "function", name: "open", strict: false, parameters: { type: "object", properties: {} } },
+      ],
+    },
+  ],
+};
+
+test("Codex: functions in a namespace are the model's by their whole name, and apart in the answer", async () => {
+  const input = [
+    { type: "message", id: "msg_1", role: "user", content: [{ type: "input_text", text: "hi" }] },
+    { type: "function_call", id: "fc_1", namespace: "agents", name: "open", arguments: "{}", call_id: "call_1" },
+    { type: "function_call_output", id: "fco_1", call_id: "call_1", output: "one" },
+  ];
+  for (const stream of [false, true]) {
+    const asking = post("/v1/responses", { ...CODEX, stream, input });
+    const running = await worker.next();
+    assert.deepEqual(
+      running.body.tools?.map(({ function: { name, description } }) => [name, description]),
+      [
+        ["exec_command", "Runs."],
+        ["agents.close", "Sub-agents.\nCloses one."],
+        ["agents.open", undefined],
+      ],
+    );
+    assert.equal(running.body.messages?.[1]?.tool_calls?.[0]?.function.name, "agents.open");
+    running.started();
+    running.token("", { tool_calls: [{ index: 0, id: "call_2", name: "agents.close", arguments: "{}" }] });
+    running.end("EOS");
+    const answered = await asking;
+    const text = await answered.text();
+    const done = stream ? JSON.parse(text.slice(text.lastIndexOf("data: ") + 6)).response : JSON.parse(text);
+    const { name, namespace, arguments: said } = done.output[0];
+    assert.deepEqual([answered.status, namespace, name, said], [200, "agents", "close", "{}"]);
+    assert.deepEqual(
+      done.tools[1].tools.map((tool: Json) => tool.name),
+      ["close", "open"],
+    );
+  }
+});
+
+test("Codex: what the model would not be told is refused", async () => {
+  const search = { type: "web_search", external_web_access: true };
+  const twice = { type: "function", name: "agents.open", parameters: {} };
+  for (const [asked, param] of [
+    [{ tools: [...CODEX.tools, search] }, "tools.2.type"],
+    [{ tools: [...CODEX.tools, twice] }, "tools"],
+    [{ reasoning: { effort: "low" } }, "reasoning.effort"],
+  ] as const) {
+    const refused = await post("/v1/responses", { ...CODEX, ...asked, input: "hi" });
+    assert.deepEqual([refused.status, ((await refused.json()) as Json).error.param], [400, param]);
+  }
+});

@@ -1,6 +1,6 @@
 /** OpenAI's Responses API, without state: its requests become jobs like any other, their events its answers. */
 import { type JobHeaders, OPENAI_TEMPERATURE } from "@rbees/contracts/openai";
-import { logprobsAsked, type ResponsesRequest } from "@rbees/contracts/responses";
+import { flatTools, logprobsAsked, type ResponsesRequest } from "@rbees/contracts/responses";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import type { Handlers } from "@rbees/kit/http";
 import type { AskedJob } from "../active-job.ts";
@@ -38,7 +38,7 @@ function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_defaul
     logprobs,
     model,
     messages: [...before, ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : input)],
-    ...toolsOf(body),
+    ...toolsOf({ ...body, tools: flatTools(body.tools ?? []) }),
     raw: false,
     max_tokens: max_tokens ?? max_tokens_default,
     fit_context: max_tokens === undefined,
