@@ -16,6 +16,7 @@ export function contentKeyIn(file: string): ContentKey {
   return { master, subjects_file: subjectsFile(file) };
 }
 
-function subjectsFile(file: string): string {
+/** The file of the subjects' keys, beside the content key. */
+export function subjectsFile(file: string): string {
   return `${file}-subjects.sqlite`;
 }

@@ -15,6 +15,8 @@ const HELP = `rbees-orcd ${VERSION}: the orchestrator. Admits jobs, queues them,
   rbees-orcd [flags]          run
   rbees-orcd keys create NAME --role ROLE[,ROLE] [--expires-days N] [--data-dir DIR]
                               make the first API key, while no orchestrator runs; also: keys list, rotate ID, revoke ID
+  rbees-orcd backup FOLDER [--keys-to FOLDER]
+                              copy the database, and the keys into a folder of their own, also while an orchestrator runs
   rbees-orcd config [flags]   print the configuration and where each value comes from
 
 Settings come from the flags below, then RBEES_* environment variables (--queue-jobs-max is RBEES_QUEUE_JOBS_MAX),
@@ -34,6 +36,7 @@ async function main(argv: readonly string[]): Promise<void> {
   const env = environment();
   const home = homeOf(env);
   if (argv[0] === "keys") return keys(argv.slice(1), env);
+  if (argv[0] === "backup") return backup(argv.slice(1), env);
   const loaded = loadConfig(settings, { section: "orcd", argv, env, file: join(home.config, "config.toml") });
   const [verb, ...more] = loaded.rest;
   if (verb === "config" && more.length === 0) return void process.stdout.write(`${describeConfig(settings, loaded)}\n`);
@@ -50,8 +53,7 @@ async function main(argv: readonly string[]): Promise<void> {
     log.fatal(said, "the store failed; ending, so that the next start recovers from what is written");
     process.exit(EXIT.bug);
   };
-  const audit_key = config.audit_key === "" ? join(home.state, "audit-key.pem") : config.audit_key;
-  const content_key = config.content_key === "" ? join(home.state, "content-key") : config.content_key;
+  const { audit_key, content_key } = keyFiles(config, home);
   const { serverTls, trusted } = await import("@rbees/kit/tls");
   const [tls, ca] = [serverTls(config, home, "orcd"), trusted(config.tls_ca, home)];
   let running: Orcd | undefined;
@@ -78,6 +80,21 @@ async function keys(argv: readonly string[], env: Environment): Promise<void> {
   const file = join(home.config, "config.toml");
   const { config, rest } = loadConfig({ ...settings, ...keySettings }, { section: "orcd", argv, env, file });
   process.stdout.write(await keysCommand(rest, { ...config, data_dir: dataFolder(config, home) }));
+}
+
+async function backup(argv: readonly string[], env: Environment): Promise<void> {
+  const { backupCommand, backupSettings } = await import("./backup-command.ts");
+  const home = homeOf(env);
+  const file = join(home.config, "config.toml");
+  const { config, rest } = loadConfig({ ...settings, ...backupSettings }, { section: "orcd", argv, env, file });
+  process.stdout.write(backupCommand(rest, { ...config, ...keyFiles(config, home), data_dir: dataFolder(config, home) }));
+}
+
+function keyFiles({ audit_key, content_key }: { audit_key: string; content_key: string }, home: Home) {
+  return {
+    audit_key: audit_key === "" ? join(home.state, "audit-key.pem") : audit_key,
+    content_key: content_key === "" ? join(home.state, "content-key") : content_key,
+  };
 }
 
 function dataFolder({ data_dir }: { data_dir: string }, home: Home): string {
