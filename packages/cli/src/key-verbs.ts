@@ -6,7 +6,7 @@ import { ROLES } from "@rbees/contracts/sets";
 import type { Context } from "./context.ts";
 import { limitFacts, limitsIn, withLimits } from "./limit-flags.ts";
 import type { Look } from "./look.ts";
-import { decimal, verb } from "./verb.ts";
+import { aboveZero, decimal, verb } from "./verb.ts";
 
 const DAY_MS = 86_400_000;
 const HOUR_MS = 3_600_000;
@@ -31,7 +31,7 @@ export const keyVerbs = [
           .argument("<name>", "who or what uses it")
           .addOption(new Option("--role <role…>", `what it may: ${ROLES.join(", ")}; several joined by commas`).makeOptionMandatory())
           .option("--tenant <tenant>", "whose it is: it sees this tenant's jobs and no others (default: nobody's)")
-          .option("--expires-days <n>", "how long it lasts (default: until it is revoked)", decimal),
+          .option("--expires-days <n>", "how long it lasts (default: until it is revoked)", aboveZero),
       ),
     {
       run: async (context, { role, tenant, expiresDays, ...flags }, name) => {

@@ -145,6 +145,12 @@ export function decimal(text: string): number {
   return value;
 }
 
+export function aboveZero(text: string): number {
+  const value = decimal(text);
+  if (value <= 0) throw new InvalidArgumentError("Give a number above 0.");
+  return value;
+}
+
 /** `k=v` or `k=v,k=v`; the flag may be repeated. */
 export function pairs(text: string, before: Record<string, string> | undefined): Record<string, string> {
   const found = { ...before };

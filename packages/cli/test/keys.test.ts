@@ -65,6 +65,8 @@ test("up beyond loopback makes the key of this host, and its worker joins with a
   assert.match(small.err, /has the role submit, and this needs operate/);
   assert.match((await here(["keys", "list"])).out, /app +submit +- +live/);
 
+  const never = await here(["keys", "create", "short", "--role", "submit", "--expires-days", "0"]);
+  assert.match(never.err, /--expires-days.*Give a number above 0/);
   const soon = await here(["keys", "create", "short", "--role", "submit", "--expires-days", "1"]);
   assert.match((await here(["keys", "rotate", soon.out.trim()])).err, /its roles: submit\. It ends at \d{4}-.*Z\./);
   const rotated = await here(["keys", "rotate", made.out.trim()]);

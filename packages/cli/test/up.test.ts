@@ -1,8 +1,8 @@
 /** `rbees up`, `down` and `doctor`, with programs that behave like the real ones. */
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { homeOf } from "@rbees/kit/home";
 import { isAlive } from "../src/local/process-identity.ts";
@@ -144,10 +144,17 @@ test("doctor looks at everything, and exits 1 when something has to be mended", 
     "worker program",
     "port 8080",
     "orchestrator",
+    "settings",
   ]) {
     assert.ok(names.includes(name), name);
   }
   assert.equal((await run("doctor")).exit, 0);
+  const config = join(rbees.root, "config", "config.toml");
+  await mkdir(dirname(config), { recursive: true });
+  await writeFile(config, "wrong");
+  const wrong = await run("doctor");
+  assert.equal(wrong.exit, 1);
+  assert.match(wrong.out, /fail {2}settings +port \(file .*config\.toml\): must be a whole number; x: unknown\n *→ mend what is named/);
   await writeFile(join(rbees.root, "file"), "");
   const ill = await rbees.run(["rbees", "doctor"], { env: { RBEES_HOME: join(rbees.root, "file") } });
   assert.equal(ill.exit, 1);

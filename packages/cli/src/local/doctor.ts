@@ -47,6 +47,7 @@ export async function diagnose(context: Context): Promise<Diagnosis> {
     engine(context),
     program("worker program", programs.workerd),
     program("orchestrator program", programs.orcd),
+    settings(context),
     portCheck(context, ORCHESTRATOR_PORT),
     portCheck(context, FIRST_PORT),
     orchestrator(context),
@@ -165,6 +166,19 @@ async function program(name: string, argv: readonly string[]): Promise<Check> {
         .split("\n")
         .find((line) => line.trim() !== "") ?? "it can't be started");
   return { name, level: "fail", found: why, next: "install rbees again" };
+}
+
+/** As the orchestrator would read them: from config.toml and the environment. */
+async function settings({ home, programs, env }: Context): Promise<Check> {
+  const name = "settings";
+  const file = join(home.config, "config.toml");
+  const [command = "", ...args] = programs.orcd;
+  const { execa } = await import("execa");
+  const { failed, stderr } = await execa(command, [...args, "config"], { reject: false, timeout: PROGRAM_MS_MAX, env, extendEnv: false });
+  if (!failed) return { name, level: "ok", found: existsSync(file) ? file : "no config.toml" };
+  const problems = stderr.split("\n").flatMap((line) => /^ {2}(\S.*)$/.exec(line)?.[1] ?? []);
+  const found = problems.length === 0 ? (stderr.trim().split("\n", 1)[0] ?? "") : problems.join("; ");
+  return { name, level: "fail", found, next: "mend what is named; `rbees-orcd config` says what holds" };
 }
 
 async function portCheck(context: Context, port: number): Promise<Check> {
