@@ -230,6 +230,7 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
     tokenize: neverAsked,
     ollamaVersion: neverAsked,
     ollamaTags: neverAsked,
+    ollamaRunning: neverAsked,
     ollamaShow: neverAsked,
     ollamaChat: neverAsked,
     ollamaGenerate: neverAsked,

@@ -255,6 +255,23 @@ export const OllamaTags = z
   })
   .meta({ id: "OllamaTags" });
 
+export const OllamaRunning = z
+  .object({
+    models: z.array(
+      z.object({
+        name: z.string(),
+        model: z.string(),
+        size: z.int().describe("Bytes of the model's file; 0 when no worker says it"),
+        digest: z.string(),
+        details: Details,
+        expires_at: z.iso.datetime().describe("Far away: models stay until their workers end"),
+        size_vram: z.int().describe("As `size` where a GPU computes, else 0"),
+        context_length: z.int().describe("Tokens that a slot holds; 0 when no worker says it"),
+      }),
+    ),
+  })
+  .meta({ id: "OllamaRunning" });
+
 export const OllamaShow = z
   .object({
     modelfile: z.string(),
@@ -267,4 +284,7 @@ export const OllamaShow = z
   })
   .meta({ id: "OllamaShow" });
 
-export const OllamaVersion = z.object({ version: z.string() }).meta({ id: "OllamaVersion" });
+/** The Ollama whose API these routes have: programs turn older ones away, and take rbees' own version for one. */
+export const OLLAMA_API_VERSION = "0.14.0";
+
+export const OllamaVersion = z.object({ version: z.literal(OLLAMA_API_VERSION) }).meta({ id: "OllamaVersion" });

@@ -22,6 +22,7 @@ import {
   OllamaChatRequest,
   OllamaGenerateAnswer,
   OllamaGenerateRequest,
+  OllamaRunning,
   OllamaShow,
   OllamaShowRequest,
   OllamaTags,
@@ -277,7 +278,7 @@ export const orcdRoutes = {
   ollamaVersion: {
     method: "GET",
     path: "/api/version",
-    summary: "Ollama: the version, which is rbees' own",
+    summary: "Ollama: the version whose API this is",
     replies: { 200: [OllamaVersion] },
     error_form: "ollama",
   },
@@ -286,6 +287,13 @@ export const orcdRoutes = {
     path: "/api/tags",
     summary: "Ollama: the models that jobs are accepted for",
     replies: { 200: [OllamaTags] },
+    error_form: "ollama",
+  },
+  ollamaRunning: {
+    method: "GET",
+    path: "/api/ps",
+    summary: "Ollama: the models that workers serve now",
+    replies: { 200: [OllamaRunning] },
     error_form: "ollama",
   },
   ollamaShow: {
@@ -389,6 +397,7 @@ export const orcdAccess: Readonly<Record<keyof typeof orcdRoutes, Access>> = {
   tokenize: SUBMIT,
   ollamaVersion: READ,
   ollamaTags: READ,
+  ollamaRunning: READ,
   ollamaShow: READ,
   ollamaChat: SUBMIT,
   ollamaGenerate: SUBMIT,

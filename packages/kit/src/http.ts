@@ -126,6 +126,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   });
   app.addHook("onRequest", (request, _reply, next) => {
     const { httpVersion, headers } = request.raw;
+    // Ollama looks at no type, and LiteLLM sends it none. A browser says where its page is from: one of another site gets nothing in this way.
+    if (configOf(request).error_form === "ollama" && headers.origin === undefined) headers["content-type"] ??= "application/json";
     next(
       httpVersion === "1.1" && headers.host === undefined ? new RbeesError("INVALID_REQUEST", "HTTP/1.1 needs a Host header.") : undefined,
     );

@@ -4,7 +4,7 @@ import { after, test } from "node:test";
 import type { Json } from "./harness.ts";
 import { answers, startOpenai } from "./openai-harness.ts";
 
-const { worker, post } = await startOpenai({ after }, {}, { features: ["tools"] });
+const { orcd, worker, post } = await startOpenai({ after }, {}, { features: ["tools"] });
 
 test("Continue's autocomplete names more stop strings than OpenAI takes", async () => {
   const special = ["endoftext", "fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep", "im_start", "im_end"];
@@ -194,5 +194,23 @@ test("Codex: what the model would not be told is refused", async () => {
   ] as const) {
     const refused = await post("/v1/responses", { ...CODEX, ...asked, input: "hi" });
     assert.deepEqual([refused.status, ((await refused.json()) as Json).error.param], [400, param]);
+  }
+});
+
+test("LiteLLM says no type of what it sends to Ollama; a page of another site is not believed so", async () => {
+  const body = JSON.stringify({ model: "fake", messages: [{ role: "user", content: "hi", images: [] }], options: {}, stream: false });
+  const send = (path: string, headers: Record<string, string>) =>
+    fetch(orcd.url + path, { method: "POST", headers, body: new TextEncoder().encode(body) });
+  const asking = send("/api/chat", {});
+  await answers(worker, ["x"]);
+  assert.equal((await asking).status, 200);
+  for (const [path, headers] of [
+    ["/api/chat", { origin: "http://elsewhere.example" }],
+    ["/api/chat", { "content-type": "text/plain" }],
+    ["/v1/chat/completions", {}],
+  ] as [string, Record<string, string>][]) {
+    const refused = await send(path, headers);
+    assert.equal(refused.status, 400, path);
+    assert.match(await refused.text(), /content-type: application\/json/);
   }
 });

@@ -24,7 +24,12 @@ test("models are listed and shown; the version is told", async (t) => {
   assert.ok(Math.abs(new Date(models[0]?.modified_at ?? 0).getTime() - Date.now()) < 60_000);
   const shown = (await client.show({ model: "fake:latest" })) as unknown as Json;
   assert.deepEqual([shown.capabilities, shown.model_info["rbees.context_length"]], [["completion", "tools"], 4096]);
-  assert.match((await client.version()).version, /^\d+\.\d+\.\d+/);
+  assert.equal(shown.model_info[`${shown.model_info["general.architecture"]}.context_length`], 4096);
+  const running = (await client.ps()).models[0] as unknown as Json;
+  assert.deepEqual([running.name, running.size, running.size_vram, running.context_length], ["fake", 1234, 0, 4096]);
+  assert.ok(new Date(running.expires_at).getTime() > Date.now());
+  const [major, minor] = (await client.version()).version.split(".").map(Number);
+  assert.deepEqual([major, (minor as number) > 6], [0, true], "Copilot in VS Code turns away what is older than 0.6.4");
   await assert.rejects(client.show({ model: "gpt-99" }), { name: "ResponseError", status_code: 404, error: /model "gpt-99" not found/ });
 });
 

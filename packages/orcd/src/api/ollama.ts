@@ -1,14 +1,13 @@
 /** Ollama's API: its requests become jobs like any other, their events its lines. */
 import { RbeesError } from "@rbees/contracts/errors";
 import { type Message, messageOf } from "@rbees/contracts/message";
-import { OLLAMA_DEFAULTS, type OllamaChatRequest, type OllamaGenerateRequest } from "@rbees/contracts/ollama";
+import { OLLAMA_API_VERSION, OLLAMA_DEFAULTS, type OllamaChatRequest, type OllamaGenerateRequest } from "@rbees/contracts/ollama";
 import type { JobHeaders } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { canonicalModel } from "@rbees/contracts/sets";
 import type { State } from "@rbees/core/state";
 import { LINES } from "@rbees/kit/event-stream";
 import type { Handlers } from "@rbees/kit/http";
-import { VERSION } from "@rbees/kit/version";
 import type { AskedJob } from "../active-job.ts";
 import { namedModel, namesFor } from "../adapters.ts";
 import { type Asked, callerOf } from "../caller.ts";
@@ -18,7 +17,10 @@ import { admit } from "./admit.ts";
 import { ANY_OBJECT, type Asking, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
 import { toolsOf } from "./openai.ts";
 
-type OllamaRoutes = Pick<typeof orcdRoutes, "ollamaVersion" | "ollamaTags" | "ollamaShow" | "ollamaChat" | "ollamaGenerate">;
+type OllamaRoutes = Pick<
+  typeof orcdRoutes,
+  "ollamaVersion" | "ollamaTags" | "ollamaRunning" | "ollamaShow" | "ollamaChat" | "ollamaGenerate"
+>;
 
 const DETAILS = {
   parent_model: "",
@@ -30,6 +32,8 @@ const DETAILS = {
 } as const;
 /** Ollama's clients put it behind names that have no tag. */
 const LATEST = ":latest";
+/** Clients say of this one that it never comes. */
+const FAR_AWAY = "9999-12-31T23:59:59.000Z";
 
 /** The model by the name that one of Ollama's clients gave it. */
 export function ollamaName({ models }: State, name: string): string {
@@ -71,6 +75,13 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     const json = { model, created_at: new Date().toISOString(), ...saying(text, more), ...ollamaEnd(last, submitted_at_ms), ...likely };
     return { headers: begun.headers, json };
   }
+  /** What workers say of the model that they serve. */
+  const saidOf = (name: string) => {
+    const serving = workers.serving(state, namedModel(state, name).model);
+    const size = serving.find(({ model_bytes }) => model_bytes !== undefined)?.model_bytes ?? 0;
+    const digest = serving.find(({ model_digest }) => model_digest !== undefined)?.model_digest ?? "";
+    return { serving, size, digest };
+  };
   /** Nothing is asked of the model: clients do so to have it loaded. */
   const present = (name: string, asker: Asked) => ({
     model: known(name, asker),
@@ -80,13 +91,21 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
   });
 
   return {
-    ollamaVersion: () => ({ json: { version: VERSION } }),
+    ollamaVersion: () => ({ json: { version: OLLAMA_API_VERSION } }),
     ollamaTags(request) {
       const models = namesFor(state, callerOf(request)).map((name) => {
-        const serving = workers.serving(state, namedModel(state, name).model);
-        const size = serving.find(({ model_bytes }) => model_bytes !== undefined)?.model_bytes ?? 0;
-        const digest = serving.find(({ model_digest }) => model_digest !== undefined)?.model_digest ?? "";
+        const { size, digest } = saidOf(name);
         return { name, model: name, modified_at: joined(name), size, digest, details: DETAILS };
+      });
+      return { json: { models } };
+    },
+    ollamaRunning(request) {
+      const models = namesFor(state, callerOf(request)).flatMap((name) => {
+        const { serving, size, digest } = saidOf(name);
+        if (serving.length === 0) return [];
+        const size_vram = serving.some(({ backend }) => backend !== "cpu") ? size : 0;
+        const context_length = Math.max(0, ...serving.map(({ context_size }) => context_size ?? 0));
+        return { name, model: name, size, digest, details: DETAILS, expires_at: FAR_AWAY, size_vram, context_length };
       });
       return { json: { models } };
     },
@@ -101,7 +120,8 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
           parameters: "",
           template: "",
           details: DETAILS,
-          model_info: contexts.length === 0 ? {} : { "rbees.context_length": Math.max(...contexts) },
+          // Clients look for the context's length under the architecture's name, which is not known here.
+          model_info: contexts.length === 0 ? {} : { "general.architecture": "rbees", "rbees.context_length": Math.max(...contexts) },
           capabilities: ["completion", "tools", ...(embeds ? ["embedding"] : [])],
           modified_at: joined(model),
         },
