@@ -5,6 +5,7 @@ import type { Json } from "./harness.ts";
 import { answers, startOpenai } from "./openai-harness.ts";
 
 const { orcd, worker, post } = await startOpenai({ after }, {}, { features: ["tools"] });
+const caller = await orcd.worker("w2", { model: "calls", features: ["tools", "json_schema"] });
 
 test("Continue's autocomplete names more stop strings than OpenAI takes", async () => {
   const special = ["endoftext", "fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep", "im_start", "im_end"];
@@ -212,5 +213,51 @@ test("LiteLLM says no type of what it sends to Ollama; a page of another site is
     const refused = await send(path, headers);
     assert.equal(refused.status, 400, path);
     assert.match(await refused.text(), /content-type: application\/json/);
+  }
+});
+
+test("Instructor asks for a call, and for a schema of the text that there is not then", async () => {
+  const schema = { type: "object", properties: { name: { type: "string" } }, required: ["name"], additionalProperties: false };
+  const messages = [{ role: "user", content: "hi" }];
+  const named = { type: "function", name: "City" };
+  const doors: [path: string, must: object, may: object, field: string][] = [
+    [
+      "/v1/responses",
+      {
+        input: "hi",
+        text: { format: { type: "json_schema", name: "City", schema } },
+        tools: [{ ...named, parameters: schema }],
+        tool_choice: named,
+      },
+      { tool_choice: "auto" },
+      "text.format",
+    ],
+    [
+      "/v1/chat/completions",
+      {
+        ...{ messages, tool_choice: "required", response_format: { type: "json_object" } },
+        tools: [{ type: "function", function: { name: "City", parameters: schema } }],
+      },
+      { tool_choice: "auto" },
+      "response_format",
+    ],
+    [
+      "/v1/messages",
+      {
+        ...{ messages, max_tokens: 9, tool_choice: { type: "any" }, output_config: { format: { type: "json_schema", schema } } },
+        tools: [{ name: "City", input_schema: schema }],
+      },
+      { tool_choice: { type: "auto" } },
+      "output_config.format",
+    ],
+  ];
+  for (const [path, must, may, field] of doors) {
+    const asking = post(path, { model: "calls", ...must });
+    const attempt = await answers(caller, ['{"name":"City","arguments":{"name":"Ghent"}}']);
+    assert.equal(attempt.body.json_schema, undefined, path);
+    assert.equal((await asking).status, 200, path);
+    const refused = await post(path, { model: "calls", ...must, ...may });
+    assert.equal(refused.status, 400, path);
+    assert.match(await refused.text(), new RegExp(`${field}: can't be kept to beside tools`));
   }
 });

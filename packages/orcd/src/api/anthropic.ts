@@ -8,7 +8,7 @@ import type { AskedJob } from "../active-job.ts";
 import { ANTHROPIC_EVENTS, AnthropicStream, blocksOf, message } from "../anthropic-stream.ts";
 import { admit } from "./admit.ts";
 import { type DoorPorts, fromHeaders, needsOf, stopStrings, streamed, whole } from "./door.ts";
-import { toolsOf } from "./openai.ts";
+import { textSchema, toolsOf } from "./openai.ts";
 
 export function anthropicHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "anthropicMessages">> {
   return {
@@ -31,7 +31,7 @@ export function turnsBefore(system: string | null | undefined): Message[] {
 function messagesJob(body: MessagesRequest, head: JobHeaders): AskedJob {
   const { model, max_tokens, messages, system, temperature, top_p, top_k, stop_sequences, stream, metadata } = body;
   const { tools, tool_choice } = body;
-  const json_schema = body.output_config?.format?.schema;
+  const json_schema = textSchema(body.output_config?.format?.schema, tool_choice?.choice);
   const user_id = metadata?.user_id ?? undefined;
   return {
     ...fromHeaders(head),

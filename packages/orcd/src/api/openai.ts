@@ -10,7 +10,7 @@ import {
 } from "@rbees/contracts/openai";
 import type { orcdRoutes } from "@rbees/contracts/routes";
 import { canonicalModel } from "@rbees/contracts/sets";
-import type { Tool } from "@rbees/contracts/tools";
+import { mustCall, type Tool, type ToolChoice } from "@rbees/contracts/tools";
 import type { Handlers } from "@rbees/kit/http";
 import type { ActiveJob, AskedJob, Said } from "../active-job.ts";
 import { calledModel, namedModel, namesFor } from "../adapters.ts";
@@ -119,7 +119,7 @@ function isCall({ tool_calls = [] }: Said): boolean {
 
 function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number): AskedJob {
   const max_tokens = body.max_completion_tokens ?? body.max_tokens ?? undefined;
-  const json_schema = schemaOf(body.response_format);
+  const json_schema = textSchema(schemaOf(body.response_format), body.tool_choice);
   return {
     ...generation(body, head),
     json_schema,
@@ -171,6 +171,11 @@ export function toolsOf({
     ...(some && tool_choice ? { tool_choice } : {}),
     ...(some && typeof parallel_tool_calls === "boolean" ? { parallel_tool_calls } : {}),
   };
+}
+
+/** What the text of an answer is held to: one that has to be a call has no text. */
+export function textSchema(schema: AskedJob["json_schema"], tool_choice: ToolChoice | null | undefined): AskedJob["json_schema"] {
+  return mustCall(tool_choice ?? undefined) ? undefined : schema;
 }
 
 function schemaOf(format: ChatRequest["response_format"]): AskedJob["json_schema"] {

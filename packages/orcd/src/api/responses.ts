@@ -7,7 +7,7 @@ import type { AskedJob } from "../active-job.ts";
 import { itemsOf, ResponsesStream, responseOf, statusOf } from "../responses-stream.ts";
 import { admit } from "./admit.ts";
 import { ANY_OBJECT, type DoorPorts, fromHeaders, needsOf, streamed, whole } from "./door.ts";
-import { metadata, toolsOf } from "./openai.ts";
+import { metadata, textSchema, toolsOf } from "./openai.ts";
 
 export function responsesHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "openaiResponse">> {
   return {
@@ -29,8 +29,8 @@ function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_defaul
   const before = (instructions ?? "") === "" ? [] : [{ role: "system" as const, content: instructions as string }];
   const format = body.text?.format;
   const logprobs = logprobsAsked(body);
-  const json_schema =
-    format?.type === "json_object" ? ANY_OBJECT : format?.type === "json_schema" ? (format.schema ?? ANY_OBJECT) : undefined;
+  const schema = format?.type === "json_object" ? ANY_OBJECT : format?.type === "json_schema" ? (format.schema ?? ANY_OBJECT) : undefined;
+  const json_schema = textSchema(schema, body.tool_choice);
   return {
     ...fromHeaders(head),
     json_schema,
