@@ -234,6 +234,7 @@ const REQUEST_FIELDS = {
     output_format: refused("the older form of `output_config.format`: use that"),
     container: refused(NO_HOSTED),
     mcp_servers: refused(NO_HOSTED, []),
+    thread: refused("nothing is kept from one request to the next: send the whole conversation as `messages`"),
     diagnostics: refused(NO_HOSTED),
     inference_geo: refused("say with `x-rbees-pin` and `x-rbees-prefer` where a job runs"),
     user_profile_id: refused(NO_HOSTED),

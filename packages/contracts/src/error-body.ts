@@ -24,20 +24,32 @@ export type ErrorBody = z.infer<typeof ErrorBody>;
 
 const OllamaError = z.object({ error: z.string() }).meta({ id: "OllamaError" });
 
+/** The official client's runner of tools asks for a thread that the server keeps, and goes on without when it reads this. */
+const NO_THREADS = "thread_unsupported_request";
+
 const AnthropicError = z
   .object({
     type: z.literal("error"),
     error: z.object({
       type: z.string(),
       message: z.string(),
-      details: z.object({ error_code: z.string().describe("The code of docs/errors.md") }),
+      details: z.object({
+        error_code: z.string().describe(`The code of docs/errors.md, or \`${NO_THREADS}\``),
+        unsupported: z.array(z.string()).optional(),
+      }),
     }),
     request_id: z.string(),
   })
   .meta({ id: "AnthropicError" });
 
-function anthropicBody({ code, message }: RbeesError, request_id: string): z.infer<typeof AnthropicError> {
-  return { type: "error", error: { type: anthropicType(code), message, details: { error_code: code } }, request_id };
+function anthropicBody({ code, message, details: told }: RbeesError, request_id: string): z.infer<typeof AnthropicError> {
+  const threaded =
+    z
+      .array(FieldProblem)
+      .safeParse(told)
+      .data?.some(({ field }) => field === "thread") === true;
+  const details = threaded ? { error_code: NO_THREADS, unsupported: ["thread"] } : { error_code: code };
+  return { type: "error", error: { type: anthropicType(code), message, details }, request_id };
 }
 
 /** Mostly the types that we have; these are the others. */

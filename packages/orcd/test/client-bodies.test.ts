@@ -261,3 +261,13 @@ test("Instructor asks for a call, and for a schema of the text that there is not
     assert.match(await refused.text(), new RegExp(`${field}: can't be kept to beside tools`));
   }
 });
+
+test("Anthropic's runner of tools is told in its own words that no threads are kept here", async () => {
+  const asked = { model: "fake", max_tokens: 9, messages: [{ role: "user", content: "hi" }] };
+  const refused = await post("/v1/messages", { ...asked, thread: { type: "create" } });
+  const { error } = (await refused.json()) as Json;
+  assert.deepEqual([refused.status, error.details.error_code, error.details.unsupported], [400, "thread_unsupported_request", ["thread"]]);
+  assert.match(error.message, /thread: is not supported: .*send the whole conversation/);
+  const other = await post("/v1/messages", { ...asked, mcp_servers: [{}] });
+  assert.deepEqual(((await other.json()) as Json).error.details, { error_code: "INVALID_REQUEST" });
+});
