@@ -1,5 +1,6 @@
 /** A program is a name and its table of verbs. Owns parsing, help, the wording of errors and the exit code. */
 import { EXIT, RbeesError } from "@rbees/contracts/errors";
+import { systemRefusal } from "@rbees/kit/system-refusal";
 import { VERSION } from "@rbees/kit/version";
 import { Command, CommanderError, Help } from "commander";
 import type { World } from "./context.ts";
@@ -123,7 +124,9 @@ function report(error: unknown, { name, at, json }: Called, { io, signal }: Worl
   if (error instanceof CommanderError) return reportUsage(error, { name, at, json }, io);
   if (signal.aborted && isAbort(error)) return EXIT.interrupted;
   const known =
-    error instanceof RbeesError ? error : (refusalOfSystem(error) ?? new RbeesError("INTERNAL", bugSentence(error), { cause: error }));
+    error instanceof RbeesError
+      ? error
+      : (systemRefusal(error, "RBEES_HOME chooses another folder.") ?? new RbeesError("INTERNAL", bugSentence(error), { cause: error }));
   if (json) io.out(`${JSON.stringify(known.body(""))}\n`);
   io.say(`${io.err_look.bad(`${name}:`)} ${io.err_look.safe(known.message)}`);
   return known.exit;
@@ -141,17 +144,6 @@ function reportUsage(error: CommanderError, { name, at, json }: Called, io: Io):
 
 function isAbort(error: unknown): boolean {
   return error instanceof Error && (error.name === "AbortError" || (error as NodeJS.ErrnoException).code === "ABORT_ERR");
-}
-
-/** What the operating system refused is no bug: a folder that can't be written, a full disk. */
-function refusalOfSystem(error: unknown): RbeesError | undefined {
-  if (!(error instanceof Error) || !("syscall" in error) || !("code" in error)) return undefined;
-  const not_allowed = ["EACCES", "EPERM", "EROFS"].includes(String(error.code));
-  return new RbeesError(
-    not_allowed ? "FORBIDDEN" : "CONFLICT",
-    `The system refuses: ${error.message}. RBEES_HOME chooses another folder.`,
-    { cause: error },
-  );
 }
 
 function bugSentence(error: unknown): string {

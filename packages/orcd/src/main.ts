@@ -6,6 +6,7 @@ import { describeConfig, describeFlags, type Environment, environment, loadConfi
 import { type Home, homeOf } from "@rbees/kit/home";
 import { createLog } from "@rbees/kit/log";
 import { stopOnSignal } from "@rbees/kit/shutdown";
+import { systemRefusal } from "@rbees/kit/system-refusal";
 import { nodeTooOld, VERSION } from "@rbees/kit/version";
 import { settings } from "./config.ts";
 import type { Orcd } from "./orcd.ts";
@@ -101,8 +102,11 @@ function dataFolder({ data_dir }: { data_dir: string }, home: Home): string {
   return data_dir === "" ? join(home.data, "orcd") : data_dir;
 }
 
-main(process.argv.slice(2)).catch((error) => {
-  if (!(error instanceof RbeesError)) throw error;
+main(process.argv.slice(2)).catch((thrown) => {
+  // Of what runs later the store's thread and the doors speak for themselves: this is of the start.
+  const error =
+    thrown instanceof RbeesError ? thrown : systemRefusal(thrown, "See that this user may read and write there, or name another place.");
+  if (error === undefined) throw thrown;
   process.stderr.write(`rbees-orcd: ${error.message}\n`);
   process.exit(error.exit === EXIT.bug ? EXIT.bug : error.code === "INVALID_REQUEST" ? EXIT.usage : EXIT.failed);
 });

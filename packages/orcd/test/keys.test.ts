@@ -227,6 +227,16 @@ test("the record says who: for keys, and for jobs that were submitted and cancel
   for (const secret of [key, app.key, joining.token].map((one) => one.slice(17))) assert.ok(!kept.some((file) => file.includes(secret)));
 });
 
+test("the program: a file of keys that the system does not let it have is told of in a sentence, not in lines of code", async (t) => {
+  const folder = temporaryFolder(t, "refused");
+  const data = ["--data-dir", join(folder, "data"), "--port", "0"];
+  for (const flag of ["--audit-key", "--content-key"]) {
+    const { code, err } = await run(t, [...data, flag, folder]).ended;
+    assert.equal(code, 1);
+    assert.match(err, /^rbees-orcd: The system refuses: EISDIR.* See that this user may read and write there, or name another place\.\n$/);
+  }
+});
+
 test("on loopback nobody is asked, and the record names nobody", async (t) => {
   const orcd = await startHarness(t);
   await orcd.worker("w1");
