@@ -1,7 +1,7 @@
 /** `rbees audit`: every tampering is found and told where it is, nothing is told of an untouched trail; list and export. */
 import assert from "node:assert/strict";
 import { generateKeyPairSync } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
@@ -56,6 +56,18 @@ test("of an untouched trail nothing is said, in a database and in an export of i
   const { exit, found } = await verify(at("trail.ndjson", out));
   const { whole, entries, first_seq, last_seq, problem_count } = found;
   assert.deepEqual([exit, whole, entries, first_seq, last_seq, problem_count], [0, true, 1000, 1, 1000, 0]);
+});
+
+test("a database where no file can be made beside it is read, unless its log would be missing then", async (t) => {
+  const { run, database } = await setup(t);
+  const path = database(ENTRIES);
+  // What SQLite wants to make can't be made: as on a disk that can only be read, for root as well.
+  symlinkSync(join(path, "nowhere"), `${path}-shm`);
+  const shown = await run(["rbees", "audit", "verify", "--db", path]);
+  assert.deepEqual([shown.exit, shown.err], [0, ""]);
+  assert.match(shown.out, /is whole: 1000 entries, 1 to 1000;/);
+  writeFileSync(`${path}-wal`, "more");
+  assert.match((await run(["rbees", "audit", "verify", "--db", path])).err, /can't be read: .*Give a whole copy/);
 });
 
 test("any single byte that is changed is found", async (t) => {

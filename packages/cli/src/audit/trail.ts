@@ -3,9 +3,10 @@
  * order in which they lie there; what is no entry is passed on as such.
  */
 import { createReadStream } from "node:fs";
-import { open } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { DatabaseSync } from "node:sqlite";
+import { pathToFileURL } from "node:url";
 import { RbeesError } from "@rbees/contracts/errors";
 import { type AuditRecord, entryOfLine, recordOf } from "@rbees/kit/audit-chain";
 import type { FoundEntry } from "@rbees/kit/audit-check";
@@ -85,11 +86,32 @@ async function* rowsOf(file: string, from_ms?: number): AsyncGenerator<Item[]> {
 /** The module is loaded when a database is read, not by each command: it takes its time, and Node.js 22 warns of it. */
 async function opened(file: string): Promise<DatabaseSync> {
   const { DatabaseSync } = await import("node:sqlite");
+  const read = (at: string | URL) => {
+    const db = new DatabaseSync(at, { readOnly: true, timeout: 5000 });
+    try {
+      db.prepare("select name from sqlite_schema").get();
+      return db;
+    } catch (error) {
+      db.close();
+      throw error;
+    }
+  };
   try {
-    return new DatabaseSync(file, { readOnly: true, timeout: 5000 });
+    return read(file);
   } catch (error) {
-    throw notReadableAsDatabase(file, error);
+    // Where no file can be made beside it, SQLite wants to be told that nobody writes. With a log beside it its end would be missing then.
+    if ((error as { errcode?: number }).errcode !== SQLITE_CANTOPEN || (await bytesOf(`${file}-wal`)) > 0)
+      throw notReadableAsDatabase(file, error);
+    const unchanging = pathToFileURL(file);
+    unchanging.searchParams.set("immutable", "1");
+    return read(unchanging);
   }
+}
+
+const SQLITE_CANTOPEN = 14;
+
+async function bytesOf(file: string): Promise<number> {
+  return (await stat(file).catch(() => undefined))?.size ?? 0;
 }
 
 function notReadableAsDatabase(file: string, error: unknown): unknown {
