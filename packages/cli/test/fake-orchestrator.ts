@@ -188,7 +188,9 @@ export async function fakeOrchestrator(script: Script, port = 0): Promise<FakeOr
       const worker = workers.get(params.id);
       if (worker === undefined) throw new RbeesError("NOT_FOUND", `There is no worker ${params.id}.`);
       drained.push(params.id);
-      return { status: 202, json: { ...worker, status: "draining" } };
+      const draining: WorkerView = { ...worker, status: "draining" };
+      workers.set(params.id, draining);
+      return { status: 202, json: draining };
     },
     inviteWorker: ({ body: { pool = null, worker_id = null, address = null, region = null } }) => {
       const token = `rbj_0123456789ab_${"x".repeat(43)}`;

@@ -79,6 +79,28 @@ test("down leaves alone a worker that came to have the id of one of its own", as
   assert.equal((await readWorkers(homeOf(rbees.env))).length, 1);
 });
 
+test("doctor says of workers what is so: one whose process is gone, one that is drained, none", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  await run("up", "--port", String(port));
+  const [record] = await readWorkers(homeOf(rbees.env));
+  assert.ok(record);
+  const said = async (name: string) =>
+    JSON.parse((await run("doctor", "--json")).out).checks.find((check: { name: string }) => check.name === name);
+  assert.equal((await said("workers")).level, "ok");
+  assert.equal(await said("worker that ended"), undefined);
+  assert.equal((await run("workers", "drain", record.worker_id)).exit, 0);
+  const drained = await said("workers");
+  assert.deepEqual([drained.level, drained.found], ["warn", `${record.worker_id} (demo, draining)`]);
+  assert.match(drained.next, /worker restart/);
+  process.kill(record.process.pid, "SIGKILL");
+  await until(async () => !(await isAlive(record.process)), "the worker is dead");
+  const ended = await said("worker that ended");
+  assert.equal(ended.level, "warn");
+  assert.match(ended.next, new RegExp(`rbees-pool worker restart ${record.worker_id}`));
+  await rbees.run(["rbees-pool", "worker", "stop", record.worker_id]);
+  assert.equal(await said("worker that ended"), undefined);
+});
+
 test("what died is started again by up, and does not keep down from its work", async (t) => {
   const { rbees, port, run } = await setUp(t);
   await run("up", "--port", String(port));

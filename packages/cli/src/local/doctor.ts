@@ -51,6 +51,7 @@ export async function diagnose(context: Context): Promise<Diagnosis> {
     portCheck(context, ORCHESTRATOR_PORT),
     portCheck(context, FIRST_PORT),
     orchestrator(context),
+    ended(context),
     certificates(context),
   ]);
   const checks = parts.flat();
@@ -203,6 +204,13 @@ async function orchestrator(context: Context): Promise<Check[]> {
     const { workers, orchestrator_version } = list;
     const ready = workers.filter(({ status }) => status === "ready");
     const answers: Check = { name, level: "ok", found: client.url };
+    if (ready.length === 0 && workers.length > 0) {
+      const found = workers.map(({ worker_id, model, status }) => `${worker_id} (${model}, ${status})`).join(", ");
+      return [
+        answers,
+        { name: "workers", level: "warn", found, next: "none takes new jobs: rbees-pool worker restart ID where one is drained" },
+      ];
+    }
     if (ready.length === 0)
       return [answers, { name: "workers", level: "warn", found: "none is registered", next: "rbees-pool worker spawn cpu --model demo" }];
     const others = ofOtherVersions(list);
@@ -216,4 +224,16 @@ async function orchestrator(context: Context): Promise<Check[]> {
   } catch (error) {
     return [{ name, level: "warn", found: (error as Error).message, next: "rbees up" }];
   }
+}
+
+/** Workers of this machine whose process is gone though nobody stopped them: the orchestrator may not have missed them yet. */
+async function ended({ home }: Context): Promise<Check[]> {
+  const records = await readWorkers(home);
+  const gone = (await Promise.all(records.map(async (record) => ((await isAlive(record.process)) ? [] : [record])))).flat();
+  return gone.map(({ worker_id, log }) => ({
+    name: "worker that ended",
+    level: "warn",
+    found: `${worker_id}: its process is gone; its log is ${log}`,
+    next: `rbees-pool worker restart ${worker_id}, or stop it for good: rbees-pool worker stop ${worker_id}`,
+  }));
 }
