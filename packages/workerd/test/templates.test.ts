@@ -189,3 +189,26 @@ test("a conversation of ours becomes the reference where the template shows tool
     if (row.conversation !== "tools") assert.match(text, /\{"name":"get_weather","arguments":\{"city":"Gent"/, what);
   }
 });
+
+test("no system message is dropped without a word, wherever it stands", () => {
+  const system = (content: string): Message => ({ role: "system", content });
+  const user = (content: string): Message => ({ role: "user", content });
+  const assistant = (content: string): Message => ({ role: "assistant", content });
+  const talks: Message[][] = [
+    [system("needle 1"), system("needle 2"), user("needle 3")],
+    [system("needle 1"), user("needle 2"), system("needle 3")],
+    [system("needle 1"), user("needle 2"), system("needle 3"), user("needle 4")],
+    [user("needle 1"), system("needle 2"), assistant("needle 3"), user("needle 4")],
+    [system("needle 1"), user("needle 2"), assistant("needle 3"), system("needle 4"), user("needle 5")],
+  ];
+  const refused = new Set<string>();
+  for (const family of families) {
+    const renderer = model(family, true);
+    for (const [at, messages] of talks.entries()) {
+      const text = rendered(renderer, conversationOf(messages, [], templateFacts(renderer)));
+      if (text === undefined) refused.add(family);
+      else for (const { content } of messages) assert.equal(text.split(content).length, 2, `${family}: talk ${at}, ${content}`);
+    }
+  }
+  assert.deepEqual([...refused], ["gemma-2"], "those that take none");
+});

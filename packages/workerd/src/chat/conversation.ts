@@ -6,11 +6,30 @@ import type { Conversation, TemplateMessage } from "./render.ts";
 import type { CallForm, TemplateFacts } from "./template-facts.ts";
 
 export function conversationOf(messages: readonly Message[], tools: readonly Tool[], facts: TemplateFacts): Conversation {
-  const named = withNames(messages);
+  const named = withNames(facts.system && !facts.systems ? oneSystem(messages) : messages);
   const talks_of_calls = named.some(({ role, tool_calls }) => role === "tool" || tool_calls !== undefined);
   if (facts.syntax === undefined && (tools.length > 0 || talks_of_calls)) return { messages: inWords(named, tools, facts) };
   const turns = facts.one_call_a_turn ? named.flatMap(oneCallEach(named)) : named;
   return { messages: turns.map((turn) => templateMessage(turn, facts.form)), ...(tools.length === 0 ? {} : { tools }) };
+}
+
+/**
+ * For a template that takes one system message, and drops or refuses others: those at the beginning as one, later ones in the user's turn
+ * that they follow, or one of their own; what the user says next is of the same turn, for many templates want user and assistant by turns.
+ */
+function oneSystem(messages: readonly Message[]): Message[] {
+  const turns: Message[] = [];
+  let open = false;
+  for (const message of messages) {
+    const before = turns.at(-1);
+    const late = message.role === "system" && before !== undefined && before.role !== "system";
+    const role = late ? "user" : message.role;
+    if (before !== undefined && role === before.role && (late || role === "system" || (open && role === "user")))
+      turns[turns.length - 1] = { ...before, content: `${before.content}\n\n${message.content}` };
+    else turns.push({ ...message, role });
+    open = late;
+  }
+  return turns;
 }
 
 /** A result says the name of its function: some templates ask for it. */

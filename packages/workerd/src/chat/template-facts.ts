@@ -25,6 +25,8 @@ export interface TemplateFacts {
   readonly one_call_a_turn: boolean;
   /** It shows system messages. */
   readonly system: boolean;
+  /** It shows each of several, wherever they stand. */
+  readonly systems: boolean;
   readonly thinking: Thinking | undefined;
 }
 
@@ -77,6 +79,8 @@ function findOut(model: Renderer): TemplateFacts {
   const user = { role: "user", content: "hi" };
   const shows_tools = shows({ messages: [user], tools: TOOLS }, NAME);
   const system = shows({ messages: [{ role: "system", content: SYSTEM }, user] }, SYSTEM);
+  const places = ["first", "second", "late"].map((place) => ({ role: "system", content: `${SYSTEM}_${place}` }));
+  const systems = shows({ messages: [...places.slice(0, 2), user, ...places.slice(2)] }, ...places.map(({ content }) => content));
   const found = shows_tools ? callForm(model) : undefined;
   const [form = { arguments: "object", no_content: "" } as const] = FORMS;
   const thinking = THINKING.find(({ close }) => model.chat_template.includes(close));
@@ -85,6 +89,7 @@ function findOut(model: Renderer): TemplateFacts {
     form: found?.form ?? form,
     one_call_a_turn: found !== undefined && !shows({ messages: talk(found.form, 2), tools: TOOLS }, RESULT),
     system,
+    systems,
     thinking,
   };
 }
