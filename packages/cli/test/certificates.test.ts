@@ -1,7 +1,7 @@
 /** Certificates that are renewed or run out while programs run. */
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -135,6 +135,26 @@ test("an end that is near is told of ahead, once, and one that has come as an er
     ["certificate late.pem", "fail"],
     ["certificate soon.pem", "warn"],
   ]);
+});
+
+test("doctor says of a certificate whose key is gone, or is another's, that it can't be shown, and what it advises mends it", async (t) => {
+  const { near, folder, certificate } = await setUpTls(t);
+  for (const name of ["orcd", "worker", "other"]) await certificate(name, NAMES, 100);
+  rmSync(join(folder, "orcd.key"));
+  writeFileSync(join(folder, "worker.key"), readFileSync(join(folder, "other.key")));
+  const failed = async () => {
+    const { checks } = JSON.parse((await near.run(["rbees", "doctor", "--json"])).out) as {
+      checks: { name: string; level: string; found: string }[];
+    };
+    return checks.filter(({ name, level }) => name.startsWith("certificate ") && level === "fail").map(({ name, found }) => [name, found]);
+  };
+  assert.deepEqual(await failed(), [
+    ["certificate orcd.pem", `There is no key at ${join(folder, "orcd.key")}.`],
+    ["certificate worker.pem", `The key ${join(folder, "worker.key")} does not belong to the certificate ${join(folder, "worker.pem")}.`],
+  ]);
+  rmSync(join(folder, "worker.key"));
+  assert.equal((await near.run(["rbees", "tls", "renew"])).exit, 0);
+  assert.deepEqual(await failed(), []);
 });
 
 test("two weeks are ahead", async (t) => {

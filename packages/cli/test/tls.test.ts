@@ -167,7 +167,9 @@ test("rbees tls: init, show, renew; private files are private; a request from el
   assert.ok(authority.file.endsWith("ca.pem") && orcd.names.includes("rbees.lan") && orcd.names.includes("::1"));
   for (const name of ["ca.key", "orcd.key"]) assert.equal(statSync(join(folder, name)).mode & 0o777, 0o600);
   const before = readFileSync(join(folder, "orcd.pem"), "utf8");
-  assert.equal((await run("renew", "--name", "10.1.2.3", "--days", "30")).exit, 0);
+  const renewed = await run("renew", "--name", "10.1.2.3", "--days", "30", "--json");
+  const files = JSON.parse(renewed.out).certificates.map(({ file }: { file: string }) => file);
+  assert.deepEqual([renewed.exit, files], [0, [join(folder, "orcd.pem"), join(folder, "worker.pem")]]);
   assert.notEqual(readFileSync(join(folder, "orcd.pem"), "utf8"), before);
   const shown = JSON.parse((await run("show", "--json")).out).certificates;
   assert.deepEqual(shown[0], authority, "the authority stays");

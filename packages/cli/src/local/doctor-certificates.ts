@@ -2,11 +2,13 @@
 import { X509Certificate } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { expiryOf, tlsFolder } from "@rbees/kit/tls";
+import { expiryOf, readTls, tlsFolder } from "@rbees/kit/tls";
 import type { Context } from "../context.ts";
 import { orchestratorUrl } from "../orchestrator.ts";
 import type { Check } from "./check.ts";
 
+/** What our programs show, each with its key beside it. */
+const SERVING = ["orcd.pem", "worker.pem"];
 const CONNECT_MS_MAX = 3000;
 
 export async function certificates(context: Context): Promise<Check[]> {
@@ -15,13 +17,28 @@ export async function certificates(context: Context): Promise<Check[]> {
   const checks = files.sort().map((name): Check => {
     const file = join(folder, name);
     try {
-      return check(`certificate ${name}`, new X509Certificate(readFileSync(file)));
+      const checked = check(`certificate ${name}`, new X509Certificate(readFileSync(file)));
+      return checked.level === "fail" || !SERVING.includes(name) ? checked : { ...checked, ...trouble(file) };
     } catch {
       return { name: `certificate ${name}`, level: "fail", found: `${file} can't be read as a certificate`, next: "rbees tls init" };
     }
   });
   const shown = await shownAt(await orchestratorUrl(context));
   return shown === undefined ? checks : [...checks, check("certificate of the orchestrator", shown)];
+}
+
+/** Of a certificate that can't be shown: its key is gone, is another's, or is open to others. */
+function trouble(cert_file: string): Pick<Check, "level" | "found" | "next"> | undefined {
+  try {
+    readTls(cert_file, cert_file.replace(/pem$/, "key"));
+    return undefined;
+  } catch (error) {
+    return {
+      level: "fail",
+      found: (error as Error).message,
+      next: "put the key back (mode 0600), or move it away: `rbees tls renew` makes a new one where the certificate was made",
+    };
+  }
 }
 
 function check(name: string, certificate: X509Certificate): Check {

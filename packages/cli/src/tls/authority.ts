@@ -136,16 +136,19 @@ export async function issue({ home }: Pick<Context, "home">, { public_key, names
 }
 
 /** The certificates of this host, for its orchestrator and its workers; the names that they had stay. */
-export async function certifyThisHost(context: Context, more: readonly string[], days: number | undefined): Promise<CertificateFacts> {
+export async function certifyThisHost(context: Context, more: readonly string[], days: number | undefined): Promise<CertificateFacts[]> {
   const folder = tlsFolder(context.home);
   const file = join(folder, "orcd.pem");
   const before = existsSync(file) ? factsOf(file).names : [];
   const names = [...new Set([...namesOfHost(), ...before, ...more])];
+  const made: CertificateFacts[] = [];
   for (const program of ["worker", "orcd"]) {
     const public_key = publicKeyOf(join(folder, `${program}.key`));
-    writePrivateFile(join(folder, `${program}.pem`), await issue(context, { public_key, names, days }));
+    const cert_file = join(folder, `${program}.pem`);
+    writePrivateFile(cert_file, await issue(context, { public_key, names, days }));
+    made.unshift(factsOf(cert_file));
   }
-  return factsOf(file);
+  return made;
 }
 
 /** Authority and certificate for an orchestrator that listens there, unless it has them. */

@@ -43,7 +43,7 @@ export const tlsVerbs = [
     {
       async run(context, { name = [], days }) {
         const { certifyThisHost } = await authority();
-        return { certificates: [await certifyThisHost(context, name, days)] };
+        return { certificates: await certifyThisHost(context, name, days) };
       },
       render: renderCertificates,
     },
