@@ -18,8 +18,8 @@ const TROUBLES: readonly Trouble[] = [
   {
     said: /REMOTE HOST IDENTIFICATION HAS CHANGED|host key for .* has changed/i,
     code: "FORBIDDEN",
-    sentence: ({ name, host }) =>
-      `The host key of ${name} is not the one that is known: it was installed anew, or somebody else answers. If you know why, forget the old key with \`ssh-keygen -R ${host}\` and connect once with \`ssh ${host}\`.`,
+    sentence: ({ name, host, login }) =>
+      `The host key of ${name} is not the one that is known: it was installed anew, or somebody else answers. If you know why, forget the old key with \`ssh-keygen -R ${host}\` and connect once with \`ssh ${login}\`.`,
   },
   {
     said: /Host key verification failed|No \S+ host key is known/i,
@@ -69,11 +69,13 @@ export function connectionError({ name: given, host, user, port }: Target, stder
   for (const { said, code, sentence } of TROUBLES) {
     const found = said.exec(stderr);
     if (found !== null)
-      return new RbeesError(code, sentence({ name, host: port === undefined ? host : `[${host}]:${port}`, login, said: found }));
+      return new RbeesError(code, sentence({ name, host: port === undefined ? host : `'[${host}]:${port}'`, login, said: found }));
   }
   const last = stderr.trim().split("\n").at(-1)?.trim() ?? "";
-  return new RbeesError(
-    "UNREACHABLE",
-    `ssh can't connect to ${name}: ${last === "" ? "it does not say why" : last}. \`ssh ${login} true\` has to work first.`,
-  );
+  // One that was there already breaks without a word.
+  const what =
+    last === ""
+      ? `The connection to ${name} could not be made, or broke, and ssh does not say why`
+      : `ssh can't connect to ${name}: ${last}`;
+  return new RbeesError("UNREACHABLE", `${what}. \`ssh ${login} true\` has to work, then try again.`);
 }
