@@ -155,12 +155,13 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     return refuse(toRbeesError(error, { form, limit }), request, reply, log);
   });
   app.setNotFoundHandler((request, reply) => {
-    const path = request.url.split("?", 1)[0];
+    const path = request.url.split("?", 1)[0] as string;
     return refuse(
       new RbeesError("NOT_FOUND", `There is no ${request.method} ${path}. GET /openapi.json lists what there is.`),
       request,
       reply,
       log,
+      ERROR_FORMS[formBeside(routes, path)],
     );
   });
 
@@ -306,7 +307,13 @@ function openStream(
   return reply;
 }
 
-function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply, log: Log): FastifyReply {
+function refuse(
+  error: RbeesError,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  log: Log,
+  form: FormOfError = errorForm(request),
+): FastifyReply {
   if (error.status >= 500 && error.cause !== undefined) log.error({ err: error.cause, correlation_id: request.id }, error.message);
   if (error.retry_after_ms !== undefined) {
     reply.header("retry-after", String(Math.max(1, Math.ceil(error.retry_after_ms / 1000))));
@@ -320,7 +327,15 @@ function refuse(error: RbeesError, request: FastifyRequest, reply: FastifyReply,
     .headers(idHeaders(request))
     .header("x-should-retry", String(shouldRetry(error)))
     .type("application/json; charset=utf-8")
-    .send(JSON.stringify(errorForm(request).body(error, request.id)));
+    .send(JSON.stringify(form.body(error, request.id)));
+}
+
+/** The form that the routes beside this path have, where they all have the same: clients of their API read no other. */
+function formBeside(routes: RouteTable, path: string): ErrorForm {
+  const first = (of: string) => of.split("/", 2)[1];
+  const forms = new Set(Object.values(routes).flatMap((route) => (first(route.path) === first(path) ? (route.error_form ?? "rbees") : [])));
+  const [form = "rbees"] = forms;
+  return forms.size === 1 ? form : "rbees";
 }
 
 /**

@@ -30,6 +30,7 @@ test("models are listed and shown; the version is told", async (t) => {
   assert.ok(new Date(running.expires_at).getTime() > Date.now());
   const [major, minor] = (await client.version()).version.split(".").map(Number);
   assert.deepEqual([major, (minor as number) > 6], [0, true], "Copilot in VS Code turns away what is older than 0.6.4");
+  await assert.rejects(client.pull({ model: "fake" }), { name: "ResponseError", status_code: 404, error: /There is no POST \/api\/pull/ });
   await assert.rejects(client.show({ model: "gpt-99" }), { name: "ResponseError", status_code: 404, error: /model "gpt-99" not found/ });
 });
 
