@@ -122,7 +122,7 @@ test("what the form of a file refuses does not hide what else is wrong with its 
       '8: rule "a": another rule has this name',
       '10:9: rule "a", column 1 of when: A condition is true or false, and this is of type string',
       '13: rule "b": allow and deny stand alone, or with log',
-      "19: rule 4: name: Invalid",
+      "19: rule 4: name: is required (string)",
       "20:9: rule 4, column 1 of when: no such overload",
       '23: rule "c": when: Invalid',
     ],
