@@ -125,6 +125,8 @@ function explained(error: unknown, url: string, call_ms_max: number): unknown {
     return new RbeesError("UNAUTHORIZED", `The orchestrator at ${url} refuses: ${error.message} ${how}`, { cause: error });
   }
   if (!(error instanceof RbeesError) || error.code !== "UNREACHABLE") return error;
+  if (error.cause === undefined && /This port speaks TLS/.test(error.message))
+    return new RbeesError("UNREACHABLE", `${url} speaks TLS: use https:// in place of http://.`);
   if (error.cause === undefined) return strangerAt(url);
   if (/ is not trusted \(/.test(error.message)) return error;
   const why = /\(([^()]*)\)\. Is it running/.exec(error.message)?.[1] ?? "no answer";

@@ -64,12 +64,17 @@ test("a certificate of `rbees tls` is trusted by who knows its authority; else t
 });
 
 test("whoever comes in clear to a port with TLS is told so, and one that says nothing keeps nobody", async (t) => {
-  const { certificate } = await setUp(t);
+  const { near, certificate } = await setUp(t);
   const { url, port } = await listen(t, await certificate("good", ["127.0.0.1"]));
-  const told = await fetch(url.replace("https:", "http:"));
+  const clear = url.replace("https:", "http:");
+  assert.match(
+    (await near.run(["rbees", "jobs", "list", "--orchestrator", clear])).err,
+    /speaks TLS: use https:\/\/ in place of http:\/\//,
+  );
+  const told = await fetch(clear);
   assert.equal(told.status, 400);
   assert.match(await told.text(), /speaks TLS: use https:\/\//);
-  await assert.rejects(ask(url.replace("https:", "http:")), refused(/answered 400.*use https:\/\//s));
+  await assert.rejects(ask(clear), refused(/answered 400.*use https:\/\//s));
   const silent = connect(port, "127.0.0.1");
   await new Promise((resolve) => silent.once("connect", resolve));
   t.after(() => silent.destroy());
