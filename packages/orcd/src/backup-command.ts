@@ -43,7 +43,11 @@ export function backupCommand([to, ...more]: readonly string[], { data_dir, audi
     copyDatabase(subjects, inFolder(keys_to, subjects));
     for (const file of keys) copyFileSync(file, inFolder(keys_to, file));
   } catch (error) {
-    throw new RbeesError("CONFLICT", `There is no whole copy: ${(error as Error).message}.`, { cause: error });
+    throw new RbeesError(
+      "CONFLICT",
+      `There is no whole copy: ${(error as Error).message}. See that there is room, and that this user may write there and beside the database.`,
+      { cause: error },
+    );
   }
   return [inFolder(to, database), ...[subjects, ...keys].map((file) => inFolder(keys_to, file)), ""].join("\n");
 }
