@@ -57,8 +57,17 @@ export function queueFull(state: State, job: Job, now_ms: number): Refusal | und
   return { code: "QUEUE_FULL", message, retry_after_ms: placeFreeMs(state, job, now_ms) };
 }
 
+/** About how long it takes a pool to say what it has. */
+const POOL_ANSWERS_MS = 2000;
+
 export function modelUnknown(state: State, { model }: JobSpec): Refusal | undefined {
   if (state.models.has(model)) return undefined;
+  const { auto_spawn, pools } = state.limits;
+  const unheard = auto_spawn ? Object.keys(pools).filter((id) => !state.pools_asked.has(id)) : [];
+  if (unheard.length > 0) {
+    const message = `No worker has ever served "${model}", and what models there are in ${unheard.join(", ")} is being asked: try again soon.`;
+    return { code: "NO_WORKER", message, retry_after_ms: POOL_ANSWERS_MS };
+  }
   const known = [...state.models].sort().join(", ");
   return {
     code: "MODEL_NOT_FOUND",

@@ -54,6 +54,8 @@ export interface Limits {
   readonly breaker_open_ms_max: number;
   /** Workers are started for models that jobs wait for and nobody serves, in the pools that have them, and ended when idle. */
   readonly auto_spawn: boolean;
+  /** These pools, by name. */
+  readonly pools: Readonly<Record<string, unknown>>;
   /** A worker that was started so and had nothing to do for so long is ended; 0: never. */
   readonly idle_ttl_ms: number;
   /** It is not ended for another model's sake before it has been there for so long. */
@@ -93,6 +95,7 @@ export const LIMITS_OFF: Limits = {
   breaker_open_ms: 2000,
   breaker_open_ms_max: 60_000,
   auto_spawn: false,
+  pools: {},
   idle_ttl_ms: 0,
   residency_ms_min: 30_000,
   make_way_ms: 0,
@@ -331,6 +334,8 @@ export interface State {
   /** How long a finished job ran, milliseconds: exponentially weighted, by model. */
   readonly service_ms: Map<string, number>;
   readonly pools: Map<string, Pool>;
+  /** Pools that have said what they have, or did not answer: from the others it may be heard yet which models there are. */
+  readonly pools_asked: Set<string>;
   /** By `loadKey`, as the next three: one load of each at a time. */
   readonly loads: Map<string, Load>;
   /** How long the last load took, by model and device. */
@@ -363,6 +368,7 @@ export function createState(limits: Limits, models: Iterable<string> = []): Stat
     models: new Set(models),
     service_ms: new Map(),
     pools: new Map(),
+    pools_asked: new Set(),
     loads: new Map(),
     load_ms: new Map(),
     load_failures: new Map(),

@@ -105,10 +105,12 @@ export function step(state: State, event: Event): Decision[] {
       break;
     }
     case "pool.reported":
+      state.pools_asked.add(event.pool.id);
       state.pools.set(event.pool.id, event.pool);
       if (state.limits.auto_spawn) for (const model of event.pool.models.keys()) state.models.add(model);
       break;
     case "pool.lost":
+      state.pools_asked.add(event.pool_id);
       state.pools.delete(event.pool_id);
       break;
     case "load.ended":

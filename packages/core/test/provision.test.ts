@@ -64,6 +64,17 @@ test("a job for a model that only a pool has is accepted, the model is loaded on
   assert.equal(the(core.submit("j3", { model: "b" }), "refuse").code, "MODEL_NOT_FOUND");
 });
 
+test("until every pool has been asked nobody is told that there is no such model", () => {
+  const core = new Provisioned({ pools: { box: "box", attic: "attic" } }, { a: GB });
+  const refused = (id: string, model: string) => the(core.submit(id, { model }), "refuse");
+  assert.deepEqual([refused("j1", "a").code, refused("j1", "a").retry_after_ms], ["NO_WORKER", 2000]);
+  core.pool("box", { "0": 4 * GB });
+  assert.equal(only(core.submit("j2", { model: "a" }), "refuse").length, 0);
+  assert.match(refused("j3", "b").message, /"b", and what models there are in attic is being asked/);
+  core.send({ type: "pool.lost", pool_id: "attic" });
+  assert.equal(refused("j4", "b").code, "MODEL_NOT_FOUND");
+});
+
 test("without auto_spawn nothing is started, and pools make no model known", () => {
   const core = new Core();
   core.send({
