@@ -10,7 +10,8 @@ import { fileURLToPath } from "node:url";
 const CHANGES: Readonly<Record<string, readonly (readonly [there: string, instead: string])[]>> = {
   "/orcd/src/record.ts": [
     ["): Change[] {\n  return folded(", "): Change[] {\n  return withoutEntries("],
-    ["function digest(name: string, text: string): Fields {\n", "function digest(name: string, text: string): Fields {\n  return {};\n"],
+    ["function promptDigest(text: string): Fields {\n", "function promptDigest(text: string): Fields {\n  return {};\n"],
+    ["function answerDigest(text: string): Fields {\n", "function answerDigest(text: string): Fields {\n  return {};\n"],
     [
       "/** An entry of the audit trail;",
       'function withoutEntries(changes: Change[]): Change[] {\n  return folded(changes.filter(({ table }) => table !== "audit"));\n}\n\n/** An entry of the audit trail;',
