@@ -368,20 +368,27 @@ test("more than there may be, and best_of, are refused by name", async () => {
   }
 });
 
-test("a line of a batch may ask for several", async () => {
-  const line = { custom_id: "a", method: "POST", url: "/v1/chat/completions", body: { ...CHAT, n: 2, seed: 1 } };
+/** What the only line of a batch is answered, when its attempts have been. */
+async function answeredLine(url: "/v1/chat/completions" | "/v1/completions", body: object, answer: () => Promise<void>): Promise<Json> {
+  const line = { custom_id: "a", method: "POST", url, body };
   const file = await client.files.create({ file: new File([JSON.stringify(line)], "in.jsonl"), purpose: "batch" });
-  const batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" });
-  for (const [at, attempt] of (await attempts(2)).entries()) {
-    attempt.started();
-    attempt.tokens(`n${at}`);
-    attempt.end();
-  }
+  const batch = await client.batches.create({ input_file_id: file.id, endpoint: url, completion_window: "24h" });
+  await answer();
   const done = await eventually(async () => {
     const seen = await client.batches.retrieve(batch.id);
     return seen.status === "completed" && seen;
   });
-  const { response } = JSON.parse(await (await client.files.content(done.output_file_id ?? "")).text()) as Json;
+  return (JSON.parse(await (await client.files.content(done.output_file_id ?? "")).text()) as Json).response;
+}
+
+test("a line of a batch may ask for several", async () => {
+  const response = await answeredLine("/v1/chat/completions", { ...CHAT, n: 2, seed: 1 }, async () => {
+    for (const [at, attempt] of (await attempts(2)).entries()) {
+      attempt.started();
+      attempt.tokens(`n${at}`);
+      attempt.end();
+    }
+  });
   assert.deepEqual(
     response.body.choices.map(({ index, message }: Json) => [index, message.content]),
     [
@@ -392,20 +399,13 @@ test("a line of a batch may ask for several", async () => {
 });
 
 test("a line of a batch may have several prompts", async () => {
-  const body = { model: "fake", prompt: ["A", "B"] };
-  const line = { custom_id: "a", method: "POST", url: "/v1/completions", body };
-  const file = await client.files.create({ file: new File([JSON.stringify(line)], "in.jsonl"), purpose: "batch" });
-  const batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1/completions", completion_window: "24h" });
-  for (const attempt of await prompted(2)) {
-    attempt.started();
-    attempt.tokens(`${attempt.body.prompt}!`);
-    attempt.end();
-  }
-  const done = await eventually(async () => {
-    const seen = await client.batches.retrieve(batch.id);
-    return seen.status === "completed" && seen;
+  const response = await answeredLine("/v1/completions", { model: "fake", prompt: ["A", "B"] }, async () => {
+    for (const attempt of await prompted(2)) {
+      attempt.started();
+      attempt.tokens(`${attempt.body.prompt}!`);
+      attempt.end();
+    }
   });
-  const { response } = JSON.parse(await (await client.files.content(done.output_file_id ?? "")).text()) as Json;
   assert.deepEqual(
     response.body.choices.map(({ index, text }: Json) => [index, text]),
     [

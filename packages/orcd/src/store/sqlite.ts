@@ -163,8 +163,8 @@ export class SqliteStore {
     const subject = "tenant" in of ? content.subject(of) : undefined;
     const key = "tenant" in of ? subject?.key : content.keyOf(of);
     const values: unknown[] = [...given];
-    for (const [index, boundTo] of sealing.content)
-      if (given[index] !== null) values[index] = sealed(key, given[index] as string, boundTo(given));
+    for (const [index, bindingOf] of sealing.content)
+      if (given[index] !== null) values[index] = sealed(key, given[index] as string, bindingOf(given));
     if (subject !== undefined) values.push(subject.id);
     return values;
   }

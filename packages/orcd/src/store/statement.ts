@@ -11,17 +11,16 @@ export interface Shape {
 
 export interface Sealing {
   /** What is content, and what it is bound to. */
-  readonly content: readonly (readonly [index: number, boundTo: (values: readonly Value[]) => string])[];
+  readonly content: readonly (readonly [index: number, bindingOf: (values: readonly Value[]) => string])[];
   /** Of a new row: whose it is; its subject's id is one more value, after all others. Else the row whose subject it is. */
   of(values: readonly Value[], subject: Subject | undefined): SubjectName | RowRef;
 }
 
 export function shapeOf(text: string): Shape {
   const [verb = "", table = "", names = ""] = text.split(" ");
-  const columns = names.split(",");
-  const sealing =
-    text === "line answered" ? OF_ANSWERS : verb === "insert" || verb === "update" ? sealingOf(verb, table, columns) : undefined;
-  return { sql: sqlOf(text, columns), numbered: verb === "insert" && table === "jobs", sealing };
+  const row = { verb, table, columns: names.split(",") };
+  const sealing = text === "line answered" ? OF_ANSWERS : verb === "insert" || verb === "update" ? sealingOf(row) : undefined;
+  return { sql: sqlOf(text, row), numbered: verb === "insert" && table === "jobs", sealing };
 }
 
 const OF_ANSWERS: Sealing = {
@@ -29,7 +28,7 @@ const OF_ANSWERS: Sealing = {
   of: ([, , , id]) => ({ line_id: String(id) }),
 };
 
-function sealingOf(verb: string, table: string, columns: readonly string[]): Sealing | undefined {
+function sealingOf({ verb, table, columns }: RowShape): Sealing | undefined {
   const has = (name: string) => columns.includes(name);
   const columnOf = (name: string) => {
     const index = columns.indexOf(name);
@@ -72,7 +71,13 @@ const GONE: Readonly<Record<string, string>> = {
 /** Their subject is one more value of a new row. */
 const OF_SUBJECTS: ReadonlySet<string> = new Set(["file_parts", "batch_lines"]);
 
-function sqlOf(text: string, columns: readonly string[]): string {
+interface RowShape {
+  readonly verb: string;
+  readonly table: string;
+  readonly columns: readonly string[];
+}
+
+function sqlOf(text: string, { verb, table, columns }: RowShape): string {
   if (text === "attempts") {
     return `insert into attempts (job_id, attempt, worker_id, started_at_ms, ended_at_ms, outcome)
       select id, attempt, worker_id, started_at_ms, ?, ? from jobs where id = ? and status = 'running' on conflict do nothing`;
@@ -84,9 +89,8 @@ function sqlOf(text: string, columns: readonly string[]): string {
   const gone = GONE[text];
   if (gone !== undefined) return gone;
   if (text === "line answered") return "update batch_lines set output = ?, output_bytes = ?, ok = ? where id = ? and output is null";
-  const [verb, table] = text.split(" ");
   if (verb === "update") return `update ${table} set ${columns.map((column) => `${column} = ?`).join(", ")} where id = ?`;
   if (table === "jobs") return `insert into jobs (${columns}, content, subject, seq) values (${columns.map(() => "?")}, 'kept', ?, ?)`;
-  const all = OF_SUBJECTS.has(String(table)) ? [...columns, "subject"] : columns;
+  const all = OF_SUBJECTS.has(table) ? [...columns, "subject"] : columns;
   return `insert into ${table} (${all}) values (${all.map(() => "?")}) ${table === "models" || table === "batch_lines" ? "on conflict do nothing" : ""}`;
 }
