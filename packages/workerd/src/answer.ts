@@ -57,6 +57,7 @@ export class Answer {
     this.#add(id, bytes, logprob);
     if (this.#match !== undefined) return this.#upTo(this.#match.start);
     const safe = this.#matcher.safe;
+    if (this.#held.length === 1 && this.#held[0]?.end === safe) return this.#give(1, safe);
     const whole = this.#held.findLastIndex(({ end }) => end >= 0 && end <= safe);
     return whole < 0 ? undefined : this.#give(whole + 1, this.#held[whole]?.end ?? this.#given);
   }
@@ -92,15 +93,16 @@ export class Answer {
   }
 
   #give(count: number, end: number): TokenReport | undefined {
+    if (count === 0) return undefined;
     const held = this.#held.splice(0, count);
-    const ids = held.map(({ id }) => id);
-    const likely = held[0]?.logprob === undefined ? undefined : this.#likely(held, end);
-    const t = this.#text.slice(0, end - this.#given);
-    this.#text = this.#text.slice(end - this.#given);
+    const cut = end - this.#given;
+    const said = { t: this.#text.slice(0, cut), i: this.#next_index, ids: held.map(({ id }) => id) };
+    // Whoever reads tells a plain token from others by what stands first: `t`.
+    const report = held[0]?.logprob === undefined ? said : { logprobs: this.#likely(held, end), ...said };
+    this.#text = this.#text.slice(cut);
     this.#given = end;
-    const i = this.#next_index;
-    this.#next_index += ids.length;
-    return ids.length === 0 ? undefined : { ...(likely === undefined ? {} : { logprobs: likely }), t, i, ids };
+    this.#next_index += count;
+    return report;
   }
 
   /** Tokens of a stop string begin where the text ends that is given out. */

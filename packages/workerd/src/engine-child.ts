@@ -2,9 +2,10 @@
  * The engine's own process. Native code can abort on a damaged model and takes its process with it: here that is not the worker.
  * It lives exactly as long as its parent: when the IPC channel closes it ends.
  */
+import { writeSync } from "node:fs";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Engine, EngineOptions, StoredPrefixes } from "./engine.ts";
-import type { Accepted, FromEngine, ToEngine, WireError } from "./engine-messages.ts";
+import { type Accepted, type FromEngine, REPORTS_FD, type ToEngine, type WireError } from "./engine-messages.ts";
 import { chooseEngine } from "./engines.ts";
 
 /** How often the parent hears how much memory this process holds. */
@@ -12,8 +13,16 @@ const MEMORY_REPORT_MS = 1_000;
 
 let engine: Engine | undefined;
 
+/** Waits where the parent is behind with reading. */
 function send(message: FromEngine): void {
-  if (process.connected) process.send?.(message);
+  try {
+    let left = Buffer.from(`${JSON.stringify(message)}\n`, "utf8");
+    while (left.length > 0) left = left.subarray(writeSync(REPORTS_FD, left));
+  } catch (error) {
+    // Nobody is left to hear it.
+    if ((error as NodeJS.ErrnoException).code === "EPIPE") process.exit(0);
+    throw error;
+  }
 }
 
 function wireError(error: unknown): WireError {
@@ -85,8 +94,8 @@ function reportMemory(): void {
 
 /** Says why and ends: after a failure in the engine nothing here can be relied on. */
 function end(error: WireError): void {
-  if (!process.connected) process.exit(1);
-  process.send?.({ type: "failed", error } satisfies FromEngine, () => process.exit(1));
+  send({ type: "failed", error });
+  process.exit(1);
 }
 
 process.on("message", receive);

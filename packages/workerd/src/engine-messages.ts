@@ -1,4 +1,7 @@
-/** What `EngineProcess` and the engine's child process say to each other over IPC. */
+/**
+ * What `EngineProcess` and the engine's child process say to each other. The child is told over IPC; what it says comes through a pipe of
+ * its own, a line of JSON each, because writing to that takes half of what sending does, and it is done in each step.
+ */
 import type { ErrorCode } from "@rbees/contracts/errors";
 import type {
   CountedTokens,
@@ -12,6 +15,9 @@ import type {
   StoredPrefixes,
   TokenizeRequest,
 } from "./engine.ts";
+
+/** The pipe, as the child's file descriptor. */
+export const REPORTS_FD = 4;
 
 export type ToEngine =
   | { type: "load"; options: EngineOptions }

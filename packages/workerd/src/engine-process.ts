@@ -5,6 +5,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { extname } from "node:path";
 import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { Environment } from "@rbees/kit/config";
@@ -19,7 +20,7 @@ import type {
   StoredPrefixes,
   TokenizeRequest,
 } from "./engine.ts";
-import type { Accepted, FromEngine, ToEngine, WireError } from "./engine-messages.ts";
+import { type Accepted, type FromEngine, REPORTS_FD, type ToEngine, type WireError } from "./engine-messages.ts";
 
 /** How many of the child's last lines on stderr an error may quote. */
 const LAST_WORDS_LINES_MAX = 5;
@@ -72,12 +73,12 @@ export class EngineProcess implements Engine {
         GGML_NO_BACKTRACE: "1",
         ...(options.backend === "cuda" ? { CUDA_VISIBLE_DEVICES: String(options.gpu) } : {}),
       },
-      stdio: ["ignore", "ignore", "pipe", "ipc"],
+      stdio: ["ignore", "ignore", "pipe", "ipc", "pipe"],
     });
     this.#child = child;
+    this.#read(child.stdio[REPORTS_FD] as Readable);
     if (child.stderr !== null) createInterface({ input: child.stderr }).on("line", (line) => this.#remember(line));
-    child.on("message", (message) => this.#receive(message as FromEngine));
-    // `close` comes after the last line of stderr was read, `exit` before.
+    // `close` comes after the last line of its pipes was read, `exit` before.
     child.on("close", (code, signal) => this.#lost(code, signal, options));
     child.on("error", (error) => this.#remember(error.message));
     return new Promise<ModelFacts>((resolve, reject) => {
@@ -139,6 +140,16 @@ export class EngineProcess implements Engine {
   #send(message: ToEngine): void {
     // A write to a child that is just dying fails; its end is reported by `close`.
     if (this.#child?.connected) this.#child.send(message, () => {});
+  }
+
+  #read(reports: Readable): void {
+    let begun = "";
+    reports.setEncoding("utf8");
+    reports.on("data", (text: string) => {
+      const lines = (begun + text).split("\n");
+      begun = lines.pop() ?? "";
+      for (const line of lines) this.#receive(JSON.parse(line) as FromEngine);
+    });
   }
 
   #receive(message: FromEngine): void {

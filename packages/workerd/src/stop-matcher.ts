@@ -23,8 +23,9 @@ export class StopMatcher {
   /** Adds text. After a match the matcher is spent. */
   push(text: string): StopMatch | undefined {
     const before = this.#length - this.#tail.length;
-    const window = this.#tail + text;
     this.#length += text.length;
+    if (this.#stops.length === 0) return undefined;
+    const window = this.#tail + text;
     let found: (StopMatch & { end: number }) | undefined;
     for (const stop of this.#stops) {
       const at = window.indexOf(stop);

@@ -54,26 +54,50 @@ export class Decoder {
   }
 
   compute(items: readonly BatchItem[]): (Drawn | undefined)[] {
-    // llama.cpp computes each run of neighbouring sequences in one pass.
-    const ordered = items.map((item, at) => ({ ...item, at })).sort((a, b) => a.slot - b.slot);
-    const drawn: (Drawn | undefined)[] = items.map(() => undefined);
-    // One adapter is for all that is computed at once. The one that is on comes first.
-    const loras = new Set([this.#adapters.on, ...ordered.map(({ lora }) => lora)]);
-    for (const name of loras) {
-      const rows = ordered.filter(({ lora }) => lora === name);
-      if (rows.length === 0) continue;
-      this.#adapters.use(name);
-      const guessing = rows.filter(({ guess }) => guess !== undefined);
-      const plain = rows.filter(({ guess }) => guess === undefined);
-      // Rows of different numbers would be computed in several passes anyway.
-      for (const group of [...this.#groups(plain), ...guessing.map((item) => [item])]) {
-        const places = this.#decode(group);
-        for (const [i, item] of group.entries()) {
-          if (item.sampling !== undefined) drawn[item.at] = this.#draw(item, item.sampling, places[i] ?? 0);
-        }
-      }
+    const passes = this.#passes(items);
+    if (passes.length === 1) return this.#pass(items);
+    const drawn = new Map<BatchItem, Drawn | undefined>();
+    for (const pass of passes) {
+      for (const [i, one] of this.#pass(pass).entries()) drawn.set(pass[i] as BatchItem, one);
     }
-    return drawn;
+    return items.map((item) => drawn.get(item));
+  }
+
+  /** What is computed at once: rows in the cheapest sizes, parts of prompts together, an answer with guesses alone. */
+  #passes(items: readonly BatchItem[]): (readonly BatchItem[])[] {
+    if (items.every(({ lora, guess }) => lora === items[0]?.lora && guess === undefined)) return this.#groups(items);
+    const passes: (readonly BatchItem[])[] = [];
+    // One adapter is for all that is computed at once. The one that is on comes first.
+    for (const name of new Set([this.#adapters.on, ...items.map(({ lora }) => lora)])) {
+      const rows = items.filter(({ lora }) => lora === name);
+      passes.push(...this.#groups(rows.filter(({ guess }) => guess === undefined)));
+      // Rows of different numbers would be computed in several passes anyway.
+      for (const item of rows) if (item.guess !== undefined) passes.push([item]);
+    }
+    return passes;
+  }
+
+  #groups(items: readonly BatchItem[]): (readonly BatchItem[])[] {
+    if (items.length === 0) return [];
+    if (items.some(({ tokens }) => tokens.length > 1)) return [items];
+    const sizes = this.#plan.sizes(items.length);
+    if (sizes.length === 1) return [items];
+    const left = [...items];
+    return sizes.map((size) => left.splice(0, size));
+  }
+
+  /** Items of one adapter. */
+  #pass(items: readonly BatchItem[]): (Drawn | undefined)[] {
+    this.#adapters.use(items[0]?.lora);
+    this.#decode(items);
+    let place = -1;
+    return items.map((item) => {
+      // After its last token, and before what was guessed.
+      place += item.tokens.length;
+      const drawn = item.sampling === undefined ? undefined : this.#draw(item, item.sampling, place);
+      place += item.guess?.length ?? 0;
+      return drawn;
+    });
   }
 
   /** Draws after the item's tokens, then after each guess as long as it is what was drawn before. Wrong ones are forgotten. */
@@ -97,14 +121,6 @@ export class Decoder {
   }
 
   readonly worthGuessing = (rate: number, answers: number): number => this.#drafts.tokens(rate, answers);
-
-  /** What is computed at once: rows in the cheapest sizes, parts of prompts together. */
-  #groups<T extends BatchItem>(items: readonly T[]): T[][] {
-    const left = [...items];
-    if (items.length === 0) return [];
-    if (items.some(({ tokens }) => tokens.length > 1)) return [left];
-    return this.#plan.sizes(items.length).map((size) => left.splice(0, size));
-  }
 
   /**
    * Times steps of 1 row and more, up to a row for each slot, as long as there is time; microseconds of CPU time, in which others on
@@ -192,22 +208,22 @@ export class Decoder {
     return false;
   }
 
-  /** The place of each item's last token in the batch. */
-  #decode(items: readonly BatchItem[], output = false): number[] {
-    this.#batch.clear();
-    const places: number[] = [];
-    for (const { slot, tokens, sampling, guess = [] } of items) {
-      const from = this.sequences[slot]?.tokens.length ?? 0;
-      for (const [i, token] of tokens.entries()) {
-        this.#batch.add(token, from + i, slot, i === tokens.length - 1 && (output || sampling !== undefined));
+  /** Of neighbouring sequences in ascending order: then llama.cpp computes them in one pass. */
+  #decode(items: readonly BatchItem[], output = false): void {
+    const batch = this.#batch;
+    batch.clear();
+    for (const { slot, tokens, sampling, guess } of items) {
+      const held = (this.sequences[slot] as HeldSequence).tokens;
+      const wanted = output || sampling !== undefined;
+      const last = tokens.length - 1;
+      for (let i = 0; i <= last; i += 1) batch.add(tokens[i] as number, held.length + i, slot, wanted && i === last);
+      if (guess !== undefined) {
+        for (let i = 0; i < guess.length; i += 1) batch.add(guess[i] as number, held.length + tokens.length + i, slot, true);
       }
-      places.push(this.#batch.length - 1);
-      for (const [i, token] of guess.entries()) this.#batch.add(token, from + tokens.length + i, slot, true);
     }
-    const failed = this.#llama.decode(this.#context, this.#batch.raw);
-    if (failed !== 0) throw new Error(`llama.cpp could not compute a step of ${this.#batch.length} tokens (llama_decode gave ${failed})`);
+    const failed = this.#llama.decode(this.#context, batch.raw);
+    if (failed !== 0) throw new Error(`llama.cpp could not compute a step of ${batch.length} tokens (llama_decode gave ${failed})`);
     for (const { slot, tokens, guess = [] } of items) this.sequences[slot]?.tokens.push(...tokens, ...guess);
-    return places;
   }
 }
 

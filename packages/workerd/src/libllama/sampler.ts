@@ -16,12 +16,16 @@ const MIN_KEEP = 1;
 /** A second draw for the same place must not be the first one's: with the same number it would favour the tokens beside the refused. */
 const SECOND_DRAW = 0x5bd1_e995;
 
+type Form = Pick<Sampling, "temperature" | "topK" | "topP" | "minP">;
+
 interface Chain {
-  chain: Pointer;
+  readonly chain: Pointer;
   /** What it was built for, but for the seed. */
-  form: string;
+  readonly form: Form;
   /** The last link draws and has the seed; a greedy chain has none. */
-  draws: boolean;
+  readonly draws: boolean;
+  /** Links before that. */
+  readonly links: number;
   seed: number | undefined;
 }
 
@@ -117,13 +121,13 @@ export class Samplers {
     return tokenizer.of(token).length === 0 && !ends(token);
   }
 
-  #chain(slot: number, { temperature, topK, topP, minP }: Sampling): Chain {
+  #chain(slot: number, wanted: Form): Chain {
+    const kept = this.#chains.get(slot);
+    if (kept !== undefined && alike(kept.form, wanted)) return kept;
+    if (kept !== undefined) this.#llama.sampler_free(kept.chain);
+    const { temperature, topK, topP, minP } = wanted;
     const { vocabulary } = this.#parts;
     const greedy = temperature <= 0;
-    const form = greedy ? "greedy" : `${temperature} ${topK} ${topP} ${minP}`;
-    const kept = this.#chains.get(slot);
-    if (kept?.form === form) return kept;
-    if (kept !== undefined) this.#llama.sampler_free(kept.chain);
     const llama = this.#llama;
     const chain = llama.sampler_chain_init({ no_perf: true });
     const add = (sampler: Pointer) => llama.sampler_chain_add(chain, sampler);
@@ -134,7 +138,8 @@ export class Samplers {
       if (minP > 0) add(llama.sampler_init_min_p(minP, MIN_KEEP));
       add(llama.sampler_init_temp(temperature));
     }
-    const made: Chain = { chain, form, draws: !greedy, seed: undefined };
+    const form = { temperature, topK, topP, minP };
+    const made: Chain = { chain, form, draws: !greedy, links: llama.sampler_chain_n(chain), seed: undefined };
     this.#chains.set(slot, made);
     return made;
   }
@@ -142,8 +147,13 @@ export class Samplers {
   /** A sampler goes on where it was, and each token has a seed of its own: so the last link is a new one each time. */
   #seed(chain: Chain, seed: number): void {
     const llama = this.#llama;
-    if (chain.seed !== undefined) llama.sampler_free(llama.sampler_chain_remove(chain.chain, llama.sampler_chain_n(chain.chain) - 1));
+    if (chain.seed !== undefined) llama.sampler_free(llama.sampler_chain_remove(chain.chain, chain.links));
     llama.sampler_chain_add(chain.chain, llama.sampler_init_dist(seed));
     chain.seed = seed;
   }
+}
+
+function alike(one: Form, other: Form): boolean {
+  if (one.temperature <= 0 && other.temperature <= 0) return true;
+  return one.temperature === other.temperature && one.topK === other.topK && one.topP === other.topP && one.minP === other.minP;
 }

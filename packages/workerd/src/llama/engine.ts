@@ -31,27 +31,39 @@ import { fitting } from "./request.ts";
 import { Run } from "./run.ts";
 import { type Slot, SlotPrefixes } from "./slot-prefixes.ts";
 
-/** What one step computes for one run. */
-interface Work {
-  run: Run;
-  tokens: readonly number[];
-  /** These tokens finish the prompt or go on with the answer: a token is drawn after them. */
-  draw: boolean;
-  /** What may come after them. */
-  guess?: readonly number[];
+/** What one step computes for one run: a token is drawn where its tokens finish the prompt or go on with the answer. */
+interface Work extends BatchItem {
+  readonly run: Run;
 }
 
+/** What the next step computes. */
+interface Step {
+  readonly work: readonly Work[];
+  /** Tokens of prompts among it. */
+  readonly prompt_tokens: number;
+  /** There are prompts, whether or not it computes any of them. */
+  readonly waiting: boolean;
+}
+
+interface Loaded {
+  readonly model: LoadedModel;
+  readonly options: EngineOptions;
+  readonly events: EngineEvents;
+  readonly prefixes: SlotPrefixes;
+  /** What slots have lost; undefined: it is not kept. */
+  readonly cache: PrefixCache | undefined;
+  readonly embeddings: Embeddings | undefined;
+  readonly pace: Pace;
+}
+
+/**
+ * Between two steps the weights have pushed all of this out of the processor's caches, so that what runs in each step costs many times
+ * what it does when it is warm: there it is kept short, and makes few objects.
+ */
 export class LlamaEngine implements Engine {
   readonly #load_model: LoadModel;
-  #model: LoadedModel | undefined;
-  #options: EngineOptions | undefined;
-  #events: EngineEvents | undefined;
-  #slots: Slot[] = [];
-  #prefixes: SlotPrefixes | undefined;
-  /** What slots have lost; undefined: it is not kept. */
-  #cache: PrefixCache | undefined;
-  #embeddings: Embeddings | undefined;
-  #pace: Pace | undefined;
+  #now_loaded: Loaded | undefined;
+  #slots: readonly Slot[] = [];
   /** Runs whose text is being made tokens. */
   readonly #making = new Map<number, { aborted: boolean }>();
   #working = false;
@@ -63,17 +75,17 @@ export class LlamaEngine implements Engine {
 
   async load(options: EngineOptions, events: EngineEvents): Promise<ModelFacts> {
     const model = await this.#load_model(options, events.progress);
-    this.#model = model;
-    this.#options = options;
-    this.#events = events;
     this.#slots = model.sequences.map((sequence) => ({ sequence, run: undefined, kind: PLAIN, prompt_tokens: 0 }));
     const keeps_prefixes = model.sequences.some(({ save }) => save !== undefined);
-    if (keeps_prefixes && options.prefix_cache_bytes_max > 0)
-      this.#cache = new PrefixCache(options.prefix_cache_bytes_max, (counts) => events.counted?.(counts));
-    this.#prefixes = new SlotPrefixes(this.#slots, options, this.#cache);
-    // In deterministic mode what is one chunk never depends on what else runs.
-    this.#pace = new Pace(options.deterministic ? { ...options, prefill_stretch_max: 0 } : options);
-    if (typeof model.embedder !== "string") this.#embeddings = new Embeddings(model.embedder);
+    const keeping = keeps_prefixes && options.prefix_cache_bytes_max > 0;
+    const cache = keeping ? new PrefixCache(options.prefix_cache_bytes_max, (counts) => events.counted?.(counts)) : undefined;
+    this.#now_loaded = {
+      ...{ model, options, events, cache },
+      prefixes: new SlotPrefixes(this.#slots, options, cache),
+      embeddings: typeof model.embedder === "string" ? undefined : new Embeddings(model.embedder),
+      // In deterministic mode what is one chunk never depends on what else runs.
+      pace: new Pace(options.deterministic ? { ...options, prefill_stretch_max: 0 } : options),
+    };
     const token = model.prompt.bos ?? model.prompt.tokenize("a", false)[0] ?? 0;
     // Damaged weights load without a word and then say one token for ever.
     if (!(await model.computesNumbers(token))) {
@@ -88,7 +100,7 @@ export class LlamaEngine implements Engine {
   }
 
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {
-    const { model, options, prefixes } = this.#loaded();
+    const { model, options, prefixes } = this.#loaded;
     if (this.#slots.length === 0) throw new RbeesError("INVALID_REQUEST", "This model makes embeddings and no text: ask /v1/embeddings.");
     if (asked.lora !== undefined && model.facts.loras?.includes(asked.lora) !== true)
       throw new RbeesError("INVALID_REQUEST", `lora: there is no adapter ${asked.lora} here`, { param: "lora" });
@@ -117,14 +129,13 @@ export class LlamaEngine implements Engine {
   }
 
   async tokenize(_run: number, { with_tokens, ...asked }: TokenizeRequest): Promise<CountedTokens> {
-    const { tokens } = await promptBeside(this.#loaded().model.prompt, asked);
+    const { tokens } = await promptBeside(this.#loaded.model.prompt, asked);
     return { tokens_in: tokens.length, ...(with_tokens ? { tokens } : {}) };
   }
 
   async embed(id: number, request: EmbedRequest): Promise<{ tokens_in: number }> {
-    const { model } = this.#loaded();
-    if (this.#embeddings === undefined) throw new RbeesError("INVALID_REQUEST", `This worker makes no embeddings: ${model.embedder}.`);
-    const embeddings = this.#embeddings;
+    const { model, embeddings } = this.#loaded;
+    if (embeddings === undefined) throw new RbeesError("INVALID_REQUEST", `This worker makes no embeddings: ${model.embedder}.`);
     const { made, aborted } = await this.#beside(id, () => embeddings.start(id, request));
     if (aborted) embeddings.abort(id);
     void this.#work();
@@ -145,23 +156,22 @@ export class LlamaEngine implements Engine {
   abort(id: number): void {
     const making = this.#making.get(id);
     if (making !== undefined) making.aborted = true;
-    this.#embeddings?.abort(id);
+    this.#now_loaded?.embeddings?.abort(id);
     for (const { run } of this.#slots) if (run?.id === id) run.aborted = true;
   }
 
   async store(): Promise<StoredPrefixes | undefined> {
-    const { options, prefixes } = this.#loaded();
-    if (this.#cache === undefined || options.prefix_file === undefined) return undefined;
+    const { options, prefixes, cache } = this.#loaded;
+    if (cache === undefined || options.prefix_file === undefined) return undefined;
     await prefixes.setAllAside();
-    const { all } = this.#cache;
+    const { all } = cache;
     writePrefixes(options.prefix_file.path, this.#binding(options), all);
     return { prefixes: all.length, bytes: bytesOfAll(all) };
   }
 
   /** What an earlier life has stored comes into the cache. */
   #recall(): void {
-    const { options, events } = this.#loaded();
-    const cache = this.#cache;
+    const { options, events, cache } = this.#loaded;
     if (cache === undefined || options.prefix_file === undefined) return;
     try {
       const found = readPrefixes(options.prefix_file.path, this.#binding(options), cache.bytes_max);
@@ -174,7 +184,7 @@ export class LlamaEngine implements Engine {
   }
 
   #binding({ prefix_file, slots, context_size, cache_type, deterministic, prefill_chunk_tokens }: EngineOptions): Binding {
-    const { name, version } = this.#loaded().model.facts.engine;
+    const { name, version } = this.#loaded.model.facts.engine;
     return {
       ...{
         model: prefix_file?.model_digest ?? "",
@@ -186,81 +196,67 @@ export class LlamaEngine implements Engine {
     };
   }
 
-  #loaded(): { model: LoadedModel; options: EngineOptions; events: EngineEvents; prefixes: SlotPrefixes; pace: Pace } {
-    const [model, options, events, prefixes, pace] = [this.#model, this.#options, this.#events, this.#prefixes, this.#pace];
-    if (model === undefined || options === undefined || events === undefined || prefixes === undefined || pace === undefined)
-      throw new Error("no model is loaded");
-    return { model, options, events, prefixes, pace };
+  get #loaded(): Loaded {
+    if (this.#now_loaded === undefined) throw new Error("no model is loaded");
+    return this.#now_loaded;
+  }
+
+  get #answering(): boolean {
+    return this.#slots.some(({ run }) => run !== undefined);
   }
 
   async #work(): Promise<void> {
     if (this.#working) return;
     this.#working = true;
-    const answering = () => this.#slots.some(({ run }) => run !== undefined);
-    while (answering() || this.#embeddings?.busy) {
+    const { embeddings, events } = this.#loaded;
+    while (this.#answering || embeddings?.busy) {
       // What came while a step was computed is heard before the next: an abort, or a start that shares it.
       await new Promise((resolve) => setImmediate(resolve));
-      const reports = [...(answering() ? await this.#step() : []), ...((await this.#embeddings?.step()) ?? [])];
-      if (reports.length > 0) this.#loaded().events.step(reports);
+      const reports: StepReport[] = [];
+      if (this.#answering) await this.#step(reports);
+      if (embeddings?.busy) reports.push(...(await embeddings.step()));
+      if (reports.length > 0) events.step(reports);
     }
     this.#working = false;
   }
 
-  async #step(): Promise<StepReport[]> {
-    const { model, prefixes } = this.#loaded();
-    const reports: StepReport[] = [];
+  /** `reports`: what it brings is added. */
+  async #step(reports: StepReport[]): Promise<void> {
+    const { model, prefixes, events, pace } = this.#loaded;
     for (const slot of this.#slots) {
       const { run } = slot;
       if (run === undefined) continue;
-      const end = run.over;
-      if (run.aborted) reports.push({ ...run.report(), aborted: true });
-      else if (end !== undefined && run.last === undefined) reports.push({ ...run.report(), end });
+      const end = run.last === undefined ? run.over : undefined;
+      if (run.aborted) reports.push({ ...run.report(0), aborted: true });
+      else if (end !== undefined) reports.push({ ...run.report(0), end });
       else {
-        await prefixes.prepare(slot, run);
+        if (!run.prepared) await prefixes.prepare(slot, run);
         continue;
       }
       this.#release(slot, run);
     }
     // A slot that is free is said to be so at once, not after the step that goes on without it.
-    if (reports.length > 0) this.#loaded().events.step(reports.splice(0));
-    const work = this.#plan();
+    if (reports.length > 0) events.step(reports.splice(0));
+    const { work, prompt_tokens, waiting } = this.#plan(reports);
     const began_ms = performance.now();
-    const results = await model.compute(work.map((one) => this.#item(one, reports)));
-    this.#timed(work, performance.now() - began_ms);
-    for (const [index, { run, tokens, draw }] of work.entries()) {
-      const slot = this.#slots[run.slot];
+    const results = await model.compute(work);
+    const answers = prompt_tokens === 0 ? work.length : work.filter(({ run }) => !run.prefilling).length;
+    pace.took(answers, prompt_tokens, waiting, performance.now() - began_ms);
+    for (let at = 0; at < work.length; at += 1) {
+      const { run, tokens, sampling } = work[at] as Work;
       if (run.prefilling) {
         run.done += tokens.length;
+        const slot = this.#slots[run.slot];
         if (slot !== undefined) slot.prompt_tokens = run.done;
       }
-      const drawn = results[index];
-      if (!draw || drawn === undefined) continue;
-      this.#take(run, drawn, reports);
+      const drawn = results[at];
+      if (sampling !== undefined && drawn !== undefined) this.#take(run, drawn, reports);
     }
-    return reports;
-  }
-
-  #timed(work: readonly Work[], ms: number): void {
-    const prompt_tokens = work.reduce((sum, { run, tokens }) => sum + (run.prefilling ? tokens.length : 0), 0);
-    const waiting = this.#slots.some(({ run }) => run?.prefilling);
-    this.#loaded().pace.took(work.filter(({ run }) => !run.prefilling).length, prompt_tokens, waiting, ms);
-  }
-
-  /** What is asked of the library. Tokens that were guessed right are reported while it still draws. */
-  #item({ run, tokens, draw, guess }: Work, reports: StepReport[]): BatchItem {
-    const item = { slot: run.slot, tokens, lora: run.lora, sampling: draw ? run.sampling : undefined };
-    if (guess === undefined) return item;
-    run.guesses.guessed(guess.length);
-    const guessed = (drawn: Drawn) => {
-      run.guesses.right();
-      return this.#take(run, drawn, reports) ? run.sampling : undefined;
-    };
-    return { ...item, guess, guessed };
   }
 
   /** Whether the answer goes on after this token. */
   #take(run: Run, drawn: Drawn, reports: StepReport[]): boolean {
-    const report = run.took(drawn, this.#loaded().model);
+    const report = run.took(drawn, this.#loaded.model);
     reports.push(report);
     if (report.end === undefined && report.error === undefined) return true;
     const slot = this.#slots[run.slot];
@@ -272,7 +268,7 @@ export class LlamaEngine implements Engine {
     run.release();
     slot.run = undefined;
     const { made: tokens_guessed, hit: tokens_guessed_right } = run.guesses;
-    if (tokens_guessed > 0) this.#loaded().events.counted?.({ tokens_guessed, tokens_guessed_right });
+    if (tokens_guessed > 0) this.#loaded.events.counted?.({ tokens_guessed, tokens_guessed_right });
   }
 
   /**
@@ -280,47 +276,79 @@ export class LlamaEngine implements Engine {
    * of one prompt and always a batch of its own, and weights that are not quantised get one run a batch: then a number never depends
    * on what else is computed.
    */
-  #plan(): Work[] {
-    const { model, options, prefixes, pace } = this.#loaded();
-    const runs = this.#slots.flatMap(({ run }) => (run === undefined ? [] : [run]));
-    const going = runs.filter((run) => !run.prefilling);
-    const answers = going.map((run): Work => ({ run, tokens: [run.last ?? 0], draw: true, ...this.#guess(run, going.length) }));
-    const prompts = runs.filter((run) => run.prefilling).sort((a, b) => a.id - b.id);
-    let budget = pace.tokens(answers.length);
+  #plan(reports: StepReport[]): Step {
+    const { model } = this.#loaded;
+    const answers: Work[] = [];
+    const prompts: Run[] = [];
+    for (const { run } of this.#slots) {
+      if (run === undefined) continue;
+      if (run.prefilling) prompts.push(run);
+      else answers.push({ run, slot: run.slot, tokens: [run.last ?? 0], lora: run.lora, sampling: run.sampling });
+    }
+    if (model.worthGuessing !== undefined) {
+      for (const [at, answer] of answers.entries()) answers[at] = this.#guessing(answer, answers.length, reports);
+    }
+    if (prompts.length === 0) {
+      this.#last_was_prefill = false;
+      return { work: this.#together(answers), prompt_tokens: 0, waiting: false };
+    }
+    if (model.in_turn) {
+      this.#last_was_prefill = answers.length === 0 || !this.#last_was_prefill;
+      if (!this.#last_was_prefill) return { work: this.#together(answers), prompt_tokens: 0, waiting: true };
+    }
+    const chunks = this.#chunks(prompts, answers.length);
+    const prompt_tokens = chunks.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    const work = model.in_turn ? chunks : [...answers, ...chunks].sort((a, b) => a.slot - b.slot);
+    return { work, prompt_tokens, waiting: true };
+  }
+
+  /** One chunk's worth of prompts, the oldest first. */
+  #chunks(prompts: readonly Run[], answers: number): Work[] {
+    const { model, options, prefixes, pace } = this.#loaded;
+    let budget = pace.tokens(answers);
     // Beside answers in the same batch, llama.cpp computes a chunk's first token in their pass. One more keeps the rest a whole chunk,
     // because its CPU flash attention works in tiles only from 64 rows on, and is twice as slow below.
-    if (budget === options.prefill_chunk_tokens && !model.in_turn && answers.length > 0) budget += 1;
+    if (budget === options.prefill_chunk_tokens && !model.in_turn && answers > 0) budget += 1;
     const chunks: Work[] = [];
-    for (const run of prompts) {
+    for (const run of prompts.toSorted((a, b) => a.id - b.id)) {
       if (budget === 0) break;
       prefixes.adopt(run);
       const tokens = run.prompt.slice(run.done, run.done + budget);
       budget -= tokens.length;
-      chunks.push({ run, tokens, draw: run.done + tokens.length === run.prompt.length });
+      const complete = run.done + tokens.length === run.prompt.length;
+      chunks.push({ run, slot: run.slot, tokens, lora: run.lora, sampling: complete ? run.sampling : undefined });
       if (options.deterministic) break;
     }
-    if (!model.in_turn) return [...answers, ...chunks];
-    this.#last_was_prefill = chunks.length > 0 && (answers.length === 0 || !this.#last_was_prefill);
-    if (this.#last_was_prefill) return chunks;
-    return !options.deterministic || model.batch_invariant ? answers : this.#oneAnswer(answers);
+    return chunks.sort((a, b) => a.slot - b.slot);
   }
 
-  /** What is worth guessing of an answer. */
-  #guess(run: Run, answers: number): Pick<Work, "guess"> {
-    const { model, options } = this.#loaded();
+  /** With what is worth guessing of the answer. Tokens that were guessed right are reported while the library still draws. */
+  #guessing(answer: Work, answers: number, reports: StepReport[]): Work {
+    const { model, options } = this.#loaded;
+    const { run } = answer;
     const sequence = this.#slots[run.slot]?.sequence;
-    if (model.worthGuessing === undefined || sequence === undefined || run.last === undefined) return {};
-    const guessed = guess(sequence.tokens, run.last, Math.min(run.room, options.speculate_tokens_max));
-    if (guessed.length === 0) return {};
+    if (model.worthGuessing === undefined || sequence === undefined || run.last === undefined) return answer;
+    const found = guess(sequence.tokens, run.last, Math.min(run.room, options.speculate_tokens_max));
+    if (found.length === 0) return answer;
     const worth = model.worthGuessing(run.guesses.rate, answers);
-    if (worth > 0) return { guess: guessed.slice(0, worth) };
-    run.guesses.passed();
-    return {};
+    if (worth === 0) {
+      run.guesses.passed();
+      return answer;
+    }
+    const guessed = (drawn: Drawn) => {
+      run.guesses.right();
+      return this.#take(run, drawn, reports) ? run.sampling : undefined;
+    };
+    const tokens = found.slice(0, worth);
+    run.guesses.guessed(tokens.length);
+    return { ...answer, guess: tokens, guessed };
   }
 
   #turn = 0;
-  #oneAnswer(answers: Work[]): Work[] {
-    if (answers.length === 0) return [];
+  /** What of the answers is computed in one step. */
+  #together(answers: readonly Work[]): readonly Work[] {
+    const { model, options } = this.#loaded;
+    if (!options.deterministic || model.batch_invariant || answers.length === 0) return answers;
     this.#turn = (this.#turn + 1) % answers.length;
     return answers.slice(this.#turn, this.#turn + 1);
   }

@@ -98,7 +98,7 @@ export interface LoadedModel {
   /** A step is either answers or parts of prompts, in turn: so that an abort waits for one of the two only. */
   in_turn: boolean;
   /**
-   * Computes the items together, each after what its sequence holds: the drawn tokens, in the order of the items; undefined where
+   * Computes the items, which come in the order of their slots, together, each after what its sequence holds: the drawn tokens, in the order of the items; undefined where
    * none was asked for, or where `guessed` has taken all. It may block the event loop for as long as it computes.
    */
   compute(items: readonly BatchItem[]): Promise<(Drawn | undefined)[]>;

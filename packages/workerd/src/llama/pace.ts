@@ -94,20 +94,23 @@ export class Pace {
   }
 }
 
-/** The last so many of them, milliseconds. */
+/** The last so many of them, milliseconds. There is one at least. */
 class Timings {
   readonly #kept: number[] = [];
   readonly #most: number;
-  median = Number.NaN;
+  #next = 0;
 
   constructor(most: number) {
     this.#most = most;
   }
 
   add(ms: number): void {
-    this.#kept.push(ms);
-    if (this.#kept.length > this.#most) this.#kept.shift();
-    this.median = this.#kept.toSorted((a, b) => a - b)[this.#kept.length >> 1] ?? Number.NaN;
+    this.#kept[this.#next] = ms;
+    this.#next = (this.#next + 1) % this.#most;
+  }
+
+  get median(): number {
+    return this.#kept.toSorted((a, b) => a - b)[this.#kept.length >> 1] ?? Number.NaN;
   }
 }
 

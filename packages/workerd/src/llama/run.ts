@@ -35,6 +35,7 @@ export class Run {
   readonly #grammar: GrammarState | undefined;
   readonly #weights: Weights | undefined;
   readonly #repeats: RepeatWindow | undefined;
+  readonly #sampling: Sampling;
   readonly #started_ms = performance.now();
   #first_token_ms: number | undefined;
   /** Tokens of `prompt` whose state the slot holds. */
@@ -68,6 +69,7 @@ export class Run {
     this.#grammar = grammarOf(request, model);
     this.#weights = Weights.of(request);
     this.#repeats = RepeatWindow.of(request, this.prompt);
+    this.#sampling = samplingOf(request, this.#weights, this.#repeats, this.#grammar);
     this.#marks = reading === undefined ? NO_MARKS : markTokens(reading, model);
     this.#spoken = reading === undefined ? undefined : new Spoken(reading, request.job_id ?? String(request.seed), request.logprobs);
     for (const token of request.continue_tokens) {
@@ -101,22 +103,12 @@ export class Run {
   }
 
   /**
-   * How the next token is drawn. The seed depends on the position, not on what was drawn before: so an answer that another
-   * worker continues is the one that this worker would have given.
+   * How the next token is drawn: the same object each time. The seed depends on the position, not on what was drawn before: so an answer
+   * that another worker continues is the one that this worker would have given.
    */
   get sampling(): Sampling {
-    const { temperature, top_k, top_p, min_p, seed, logprobs } = this.#request;
-    return {
-      temperature,
-      topK: top_k ?? DEFAULTS.top_k,
-      topP: top_p ?? DEFAULTS.top_p,
-      minP: min_p ?? DEFAULTS.min_p,
-      seed: positionSeed(seed, this.answer.tokens),
-      ...(this.#weights === undefined ? {} : { bias: this.#weights.bias }),
-      ...(this.#repeats === undefined ? {} : { repeats: this.#repeats }),
-      ...(this.#grammar === undefined ? {} : { grammar: this.#grammar }),
-      ...(logprobs === undefined ? {} : { logprobs }),
-    };
+    this.#sampling.seed = positionSeed(this.#request.seed, this.answer.tokens);
+    return this.#sampling;
   }
 
   /** Whether it is over before it begins: the continued tokens already hold a stop string or all tokens allowed. */
@@ -133,11 +125,11 @@ export class Run {
     this.#weights?.said(token);
     this.#repeats?.said(token);
     this.last = token;
-    if (model.ends(token)) return this.report({ generated: 1, token: this.answer.finish(), end: "EOS" });
+    if (model.ends(token)) return this.report(1, this.answer.finish(), "EOS");
     const text = this.answer.push(token, this.#bytes(token, model), logprob);
-    if (this.answer.stop !== undefined) return this.report({ generated: 1, token: text, end: "STOP_SEQUENCE" });
-    if (this.answer.tokens < this.#request.max_tokens) return this.report({ generated: 1, token: text });
-    return this.report({ generated: 1, token: joined(text, this.answer.finish()), end: "MAX_TOKENS" });
+    if (this.answer.stop !== undefined) return this.report(1, text, "STOP_SEQUENCE");
+    if (this.answer.tokens < this.#request.max_tokens) return this.report(1, text);
+    return this.report(1, joined(text, this.answer.finish()), "MAX_TOKENS");
   }
 
   /** The answer is over, one way or another. */
@@ -147,27 +139,22 @@ export class Run {
 
   /** Where the vocabulary has no token that ends an answer, a grammar that allows no more is how one ends. */
   #stuck({ has_end }: SpokenModel): StepReport {
-    if (!has_end) return this.report({ token: this.answer.finish(), end: "EOS" });
+    if (!has_end) return this.report(0, this.answer.finish(), "EOS");
     return {
-      ...this.report(),
+      ...this.report(0),
       error: { code: "INVALID_REQUEST", message: "grammar: no token of the model's vocabulary goes on as it wants" },
     };
   }
 
-  report(what: { generated?: number; token?: TokenReport | undefined; end?: RunEnd["stop_reason"] } = {}): StepReport {
-    const { generated = 0, end } = what;
-    const token = this.#spoken === undefined ? what.token : this.#spoken.push(what.token, end !== undefined);
+  report(generated: number, more?: TokenReport, end?: RunEnd["stop_reason"]): StepReport {
+    const token = this.#spoken === undefined ? more : this.#spoken.push(more, end !== undefined);
     // Text held back to the last may turn out to hold a stop string.
     const found = end !== undefined && this.answer.stop !== undefined ? "STOP_SEQUENCE" : end;
     const reason = found ?? (this.#spoken?.over === true ? "EOS" : undefined);
-    return {
-      run: this.id,
-      tokens_out: this.answer.tokens,
-      generated,
-      decode_ms: this.decode_ms,
-      ...(token === undefined ? {} : { token }),
-      ...(reason === undefined ? {} : { end: this.#end(reason) }),
-    };
+    const report: StepReport = { run: this.id, tokens_out: this.answer.tokens, generated, decode_ms: this.decode_ms };
+    if (token !== undefined) report.token = token;
+    if (reason !== undefined) report.end = this.#end(reason);
+    return report;
   }
 
   #end(stop_reason: RunEnd["stop_reason"]): RunEnd {
@@ -182,6 +169,25 @@ export class Run {
       timings: { prefill_ms, decode_ms },
     };
   }
+}
+
+function samplingOf(
+  { temperature, top_k, top_p, min_p, seed, logprobs }: RunRequest,
+  weights: Weights | undefined,
+  repeats: RepeatWindow | undefined,
+  grammar: GrammarState | undefined,
+): Sampling {
+  return {
+    temperature,
+    topK: top_k ?? DEFAULTS.top_k,
+    topP: top_p ?? DEFAULTS.top_p,
+    minP: min_p ?? DEFAULTS.min_p,
+    seed,
+    ...(weights === undefined ? {} : { bias: weights.bias }),
+    ...(repeats === undefined ? {} : { repeats }),
+    ...(grammar === undefined ? {} : { grammar }),
+    ...(logprobs === undefined ? {} : { logprobs }),
+  };
 }
 
 const NO_MARKS: ReadonlyMap<number, Uint8Array> = new Map();
