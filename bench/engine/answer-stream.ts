@@ -1,5 +1,6 @@
 /** One answer of the worker as a client reads it: an event stream over HTTP, its tokens counted as they arrive. */
-import { Agent, type ClientRequest, request } from "node:http";
+import { once } from "node:events";
+import { Agent, type ClientRequest, type IncomingMessage, request } from "node:http";
 import { SseDecoder } from "../../packages/contracts/src/sse.ts";
 import { SAMPLING } from "./workload.ts";
 
@@ -85,6 +86,17 @@ export class AnswerStream {
       else this.#settle?.fail(new Error(`the worker says ${data}`));
     }
   }
+}
+
+/** Reads a stream of the served bare engine as an answer is read, once it is open. */
+export async function read(port: number, stream: number): Promise<{ ended: Promise<unknown> }> {
+  const asking = request({ host: "127.0.0.1", port, path: `/${stream}`, agent: AGENT }).end();
+  const [response] = (await once(asking, "response")) as [IncomingMessage];
+  const decoder = new SseDecoder();
+  response.on("data", (chunk: Buffer) => {
+    for (const { data } of decoder.feed(chunk)) JSON.parse(data);
+  });
+  return { ended: once(response, "end") };
 }
 
 /** A small request; its answer as JSON. */

@@ -2,9 +2,10 @@
  * Bare llama.cpp, a process of its own: the loop that a C program would run on libllama. Each step is one batch with the next
  * token of every sequence, in ascending order, then one draw per sequence through a sampler chain. The yardstick of the bench.
  */
+import { writeSync } from "node:fs";
 import { type Batch, FLASH_ATTENTION, HEADER_RELEASE, type Pointer } from "../../packages/workerd/src/libllama/c-api.ts";
 import { type LlamaLibrary, NoLibrary, openLibrary } from "../../packages/workerd/src/libllama/library.ts";
-import type { BareAnswer, BareOrder, DecodeResult, EngineSetting } from "./messages.ts";
+import { type BareAnswer, type BareOrder, type DecodeResult, type EngineSetting, type ServedStep, STEPS_FD } from "./messages.ts";
 import { SAMPLING } from "./workload.ts";
 
 /** llama.h: LLAMA_LOAD_MODE_MMAP, LLAMA_LAZY_MODE_OFF. */
@@ -94,14 +95,21 @@ class BareEngine {
   }
 
   /** Generates on the first `streams` sequences; measures after `settle` steps. The end token is like any other. */
-  decode({ prompts, settle, tokens }: Extract<BareOrder, { kind: "decode" }>): DecodeResult {
+  async decode({ prompts, settle, tokens, served }: Extract<BareOrder, { kind: "decode" }>): Promise<DecodeResult> {
     this.#library.memory_clear(this.#memory, false);
     const last = prompts.map((prompt, sequence) => this.#prefill(prompt, sequence));
     const position = prompts.map(({ length }) => length);
-    for (let step = 0; step < settle; step += 1) this.#step(last, position);
+    const step = async () => {
+      this.#step(last, position);
+      if (served !== true) return;
+      writeSync(STEPS_FD, `${JSON.stringify({ i: position[0] ?? 0, ids: last } satisfies ServedStep)}\n`);
+      // Where it would hear that an answer is not wanted any more.
+      await new Promise((resolve) => setImmediate(resolve));
+    };
+    for (let settled = 0; settled < settle; settled += 1) await step();
     const cpu = process.cpuUsage();
     const began = performance.now();
-    for (let step = 0; step < tokens; step += 1) this.#step(last, position);
+    for (let done = 0; done < tokens; done += 1) await step();
     const seconds = (performance.now() - began) / 1000;
     const { user, system } = process.cpuUsage(cpu);
     return { tokens: tokens * prompts.length, seconds, cpu_us: user + system };
@@ -152,7 +160,7 @@ async function answer(order: BareOrder): Promise<BareAnswer> {
   try {
     if (order.kind === "decode") {
       if (engine === undefined) throw new Error("nothing is loaded");
-      return { decoded: engine.decode(order) };
+      return { decoded: await engine.decode(order) };
     }
     const library = await openLibrary();
     library.hearErrors(() => {});

@@ -29,6 +29,7 @@ interface OursResult extends DecodeResult {
 interface Cell {
   ours: ReadonlyMap<MeasuredEngine, OursResult>;
   bare: DecodeResult | undefined;
+  served: DecodeResult | undefined;
 }
 
 type Round = Map<number, Cell>;
@@ -36,6 +37,8 @@ type Round = Map<number, Cell>;
 interface Contenders {
   workers: ReadonlyMap<MeasuredEngine, Worker>;
   bare: Bare | undefined;
+  /** The same with its tokens given out over HTTP. */
+  served: Bare | undefined;
 }
 
 /** Least CPU per token of bare llama.cpp over ours. */
@@ -60,24 +63,28 @@ export async function measureDecode(bench: Bench): Promise<void> {
   bench.progress("decode: loading");
   const workers = new Map<MeasuredEngine, Worker>();
   let bare: Bare | undefined;
+  let served: Bare | undefined;
   const rounds: Round[] = [];
   const foreign: number[] = [];
   try {
     for (const engine of options.engines) workers.set(engine, await Worker.start(processes, engine, setting));
-    if (bench.wants("decode")) bare = await startBare(bench, setting);
+    if (bench.wants("decode")) {
+      bare = await startBare(bench, setting);
+      if (bare !== undefined) served = await startBare(bench, setting, true);
+    }
     // The first round warms them up and is thrown away.
     for (let round = 0; round <= options.rounds; round += 1) {
       const busy = { machine_us: machineCpuUs(), own_us: 0, began_ms: performance.now() };
       const cells: Round = new Map();
       for (const streams of options.streams) {
         bench.progress(round === 0 ? "decode: warming up" : `decode: round ${round}, ${streams} streams`);
-        cells.set(streams, await measureCell({ workers, bare }, streams, options.tokens, round));
+        cells.set(streams, await measureCell({ workers, bare, served }, streams, options.tokens, round));
       }
       if (round === 0) continue;
       rounds.push(cells);
-      for (const { ours, bare } of cells.values()) {
+      for (const { ours, bare, served } of cells.values()) {
         for (const { cpu_us, outside_us } of ours.values()) busy.own_us += cpu_us + outside_us;
-        busy.own_us += bare?.cpu_us ?? 0;
+        busy.own_us += (bare?.cpu_us ?? 0) + (served?.cpu_us ?? 0);
       }
       foreign.push((machineCpuUs() - busy.machine_us - busy.own_us) / 1000 / (performance.now() - busy.began_ms));
     }
@@ -85,30 +92,35 @@ export async function measureDecode(bench: Bench): Promise<void> {
     bench.progress("");
     for (const worker of workers.values()) await worker.stop();
     await bare?.stop();
+    await served?.stop();
   }
   report(bench, rounds, foreign);
 }
 
-async function startBare(bench: Bench, setting: EngineSetting): Promise<Bare | undefined> {
-  const started = await Bare.start(bench.processes, setting);
+async function startBare(bench: Bench, setting: EngineSetting, served = false): Promise<Bare | undefined> {
+  const started = await Bare.start(bench.processes, setting, served);
   if ("skipped" in started) bench.say(`Bare llama.cpp is left out: ${started.skipped}.`);
-  else bench.say(`Bare llama.cpp: the worker's own libllama, ${started.release}.`);
+  else if (!served) bench.say(`Bare llama.cpp: the worker's own libllama, ${started.release}.`);
   return "bare" in started ? started.bare : undefined;
 }
 
-async function measureCell({ workers, bare }: Contenders, streams: number, tokens: number, round: number): Promise<Cell> {
+async function measureCell({ workers, bare, served }: Contenders, streams: number, tokens: number, round: number): Promise<Cell> {
   const ours = new Map<MeasuredEngine, OursResult>();
   let beside: DecodeResult | undefined;
+  let told: DecodeResult | undefined;
+  const prompts = Array.from({ length: streams }, (_, stream) => prompt(PROMPT_TOKENS, stream).tokens);
   const turns = [...workers].map(([engine, worker]) => async () => {
     ours.set(engine, await measureOurs(worker, streams, tokens, round));
   });
   turns.push(async () => {
-    const prompts = Array.from({ length: streams }, (_, stream) => prompt(PROMPT_TOKENS, stream).tokens);
     beside = await bare?.decode({ prompts, settle: SETTLE_TOKENS, tokens });
+  });
+  turns.push(async () => {
+    told = await served?.decode({ prompts, settle: SETTLE_TOKENS, tokens });
   });
   // Another one goes first each time, so that none profits from its place.
   for (let turn = 0; turn < turns.length; turn += 1) await turns[(turn + round) % turns.length]?.();
-  return { ours, bare: beside };
+  return { ours, bare: beside, served: told };
 }
 
 async function measureOurs(worker: Worker, streams: number, tokens: number, round: number): Promise<OursResult> {
@@ -156,8 +168,8 @@ function report(bench: Bench, rounds: readonly Round[], foreign: readonly number
     `\nDecoding: ${options.tokens} tokens of each stream, ${options.threads} ${options.threads === 1 ? "thread" : "threads"}, ${rounds.length} rounds, median [min–max]; ratios are paired within a round. Others used ${spread(foreign, 2)} cores meanwhile, the bench's client among them.`,
   );
   const figures = options.engines.map((engine) => new Figures(engine, rounds));
-  const rows = options.streams.flatMap((streams) =>
-    figures.map((of, i) => [
+  const rows = options.streams.flatMap((streams) => [
+    ...figures.map((of, i) => [
       i === 0 ? String(streams) : "",
       of.engine,
       spread(of.bareUs(streams), 0),
@@ -169,7 +181,8 @@ function report(bench: Bench, rounds: readonly Round[], foreign: readonly number
       spread(of.perSecond(streams), 0),
       spread(of.speedRatio(streams), 2),
     ]),
-  );
+    ...(bench.wants("decode") ? [servedRow(rounds, streams)] : []),
+  ]);
   bench.say(
     table(
       [
@@ -188,6 +201,29 @@ function report(bench: Bench, rounds: readonly Round[], foreign: readonly number
     ),
   );
   for (const of of figures) judge(bench, of);
+}
+
+/** What bare llama.cpp takes once its tokens are given out: the least for any engine in a process of its own. */
+function servedRow(rounds: readonly Round[], streams: number): string[] {
+  const figure = (of: "bare" | "served", value: (result: DecodeResult) => number) =>
+    rounds.map((round) => {
+      const result = round.get(streams)?.[of];
+      return result === undefined ? Number.NaN : value(result);
+    });
+  const cpu = ({ cpu_us, tokens }: DecodeResult) => cpu_us / tokens;
+  const speed = ({ seconds, tokens }: DecodeResult) => tokens / seconds;
+  return [
+    "",
+    "bare, served",
+    spread(figure("bare", cpu), 0),
+    spread(figure("served", cpu), 0),
+    "",
+    spread(paired(figure("bare", cpu), figure("served", cpu)), 2),
+    "",
+    spread(figure("bare", speed), 0),
+    spread(figure("served", speed), 0),
+    spread(paired(figure("served", speed), figure("bare", speed)), 2),
+  ];
 }
 
 function judge(bench: Bench, of: Figures): void {

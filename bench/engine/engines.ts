@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { childrenOf, cpuUs } from "../proc-stat.ts";
 import type { Processes } from "../processes.ts";
-import { AnswerStream, type Ask, call } from "./answer-stream.ts";
+import { AnswerStream, type Ask, call, read } from "./answer-stream.ts";
 import type { BareAnswer, BareOrder, DecodeResult, EngineSetting } from "./messages.ts";
 import type { MeasuredEngine } from "./options.ts";
 
@@ -101,24 +101,35 @@ export class Worker {
 export class Bare {
   readonly #processes: Processes;
   readonly #child: ChildProcess;
+  #port: number | undefined;
 
   private constructor(processes: Processes, child: ChildProcess) {
     this.#processes = processes;
     this.#child = child;
   }
 
-  /** What it loaded, or why there is none on this machine. */
-  static async start(processes: Processes, setting: EngineSetting): Promise<{ bare: Bare; release: string } | { skipped: string }> {
-    const bare = new Bare(processes, processes.fork(new URL("bare-llama.ts", import.meta.url)));
+  /** What it loaded, or why there is none on this machine. `served`: with a process beside it that gives its tokens out over HTTP. */
+  static async start(
+    processes: Processes,
+    setting: EngineSetting,
+    served = false,
+  ): Promise<{ bare: Bare; release: string } | { skipped: string }> {
+    const bare = new Bare(processes, processes.fork(new URL(served ? "served-bare.ts" : "bare-llama.ts", import.meta.url)));
     const answer = await bare.#order({ kind: "load", setting });
-    if ("loaded" in answer) return { bare, release: answer.loaded.release };
+    if ("loaded" in answer) {
+      bare.#port = answer.loaded.port;
+      return { bare, release: answer.loaded.release };
+    }
     await bare.stop();
     if ("skipped" in answer) return answer;
     throw new Error("the bare engine answered something else");
   }
 
-  async decode(order: Omit<Extract<BareOrder, { kind: "decode" }>, "kind">): Promise<DecodeResult> {
-    const answer = await this.#order({ kind: "decode", ...order });
+  async decode(order: Omit<Extract<BareOrder, { kind: "decode" }>, "kind" | "served">): Promise<DecodeResult> {
+    const port = this.#port;
+    const clients = port === undefined ? [] : await Promise.all(order.prompts.map((_, stream) => read(port, stream)));
+    const answer = await this.#order({ kind: "decode", ...order, served: port !== undefined });
+    await Promise.all(clients.map(({ ended }) => ended));
     if (!("decoded" in answer)) throw new Error("the bare engine answered something else");
     return answer.decoded;
   }

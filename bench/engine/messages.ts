@@ -21,7 +21,24 @@ export interface DecodeResult {
 
 export type BareOrder =
   | { kind: "load"; setting: EngineSetting }
-  /** One stream for each prompt; `settle` and `tokens` are tokens of each stream before and within the measured window. */
-  | { kind: "decode"; prompts: readonly (readonly number[])[]; settle: number; tokens: number };
+  /**
+   * One stream for each prompt; `settle` and `tokens` are tokens of each stream before and within the measured window. `served`: each step's
+   * tokens are told.
+   */
+  | { kind: "decode"; prompts: readonly (readonly number[])[]; settle: number; tokens: number; served?: boolean };
 
-export type BareAnswer = { loaded: { release: string } } | { decoded: DecodeResult } | { skipped: string } | { failed: string };
+/** Where steps are told, a line of JSON each, as the bare engine's file descriptor. */
+export const STEPS_FD = 4;
+
+/** The token that each stream got, and which of its tokens that is. */
+export interface ServedStep {
+  i: number;
+  ids: readonly number[];
+}
+
+/** `port`: where what is served can be had. */
+export type BareAnswer =
+  | { loaded: { release: string; port?: number } }
+  | { decoded: DecodeResult }
+  | { skipped: string }
+  | { failed: string };
