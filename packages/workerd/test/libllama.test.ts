@@ -110,3 +110,20 @@ test("a step that is cut gives each answer its own tokens", async (t) => {
   assert.deepEqual(texts, Object.values(said));
   assert.ok(cut.mock.calls.some(({ arguments: [rows] }) => rows === 3));
 });
+
+test("the engine asks for huge pages, beside what the operator has set", { skip: process.platform !== "linux" }, async () => {
+  const model = scripted("pages", { edges: chain(ANSWER, [" tick"]) });
+  const tunables = async (given: string) => {
+    const env = { ...environment(), GLIBC_TUNABLES: given };
+    const worker = await createWorkerd(testConfig({ model }), silentLog(), env, { on_shutdown() {}, on_fatal() {} });
+    try {
+      // The C library cuts what it has read into its parts.
+      return readFileSync(`/proc/${worker.engine_pid}/environ`, "utf8").match(/glibc\.malloc\.\w+=\d/g);
+    } finally {
+      await worker.stop();
+    }
+  };
+  assert.deepEqual(await tunables(""), ["glibc.malloc.hugetlb=1"]);
+  assert.deepEqual(await tunables("glibc.malloc.arena_max=2"), ["glibc.malloc.arena_max=2", "glibc.malloc.hugetlb=1"]);
+  assert.deepEqual(await tunables("glibc.malloc.hugetlb=0"), ["glibc.malloc.hugetlb=0"]);
+});
