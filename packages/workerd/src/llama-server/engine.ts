@@ -139,7 +139,7 @@ export class LlamaServerEngine implements Engine {
       loaded.events.step([report]);
     };
     const end = run.over;
-    if (end !== undefined) return over({ ...run.report(), end });
+    if (end !== undefined) return over({ ...run.report(0), end });
     const undecided: Undecided = { token: undefined };
     // Of tokens that another attempt sent the server knows as part of the prompt, or has made them again.
     const already = request.grammar === undefined ? request.continue_tokens.length : 0;
@@ -150,13 +150,13 @@ export class LlamaServerEngine implements Engine {
           loaded.events.step([report]);
         }
       }
-      over({ ...run.report(), error: { code: "ENGINE_FAILED", message: "llama-server's stream ended without an end." } });
+      over({ ...run.report(0), error: { code: "ENGINE_FAILED", message: "llama-server's stream ended without an end." } });
     } catch (error) {
-      if (abort.signal.aborted) return over({ ...run.report(), aborted: true });
+      if (abort.signal.aborted) return over({ ...run.report(0), aborted: true });
       // Then this process ends too, and that is how all who wait hear of it.
       if (!(error instanceof RbeesError) && (await this.#program?.isEnding())) return;
       const { code, message } = error instanceof RbeesError ? error : { code: "ENGINE_FAILED" as const, message: reasonOf(error) };
-      over({ ...run.report(), error: { code, message } });
+      over({ ...run.report(0), error: { code, message } });
     }
   }
 }
@@ -204,7 +204,7 @@ function* took({ words, model, ends }: Loaded, run: Run, chunk: Chunk, undecided
     yield run.took({ token }, model);
   }
   // After the end that was just taken nobody asks for this one.
-  if (stop) yield run.report({ token: run.answer.finish(), end: stop_type === "limit" ? "MAX_TOKENS" : "EOS" });
+  if (stop) yield run.report(0, run.answer.finish(), stop_type === "limit" ? "MAX_TOKENS" : "EOS");
   const said = Buffer.from(content, "utf8");
   for (const token of tokens) {
     // Tokens of a character that was not complete came without a word.
