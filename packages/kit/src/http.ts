@@ -51,6 +51,16 @@ export type Handlers<T extends RouteTable> = { [Name in keyof T]: (request: Requ
 
 type Authorized = Principal | undefined;
 
+/** A request that a route did not take. */
+export interface Refusal {
+  readonly route: string;
+  readonly error: RbeesError;
+  /** The address that the caller has. */
+  readonly peer: string;
+  /** As it was sent, unchecked; undefined where it was refused before it was read. */
+  readonly body: unknown;
+}
+
 /** What is left out of the limits is as their defaults have it. */
 export interface ServeOptions extends Partial<HttpLimits> {
   host: string;
@@ -69,6 +79,8 @@ export interface ServeOptions extends Partial<HttpLimits> {
    * address that the caller has.
    */
   authorize?: ((route: string, headers: IncomingHttpHeaders, peer: () => string) => Authorized | Promise<Authorized>) | undefined;
+  /** Hears of every refusal that leaves a route. */
+  refused?: ((refusal: Refusal) => void) | undefined;
 }
 
 export interface Served {
@@ -81,6 +93,7 @@ export interface Served {
 
 /** What a refusal knows of the route it comes from. */
 interface RouteConfig {
+  name?: string;
   error_form?: ErrorForm | undefined;
   form?: true | undefined;
   body?: true | undefined;
@@ -152,7 +165,10 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   app.setErrorHandler((error, request, reply) => {
     const form = configOf(request).form === true;
     const limit = form ? (options.form_bytes_max ?? options.body_bytes_max) : options.body_bytes_max;
-    return refuse(toRbeesError(error, { form, limit }), request, reply, log);
+    const refusal = toRbeesError(error, { form, limit });
+    const { name } = configOf(request);
+    if (name !== undefined) options.refused?.({ route: name, error: refusal, peer: peerOf(request), body: request.body });
+    return refuse(refusal, request, reply, log);
   });
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split("?", 1)[0] as string;
@@ -171,7 +187,12 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     const handler = handlers[name] as unknown as (request: Request<Route>) => Promise<Reply> | Reply;
     app.route({
       method: route.method,
-      config: { error_form: route.error_form, form: route.form, body: route.body === undefined ? undefined : true } satisfies RouteConfig,
+      config: {
+        name,
+        error_form: route.error_form,
+        form: route.form,
+        body: route.body === undefined ? undefined : true,
+      } satisfies RouteConfig,
       ...(route.form === undefined ? {} : { bodyLimit: options.form_bytes_max ?? options.body_bytes_max }),
       // HEAD on a stream would open it.
       exposeHeadRoute: route.method === "GET" && !mayStream(route),

@@ -44,6 +44,7 @@ import { checkRegions, Pools } from "./pools.ts";
 import { keptEvents, ProgressFlush, restore } from "./progress.ts";
 import { tellNews, tellPosition } from "./queue-news.ts";
 import { auditChange } from "./record.ts";
+import { RegistrationRefusals } from "./registration-refusals.ts";
 import { databaseIn, openStore } from "./store/open.ts";
 import type { Recovered, Store } from "./store/port.ts";
 import { Tenants } from "./tenants.ts";
@@ -88,6 +89,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
     throw noKeys(config);
   }
   const uses = new KeyUses(store, config);
+  const refusals = new RegistrationRefusals(log);
   const credentials = await WorkerCredentials.open(store, { ...config, fatal });
   const recovered = await store.recover(Date.now());
   const metrics = new OrcdMetrics();
@@ -192,6 +194,9 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
             return worker === undefined ? uses.noted(keys.authorize(accessOf(route), headers), peer) : stranger(worker);
           }
         : undefined,
+      refused: (refusal) => {
+        if (refusal.route === "registerWorker") refusals.note(refusal);
+      },
     },
   );
   const telling = setInterval(() => tellNews(loop.state, jobs, (model) => pools.shareLoaded(model)), config.queue_news_ms);

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readEvents } from "@rbees/contracts/sse";
 import { loadConfig } from "@rbees/kit/config";
-import { silentLog } from "@rbees/kit/log";
+import { type Log, silentLog } from "@rbees/kit/log";
 import type { Lifetime } from "../../../test/support/cluster.ts";
 import { type FakeWorker, startFakeWorker } from "../../../test/support/fake-worker.ts";
 import { type OrcdConfig, settings } from "../src/config.ts";
@@ -24,7 +24,12 @@ export interface Harness {
 // biome-ignore lint/suspicious/noExplicitAny: a test looks at answers field by field
 export type Json = any;
 
-export async function startHarness(context: Lifetime, overrides: Partial<OrcdConfig> = {}, data_dir?: string): Promise<Harness> {
+export async function startHarness(
+  context: Lifetime,
+  overrides: Partial<OrcdConfig> = {},
+  data_dir?: string,
+  log: Log = silentLog(),
+): Promise<Harness> {
   const folder = data_dir ?? mkdtempSync(join(tmpdir(), "rbees-orcd-"));
   let stop = async () => {};
   context.after(async () => {
@@ -35,7 +40,7 @@ export async function startHarness(context: Lifetime, overrides: Partial<OrcdCon
   const orcd = await createOrcd(
     { ...config, tick_ms: 10, retry_backoff_ms: 5, worker_inhibit_ms: 20, drain_ms: 50, ...overrides },
     {
-      log: silentLog(),
+      log,
       data_dir: folder,
       audit_key: join(folder, "audit-key.pem"),
       content_key: join(folder, "content-key"),
