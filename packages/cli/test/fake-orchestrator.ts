@@ -360,7 +360,7 @@ export function workerView(body: RegisterWorker): WorkerView {
   return {
     worker_id: body.id,
     status: "ready",
-    address: `${body.host}:${body.port}`,
+    address: `http://${body.host}:${body.port}`,
     model: body.model,
     backend: body.backend,
     device: body.device,

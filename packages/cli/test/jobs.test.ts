@@ -286,7 +286,7 @@ test("list, show, why, cancel, workers and models print tables for people and th
     {
       argv: ["workers", "list"],
       shape: WorkerList,
-      shows: /^WORKER [\s\S]*\nw1 +ready +demo +127\.0\.0\.1:8001 +cpu +0\/4 .* ago +grammar\n$/,
+      shows: /^WORKER [\s\S]*\nw1 +ready +demo +http:\/\/127\.0\.0\.1:8001 +cpu +0\/4 .* ago +grammar\n$/,
     },
     { argv: ["workers", "drain", "w1"], shape: WorkerView, shows: /^w1 takes no new jobs; 0 still running\.\n$/ },
     { argv: ["models", "list"], shape: ModelList, shows: /^MODEL [\s\S]*\ndemo +w1 +512 tokens +0123456789ab\n$/ },

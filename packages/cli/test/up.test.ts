@@ -43,7 +43,6 @@ test("up starts an orchestrator and a worker, and what it prints works; again it
   const again = JSON.parse((await run("up", "--json")).out);
   assert.deepEqual(again.started, { orchestrator: false, worker: false });
   assert.equal(again.url, `http://127.0.0.1:${port}`);
-  assert.equal((await run("up", "--port", String(port + 1))).exit, 1);
 
   const { orchestrator, workers } = await processes(rbees);
   assert.ok(orchestrator && workers.length === 1);
@@ -52,6 +51,81 @@ test("up starts an orchestrator and a worker, and what it prints works; again it
   assert.match(down.out, /^worker .* ended\norchestrator http:\S+ ended\n$/);
   for (const one of [orchestrator, ...workers]) assert.equal(await isAlive(one), false);
   assert.deepEqual(await run("down"), { exit: 0, out: "Nothing was up.\n", err: "" });
+});
+
+test("up with other flags than what is up says what runs, what was asked and what to type, and fails; with the same it is done", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  const worker_port = await freePort();
+  const started = await run("up", "--port", String(port), "--worker-port", String(worker_port), "--slots", "3");
+  assert.equal(started.exit, 0, started.err);
+  const [worker] = await readWorkers(homeOf(rbees.env));
+  assert.ok(worker);
+  const anew = `rbees down && rbees up --port ${port}`;
+  for (const [flags, said, typed] of [
+    [["--slots", "2"], "with 3 slots, not 2", "--slots 2"],
+    [["--ctx", "99"], "with 512 tokens of context, not 99", "--ctx 99"],
+    [["--threads", "7"], "with its own number of threads, not 7", "--threads 7"],
+    [["--deterministic"], "without --deterministic", "--deterministic"],
+    [["--slots", "2", "--ctx", "99"], "with 3 slots, not 2, with 512 tokens of context, not 99", "--slots 2 --ctx 99"],
+  ] as const) {
+    const { exit, err, out } = await run("up", ...flags);
+    assert.deepEqual([exit, out], [1, ""], err);
+    assert.match(err, new RegExp(`^rbees: rbees is up already, and not as asked: demo is served by ${worker.worker_id} ${said}\\. `));
+    assert.ok(err.includes(`\`${anew} ${typed}\``), err);
+    assert.ok(err.includes(`\`rbees-pool worker spawn cpu --model demo ${typed}\``), err);
+  }
+  const moved = await run("up", "--port", String(port + 1), "--slots", "2");
+  assert.equal(moved.exit, 1);
+  assert.match(moved.err, new RegExp(`the orchestrator runs on port ${port}, not ${port + 1}\\.`));
+  assert.ok(moved.err.includes(`\`rbees down && rbees up --port ${port + 1} --slots 2\``), moved.err);
+  assert.match((await run("up", "--listen", "10.99.0.1")).err, /the orchestrator runs at 127\.0\.0\.1, not 10\.99\.0\.1\./);
+
+  for (const same of [[], ["--slots", "3"], ["--ctx", "512"], ["--backend", "cpu", "--model", "demo", "--port", String(port)]]) {
+    const { exit, err } = await run("up", ...same, "--worker-port", String(worker_port));
+    assert.equal(exit, 0, err);
+  }
+  assert.equal((await readWorkers(homeOf(rbees.env))).length, 1);
+});
+
+test("up says of a worker that was drained that it takes no jobs, and how it is brought back", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  await run("up", "--port", String(port));
+  const [worker] = await readWorkers(homeOf(rbees.env));
+  assert.ok(worker);
+  assert.equal((await run("workers", "drain", worker.worker_id)).exit, 0);
+  const { exit, err } = await run("up");
+  assert.equal(exit, 1);
+  assert.ok(err.includes(`\`rbees-pool worker restart ${worker.worker_id}\``), err);
+  assert.equal((await rbees.run(["rbees-pool", "worker", "restart", worker.worker_id])).exit, 0);
+  assert.equal((await run("up")).exit, 0);
+});
+
+test("up without a model is done with the one that is up, and names its file where it has no name", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  const file = join(rbees.root, "other model.gguf");
+  await writeGguf(file);
+  assert.equal((await run("up", "--port", String(port), "--model", file)).exit, 0);
+  const again = JSON.parse((await run("up", "--json")).out);
+  assert.deepEqual([again.started, again.worker.model], [{ orchestrator: false, worker: false }, again.model]);
+  assert.ok((await run("up", "--slots", "2")).err.includes(`rbees up --model '${file}' --port ${port} --slots 2\``));
+});
+
+test("up where another's worker serves the model is done only if that one is as asked", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  const other = join(rbees.root, "other.gguf");
+  await writeGguf(other);
+  await run("up", "--port", String(port));
+  const spawn = ["rbees-pool", "worker", "spawn", "cpu", "--model", other, "--slots", "2", "--name", "mine"];
+  assert.equal((await rbees.run([...spawn, "--registered-ms-max", "20000"])).exit, 0);
+  const same = await run("up", "--model", other, "--slots", "2", "--json");
+  assert.deepEqual(JSON.parse(same.out).started, { orchestrator: false, worker: false }, same.err);
+  const { exit, err } = await run("up", "--model", other, "--slots", "3", "--threads", "2");
+  assert.equal(exit, 1);
+  assert.match(
+    err,
+    /other is served already, by mine, which `rbees up` did not start, and not as asked: with 2 slots, not 3, with an unknown number of threads, not 2\. /,
+  );
+  assert.ok(err.includes(`\`rbees-pool worker spawn cpu --model ${other} --slots 3 --threads 2\``), err);
 });
 
 test("down leaves alone what up did not start", async (t) => {

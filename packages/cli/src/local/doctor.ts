@@ -18,8 +18,8 @@ import type { Check } from "./check.ts";
 import { certificates } from "./doctor-certificates.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
-import { HOST, isOrchestrator, ORCHESTRATOR_PORT } from "./up.ts";
-import { readUp } from "./up-record.ts";
+import { HOST, isOrchestrator } from "./up.ts";
+import { ORCHESTRATOR_PORT, readUp } from "./up-record.ts";
 
 export interface Diagnosis {
   ok: boolean;

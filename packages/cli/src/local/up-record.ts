@@ -6,9 +6,19 @@ import { z } from "zod";
 import { readJson, writeJson } from "./json-file.ts";
 import { ProcessIdentity } from "./process-identity.ts";
 
+export const ORCHESTRATOR_PORT = 8080;
+
 const UpRecord = z.object({
   /** Absent when `up` found an orchestrator that it did not start. */
-  orchestrator: z.object({ process: ProcessIdentity, url: z.string(), port: z.int(), log: z.string(), started_at: z.string() }).optional(),
+  orchestrator: z
+    .object({
+      ...{ process: ProcessIdentity, url: z.string(), port: z.int(), log: z.string(), started_at: z.string() },
+      /** What it was asked for; absent in records of earlier versions. */
+      listen: z.string().optional(),
+      insecure_no_auth: z.boolean().optional(),
+      insecure_no_tls: z.boolean().optional(),
+    })
+    .optional(),
   /** Its workers, by process: another worker may come to have the same id. */
   workers: z.array(z.object({ worker_id: z.string(), process: ProcessIdentity })),
 });

@@ -12,22 +12,24 @@ import type { Context } from "../context.ts";
 import { duration } from "../look.ts";
 import { fetchFrom, orchestratorAt } from "../orchestrator.ts";
 import { requireBackend } from "../pool/backends.ts";
-import { resolveModel } from "../pool/catalogue.ts";
+import { DEMO, resolveModel } from "../pool/catalogue.ts";
 import { invitation } from "../pool/handover.ts";
 import { deathOf, spawnWorker } from "../pool/spawn.ts";
 import { insist } from "../pool/stop.ts";
 import { describeWorker, healthOf, readWorkers, removeWorker, type WorkerRecord } from "../pool/worker-record.ts";
+import { checkOrchestrator, checkOtherWorkers, checkOwnWorker } from "./as-asked.ts";
 import { type Started, startDetached } from "./detach.ts";
 import { withLock } from "./lock.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
-import { hostOf } from "./route.ts";
 import { ensureKey, keyFile } from "./up-keys.ts";
-import { isOfUp, readUp, removeUp, type UpRecord, upLock, writeUp } from "./up-record.ts";
+import { isOfUp, ORCHESTRATOR_PORT, readUp, removeUp, type UpRecord, upLock, writeUp } from "./up-record.ts";
 
 export interface UpRequest {
-  model: string;
-  backend: string;
+  /** Without it the one that is up, else DEMO. */
+  model?: string | undefined;
+  /** Without it the one that is up, else the processor. */
+  backend?: string | undefined;
   /** The orchestrator's port; without it the one it has, else ORCHESTRATOR_PORT. */
   port?: number | undefined;
   worker_port?: number | undefined;
@@ -59,23 +61,26 @@ export interface UpReport {
 }
 
 export const HOST = "127.0.0.1";
-export const ORCHESTRATOR_PORT = 8080;
 export const UP_LOCK_MS_MAX = 60_000;
 const ORCHESTRATOR_MS_MAX = 30_000;
 const REGISTER_MS_MAX = 30_000;
 const LOOK_MS = 50;
 
 type Orchestrator = UpRecord["orchestrator"];
+type Model = Awaited<ReturnType<typeof resolveModel>>;
 
 export async function up(context: Context, request: UpRequest): Promise<UpReport> {
   // Refusals first: nothing is started for a model or a backend that isn't here.
-  const backend = await requireBackend(context, request.backend, undefined);
-  const model = await resolveModel(context, request.model);
+  const backend = await requireBackend(context, request.backend ?? "cpu", undefined);
+  const named = request.model === undefined ? undefined : await resolveModel(context, request.model);
   return withLock(upLock(context.home), { wait_ms_max: UP_LOCK_MS_MAX, what: "starting or stopping" }, async () => {
     const record = (await readUp(context.home)) ?? { workers: [] };
-    const { url, started, orchestrator } = await ensureOrchestrator(context, record, request);
+    const model = named ?? (await modelOfUp(context, record)) ?? (await resolveModel(context, DEMO));
+    // As it can be named in a command line: the file, where it has no name here.
+    const asked = { ...request, model: request.model ?? (await nameOf(context, model)) };
+    const { url, started, orchestrator } = await ensureOrchestrator(context, record, asked);
     try {
-      const worker = await ensureWorker(context, { ...record, orchestrator }, url, { ...request, backend, model });
+      const worker = await ensureWorker(context, { ...record, orchestrator }, url, { asked, backend, model });
       return {
         url,
         model: model.name,
@@ -96,31 +101,32 @@ export async function up(context: Context, request: UpRequest): Promise<UpReport
   });
 }
 
+/** The model of a worker that is up already. */
+async function modelOfUp({ home }: Context, up: UpRecord): Promise<Model | undefined> {
+  const records = (await readWorkers(home)).filter((record) => isOfUp(up, record));
+  for (const { model, model_path, process } of records) if (await isAlive(process)) return { name: model, path: model_path };
+  return undefined;
+}
+
+async function nameOf(context: Context, { name, path }: Model): Promise<string | undefined> {
+  if (name === DEMO) return undefined;
+  const known = await resolveModel(context, name).catch(() => undefined);
+  return known?.path === path ? name : path;
+}
+
 async function ensureOrchestrator(
   context: Context,
   record: UpRecord,
-  {
-    port: asked,
-    listen,
-    insecure_no_auth = false,
-    insecure_no_tls = false,
-  }: Pick<UpRequest, "port" | "listen" | "insecure_no_auth" | "insecure_no_tls">,
+  asked: UpRequest,
 ): Promise<{ url: string; started: boolean; orchestrator: Orchestrator }> {
   const ours = record.orchestrator;
   if (ours !== undefined && (await isAlive(ours.process))) {
-    if (asked !== undefined && asked !== ours.port) {
-      throw new RbeesError(
-        "CONFLICT",
-        `rbees is up already, at ${ours.url}; \`rbees down\` ends it before it can be started on port ${asked}.`,
-      );
-    }
-    if (listen !== undefined && reachable(listen) !== hostOf(ours.url)) {
-      throw new RbeesError("CONFLICT", `rbees is up already, at ${ours.url}; \`rbees down\` ends it before it can listen on ${listen}.`);
-    }
+    checkOrchestrator(ours, asked);
     await untilHealthy(context, ours, async () => undefined);
     return { url: ours.url, started: false, orchestrator: ours };
   }
-  const port = asked ?? ORCHESTRATOR_PORT;
+  const { listen, insecure_no_auth = false, insecure_no_tls = false } = asked;
+  const port = asked.port ?? ORCHESTRATOR_PORT;
   const host = listen ?? HOST;
   const tls = !isLoopback(host) && !insecure_no_tls;
   const url = `${tls ? "https" : "http"}://${authority(reachable(host), port)}`;
@@ -137,7 +143,7 @@ async function ensureOrchestrator(
   if (!isLoopback(host) && !insecure_no_auth) await ensureKey(context);
   const flags = [`--host=${host}`, `--port=${port}`, "--log-format=json", ...open];
   const { process, exit } = await startDetached([...context.programs.orcd, ...flags], log, context.env);
-  const orchestrator = { process, url, port, log, started_at: new Date().toISOString() };
+  const orchestrator = { process, url, port, log, started_at: new Date().toISOString(), listen, insecure_no_auth, insecure_no_tls };
   await writeUp(context.home, { ...record, orchestrator });
   try {
     await untilHealthy(context, orchestrator, exit);
@@ -175,40 +181,56 @@ async function untilHealthy(context: Context, { process, url, log }: NonNullable
   });
 }
 
-interface WorkerWish extends Omit<UpRequest, "model" | "backend" | "port"> {
+interface WorkerWish {
+  asked: UpRequest;
   backend: Awaited<ReturnType<typeof requireBackend>>;
-  model: { name: string; path: string };
+  model: Model;
 }
 
 async function ensureWorker(
   context: Context,
   record: UpRecord,
   url: string,
-  wish: WorkerWish,
+  { asked, backend, model }: WorkerWish,
 ): Promise<{ record: WorkerRecord | undefined; started: boolean }> {
   const orchestrator = orchestratorAt(context, url);
-  const isThere = async (matches: (worker: WorkerView) => boolean) => (await orchestrator.call("listWorkers", {})).workers.some(matches);
+  const listed = async () => (await orchestrator.call("listWorkers", {})).workers;
 
-  const { mine, living, dead } = await ownWorkers(context, record, wish.model.name);
+  const { mine, living, dead } = await ownWorkers(context, record, model.name);
+  if (mine !== undefined) checkOwnWorker(mine, await healthOf(context.home, mine), { asked, model, ours: record.orchestrator });
+  const there = await listed();
+  const drained = mine !== undefined && there.some(({ worker_id, status }) => worker_id === mine.worker_id && status === "draining");
   // The orchestrator may not have noticed yet that a worker died; here that is known.
-  const serves = (worker: WorkerView) => worker.model === wish.model.name && worker.status === "ready" && !dead.includes(worker.worker_id);
-  if (mine === undefined && (await isThere(serves))) return { record: undefined, started: false };
+  const serves = (worker: WorkerView) => worker.model === model.name && worker.status === "ready" && !dead.includes(worker.worker_id);
+  const others = mine === undefined || drained ? there.filter(serves) : [];
+  if (others.length > 0) {
+    checkOtherWorkers(others, asked);
+    return { record: undefined, started: false };
+  }
+  if (drained) {
+    throw new RbeesError(
+      "CONFLICT",
+      `rbees is up already, but ${mine.worker_id}, which serves ${model.name}, was drained and takes no new jobs. To have it take them again: \`rbees-pool worker restart ${mine.worker_id}\``,
+    );
+  }
+  const { worker_port, slots, ctx, threads, deterministic, ready_ms_max } = asked;
   const worker =
     mine ??
     (await spawnWorker(
       context,
-      { ...wish, insecure_no_auth: undefined, insecure_no_tls: undefined, host: HOST, port: wish.worker_port, orchestrator: url },
+      { ...{ backend, model, slots, ctx, threads, deterministic, ready_ms_max }, host: HOST, port: worker_port, orchestrator: url },
       async (started) => {
         const workers = [...living, started].map(({ worker_id, process }) => ({ worker_id, process }));
         await writeUp(context.home, { ...record, workers });
       },
       await invitation(context, url, { pool: hostname(), worker_id: undefined, address: undefined, region: undefined }),
     ));
-  const ms_max = worker.ready_at === null ? wish.ready_ms_max : REGISTER_MS_MAX;
+  const ms_max = worker.ready_at === null ? ready_ms_max : REGISTER_MS_MAX;
   await until(context, ms_max, `waiting for ${worker.worker_id} to register`, async () => {
     // The worker's own word too: what the orchestrator lists may be an earlier one with the same id.
     const registered =
-      (await healthOf(context.home, worker))?.registered === true && (await isThere(({ worker_id }) => worker_id === worker.worker_id));
+      (await healthOf(context.home, worker))?.registered === true &&
+      (await listed()).some(({ worker_id }) => worker_id === worker.worker_id);
     if (!(await isAlive(worker.process))) throw await deathOf({ what: `Worker ${worker.worker_id}`, log: worker.log }, undefined);
     return registered;
   });

@@ -20,8 +20,8 @@ export const localVerbs = [
     },
     (command) =>
       command
-        .option("--model <model>", "a model's name, or a GGUF file", "demo")
-        .option("--backend <backend>", "cpu, cuda or metal", "cpu")
+        .option("--model <model>", "a model's name, or a GGUF file (default: the one that is up, else demo)")
+        .option("--backend <backend>", "cpu, cuda or metal (default cpu)")
         .option("--port <port>", "the orchestrator's port (default 8080)", port)
         .option("--listen <address>", "the orchestrator's address, for workers and clients on other machines (default 127.0.0.1)")
         .option("--insecure-no-auth", "ask nobody for a key, whoever can reach that address")
