@@ -1,5 +1,6 @@
 /** `rbees up`, `down` and `doctor`, with programs that behave like the real ones. */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
@@ -78,7 +79,9 @@ test("up with other flags than what is up says what runs, what was asked and wha
   assert.equal(moved.exit, 1);
   assert.match(moved.err, new RegExp(`the orchestrator runs on port ${port}, not ${port + 1}\\.`));
   assert.ok(moved.err.includes(`\`rbees down && rbees up --port ${port + 1} --slots 2\``), moved.err);
-  assert.match((await run("up", "--listen", "10.99.0.1")).err, /the orchestrator runs at 127\.0\.0\.1, not 10\.99\.0\.1\./);
+  for (const listen of ["10.99.0.1", "0.0.0.0"]) {
+    assert.match((await run("up", "--listen", listen)).err, new RegExp(`the orchestrator runs at 127\\.0\\.0\\.1, not ${listen}\\.`));
+  }
 
   for (const same of [[], ["--slots", "3"], ["--ctx", "512"], ["--backend", "cpu", "--model", "demo", "--port", String(port)]]) {
     const { exit, err } = await run("up", ...same, "--worker-port", String(worker_port));
@@ -212,6 +215,19 @@ test("a foreign program on the port is an error that says what to do", async (t)
   assert.equal(exit, 1);
   assert.match(err, new RegExp(`Port ${port} is taken by a program that is no orchestrator of rbees: .*rbees up --port ${port + 1}`));
   assert.equal((await processes(rbees)).orchestrator, undefined);
+});
+
+test("an address that this machine does not have is told as that, before anything is made for it", async (t) => {
+  const { port, run, rbees } = await setUp(t);
+  for (const [listen, said] of [
+    ["192.0.2.7", "it is no address of this machine"],
+    ["nowhere.invalid", "this machine does not know that name"],
+  ] as const) {
+    const { exit, err } = await run("up", "--port", String(port), "--listen", listen);
+    assert.equal(exit, 2, err);
+    assert.match(err, new RegExp(`Nothing can listen on ${listen}: ${said}\\. Give one of its`));
+  }
+  assert.equal(existsSync(join(rbees.root, "config", "tls")), false, "no certificate for it");
 });
 
 test("when the worker can't start, the orchestrator that was started for it ends too", async (t) => {

@@ -4,7 +4,7 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import type { WorkerHealth, WorkerView } from "@rbees/contracts/worker";
-import { isLoopback, reachable } from "@rbees/kit/network";
+import { isLoopback } from "@rbees/kit/network";
 import type { WorkerRecord } from "../pool/worker-record.ts";
 import { commandLine } from "../remote/quote.ts";
 import { hostOf } from "./route.ts";
@@ -20,10 +20,12 @@ type Differences = string[];
 /** Throws what to do about it, where the orchestrator of an earlier `up` is not the one that is asked for. */
 export function checkOrchestrator(ours: Orchestrator, asked: Asked): void {
   const { port, listen, insecure_no_auth = false, insecure_no_tls = false } = asked;
-  const closed = !isLoopback(hostOf(ours.url));
+  // Of one on all addresses the URL has another: that by which this machine reaches it.
+  const at = ours.listen ?? hostOf(ours.url);
+  const closed = !isLoopback(at);
   const differences: Differences = [
     ...(port === undefined || port === ours.port ? [] : [`on port ${ours.port}, not ${port}`]),
-    ...(listen === undefined || reachable(listen) === hostOf(ours.url) ? [] : [`at ${hostOf(ours.url)}, not ${listen}`]),
+    ...(listen === undefined || listen === at ? [] : [`at ${at}, not ${listen}`]),
     // On loopback nobody is asked and nothing is encrypted anyway.
     ...(insecure_no_auth && closed && ours.insecure_no_auth === false ? ["asking everybody for a key"] : []),
     ...(insecure_no_tls && closed && ours.url.startsWith("https:") ? ["with TLS"] : []),
@@ -114,7 +116,8 @@ function differencesOf(found: Found, { backend, worker_port, slots, ctx, threads
 /** What ends all that is up and starts it as asked; what was not asked stays as it is where that can be said. */
 function anew(asked: Asked, ours: Orchestrator | undefined): string {
   const port = asked.port ?? ours?.port;
-  const listen = asked.listen ?? ours?.listen;
+  const at = ours?.listen;
+  const listen = asked.listen ?? (at === undefined || isLoopback(at) ? undefined : at);
   const flags = [
     ...flag("--model", asked.model),
     ...flag("--port", port === ORCHESTRATOR_PORT ? undefined : port),

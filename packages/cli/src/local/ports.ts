@@ -3,13 +3,45 @@ import { createServer } from "node:net";
 import { RbeesError } from "@rbees/contracts/errors";
 
 const PORTS_TRIED_MAX = 200;
+const UNPRIVILEGED_PORT_MIN = 1024;
 
+/** Throws where nothing could listen, whoever has the port. */
 export function isPortFree(host: string, port: number): Promise<boolean> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const server = createServer();
-    server.once("error", () => resolve(false));
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const refusal = refusalOf(error, host, port);
+      if (refusal === undefined) resolve(false);
+      else reject(refusal);
+    });
     server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(true)));
   });
+}
+
+function refusalOf(error: NodeJS.ErrnoException, host: string, port: number): RbeesError | undefined {
+  switch (error.code) {
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return new RbeesError(
+        "INVALID_REQUEST",
+        `Nothing can listen on ${host}: this machine does not know that name. Give one of its addresses.`,
+        {
+          cause: error,
+        },
+      );
+    case "EADDRNOTAVAIL":
+      return new RbeesError("INVALID_REQUEST", `Nothing can listen on ${host}: it is no address of this machine. Give one of its own.`, {
+        cause: error,
+      });
+    case "EACCES":
+      // Windows says so of ports that it keeps for others: those are taken.
+      if (port >= UNPRIVILEGED_PORT_MIN) return undefined;
+      return new RbeesError("FORBIDDEN", `This user may not listen on port ${port}: choose one from ${UNPRIVILEGED_PORT_MIN} on.`, {
+        cause: error,
+      });
+    default:
+      return undefined;
+  }
 }
 
 /** The first free port from `from` on that is not among `taken`. */

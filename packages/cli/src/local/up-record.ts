@@ -13,7 +13,7 @@ const UpRecord = z.object({
   orchestrator: z
     .object({
       ...{ process: ProcessIdentity, url: z.string(), port: z.int(), log: z.string(), started_at: z.string() },
-      /** What it was asked for; absent in records of earlier versions. */
+      /** What it was started with; absent in records of earlier versions. */
       listen: z.string().optional(),
       insecure_no_auth: z.boolean().optional(),
       insecure_no_tls: z.boolean().optional(),

@@ -130,7 +130,6 @@ async function ensureOrchestrator(
   const host = listen ?? HOST;
   const tls = !isLoopback(host) && !insecure_no_tls;
   const url = `${tls ? "https" : "http"}://${authority(reachable(host), port)}`;
-  if (tls) await (await import("../tls/authority.ts")).ensureCertificate(context, host);
   if (await isOrchestrator(context, url)) return { url, started: false, orchestrator: undefined };
   if (!(await isPortFree(host, port))) {
     throw new RbeesError(
@@ -138,12 +137,13 @@ async function ensureOrchestrator(
       `Port ${port} is taken by a program that is no orchestrator of rbees: stop it, or choose another port: rbees up --port ${port + 1}`,
     );
   }
+  if (tls) await (await import("../tls/authority.ts")).ensureCertificate(context, host);
   const log = join(context.home.state, "logs", "orcd.log");
   const open = [...(insecure_no_auth ? ["--insecure-no-auth"] : []), ...(insecure_no_tls ? ["--insecure-no-tls"] : [])];
   if (!isLoopback(host) && !insecure_no_auth) await ensureKey(context);
   const flags = [`--host=${host}`, `--port=${port}`, "--log-format=json", ...open];
   const { process, exit } = await startDetached([...context.programs.orcd, ...flags], log, context.env);
-  const orchestrator = { process, url, port, log, started_at: new Date().toISOString(), listen, insecure_no_auth, insecure_no_tls };
+  const orchestrator = { process, url, port, log, started_at: new Date().toISOString(), listen: host, insecure_no_auth, insecure_no_tls };
   await writeUp(context.home, { ...record, orchestrator });
   try {
     await untilHealthy(context, orchestrator, exit);

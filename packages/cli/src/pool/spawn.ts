@@ -213,13 +213,13 @@ async function choosePort({ host, port }: SpawnRequest, living: readonly WorkerR
   if (holder !== undefined) {
     throw new RbeesError(
       "CONFLICT",
-      `Port ${port} is taken by worker ${holder.worker_id} (pid ${holder.process.pid}); leave out --port to get a free one.`,
+      `Port ${port} is taken by worker ${holder.worker_id} (pid ${holder.process.pid}); leave the port out to get a free one.`,
     );
   }
   if (!(await isPortFree(host, port))) {
     throw new RbeesError(
       "CONFLICT",
-      `Port ${port} on ${host} is taken by a program that rbees did not start; leave out --port to get a free one.`,
+      `Port ${port} on ${host} is taken by a program that rbees did not start; leave the port out to get a free one.`,
     );
   }
   return port;
