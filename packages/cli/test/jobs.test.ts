@@ -15,6 +15,7 @@ import { ModelList, RegisterWorker, WorkerList, WorkerView } from "@rbees/contra
 import { homeOf } from "@rbees/kit/home";
 import { VERSION } from "@rbees/kit/version";
 import { followJob } from "../src/jobs/follow.ts";
+import { tellWaiting, WAIT_SAID_MS } from "../src/jobs/waiting.ts";
 import { orchestratorAt } from "../src/orchestrator.ts";
 import { end, failed, fakeOrchestrator, JOB, queued, type Script, started, token, workerView } from "./fake-orchestrator.ts";
 import { ANSI, bench, freePort } from "./harness.ts";
@@ -109,6 +110,45 @@ test("submit --json prints each event on a line and nothing else", async (t) => 
     .split("\n")
     .map((line) => JobEvent.parse(JSON.parse(line)));
   assert.deepEqual(events, GOOD.events);
+});
+
+test("who follows a job that does not begin is told after a moment what it waits for, once; who need not wait is told nothing", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const said: string[] = [];
+  let asked = 0;
+  let answered = Promise.withResolvers<void>();
+  const call = async () => {
+    asked += 1;
+    queueMicrotask(() => setImmediate(answered.resolve));
+    return { status: "queued", answer: "It waits for a free slot." };
+  };
+  const begin = () => tellWaiting({ say: (line) => void said.push(line) }, { call } as never, "job_1");
+
+  const waits = begin();
+  waits.event(queued());
+  waits.event(queued());
+  t.mock.timers.tick(WAIT_SAID_MS - 1);
+  assert.equal(asked, 0);
+  t.mock.timers.tick(1);
+  await answered.promise;
+  waits.event(queued());
+  t.mock.timers.tick(WAIT_SAID_MS);
+  assert.deepEqual([asked, said], [1, ["Job job_1 is queued. It waits for a free slot. `rbees jobs why job_1` says more."]]);
+
+  const begins = begin();
+  begins.event(queued());
+  begins.event(started);
+  begins.event(queued());
+  t.mock.timers.tick(WAIT_SAID_MS);
+  assert.equal(asked, 1, "one that began");
+
+  answered = Promise.withResolvers();
+  const late = begin();
+  late.event(queued());
+  t.mock.timers.tick(WAIT_SAID_MS);
+  late.event(started);
+  await answered.promise;
+  assert.deepEqual([asked, said.length], [2, 1], "one that began while that was asked");
 });
 
 test("submit --detach prints the id and returns", async (t) => {

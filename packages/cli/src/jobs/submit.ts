@@ -8,6 +8,7 @@ import { type Orchestrator, orchestratorAt, orchestratorOf } from "../orchestrat
 import { cancelSentence } from "../render/jobs.ts";
 import { createAnswer } from "./answer.ts";
 import { followJob } from "./follow.ts";
+import { tellWaiting } from "./waiting.ts";
 
 export interface SubmitFlags {
   model: string;
@@ -122,13 +123,18 @@ async function followed(
   { cancel, since_ms }: { cancel: boolean; since_ms?: number },
 ): Promise<number> {
   const answer = createAnswer(context, { job_id, ...(since_ms === undefined ? {} : { since_ms }) });
+  const waiting = tellWaiting(context, orchestrator, job_id);
   try {
     const last = await followJob(orchestrator, job_id, {
       signal: context.signal,
-      onEvent: answer.event,
+      onEvent(event) {
+        waiting.event(event);
+        answer.event(event);
+      },
       onBroken: answer.broken,
       onStored: answer.stored,
     });
+    waiting.stop();
     return answer.last(last);
   } catch (error) {
     if (!context.signal.aborted) throw error;
@@ -137,6 +143,8 @@ async function followed(
     if (cancel) await cancelAfterInterrupt(context, orchestrator.url, job_id);
     else context.say(`Job ${job_id} goes on; \`rbees jobs cancel ${job_id}\` ends it.`);
     return EXIT.interrupted;
+  } finally {
+    waiting.stop();
   }
 }
 
