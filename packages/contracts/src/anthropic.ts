@@ -224,7 +224,7 @@ const REQUEST_FIELDS = {
     cache_control,
     thinking: may(
       z.looseObject({ type: z.enum(["enabled", "disabled", "adaptive", "between_tools"]) }),
-      "A model that thinks does so unasked; it comes in blocks of type `thinking`",
+      "`disabled`: a model is told not to think, `enabled`: to think, where its chat template has a place for that. It comes in blocks of type `thinking`",
     ),
     context_management: refused("a conversation is never shortened", {}, { edits: [] }, { edits: [KEEP_THINKING] }),
     service_tier: refused("priority is asked for with `x-rbees-priority`", "auto", "standard_only"),

@@ -9,6 +9,7 @@ import {
   JOB_KINDS,
   JOB_STATUSES,
   PRIORITIES,
+  REASONING_EFFORTS,
   REPEAT_LAST_N,
   STOP_REASONS,
   WORKER_LOST_RULES,
@@ -112,6 +113,9 @@ export const Sampling = z.object({
 });
 export type Sampling = z.infer<typeof Sampling>;
 
+/** For a request's field. */
+export const SAYS_EFFORT = "How long the model is to think; `none`: not at all. It is told so where its chat template has a place for that";
+
 /** What a conversation may ask for beside its messages, the same from the client's request down to the engine. */
 export const Talk = {
   tools: Tools.optional().describe("Functions that the model may ask to have called, as it is shown them by its chat template"),
@@ -121,6 +125,7 @@ export const Talk = {
     .boolean()
     .optional()
     .describe("true: what the model's chat template marks as thinking comes as `reasoning`, not as text"),
+  reasoning_effort: z.enum(REASONING_EFFORTS).optional().describe(SAYS_EFFORT),
 } as const;
 
 /** What the text of an answer is held to, token by token; one of the two. */

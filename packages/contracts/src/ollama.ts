@@ -118,7 +118,7 @@ const likely = ({ logprobs, top_logprobs }: { logprobs?: boolean | null | undefi
   logprobs === true || (top_logprobs ?? 0) === 0;
 const think = may(
   z.union([z.boolean(), z.enum(["high", "medium", "low"])]),
-  "What the model's chat template marks as thinking comes as `thinking`; with `false` it is left out. A model that thinks does so unasked",
+  "Whether, and how long, the model is to think; it is told where its chat template has a place for that, and others think unasked. What is marked as thinking comes as `thinking`; with `false` it is left out",
 );
 const hinted = {
   keep_alive: may(z.union([z.string(), z.number()]), "How long an idle model stays is a setting of the orchestrator"),

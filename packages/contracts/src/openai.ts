@@ -4,10 +4,10 @@
  */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { ModelName, Priority, Sampling, StopStrings, TokenNumbers, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { ModelName, Priority, SAYS_EFFORT, Sampling, StopStrings, TokenNumbers, WIRE_LIMITS, WorkerId } from "./job.ts";
 import { ChatLogprobs, TextLogprobs } from "./logprobs.ts";
 import { MESSAGE_PARTS, type Message, MessageContent, messageOf, messageProblems } from "./message.ts";
-import { DISCONNECT_RULES } from "./sets.ts";
+import { DISCONNECT_RULES, REASONING_EFFORTS } from "./sets.ts";
 import { Parameters, TOOL_LIMITS, type Tool, ToolCall, type ToolChoice, ToolName, toolProblems } from "./tools.ts";
 
 /** What a client gets from `temperature` that it did not send: OpenAI's own default, not that of `/v2`. */
@@ -22,7 +22,6 @@ const Tokens = max_tokens.unwrap();
 export const WHY_NOT = {
   functions: "the older form of `tools` and `tool_choice`: use those",
   hosted: "a service of OpenAI's own",
-  reasoning: "the models are not told how long to think",
   verbosity: "the models are not told how much to say",
   cache: "workers keep what they have room for",
 } as const;
@@ -241,6 +240,7 @@ const CHAT_FIELDS = {
   },
   hints: {
     ...OPENAI_TALK_HINTS,
+    reasoning_effort: may(z.enum(REASONING_EFFORTS), SAYS_EFFORT),
     prediction: may(
       z.strictObject({ type: z.literal("content"), content: MessageContent }),
       "What the answer may look like: it would only come sooner",
@@ -251,7 +251,6 @@ const CHAT_FIELDS = {
     function_call: refused(WHY_NOT.functions, "none", "auto"),
     modalities: refused("text only", ["text"]),
     audio: refused("text only"),
-    reasoning_effort: refused(WHY_NOT.reasoning),
     verbosity: refused(WHY_NOT.verbosity, "medium"),
     web_search_options: refused(WHY_NOT.hosted),
     moderation: refused(WHY_NOT.hosted),

@@ -1,7 +1,7 @@
 /** OpenAI's Responses API, as far as it needs no state at the server. Fields are in tables as those of its other bodies are. */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { Sampling, WIRE_LIMITS } from "./job.ts";
+import { SAYS_EFFORT, Sampling, WIRE_LIMITS } from "./job.ts";
 import { OutputLogprob } from "./logprobs.ts";
 import { type Message, messageOf } from "./message.ts";
 import {
@@ -19,6 +19,7 @@ import {
   toolOf,
   WHY_NOT,
 } from "./openai.ts";
+import { REASONING_EFFORTS } from "./sets.ts";
 import { CallId, Tool, type ToolChoice, ToolName } from "./tools.ts";
 
 const NO_STATE = "nothing is kept from one request to the next: send the whole conversation as `input`";
@@ -263,8 +264,11 @@ const REQUEST_FIELDS = {
     ...OPENAI_TALK_HINTS,
     client_metadata: may(z.looseObject({}), "What a client says of itself"),
     reasoning: may(
-      z.strictObject({ summary: may(z.enum(["auto", "concise", "detailed"]), SAYS_THINKING), effort: refused(WHY_NOT.reasoning) }),
-      `\`summary\`: ${SAYS_THINKING}. \`effort\` is refused: ${WHY_NOT.reasoning}`,
+      z.strictObject({
+        summary: may(z.enum(["auto", "concise", "detailed"]), SAYS_THINKING),
+        effort: may(z.enum(REASONING_EFFORTS), SAYS_EFFORT),
+      }),
+      `\`summary\`: ${SAYS_THINKING}. \`effort\`: how long the model is to think, told where its chat template has a place for that`,
     ),
     truncation: refused("an input is never shortened", "disabled"),
   },

@@ -45,8 +45,13 @@ export const FEATURES = [
   "logprobs",
   "tokenize",
   "token_prompts",
+  "reasoning_effort",
 ] as const;
 export type Feature = (typeof FEATURES)[number];
+
+/** How long a model is told to think, from not at all. */
+export const REASONING_EFFORTS = ["none", "minimal", "low", "medium", "high", "xhigh"] as const;
+export type ReasoningEffort = (typeof REASONING_EFFORTS)[number];
 
 /** How many tokens a repeat penalty looks back over when that is not said, as llama.cpp and Ollama have it. */
 export const REPEAT_LAST_N = 64;

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { z } from "zod";
 import { Embed } from "../src/embed.ts";
 import { ORCHESTRATOR_SPEAKS, protocolMismatch, tooOld, WORKER_SPEAKS } from "../src/protocol.ts";
-import { FEATURES, type Feature } from "../src/sets.ts";
+import { FEATURES, type Feature, REASONING_EFFORTS } from "../src/sets.ts";
 import { Tokenize } from "../src/tokenize.ts";
 import { Beat, Execute, RegisterWorker } from "../src/worker.ts";
 
@@ -73,7 +73,9 @@ const KNOWN: Readonly<Record<number, Record<"execute" | "embed" | "tokenize", st
 };
 
 /** What came later and goes only to workers with a feature, as \`needsOf\` in the orchestrator has it: it needs no number. */
-const BY_FEATURE: Readonly<Record<string, Feature>> = {};
+const BY_FEATURE: Readonly<Record<string, Feature>> = Object.fromEntries(
+  ["", ...REASONING_EFFORTS.map((effort) => `=${effort}`)].map((value) => [`reasoning_effort${value}`, "reasoning_effort"]),
+);
 
 test("what a worker takes only grows: what is added has a number from which workers know it, or a feature", () => {
   const numbers = Object.keys(KNOWN).map(Number);

@@ -2,7 +2,7 @@
 
 import { ERRORS, type ErrorCode } from "@rbees/contracts/errors";
 import type { JobEvent } from "@rbees/contracts/events";
-import { EXTERNAL_DIGEST } from "@rbees/contracts/sets";
+import { EXTERNAL_DIGEST, type ReasoningEffort } from "@rbees/contracts/sets";
 import type { AttemptOutcome, Decision } from "@rbees/core/events";
 import { LiveMap } from "@rbees/core/live-map";
 import { attemptKey } from "@rbees/core/state";
@@ -121,7 +121,8 @@ export class Deeds {
       if (!prefilled) this.#ports.attemptPrefilled(job_id, attempt, worker_id);
       prefilled = true;
     };
-    const sent = { attempt, tokens, cache_salt: this.#ports.saltOf(job.tenant) };
+    const told = workers.can(worker_id, "reasoning_effort") ? request.reasoning_effort : undefined;
+    const sent = { attempt, tokens, cache_salt: this.#ports.saltOf(job.tenant), reasoning_effort: told };
     const abort = begin(link, job, sent, {
       onBurst: () => job.stream.hold(),
       onToken: (block) => {
@@ -193,13 +194,18 @@ export class Deeds {
   }
 }
 
+/** What of an attempt is not in the job's request, or not as it stands there. */
+interface Sent {
+  readonly attempt: number;
+  /** That it goes on after. */
+  readonly tokens: number[];
+  readonly cache_salt: string | undefined;
+  /** Undefined where the worker does not know it: a request only asks for it. */
+  readonly reasoning_effort: ReasoningEffort | undefined;
+}
+
 /** Sends the attempt; the returned function ends it. */
-function begin(
-  link: Link,
-  job: ActiveJob,
-  { attempt, tokens, cache_salt }: { attempt: number; tokens: number[]; cache_salt: string | undefined },
-  listener: AttemptListener,
-): () => void {
+function begin(link: Link, job: ActiveJob, { attempt, tokens, cache_salt, reasoning_effort }: Sent, listener: AttemptListener): () => void {
   const { id: job_id, request, submitted_at_ms, correlation_id } = job;
   const { prompt, token_prompt, messages, raw, lora, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, deadline_ms } =
     request;
@@ -214,7 +220,7 @@ function begin(
   const weighing = { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias };
   const sampling = { max_tokens, fit_context, ...drawing, ...weighing, stop, json_schema, grammar, logprobs };
   const { tools, tool_choice, parallel_tool_calls, separate_reasoning } = request;
-  const talk = { tools, tool_choice, parallel_tool_calls, separate_reasoning };
+  const talk = { tools, tool_choice, parallel_tool_calls, separate_reasoning, reasoning_effort };
   return link.execute(
     { job_id, attempt, prompt, token_prompt, messages, raw, lora, cache_salt, ...talk, ...sampling, continue_from, time_left_ms },
     correlation_id,

@@ -130,9 +130,9 @@ function request({ request: asked, rules, content_keep_ms }: ActiveJob): Fields 
   if (inputs !== undefined) {
     return { ...ruling, job_kind: kindOf(asked), model, priority, inputs: inputs.length, ...promptDigest(exactText(asked)) };
   }
-  const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logprobs } = asked;
+  const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logprobs, reasoning_effort } = asked;
   const drawn = { top_p, top_k, min_p, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logprobs };
-  const sampling = saidOf({ ...drawn, raw: raw || undefined, lora, replay_of });
+  const sampling = saidOf({ ...drawn, raw: raw || undefined, lora, reasoning_effort, replay_of });
   const parameters = { ...ruling, model, priority, max_tokens, seed, temperature: String(temperature), ...sampling, ...constraints(asked) };
   return { ...parameters, ...promptDigest(exactText(asked)) };
 }

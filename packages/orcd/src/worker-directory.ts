@@ -1,4 +1,6 @@
 /** Where each registered worker is and what it said of itself; the link to it lives and ends with its registration. */
+
+import type { Feature } from "@rbees/contracts/sets";
 import type { Beat, RegisterWorker, WorkerView } from "@rbees/contracts/worker";
 import type { State } from "@rbees/core/state";
 import { wallTime } from "./clock.ts";
@@ -71,6 +73,10 @@ export class WorkerDirectory {
   build(worker_id: string, lora: string | undefined): { model_digest: string | undefined; engine: string | undefined } | undefined {
     const registration = this.#entries.get(worker_id)?.registration;
     return registration === undefined ? undefined : { model_digest: buildDigest(registration, lora), engine: registration.engine };
+  }
+
+  can(worker_id: string, feature: Feature): boolean {
+    return this.#entries.get(worker_id)?.registration.features.includes(feature) === true;
   }
 
   /** Forgets that life of the worker; a newer one that took its place stays. */

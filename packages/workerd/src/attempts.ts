@@ -253,6 +253,7 @@ const FEATURE_OF = {
   repeat_penalty: "repeat_penalty",
   logit_bias: "logit_bias",
   logprobs: "logprobs",
+  reasoning_effort: "reasoning_effort",
 } as const satisfies Record<string, Feature>;
 
 function runRequest(body: Execute, features: readonly string[]): RunRequest {
@@ -262,13 +263,13 @@ function runRequest(body: Execute, features: readonly string[]): RunRequest {
   const grammar = heldTo(body, features);
   const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs } = body;
   const special = { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias, logprobs };
-  for (const param of ["token_prompt", "frequency_penalty", "presence_penalty", "repeat_penalty", "logit_bias", "logprobs"] as const) {
+  for (const param of Object.keys(FEATURE_OF) as (keyof typeof FEATURE_OF)[]) {
     const can = features.includes(FEATURE_OF[param]);
     if (!can && body[param] !== undefined)
       throw new RbeesError("INVALID_REQUEST", `${param}: the engine of this worker has none`, { param });
   }
   const { job_id, prompt, token_prompt, messages, raw, cache_salt, tools, tool_choice, parallel_tool_calls, separate_reasoning } = body;
-  const { max_tokens, fit_context, temperature, top_p, top_k, min_p, stop } = body;
+  const { max_tokens, fit_context, temperature, top_p, top_k, min_p, stop, reasoning_effort } = body;
   const seed = body.seed ?? Math.floor(Math.random() * 4_294_967_296);
   const continue_tokens = body.continue_from?.tokens ?? [];
   const asked = {
@@ -283,6 +284,7 @@ function runRequest(body: Execute, features: readonly string[]): RunRequest {
     tool_choice,
     parallel_tool_calls,
     separate_reasoning,
+    reasoning_effort,
   };
   const held = { grammar, json_schema: body.json_schema };
   return { ...asked, max_tokens, fit_context, temperature, top_p, top_k, min_p, seed, stop, ...held, ...special, continue_tokens };

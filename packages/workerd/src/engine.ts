@@ -12,7 +12,7 @@ import type { ErrorCode } from "@rbees/contracts/errors";
 import type { StopReason } from "@rbees/contracts/job";
 import type { TokenLogprob } from "@rbees/contracts/logprobs";
 import type { Message } from "@rbees/contracts/message";
-import type { CacheType, EngineName, Feature } from "@rbees/contracts/sets";
+import type { CacheType, EngineName, Feature, ReasoningEffort } from "@rbees/contracts/sets";
 import type { Tool, ToolCallPiece, ToolChoice } from "@rbees/contracts/tools";
 import type { Backend } from "@rbees/contracts/worker";
 import type { ProgramOptions } from "./llama-server/program.ts";
@@ -89,6 +89,8 @@ export interface RunRequest {
   parallel_tool_calls?: boolean | undefined;
   /** What the template marks as thinking is no part of the text. */
   separate_reasoning?: boolean | undefined;
+  /** How long to think, for a chat template that has a place for it. */
+  reasoning_effort?: ReasoningEffort | undefined;
   /** The ids of calls are made from it: no two jobs have the same. */
   job_id?: string | undefined;
   max_tokens: number;

@@ -27,9 +27,10 @@ export interface EngineUnderTest {
   skip?: string | false;
 }
 
-/** It says a text after each letter, and calls a function after a chat. */
+/** It says a text after each letter, and calls a function after a chat. It can be told not to think. */
 const script: Script = {
   ...CALLING.hermes,
+  template: `${CALLING.hermes.template}{%- if enable_thinking is defined and not enable_thinking %}{{- ' at once' }}{%- endif %}`,
   edges: [
     ...CALLING.hermes.edges,
     ...chain("A", ["Hello", ", ", "world", "!"]),
@@ -90,6 +91,14 @@ export function engineContract({ name, features, tells_tokens, draws_by_position
       assert.deepEqual([text, end?.stop_reason, end?.tokens_out], ["Hello, world!", "EOS", 4]);
       assert.ok((end?.tokens_in ?? 0) >= 2);
       assert.deepEqual([events[0]?.type, events.at(-1)?.type], ["started", "end"]);
+    });
+
+    needs("reasoning_effort", "how long to think is said in the prompt", async () => {
+      const tokens_in = async (reasoning_effort?: string) =>
+        (await ask(worker, { ...CHAT, max_tokens: 1, reasoning_effort })).end?.tokens_in ?? 0;
+      const usual = await tokens_in();
+      assert.equal(await tokens_in("high"), usual);
+      assert.ok((await tokens_in("none")) > usual);
     });
 
     test("max_tokens is kept, and characters come whole", async () => {

@@ -29,7 +29,17 @@ const start = (model: string, engine_path = real ?? "", more: Record<string, str
 
 engineContract({
   name: "llama-server",
-  features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize", "token_prompts"],
+  features: [
+    "grammar",
+    "json_schema",
+    "logit_bias",
+    "penalties",
+    "repeat_penalty",
+    "tools",
+    "tokenize",
+    "token_prompts",
+    "reasoning_effort",
+  ],
   tells_tokens: true,
   draws_by_position: false,
   start,

@@ -22,6 +22,7 @@ export interface SubmitFlags {
   minP?: number | undefined;
   seed?: number | undefined;
   stop?: string[] | undefined;
+  reasoningEffort?: string | undefined;
   jsonSchemaFile?: string | undefined;
   grammarFile?: string | undefined;
   lora?: string | undefined;
@@ -86,6 +87,7 @@ async function jobOf(context: Context, flags: SubmitFlags): Promise<SubmitJob> {
     min_p: flags.minP,
     seed: flags.seed,
     stop: flags.stop,
+    reasoning_effort: flags.reasoningEffort,
     logprobs: flags.logprobs,
     priority: flags.priority,
     deadline_ms: flags.deadlineMs,

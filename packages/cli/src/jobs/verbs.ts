@@ -3,7 +3,7 @@
 import { Option } from "@commander-js/extra-typings";
 import { EXIT } from "@rbees/contracts/errors";
 import type { JobStatus } from "@rbees/contracts/job";
-import { JOB_STATUSES, PRIORITIES, WORKER_LOST_RULES } from "@rbees/contracts/sets";
+import { JOB_STATUSES, PRIORITIES, REASONING_EFFORTS, WORKER_LOST_RULES } from "@rbees/contracts/sets";
 import type { Context } from "../context.ts";
 import { decimal, pairs, repeated, verb, whole } from "../verb.ts";
 
@@ -40,6 +40,11 @@ export const jobVerbs = [
         .option("--min-p <n>", "only tokens this likely, measured by the likeliest", decimal)
         .option("--seed <n>", "same seed, same worker: the same text", whole(0))
         .option("--stop <text>", "ends the answer; may be repeated, up to four times", repeated)
+        .addOption(
+          new Option("--reasoning-effort <effort>", "how long the model is to think, where its chat template can say it").choices(
+            REASONING_EFFORTS,
+          ),
+        )
         .option("--json-schema-file <file>", "the answer is JSON that validates against the schema in this file")
         .option("--grammar-file <file>", "the answer is what the grammar (GBNF) in this file allows")
         .option("--logprobs <n>", "with --json: how likely each token was, and this many of the likeliest at its place", whole(0, 20))

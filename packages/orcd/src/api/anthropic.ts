@@ -28,16 +28,24 @@ export function turnsBefore(system: string | null | undefined): Message[] {
   return (system ?? "") === "" ? [] : [{ role: "system", content: system as string }];
 }
 
+/** How much is up to the model, unless it is not to think at all. */
+const EFFORT_OF_THINKING = { disabled: "none", enabled: "medium", adaptive: undefined, between_tools: undefined } as const;
+
 function messagesJob(body: MessagesRequest, head: JobHeaders): AskedJob {
   const { model, max_tokens, messages, system, temperature, top_p, top_k, stop_sequences, stream, metadata } = body;
-  const { tools, tool_choice } = body;
+  const { tools, tool_choice, thinking } = body;
   const json_schema = textSchema(body.output_config?.format?.schema, tool_choice?.choice);
   const user_id = metadata?.user_id ?? undefined;
   return {
     ...fromHeaders(head),
     model,
     messages: [...turnsBefore(system), ...messages],
-    ...toolsOf({ tools, tool_choice: tool_choice?.choice, parallel_tool_calls: tool_choice?.parallel === false ? false : undefined }),
+    ...toolsOf({
+      tools,
+      tool_choice: tool_choice?.choice,
+      parallel_tool_calls: tool_choice?.parallel === false ? false : undefined,
+      reasoning_effort: EFFORT_OF_THINKING[thinking?.type ?? "adaptive"],
+    }),
     json_schema,
     needs: needsOf({ json_schema: json_schema !== undefined && "output_config.format" }),
     raw: false,

@@ -112,7 +112,9 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
     ollamaShow({ body, ...asker }) {
       const model = known((body.model || body.name) as string, asker);
       const serving = workers.serving(state, namedModel(state, model).model);
-      const embeds = serving.some(({ features }) => features.includes("embeddings"));
+      const [embeds, thinks] = (["embeddings", "reasoning_effort"] as const).map((feature) =>
+        serving.some(({ features }) => features.includes(feature)),
+      );
       const contexts = serving.flatMap(({ context_size }) => context_size ?? []);
       return {
         json: {
@@ -122,7 +124,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
           details: DETAILS,
           // Clients look for the context's length under the architecture's name, which is not known here.
           model_info: contexts.length === 0 ? {} : { "general.architecture": "rbees", "rbees.context_length": Math.max(...contexts) },
-          capabilities: ["completion", "tools", ...(embeds ? ["embedding"] : [])],
+          capabilities: ["completion", "tools", ...(embeds ? ["embedding"] : []), ...(thinks ? ["thinking"] : [])],
           modified_at: joined(model),
         },
       };
@@ -133,7 +135,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
       const asked = {
         ...generation(ports, named(body.model), body, head),
         messages: conversationOf(body.messages),
-        ...toolsOf({ tools: body.tools }),
+        ...toolsOf({ tools: body.tools, reasoning_effort: effortOf(body.think) }),
         raw: false,
       };
       return answer("chat", ollamaText.chat, asked, body.think !== false, request);
@@ -151,10 +153,16 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
                 { role: "user" as const, content: prompt },
               ],
             };
-      const asked = { ...generation(ports, named(body.model), body, head), ...said, separate_reasoning: true, raw: raw ?? false };
+      const talk = toolsOf({ reasoning_effort: effortOf(body.think) });
+      const asked = { ...generation(ports, named(body.model), body, head), ...said, ...talk, raw: raw ?? false };
       return answer("generate", ollamaText.generate, asked, body.think !== false, request);
     },
   };
+}
+
+function effortOf(think: boolean | "high" | "medium" | "low" | null | undefined) {
+  if (typeof think !== "boolean") return think;
+  return think ? "medium" : "none";
 }
 
 /** Results say whose they are by a name, an id, or nothing: here each gets the id of its call. */

@@ -163,10 +163,12 @@ export function toolsOf({
   tools,
   tool_choice,
   parallel_tool_calls,
-}: Partial<Pick<ChatRequest, "tools" | "tool_choice" | "parallel_tool_calls">>) {
+  reasoning_effort,
+}: Partial<Pick<ChatRequest, "tools" | "tool_choice" | "parallel_tool_calls" | "reasoning_effort">>) {
   const some = (tools ?? []).length > 0;
   return {
     separate_reasoning: true,
+    ...(reasoning_effort ? { reasoning_effort } : {}),
     ...(some ? { tools: tools as Tool[] } : {}),
     ...(some && tool_choice ? { tool_choice } : {}),
     ...(some && typeof parallel_tool_calls === "boolean" ? { parallel_tool_calls } : {}),

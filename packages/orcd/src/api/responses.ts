@@ -38,7 +38,7 @@ function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_defaul
     logprobs,
     model,
     messages: [...before, ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : input)],
-    ...toolsOf({ ...body, tools: flatTools(body.tools ?? []) }),
+    ...toolsOf({ ...body, tools: flatTools(body.tools ?? []), reasoning_effort: body.reasoning?.effort }),
     raw: false,
     max_tokens: max_tokens ?? max_tokens_default,
     fit_context: max_tokens === undefined,

@@ -20,6 +20,10 @@ export interface Conversation {
   readonly messages: readonly TemplateMessage[];
   /** In OpenAI's form; absent when there are none, which templates ask about. */
   readonly tools?: readonly unknown[];
+  /** How long to think, as templates ask for it (`thinking.ts`); absent where nothing is said of it. */
+  readonly enable_thinking?: boolean;
+  readonly thinking?: boolean;
+  readonly reasoning_effort?: string;
 }
 
 /** Parsing takes longer than rendering, and a worker has one template. */

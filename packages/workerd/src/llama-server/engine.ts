@@ -5,6 +5,7 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import { templateFacts } from "../chat/template-facts.ts";
+import { thinkingFeature } from "../chat/thinking.ts";
 import type {
   CountedTokens,
   Engine,
@@ -85,7 +86,10 @@ export class LlamaServerEngine implements Engine {
       device: "",
       vram_bytes: 0,
       engine: { name: "llama-server", version: props.build_info },
-      features: ["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize", "token_prompts"],
+      features: [
+        ...(["grammar", "json_schema", "logit_bias", "penalties", "repeat_penalty", "tools", "tokenize", "token_prompts"] as const),
+        ...(hasTemplate(model.prompt) ? thinkingFeature(model.prompt) : []),
+      ],
     };
   }
 

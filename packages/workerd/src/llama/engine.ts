@@ -5,6 +5,7 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import { templateFacts } from "../chat/template-facts.ts";
+import { thinkingFeature } from "../chat/thinking.ts";
 import type {
   CountedTokens,
   EmbedRequest,
@@ -93,10 +94,11 @@ export class LlamaEngine implements Engine {
     }
     // Now, so that the first request does not wait for it.
     if (hasTemplate(model.prompt)) templateFacts(model.prompt);
+    const features = hasTemplate(model.prompt) ? [...model.facts.features, ...thinkingFeature(model.prompt)] : model.facts.features;
     const step_us = model.timeSteps?.(token);
     this.#recall();
     const speculates = model.worthGuessing !== undefined;
-    return { ...model.facts, keeps_prefixes, speculates, ...(step_us === undefined ? {} : { step_us }) };
+    return { ...model.facts, features, keeps_prefixes, speculates, ...(step_us === undefined ? {} : { step_us }) };
   }
 
   async start(id: number, asked: RunRequest): Promise<RunAccepted> {

@@ -16,6 +16,7 @@ import { pieces, type Tokenizer } from "../chat/plain-text.ts";
 import { endsOpened, type Reading, textArguments } from "../chat/reading.ts";
 import { type Renderer, render } from "../chat/render.ts";
 import { type TemplateFacts, templateFacts } from "../chat/template-facts.ts";
+import { told } from "../chat/thinking.ts";
 import type { RunRequest } from "../engine.ts";
 
 export interface PromptModel extends Omit<Renderer, "chat_template"> {
@@ -36,7 +37,15 @@ export interface Prompt {
 
 type Asked = Pick<
   RunRequest,
-  "prompt" | "token_prompt" | "messages" | "raw" | "tools" | "tool_choice" | "parallel_tool_calls" | "separate_reasoning"
+  | "prompt"
+  | "token_prompt"
+  | "messages"
+  | "raw"
+  | "tools"
+  | "tool_choice"
+  | "parallel_tool_calls"
+  | "separate_reasoning"
+  | "reasoning_effort"
 >;
 
 /** Text that is made tokens by itself. */
@@ -150,7 +159,8 @@ function chatParts(
   const messages = request.messages ?? [{ role: "user", content: request.prompt ?? "" }];
   const tools = shownTools(request);
   const facts = templateFacts(model);
-  const conversation = conversationOf(messages, tools, facts);
+  const { reasoning_effort: effort } = request;
+  const conversation = { ...conversationOf(messages, tools, facts), ...(effort === undefined ? {} : told(effort, model.chat_template)) };
   const text = render(model, conversation);
   const reading = readingOf(request, facts, text);
   const apart = pieces(tokenizer, conversation, text, (marked) => render(model, marked));
