@@ -241,6 +241,14 @@ const CHAT_FIELDS = {
   hints: {
     ...OPENAI_TALK_HINTS,
     reasoning_effort: may(z.enum(REASONING_EFFORTS), SAYS_EFFORT),
+    chat_template_kwargs: may(
+      z.strictObject({
+        enable_thinking: may(z.boolean(), "Whether to think"),
+        thinking: may(z.boolean(), "The same by its other name"),
+        reasoning_effort: may(z.enum(REASONING_EFFORTS), SAYS_EFFORT),
+      }),
+      "vLLM's way to say `reasoning_effort`: `enable_thinking`, `thinking` and `reasoning_effort`, and no other values",
+    ),
     prediction: may(
       z.strictObject({ type: z.literal("content"), content: MessageContent }),
       "What the answer may look like: it would only come sooner",

@@ -12,6 +12,9 @@ const DOORS: readonly [path: string, body: object, effort: string | undefined][]
   ["/v1/chat/completions", { messages, reasoning_effort: "none" }, "none"],
   ["/v1/chat/completions", { messages, reasoning_effort: "xhigh" }, "xhigh"],
   ["/v1/chat/completions", { messages, reasoning_effort: null }, undefined],
+  ["/v1/chat/completions", { messages, chat_template_kwargs: { enable_thinking: false, reasoning_effort: "low" } }, "none"],
+  ["/v1/chat/completions", { messages, chat_template_kwargs: { thinking: true } }, "medium"],
+  ["/v1/chat/completions", { messages, chat_template_kwargs: { reasoning_effort: "high" }, reasoning_effort: "low" }, "low"],
   ["/v1/responses", { input: "hi", reasoning: { effort: "minimal" } }, "minimal"],
   ["/v1/responses", { input: "hi", reasoning: { summary: "auto" } }, undefined],
   ["/v1/messages", { messages, max_tokens: 5, thinking: { type: "disabled" } }, "none"],
@@ -45,6 +48,9 @@ test("another one is not, and answers all the same", async () => {
 test("what is no such word is refused by name, and a model that can be told is said to think", async () => {
   const refused = await post("/v1/chat/completions", { model: "thinker", messages, reasoning_effort: "much" });
   assert.deepEqual([refused.status, ((await refused.json()) as Json).error.param], [400, "reasoning_effort"]);
+  const unknown = await post("/v1/chat/completions", { model: "thinker", messages, chat_template_kwargs: { tone: "glad" } });
+  assert.match(await unknown.text(), /chat_template_kwargs/);
+  assert.equal(unknown.status, 400);
   const shown = async (model: string) => ((await (await post("/api/show", { model })).json()) as Json).capabilities;
   assert.deepEqual(await shown("thinker"), ["completion", "tools", "thinking"]);
   assert.deepEqual(await shown("fake"), ["completion", "tools"]);

@@ -188,7 +188,7 @@ test("what a server can do is known by the owner that it names, or said; the res
     return { one, features: (await health(one)).features };
   };
   const { one: vllm, features: of_vllm } = await features("vllm");
-  assert.deepEqual(of_vllm, ["json_schema", "logit_bias", "penalties"]);
+  assert.deepEqual(of_vllm, ["json_schema", "logit_bias", "penalties", "reasoning_effort"]);
   assert.deepEqual((await features("somebody")).features, []);
   assert.deepEqual((await features("vllm", { engine_features: "tools,embeddings" })).features, ["tools", "embeddings"]);
   assert.deepEqual((await features("vllm", { engine_features: "none" })).features, []);
@@ -201,6 +201,8 @@ test("what a server can do is known by the owner that it names, or said; the res
   const { response_format, ...body } = asked.at(-1) ?? assert.fail();
   assert.deepEqual(response_format, { type: "json_schema", json_schema: { name: "answer", strict: true, schema: SCHEMA } });
   for (const [name, value] of Object.entries(weighed)) assert.deepEqual(body[name], value);
+  await ask(vllm, { ...HI, reasoning_effort: "none" });
+  assert.deepEqual(asked.at(-1)?.["chat_template_kwargs"], { enable_thinking: false, thinking: false, reasoning_effort: "low" });
   await ask(vllm, { ...HI, cache_salt: "of-one-tenant" });
   assert.equal(asked.at(-1)?.["cache_salt"], "of-one-tenant");
   await ask((await features("somebody")).one, { ...HI, cache_salt: "of-one-tenant" });

@@ -130,7 +130,7 @@ function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number
     }),
     logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
     messages: body.messages,
-    ...toolsOf(body),
+    ...toolsOf({ ...body, reasoning_effort: effortOf(body) }),
     raw: false,
     max_tokens: max_tokens ?? max_tokens_default,
     fit_context: max_tokens === undefined,
@@ -156,6 +156,12 @@ function completionJobs(body: CompletionRequest, head: JobHeaders): AskedJob[] {
       ? { ...asked, prompt, needs: needsOf(fields) }
       : { ...asked, token_prompt: prompt, needs: needsOf({ ...fields, token_prompts: "prompt" }) },
   );
+}
+
+/** Not to think at all is what counts: whoever says so may have to say an effort beside it. */
+function effortOf({ reasoning_effort, chat_template_kwargs: told }: ChatRequest): ChatRequest["reasoning_effort"] {
+  const thinks = told?.enable_thinking ?? told?.thinking;
+  return reasoning_effort ?? (thinks === false ? "none" : (told?.reasoning_effort ?? (thinks === true ? "medium" : undefined)));
 }
 
 /** What a conversation may ask for, as a job has it; thinking is told apart, as all these APIs have it. */

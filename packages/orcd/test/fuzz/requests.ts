@@ -58,6 +58,7 @@ const BODIES: Readonly<Record<string, readonly object[]>> = {
   openaiChat: [
     { ...chat, temperature: 1, max_tokens: 5, stop: "END", user: "u", metadata: { a: "b" }, n: 1, tools: [], logit_bias: {} },
     { ...chat, messages: CALLED, tools: [TOOL], tool_choice: "auto", parallel_tool_calls: false, max_tokens: 5 },
+    { ...chat, reasoning_effort: "low", chat_template_kwargs: { enable_thinking: false }, max_tokens: 5 },
     { ...chat, stream: true, stream_options: { include_usage: true }, logprobs: true, top_logprobs: 2 },
     { model: "fake", messages: [{ role: "system", content: [{ type: "text", text: "t" }] }, message], response_format: { type: "text" } },
     { ...chat, response_format: { type: "json_schema", json_schema: { name: "n", strict: true, schema: SCHEMA } } },

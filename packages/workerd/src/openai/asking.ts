@@ -1,5 +1,6 @@
 /** What a job is in the words of OpenAI's API. What has none there is refused by name: left out, it would be ignored in silence. */
 import { RbeesError } from "@rbees/contracts/errors";
+import { told } from "../chat/thinking.ts";
 import type { RunRequest } from "../engine.ts";
 
 export function bodyOf(request: RunRequest, model: string, max_tokens: number | undefined): Record<string, unknown> {
@@ -16,11 +17,13 @@ export function bodyOf(request: RunRequest, model: string, max_tokens: number | 
 }
 
 /** What only a chat has. */
-function talkOf({ tools, tool_choice, parallel_tool_calls, json_schema }: RunRequest): Record<string, unknown> {
+function talkOf({ tools, tool_choice, parallel_tool_calls, json_schema, reasoning_effort }: RunRequest): Record<string, unknown> {
   const named = typeof tool_choice === "object" ? { type: "function", function: tool_choice } : tool_choice;
   return {
     ...(tools === undefined || tools.length === 0 ? {} : { tools, tool_choice: named, parallel_tool_calls }),
     ...(json_schema === undefined ? {} : { response_format: formatOf(json_schema) }),
+    // Its template nobody can see from here: it gets all names for it, and the words that most of them know.
+    ...(reasoning_effort === undefined ? {} : { chat_template_kwargs: told(reasoning_effort, "") }),
   };
 }
 

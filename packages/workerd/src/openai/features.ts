@@ -6,15 +6,22 @@ import { RbeesError } from "@rbees/contracts/errors";
 import type { Feature } from "@rbees/contracts/sets";
 
 /** What its API has words for at all. */
-export const UPSTREAM_FEATURES = ["json_schema", "logit_bias", "penalties", "tools", "embeddings"] as const satisfies readonly Feature[];
+export const UPSTREAM_FEATURES = [
+  "json_schema",
+  "logit_bias",
+  "penalties",
+  "tools",
+  "embeddings",
+  "reasoning_effort",
+] as const satisfies readonly Feature[];
 export type UpstreamFeature = (typeof UPSTREAM_FEATURES)[number];
 
 /** By `owned_by`. Whether vLLM and SGLang read calls and make vectors is up to how they were started. */
 const KNOWN = new Map<string, readonly UpstreamFeature[]>([
   ["rbees", UPSTREAM_FEATURES],
-  ["vllm", ["json_schema", "logit_bias", "penalties"]],
-  ["sglang", ["json_schema", "logit_bias", "penalties"]],
-  ["llamacpp", ["json_schema", "logit_bias", "penalties", "tools"]],
+  ["vllm", ["json_schema", "logit_bias", "penalties", "reasoning_effort"]],
+  ["sglang", ["json_schema", "logit_bias", "penalties", "reasoning_effort"]],
+  ["llamacpp", ["json_schema", "logit_bias", "penalties", "tools", "reasoning_effort"]],
 ]);
 
 /** Whose servers keep the beginnings of prompts apart by a request's `cache_salt`. */
