@@ -138,9 +138,13 @@ test("who follows a job that does not begin is told after a moment what it waits
   const begins = begin();
   begins.event(queued());
   begins.event(started);
-  begins.event(queued());
   t.mock.timers.tick(WAIT_SAID_MS);
   assert.equal(asked, 1, "one that began");
+  answered = Promise.withResolvers();
+  begins.event(queued());
+  t.mock.timers.tick(WAIT_SAID_MS);
+  await answered.promise;
+  assert.deepEqual([asked, said.length], [2, 2], "one whose worker died, and that waits again");
 
   answered = Promise.withResolvers();
   const late = begin();
@@ -148,7 +152,7 @@ test("who follows a job that does not begin is told after a moment what it waits
   t.mock.timers.tick(WAIT_SAID_MS);
   late.event(started);
   await answered.promise;
-  assert.deepEqual([asked, said.length], [2, 1], "one that began while that was asked");
+  assert.deepEqual([asked, said.length], [3, 2], "one that began while that was asked");
 });
 
 test("submit --detach prints the id and returns", async (t) => {

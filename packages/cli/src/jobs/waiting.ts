@@ -1,5 +1,5 @@
 /**
- * What is said to whoever follows a job that does not begin: once, after a moment, what it waits for. Without that a job that no worker
+ * What is said to whoever follows a job that does not begin, or not again: after a moment, what it waits for, once in each wait. Without that a job that no worker
  * can take looks like one that is about to start, and in a pipe like nothing at all.
  */
 import type { JobEvent } from "@rbees/contracts/events";
@@ -17,15 +17,15 @@ export interface Waiting {
 
 export function tellWaiting({ say }: Pick<Context, "say">, orchestrator: Pick<Orchestrator, "call">, job_id: string): Waiting {
   let timer: NodeJS.Timeout | undefined;
-  let over = false;
+  let waits = false;
   const stop = () => {
-    over = true;
+    waits = false;
     clearTimeout(timer);
   };
   const tell = async () => {
     try {
       const { status, answer } = await orchestrator.call("explainJob", { params: { id: job_id } });
-      if (over || status !== "queued") return;
+      if (!waits || status !== "queued") return;
       say(`Job ${job_id} is queued. ${answer} \`rbees jobs why ${job_id}\` says more.`);
     } catch {
       // What it waits for is told beside the answer: it may not spoil that.
@@ -34,8 +34,10 @@ export function tellWaiting({ say }: Pick<Context, "say">, orchestrator: Pick<Or
   return {
     event({ type }) {
       // What is being loaded for it is a wait too.
-      if (type !== "queued" && type !== "loading") stop();
-      else if (!over) timer ??= setTimeout(tell, WAIT_SAID_MS);
+      if (type !== "queued" && type !== "loading") return stop();
+      if (waits) return;
+      waits = true;
+      timer = setTimeout(tell, WAIT_SAID_MS);
     },
     stop,
   };
