@@ -26,20 +26,26 @@ export async function runProgram(program: Program, argv: readonly string[], worl
   const root = build(program, world, completing, (code) => {
     exit = code;
   });
-  for (const command of everyCommand(root)) {
-    settle(command, world, () => {
-      at = `${program.name} ${wordsOf(command)}`.trim();
-    });
-  }
   try {
     if (completing) await (await import("./completion.ts")).addCompletion(root, program.verbs, world);
-    await root.parseAsync([...argv], { from: "user" });
+    for (const command of everyCommand(root)) {
+      settle(command, world, () => {
+        at = `${program.name} ${wordsOf(command)}`.trim();
+      });
+    }
+    await root.parseAsync(asFlag(argv), { from: "user" });
     world.io.progress(undefined);
     return exit;
   } catch (error) {
     world.io.progress(undefined);
     return report(error, { name: program.name, at, json: argv.includes("--json") }, world);
   }
+}
+
+/** `rbees help jobs list` is what others would type for `rbees jobs list --help`. */
+function asFlag(argv: readonly string[]): string[] {
+  const [first, ...words] = argv;
+  return first === "help" ? [...words, "--help"] : [...argv];
 }
 
 function build(program: Program, world: World, completing: boolean, ended: (exit: number) => void): Command {

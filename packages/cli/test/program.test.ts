@@ -23,6 +23,15 @@ test("every verb has help with examples that call it", async (t) => {
   }
 });
 
+test("help may be asked for as a word too", async (t) => {
+  const { run } = await bench((clean) => t.after(clean));
+  for (const words of [[], ["jobs"], ["jobs", "submit"], ["up"]]) {
+    const asked = await run(["rbees", "help", ...words]);
+    assert.equal(asked.exit, 0, asked.err);
+    assert.deepEqual(asked, await run(["rbees", ...words, "--help"]));
+  }
+});
+
 test("a program's help lists every verb, and its version is the project's", async (t) => {
   const { run } = await bench((clean) => t.after(clean));
   for (const { name, verbs } of [program, pool]) {
@@ -38,6 +47,7 @@ test("mistakes exit 2, name what is wrong, and guess what was meant", async (t) 
     ["rbees jbs list", /unknown command 'jbs' \(Did you mean jobs\?\) See rbees --help\.\n$/],
     ["rbees jobs lits", /unknown command 'lits' \(Did you mean list\?\) See rbees jobs --help\.\n$/],
     ["rbees jobs list --limt 3", /unknown option '--limt' \(Did you mean --limit\?\) See rbees jobs list --help\.\n$/],
+    ["rbees completion", /missing required argument 'shell'\. See rbees completion --help\.\n$/],
     ["rbees jobs show", /missing required argument 'id'\. See rbees jobs show --help\.\n$/],
     ["rbees jobs show a b", /too many arguments/],
     ["rbees jobs list --limit 0", /Give a whole number from 1 to 200\. See rbees jobs list --help\.\n$/],

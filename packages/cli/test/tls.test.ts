@@ -165,7 +165,7 @@ test("rbees tls: init, show, renew; private files are private; a request from el
   const home = homeOf(near.env);
   const folder = tlsFolder(home);
   assert.match((await run("show")).out, /No certificates here; `rbees tls init`/);
-  assert.match((await run("issue", "nowhere.json")).err, /nowhere\.json/);
+  assert.match((await run("issue", "nowhere.json")).err, /^rbees: nowhere\.json: there is no such file\. .*rbees-pool tls request --json/);
   const init = await run("init", "--name", "rbees.lan", "--json");
   assert.equal(init.exit, 0, init.err);
   const [authority, orcd] = JSON.parse(init.out).certificates;

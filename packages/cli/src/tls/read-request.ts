@@ -5,7 +5,7 @@ import type { Context } from "../context.ts";
 import { CertificateRequest } from "./request.ts";
 
 export async function readRequest(context: Context, file: string): Promise<CertificateRequest> {
-  const text = file === "-" ? await context.io.read() : await readFile(file, "utf8");
+  const text = file === "-" ? await context.io.read() : await textOf(file);
   try {
     return CertificateRequest.parse(JSON.parse(text));
   } catch (error) {
@@ -17,4 +17,13 @@ export async function readRequest(context: Context, file: string): Promise<Certi
       },
     );
   }
+}
+
+function textOf(file: string): Promise<string> {
+  return readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+    const what = error.code === "ENOENT" ? "there is no such file" : error.message;
+    throw new RbeesError("INVALID_REQUEST", `${file}: ${what}. \`rbees-pool tls request --json\` prints what belongs there.`, {
+      cause: error,
+    });
+  });
 }
