@@ -230,6 +230,14 @@ test("an address that this machine does not have is told as that, before anythin
   assert.equal(existsSync(join(rbees.root, "config", "tls")), false, "no certificate for it");
 });
 
+test("up for an orchestrator elsewhere starts nothing, and says how a worker is started for that one", async (t) => {
+  const { rbees, run } = await setUp(t);
+  const { exit, err } = await run("up", "--orchestrator", "http://attic:8080");
+  assert.equal(exit, 2);
+  assert.ok(err.includes("`rbees-pool worker spawn cpu --model demo --orchestrator http://attic:8080`"), err);
+  assert.equal((await processes(rbees)).orchestrator, undefined);
+});
+
 test("when the worker can't start, the orchestrator that was started for it ends too", async (t) => {
   const { rbees, port, run } = await setUp(t);
   await writeGguf(join(rbees.root, "dies.gguf"));

@@ -17,6 +17,7 @@ import { invitation } from "../pool/handover.ts";
 import { deathOf, spawnWorker } from "../pool/spawn.ts";
 import { insist } from "../pool/stop.ts";
 import { describeWorker, healthOf, readWorkers, removeWorker, type WorkerRecord } from "../pool/worker-record.ts";
+import { commandLine } from "../remote/quote.ts";
 import { checkOrchestrator, checkOtherWorkers, checkOwnWorker } from "./as-asked.ts";
 import { type Started, startDetached } from "./detach.ts";
 import { withLock } from "./lock.ts";
@@ -70,6 +71,16 @@ type Orchestrator = UpRecord["orchestrator"];
 type Model = Awaited<ReturnType<typeof resolveModel>>;
 
 export async function up(context: Context, request: UpRequest): Promise<UpReport> {
+  if (context.orchestrator !== undefined) {
+    const spawn = commandLine([
+      ...["rbees-pool", "worker", "spawn", request.backend ?? "cpu", "--model", request.model ?? DEMO],
+      ...["--orchestrator", context.orchestrator],
+    ]);
+    throw new RbeesError(
+      "INVALID_REQUEST",
+      `\`rbees up\` starts an orchestrator here, so --orchestrator can name no other. To start a worker for that one: \`${spawn}\``,
+    );
+  }
   // Refusals first: nothing is started for a model or a backend that isn't here.
   const backend = await requireBackend(context, request.backend ?? "cpu", undefined);
   const named = request.model === undefined ? undefined : await resolveModel(context, request.model);
