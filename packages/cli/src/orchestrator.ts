@@ -124,6 +124,14 @@ function explained(error: unknown, url: string, call_ms_max: number): unknown {
     const how = `Give \`rbees\` the key in ${KEY_VARIABLE}, or in the file ${OPERATOR_KEY_FILE} of its config folder (mode 0600).`;
     return new RbeesError("UNAUTHORIZED", `The orchestrator at ${url} refuses: ${error.message} ${how}`, { cause: error });
   }
+  const missing = missingRoute(error);
+  if (missing !== undefined) {
+    return new RbeesError(
+      "NOT_FOUND",
+      `What answers at ${url} has no ${missing}: it is a worker of rbees, or an orchestrator of an older version. --orchestrator names the orchestrator.`,
+      { cause: error },
+    );
+  }
   if (!(error instanceof RbeesError) || error.code !== "UNREACHABLE") return error;
   if (error.cause === undefined && /This port speaks TLS/.test(error.message))
     return new RbeesError("UNREACHABLE", `${url} speaks TLS: use https:// in place of http://.`);
@@ -135,6 +143,12 @@ function explained(error: unknown, url: string, call_ms_max: number): unknown {
     `No orchestrator answers at ${url} (${why}): start one here with \`rbees up\`, or name another with --orchestrator.`,
     { cause: error.cause },
   );
+}
+
+/** What a program of rbees was asked that is not among its doors, such as `GET /v2/tasks`. */
+export function missingRoute(error: unknown): string | undefined {
+  if (!(error instanceof RbeesError) || error.code !== "NOT_FOUND") return undefined;
+  return /^There is no ([A-Z]+ \/\S*)\. GET \/openapi\.json/.exec(error.message)?.[1];
 }
 
 /** A `fetch` whose event streams break when they fall silent, so that the reader connects again. */

@@ -18,6 +18,7 @@ import { followJob } from "../src/jobs/follow.ts";
 import { tellWaiting, WAIT_SAID_MS } from "../src/jobs/waiting.ts";
 import { orchestratorAt } from "../src/orchestrator.ts";
 import { end, failed, fakeOrchestrator, JOB, queued, type Script, started, token, workerView } from "./fake-orchestrator.ts";
+import { writeGguf } from "./gguf-file.ts";
 import { ANSI, bench, freePort } from "./harness.ts";
 import { SUBMIT, setUp } from "./jobs-setup.ts";
 
@@ -419,6 +420,23 @@ test("without an orchestrator every verb that needs one exits 5 and says what to
       /^rbees: No orchestrator answers at http:\/\/127\.0\.0\.1:\d+ \(ECONNREFUSED\): start one here with `rbees up`[^\n]*\n$/,
     );
   }
+});
+
+test("an orchestrator that is taken for a worker, and the other way round, is told as that", async (t) => {
+  const { rbees, at, orchestrator } = await setUp(t, GOOD);
+  await writeGguf(rbees.programs.demo_model);
+  await writeFile(join(rbees.root, "bins"), "");
+  const inferred = await rbees.run(["rbees", "infer", "--worker", orchestrator.url, "--prompt", "Hi"]);
+  assert.equal(inferred.exit, 6);
+  assert.match(inferred.err, /^rbees: What answers at http\S+ is no worker: .*`rbees jobs submit`\.\n$/);
+  assert.equal((await rbees.run(["rbees-pool", "worker", "spawn", "cpu", "--model", "demo", ...at])).exit, 0);
+  const [worker] = JSON.parse((await rbees.run(["rbees-pool", "worker", "list", "--json"])).out).workers;
+  const listed = await rbees.run(["rbees", "jobs", "list", "--orchestrator", `http://127.0.0.1:${worker.port}`]);
+  assert.equal(listed.exit, 6);
+  assert.match(
+    listed.err,
+    /^rbees: What answers at http\S+ has no GET \/v2\/tasks: it is a worker of rbees, or .* --orchestrator names the orchestrator\.\n$/,
+  );
 });
 
 test("a stranger at the orchestrator's address is called one", async (t) => {

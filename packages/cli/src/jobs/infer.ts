@@ -10,7 +10,7 @@ import { DOOR, readSecretFile } from "@rbees/kit/key-file";
 import { isLoopback } from "@rbees/kit/network";
 import { workerFile, workerFolder } from "@rbees/kit/worker-files";
 import type { Context } from "../context.ts";
-import { httpUrl } from "../orchestrator.ts";
+import { httpUrl, missingRoute } from "../orchestrator.ts";
 import { readWorkers } from "../pool/worker-record.ts";
 import { createAnswer } from "./answer.ts";
 import { promptOf } from "./submit.ts";
@@ -57,6 +57,13 @@ export async function infer(context: Context, flags: InferFlags): Promise<number
       throw new RbeesError("UNREACHABLE", `No worker answers at ${url}: \`rbees-pool worker list\` shows those of this host.`, {
         cause: error,
       });
+    }
+    if (missingRoute(error) !== undefined) {
+      throw new RbeesError(
+        "NOT_FOUND",
+        `What answers at ${url} is no worker: \`rbees-pool worker list\` shows those of this host. Through an orchestrator it is \`rbees jobs submit\`.`,
+        { cause: error },
+      );
     }
     if (error instanceof RbeesError && error.code === "UNAUTHORIZED") {
       throw new RbeesError(
