@@ -28,7 +28,7 @@ await startWorkerd(file, contractModel(), inside.url, ["--model-name", "said", "
 await eventually(async () => (await getJson(`${inside.url}/v2/workers`)).workers.length === 1);
 engineContract({
   name: "openai, on another rbees",
-  features: ["json_schema", "logit_bias", "penalties", "tools", "embeddings"],
+  features: ["json_schema", "logit_bias", "penalties", "tools", "embeddings", "reasoning_effort"],
   tells_tokens: false,
   draws_by_position: false,
   start: () => startWorker({ model: "said", engine: "openai", engine_url: `${inside.url}/v1`, ctx: 2048 }),
