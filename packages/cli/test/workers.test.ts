@@ -244,7 +244,8 @@ test("--gpu-layers reaches the worker, and again after a restart", async (t) => 
   const second = await spawn(...again, "--gpu-layers", "0");
   assert.equal(second.exit, 0, second.err);
   assert.match(await asked(), /gpu_layers=0/);
-  assert.equal((await worker("restart", "w1", "--now")).exit, 0);
+  const restarted = await worker("restart", "w1", "--now");
+  assert.equal(restarted.exit, 0, restarted.err);
   assert.match(await asked(), /gpu_layers=0/);
 });
 
@@ -280,7 +281,8 @@ test("what the engine shall do reaches the worker, files by their whole path, an
   ];
   const log = (await worker("logs", "w1")).out;
   for (const one of all) assert.ok(log.includes(one), `${one}: ${log}`);
-  assert.equal((await worker("restart", "w1", "--now")).exit, 0);
+  const restarted = await worker("restart", "w1", "--now");
+  assert.equal(restarted.exit, 0, restarted.err);
   const again = (await worker("logs", "w1")).out;
   for (const one of all) assert.ok(again.includes(one), `${one}: ${again}`);
   for (const wrong of ["one.gguf", "=one.gguf", "a=", "a=b,c.gguf"])
@@ -290,11 +292,24 @@ test("what the engine shall do reaches the worker, files by their whole path, an
 test("a program of the user's computes on what it was built for, and what a server can do is said with it", async (t) => {
   const { worker, pool } = await setUp(t);
   const spawn = (...flags: string[]) => worker("spawn", ...flags, "--orchestrator", "none");
-  const own = await spawn("cuda", "--model", "demo", "--name", "w1", "--engine", "llama-server", "--engine-path", "bin/llama-server");
+  const own = await spawn(
+    "cuda",
+    "--model",
+    "demo",
+    "--name",
+    "w1",
+    "--engine",
+    "llama-server",
+    "--engine-path",
+    "bin/llama-server",
+    "--port",
+    String(await freePort()),
+  );
   assert.equal(own.exit, 0, own.err);
   const log = (await worker("logs", "w1")).out;
   for (const one of ["engine=llama-server", `engine_path=${resolve("bin/llama-server")}`]) assert.ok(log.includes(one), `${one}: ${log}`);
-  assert.equal((await worker("restart", "w1", "--now")).exit, 0);
+  const restarted = await worker("restart", "w1", "--now");
+  assert.equal(restarted.exit, 0, restarted.err);
   const server = ["--engine", "openai", "--engine-url", "http://127.0.0.1:9/v1", "--engine-features", "tools,embeddings"];
   // The stand-in of a worker reads a file by that name.
   const other = await spawn("cpu", "--model", pool.programs.demo_model, "--name", "w2", ...server);
