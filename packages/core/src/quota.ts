@@ -245,7 +245,8 @@ function refusal(account: Account, code: Refusal["code"], limit: keyof QuotaLimi
 function overRate({ limits, requests, tokens }: Account, spec: JobSpec, now_ms: number) {
   const { requests_per_minute_max, tokens_per_minute_max } = limits;
   const for_requests = requests.waitMs(1, requests_per_minute_max, now_ms);
-  const for_tokens = tokens.waitMs(tokensNeeded(spec), tokens_per_minute_max, now_ms);
+  // Whoever was let in under a higher limit and needs more than a minute has goes when all of the minute is there.
+  const for_tokens = tokens.waitMs(Math.min(tokensNeeded(spec), tokens_per_minute_max), tokens_per_minute_max, now_ms);
   if (for_requests === 0 && for_tokens === 0) return undefined;
   return for_requests > for_tokens
     ? ({ limit: "requests_per_minute_max", wait_ms: for_requests } as const)

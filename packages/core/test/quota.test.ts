@@ -161,6 +161,23 @@ test("queue instead of refuse: held in order until the rates allow them, interac
   assert.equal(core.at("batch"), "w1");
 });
 
+test("a rate that is lowered below what a held job needs does not hold it for ever, nor those behind it", () => {
+  const core = roomy("tenant", { tokens_per_minute_max: 600, over_limit: "queue" });
+  for (const id of ["a", "b"]) core.submit(id, { ...JOB, max_tokens: 400 });
+  core.submit("behind", JOB);
+  assert.deepEqual(core.running("w1"), ["a#1"]);
+  limit(core, "tenant", "t", { tokens_per_minute_max: 300, over_limit: "queue" });
+  const after = (ms: number) => {
+    core.now_ms += ms;
+    core.beats("w1");
+    return dispatched(core.after(0));
+  };
+  assert.deepEqual(after(99_000), [], "500 tokens of a drain at five a second");
+  assert.deepEqual(after(1000), ["b→w1"], "all that a minute has");
+  assert.deepEqual(after(79_000), [], "what b took beyond that counts");
+  assert.deepEqual(after(1000), ["behind→w1"]);
+});
+
 test("whatever comes, no rate is exceeded in any minute by more than what fits into one, and all is given back in the end", () => {
   const event = fc.record({
     after_ms: fc.integer({ min: 0, max: 4000 }),
