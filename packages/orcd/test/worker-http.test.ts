@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, type RequestListener as Handler, type Server } from "node:http";
-import { type AddressInfo, createServer as createTcpServer } from "node:net";
+import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import fc from "fast-check";
 import { Connections } from "../src/worker-http/connections.ts";
@@ -292,4 +292,28 @@ test("whoever breaks off too late does not touch the next request on that connec
   first.breakOff();
   waiting[1]?.();
   assert.equal(await second.answer, "200 done");
+});
+
+test("a connection that has just ended is not used again, also in the moment before it is gone", async (t) => {
+  const asked: { end: () => void; socket: Socket }[] = [];
+  const server = createServer((request, response) => {
+    request.resume();
+    asked.push({ end: () => response.end("done"), socket: request.socket });
+  });
+  const connections = connectionsTo(t, await serve(t, server));
+  const [one, other] = [post(connections), post(connections)];
+  await eventually(() => asked.length === 2);
+  asked[0]?.end();
+  assert.equal(await Promise.race([one.answer, other.answer]), "200 done");
+  // Both are closed by the server, the idle one first: whoever hears that the other broke asks again at once.
+  const again = Promise.any(
+    [one, other].map(async ({ answer }) => {
+      assert.match(await answer, /failed/);
+      return post(connections).answer;
+    }),
+  );
+  for (const { socket } of asked) socket.end();
+  await eventually(() => asked.length === 3);
+  asked[2]?.end();
+  assert.equal(await again, "200 done");
 });

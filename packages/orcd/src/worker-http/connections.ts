@@ -49,7 +49,10 @@ export class Connections {
 
   /** Sends a request as JSON; the returned function ends it by breaking the connection. */
   post(path: string, headers: Readonly<Record<string, string>>, json: string, listener: RequestListener): () => void {
-    const connection = this.#idle.pop() ?? this.#connect();
+    let connection = this.#idle.pop();
+    // One that has ended stands there until its socket is closed, a moment later.
+    while (connection?.ended) connection = this.#idle.pop();
+    connection ??= this.#connect();
     connection.post(`POST ${path} HTTP/1.1\r\n${this.#host_header}${lines(headers)}`, json, listener);
     return () => connection.breakOff(listener);
   }
@@ -127,6 +130,10 @@ class Connection implements ResponseListener {
       this.#fail(BROKEN);
       this.#owner.onGone();
     });
+  }
+
+  get ended(): boolean {
+    return this.#socket.destroyed;
   }
 
   post(head: string, json: string, listener: RequestListener): void {
