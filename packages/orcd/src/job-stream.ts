@@ -172,10 +172,11 @@ export class JobStream {
     if (this.log.sealed_at_ms !== undefined && reader.id >= this.log.last_id) reader.stream.end();
   }
 
-  /** Cuts off readers that have taken nothing for too long (they may resume by id), and all of them once the events are forgotten. */
+  /** Cuts off readers that have taken nothing for too long (they may resume by id), and those that lack events which are forgotten. */
   cutOffReaders(now_ms: number): void {
     for (const reader of this.#readers ?? NO_READERS) {
-      if (this.log.released) {
+      // Who has got all of them may wait for others, whose answers go into the same response.
+      if (this.log.released && reader.id < this.log.last_id) {
         this.#cutOff(reader);
         continue;
       }

@@ -290,6 +290,23 @@ test("streamed: beside one another, each in its own order, with one usage and on
   );
 });
 
+test("streamed: an answer that takes long goes on after the events of one that had ended before are forgotten", async (t) => {
+  const brief = await startOpenai(t, { replay_after_end_ms: 0 }, { slots: 2 });
+  const asking = brief.post("/v1/chat/completions", { ...CHAT, n: 2, stream: true });
+  const [short, long] = [await brief.worker.next(), await brief.worker.next()];
+  for (const attempt of [short, long]) attempt.started();
+  short.tokens("short");
+  short.end();
+  long.tokens("lo");
+  const response = await asking;
+  await eventually(async () => (await brief.orcd.get(`/v2/tasks/${short.body.job_id}/events`)).status === 410);
+  long.tokens("ng");
+  long.end();
+  const text = await response.text();
+  assert.equal(text.match(/"finish_reason":"stop"/g)?.length, 2, text);
+  assert.ok(text.endsWith("data: [DONE]\n\n"), text);
+});
+
 test("all or none: when the queue has no room for one of them, none is left", async () => {
   const before = (await orcd.json("/v2/tasks?limit=200")).tasks.length;
   await assert.rejects(client.chat.completions.create({ ...CHAT, model: "narrow", n: 4 }), OpenAI.RateLimitError);
