@@ -82,7 +82,8 @@ const MESSAGE_FIELDS = {
       z
         .array(
           z.strictObject({
-            id: CallId.optional(),
+            id: CallId.nullish(),
+            index: z.int().nullish().describe("Where Open WebUI has it"),
             type: z.literal("function").optional(),
             function: z.strictObject({ index: z.int().optional(), name: ToolName, arguments: Parameters }),
           }),

@@ -68,6 +68,26 @@ test("Open WebUI sends calls back with the index that their pieces had", async (
   assert.equal((await asking).status, 200);
 });
 
+test("Open WebUI, connected as to Ollama: a call's index stands beside the function, and its id may be null", async () => {
+  const called = (id: string | null) => ({ index: 0, id, function: { name: "look", arguments: { at: "a hive" } } });
+  for (const id of ["36vrwsjux", null]) {
+    const asking = post("/api/chat", {
+      ...{ model: "fake", stream: true },
+      tools: [{ type: "function", function: { name: "look", description: "\n  Looks\n", parameters: { properties: {}, type: "object" } } }],
+      messages: [
+        { role: "user", content: "hi" },
+        { role: "assistant", content: "", tool_calls: [called(id)] },
+        { role: "tool", content: "a bee", ...(id === null ? {} : { tool_call_id: id }) },
+      ],
+    });
+    const { body } = await answers(worker, ["x"]);
+    const [call] = body.messages?.[1]?.tool_calls ?? [];
+    assert.deepEqual(call?.function, { name: "look", arguments: '{"at":"a hive"}' });
+    assert.equal(body.messages?.[2]?.tool_call_id, call?.id);
+    assert.equal((await asking).status, 200);
+  }
+});
+
 test("Continue's edits say what the answer may look like", async () => {
   const messages = [{ role: "user", content: "Rename it." }];
   for (const content of ["let a;", [{ type: "text", text: "let a;" }]]) {
