@@ -72,13 +72,14 @@ export const StopStrings = z.union([StopString, z.array(StopString).max(WIRE_LIM
 
 const STOP_SAYS = "Strings that end the answer; they are not part of it";
 const REPEAT_PENALTY_MAX = 10;
+export const TOP_K_MAX = 1000;
 
 /** The sampling fields, the same from the client's request down to the engine. */
 export const Sampling = z.object({
   max_tokens: z.int().min(1).max(WIRE_LIMITS.max_tokens_max).default(100).describe("Most tokens to generate"),
   temperature: z.number().min(0).max(2).default(0.7).describe("0 is greedy: the likeliest token each time"),
   top_p: z.number().gt(0).max(1).optional(),
-  top_k: z.int().min(1).max(1000).optional(),
+  top_k: z.int().min(1).max(TOP_K_MAX).optional(),
   min_p: z.number().min(0).max(1).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional().describe("Makes a token less likely with each time the answer has it"),
   presence_penalty: z.number().min(-2).max(2).optional().describe("Makes the tokens that the answer has less likely"),

@@ -4,43 +4,31 @@
  */
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
-import { ModelName, Sampling, StopStrings, WIRE_LIMITS } from "./job.ts";
+import { ModelName, SAYS_EFFORT, Sampling, StopStrings, WIRE_LIMITS } from "./job.ts";
+import { KEEP_ALIVE, LLAMA_OPTIONS, OF_WORKER, Think, TopK, TopP } from "./llama-options.ts";
 import { OllamaLogprob } from "./logprobs.ts";
 import { MessageContent } from "./message.ts";
 import { FUNCTION_FIELDS, NEEDS_LOGPROBS, SAYS_LOGPROBS, someTools, TOP_LOGPROBS, toolOf } from "./openai.ts";
-import { REPEAT_LAST_N } from "./sets.ts";
+import { REASONING_EFFORTS } from "./sets.ts";
 import { CallId, Parameters, TOOL_LIMITS, type Tool, ToolName } from "./tools.ts";
 
 /** What a client gets from options that it did not send: Ollama's own defaults. */
 export const OLLAMA_DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 } as const;
 
-const { temperature, top_p, top_k, min_p, frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n } = Sampling.shape;
+const { temperature, min_p, frequency_penalty, presence_penalty } = Sampling.shape;
 
-const NO_SAMPLER = "there is no such sampler";
-const OF_WORKER = "How a model is loaded is said when its worker is started";
-const WITHOUT = "Says nothing without its sampler";
 const TEXT_ONLY = "text only";
 
 const OPTION_FIELDS = {
   supported: {
     temperature: may(temperature.unwrap(), `0 is greedy; ${OLLAMA_DEFAULTS.temperature} when not given, as Ollama has it`),
-    top_k: may(top_k.unwrap(), `Draw from so many of the likeliest tokens; ${OLLAMA_DEFAULTS.top_k} when not given`),
-    top_p: may(
-      top_p.unwrap(),
-      `Draw from the likeliest tokens that together have this probability; ${OLLAMA_DEFAULTS.top_p} when not given`,
-    ),
+    top_k: may(TopK, `Draw from so many of the likeliest tokens; ${OLLAMA_DEFAULTS.top_k} when not given, 0: all of them`),
+    top_p: may(TopP, `Draw from the likeliest tokens that together have this probability; ${OLLAMA_DEFAULTS.top_p} when not given`),
     min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest"),
     seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
     presence_penalty: may(presence_penalty.unwrap(), "Makes the tokens that the answer has less likely"),
     frequency_penalty: may(frequency_penalty.unwrap(), "Makes a token less likely with each time the answer has it"),
-    repeat_penalty: may(
-      repeat_penalty.unwrap(),
-      "Makes the tokens that came last less likely, in the prompt too, by this factor; none when not given, where Ollama has 1.1",
-    ),
-    repeat_last_n: may(
-      repeat_last_n.unwrap(),
-      `How many tokens \`repeat_penalty\` looks back over; ${REPEAT_LAST_N} when not given, 0: none, -1: all of them`,
-    ),
+    ...LLAMA_OPTIONS.supported,
     stop: may(StopStrings, `Up to ${WIRE_LIMITS.door_stop_strings_max} strings; they are not part of the answer`),
     num_predict: may(
       z.int().min(-2).max(WIRE_LIMITS.max_tokens_max),
@@ -48,28 +36,20 @@ const OPTION_FIELDS = {
     ),
   },
   hints: {
-    num_ctx: may(z.int(), "The context is that of the model's workers"),
-    num_keep: may(z.int(), "A prompt is never shortened"),
-    num_batch: may(z.int(), OF_WORKER),
-    num_gpu: may(z.int(), OF_WORKER),
+    ...LLAMA_OPTIONS.hints,
     main_gpu: may(z.int(), OF_WORKER),
-    num_thread: may(z.int(), OF_WORKER),
     numa: may(z.boolean(), OF_WORKER),
     low_vram: may(z.boolean(), OF_WORKER),
     f16_kv: may(z.boolean(), OF_WORKER),
-    use_mmap: may(z.boolean(), OF_WORKER),
-    use_mlock: may(z.boolean(), OF_WORKER),
     logits_all: may(z.boolean(), OF_WORKER),
     vocab_only: may(z.boolean(), OF_WORKER),
     embedding_only: may(z.boolean(), OF_WORKER),
-    penalize_newline: may(z.boolean(), WITHOUT),
-    mirostat_tau: may(z.number(), WITHOUT),
-    mirostat_eta: may(z.number(), WITHOUT),
+    penalize_newline: may(z.boolean(), "Says nothing without its sampler"),
+    reasoning_effort: may(z.enum(["", ...REASONING_EFFORTS]), `${SAYS_EFFORT}. Of no account beside \`think\``),
   },
   refused: {
-    mirostat: refused(NO_SAMPLER, 0),
-    tfs_z: refused(NO_SAMPLER, 1),
-    typical_p: refused(NO_SAMPLER, 1),
+    ...LLAMA_OPTIONS.refused,
+    logit_bias: refused("Ollama's API has none; `/v1/chat/completions` takes it", ""),
   },
 } as const satisfies FieldTable;
 
@@ -118,12 +98,10 @@ const asked = {
 const likely = ({ logprobs, top_logprobs }: { logprobs?: boolean | null | undefined; top_logprobs?: number | null | undefined }) =>
   logprobs === true || (top_logprobs ?? 0) === 0;
 const think = may(
-  z.union([z.boolean(), z.enum(["high", "medium", "low"])]),
+  Think,
   "Whether, and how long, the model is to think; it is told where its chat template has a place for that, and others think unasked. What is marked as thinking comes as `thinking`; with `false` it is left out",
 );
-const hinted = {
-  keep_alive: may(z.union([z.string(), z.number()]), "How long an idle model stays is a setting of the orchestrator"),
-};
+const hinted = { keep_alive: KEEP_ALIVE };
 
 const OllamaTool = z
   .object({

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { type FieldTable, may, refused } from "./field-table.ts";
 import { ModelName, Priority, SAYS_EFFORT, Sampling, StopStrings, TokenNumbers, WIRE_LIMITS, WorkerId } from "./job.ts";
+import { KEEP_ALIVE, LLAMA_OPTIONS, Think, TopK, TopP } from "./llama-options.ts";
 import { ChatLogprobs, TextLogprobs } from "./logprobs.ts";
 import { MESSAGE_PARTS, type Message, MessageContent, messageOf, messageProblems } from "./message.ts";
 import { DISCONNECT_RULES, REASONING_EFFORTS } from "./sets.ts";
@@ -15,8 +16,14 @@ export const OPENAI_TEMPERATURE = 1;
 /** What `max_tokens` is on `/v1/completions` when it was not sent: OpenAI's own default there. */
 export const COMPLETIONS_MAX_TOKENS = 16;
 
-const { temperature, top_p, top_k, min_p, max_tokens, frequency_penalty, presence_penalty, logit_bias } = Sampling.shape;
+const { temperature, min_p, max_tokens, frequency_penalty, presence_penalty, logit_bias } = Sampling.shape;
 const Tokens = max_tokens.unwrap();
+/** llama.cpp and LM Studio say with a number below 0 that the answer may be as long as it gets. */
+const TokensOrAny = z
+  .int()
+  .min(-2)
+  .max(WIRE_LIMITS.max_tokens_max)
+  .refine((tokens) => tokens !== 0, "must be 1 or more, or -1: as long as it gets");
 
 /** Why fields of several bodies are refused. */
 export const WHY_NOT = {
@@ -36,7 +43,7 @@ export const SAYS_LOGPROBS = "natural logarithms of what the model gave, before 
 export const OPENAI_COMMON = {
   model: ModelName.describe("A name from `GET /v1/models`"),
   temperature: may(temperature.unwrap(), `0 is greedy; ${OPENAI_TEMPERATURE} when not given, as OpenAI has it (\`/v2/tasks\` has 0.7)`),
-  top_p: may(top_p.unwrap(), "Draw from the likeliest tokens that together have this probability"),
+  top_p: may(TopP, "Draw from the likeliest tokens that together have this probability"),
   user: may(z.string().max(512), "Kept in the job's metadata as `user`"),
 } as const;
 
@@ -110,14 +117,15 @@ export const OPENAI_TALK_HINTS = {
 
 const generation = {
   ...OPENAI_COMMON,
-  top_k: may(top_k.unwrap(), "Draw from so many of the likeliest tokens; not in OpenAI's API"),
+  top_k: may(TopK, "Draw from so many of the likeliest tokens; 0: all of them. Not in OpenAI's API"),
   min_p: may(min_p.unwrap(), "Draw from tokens at least this likely, relative to the likeliest; not in OpenAI's API"),
   seed: may(z.int(), "Same seed, same worker: the same text. Of a number beyond 32 bits the lowest 32 count"),
   stop: may(StopStrings, `A string or up to ${WIRE_LIMITS.door_stop_strings_max}; they are not part of the answer`),
   frequency_penalty: may(frequency_penalty.unwrap(), "Makes a token less likely with each time the answer has it"),
   presence_penalty: may(presence_penalty.unwrap(), "Makes the tokens that the answer has less likely"),
+  ...LLAMA_OPTIONS.supported,
   logit_bias: may(
-    logit_bias.unwrap(),
+    z.union([z.literal(""), logit_bias.unwrap()], "must have numbers of tokens, and with each what is added, from -100 to 100"),
     `Of at most ${WIRE_LIMITS.logit_bias_tokens_max} tokens, by their numbers in the model's vocabulary`,
   ),
   stream: may(z.boolean(), "Answer as server-sent events, ended by `[DONE]`"),
@@ -220,10 +228,10 @@ const CHAT_FIELDS = {
       .describe("Through the model's own chat template"),
     ...generation,
     max_completion_tokens: may(
-      Tokens,
-      "Most tokens to generate. Not given: `v1_max_tokens_default`, or fewer where the context has no room",
+      TokensOrAny,
+      "Most tokens to generate. -1, -2 and not given: `v1_max_tokens_default`, or fewer where the context has no room",
     ),
-    max_tokens: may(Tokens, "The older name of `max_completion_tokens`"),
+    max_tokens: may(TokensOrAny, "The older name of `max_completion_tokens`"),
     tools: may(someTools(OpenaiTool), "Functions that the model may ask to have called ([tools](tools.md))"),
     tool_choice: may(
       OpenaiToolChoice,
@@ -240,7 +248,8 @@ const CHAT_FIELDS = {
   },
   hints: {
     ...OPENAI_TALK_HINTS,
-    reasoning_effort: may(z.enum(REASONING_EFFORTS), SAYS_EFFORT),
+    reasoning_effort: may(z.enum(["", ...REASONING_EFFORTS]), SAYS_EFFORT),
+    think: may(Think, "Ollama's way to say `reasoning_effort`"),
     chat_template_kwargs: may(
       z.strictObject({
         enable_thinking: may(z.boolean(), "Whether to think"),
@@ -253,8 +262,12 @@ const CHAT_FIELDS = {
       z.strictObject({ type: z.literal("content"), content: MessageContent }),
       "What the answer may look like: it would only come sooner",
     ),
+    ...LLAMA_OPTIONS.hints,
+    keep_alive: KEEP_ALIVE,
   },
   refused: {
+    ...LLAMA_OPTIONS.refused,
+    format: refused("a field of Ollama's API: say it with `response_format`", ""),
     functions: refused(WHY_NOT.functions, []),
     function_call: refused(WHY_NOT.functions, "none", "auto"),
     modalities: refused("text only", ["text"]),

@@ -6,6 +6,7 @@ import { answers, startOpenai } from "./openai-harness.ts";
 
 const { orcd, worker, post } = await startOpenai({ after }, {}, { features: ["tools"] });
 const caller = await orcd.worker("w2", { model: "calls", features: ["tools", "json_schema"] });
+const weigher = await orcd.worker("w3", { model: "weighs", features: ["penalties", "repeat_penalty", "reasoning_effort"] });
 
 test("Continue's autocomplete names more stop strings than OpenAI takes", async () => {
   const special = ["endoftext", "fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep", "im_start", "im_end"];
@@ -84,6 +85,88 @@ test("Open WebUI, connected as to Ollama: a call's index stands beside the funct
     const [call] = body.messages?.[1]?.tool_calls ?? [];
     assert.deepEqual(call?.function, { name: "look", arguments: '{"at":"a hive"}' });
     assert.equal(body.messages?.[2]?.tool_call_id, call?.id);
+    assert.equal((await asking).status, 200);
+  }
+});
+
+/** As they are when each slider is set to Custom and left there, on the page for all models. */
+const SLIDERS = {
+  ...{ seed: 0, temperature: 0.8, top_k: 40, top_p: 0.9, min_p: 0, frequency_penalty: 1.1, presence_penalty: 0 },
+  ...{ mirostat: 0, mirostat_eta: 0.1, mirostat_tau: 5, repeat_last_n: 64, tfs_z: 1, repeat_penalty: 1.1 },
+  ...{ use_mmap: true, use_mlock: true, num_keep: 24, num_ctx: 2048, num_batch: 512, num_thread: 2, num_gpu: 0 },
+};
+
+test("Open WebUI's sliders, connected as to OpenAI: options of Ollama stand beside OpenAI's", async () => {
+  const messages = [{ role: "user", content: "hi" }];
+  const ask = (more: object) => post("/v1/chat/completions", { stream: true, model: "weighs", messages, ...more });
+  const asking = ask({ ...SLIDERS, max_tokens: 128, logit_bias: "", reasoning_effort: "", think: "", keep_alive: "5m", format: "" });
+  const { body } = await answers(weigher, ["x"]);
+  assert.deepEqual([body.repeat_penalty, body.repeat_last_n, body.top_k, body.frequency_penalty], [1.1, 64, 40, 1.1]);
+  assert.deepEqual([body.max_tokens, body.logit_bias, body.reasoning_effort], [128, undefined, undefined]);
+  assert.equal((await asking).status, 200);
+  for (const [said, effort] of [
+    [{ think: true }, "medium"],
+    [{ think: "high" }, "high"],
+    [{ think: false }, "none"],
+    [{ think: false, reasoning_effort: "low" }, "low"],
+  ] as const) {
+    const thinking = ask(said);
+    assert.equal((await answers(weigher, ["x"])).body.reasoning_effort, effort);
+    assert.equal((await thinking).status, 200);
+  }
+  for (const [field, value, why] of [
+    ["mirostat", 2, /there is no such sampler/],
+    ["format", "json", /response_format/],
+    ["max_tokens", 0, /1 or more/],
+    ["think", "much", /true, false, high, medium or low/],
+    ["logit_bias", "5:100", /numbers of tokens/],
+  ] as const) {
+    const refused = await ask({ [field]: value });
+    const { error } = (await refused.json()) as Json;
+    assert.deepEqual([refused.status, error.param], [400, field]);
+    assert.match(error.message, why);
+  }
+});
+
+test("Open WebUI's sliders, connected as to Ollama: options of OpenAI's stand among Ollama's", async () => {
+  const ask = (options: object, more: object = {}) =>
+    post("/api/chat", { model: "weighs", messages: [{ role: "user", content: "hi" }], stream: true, options, ...more });
+  const asking = ask({ ...SLIDERS, num_predict: 128, logit_bias: "", reasoning_effort: "high" }, { keep_alive: "5m", think: "" });
+  const { body } = await answers(weigher, ["x"]);
+  assert.deepEqual([body.repeat_penalty, body.max_tokens, body.reasoning_effort], [1.1, 128, "high"]);
+  assert.equal((await asking).status, 200);
+  for (const [options, more, why] of [
+    [{ logit_bias: "5:100, 413:-100" }, {}, /options.logit_bias: .*\/v1\/chat\/completions/],
+    [{}, { think: "max" }, /think: must be true, false, high, medium or low/],
+  ] as const) {
+    const refused = await ask(options, more);
+    assert.equal(refused.status, 400);
+    assert.match(await refused.text(), why);
+  }
+});
+
+test("what stands at the end of a slider, or below it, has its meaning: all tokens, the likeliest alone, as long as it gets", async () => {
+  const messages = [{ role: "user", content: "hi" }];
+  const doors: [path: string, asked: (said: object) => object][] = [
+    ["/v1/chat/completions", (said) => ({ messages, ...said })],
+    ["/api/chat", (said) => ({ messages, stream: false, options: said })],
+  ];
+  for (const [path, asked] of doors) {
+    for (const [said, top_k, top_p] of [
+      [{ top_k: 0, top_p: 1 }, undefined, 1],
+      [{ top_k: -1, top_p: 1 }, undefined, 1],
+      [{ top_k: 5, top_p: 0 }, 1, undefined],
+    ] as const) {
+      const asking = post(path, { model: "fake", ...asked(said) });
+      const { body } = await answers(worker, ["x"]);
+      assert.deepEqual([body.top_k, body.top_p], [top_k, top_p], `${path} ${JSON.stringify(said)}`);
+      assert.equal((await asking).status, 200);
+    }
+  }
+  for (const max_tokens of [-1, -2]) {
+    const asking = post("/v1/chat/completions", { model: "fake", messages, max_tokens });
+    const { body } = await answers(worker, ["x"]);
+    assert.deepEqual([body.max_tokens, body.fit_context], [2048, true]);
     assert.equal((await asking).status, 200);
   }
 });

@@ -1,8 +1,9 @@
 /** What the doors of other APIs share: their requests become jobs like any other, whose answer is waited for or streamed. */
 import { knownCode, RbeesError } from "@rbees/contracts/errors";
 import type { EndEvent, FailedEvent } from "@rbees/contracts/events";
+import type { Think } from "@rbees/contracts/llama-options";
 import type { JobHeaders } from "@rbees/contracts/openai";
-import { FEATURES, type Feature } from "@rbees/contracts/sets";
+import { FEATURES, type Feature, type ReasoningEffort } from "@rbees/contracts/sets";
 import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stream";
 import type { Request } from "@rbees/kit/http";
 import { type AskedJob, type Said, saidSoFar } from "../active-job.ts";
@@ -111,8 +112,13 @@ export function needsOf(fields: Partial<Record<Feature, string | false>>): NonNu
 type Weighing = Pick<AskedJob, "frequency_penalty" | "presence_penalty" | "repeat_penalty" | "repeat_last_n" | "logit_bias">;
 
 /** The fields that weigh tokens, undefined where they ask for nothing, and what a worker must be able to do for them. */
-export function weighing(body: { [Name in keyof Weighing]?: Weighing[Name] | null }) {
-  const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n, logit_bias } = body;
+export function weighing(
+  body: { [Name in Exclude<keyof Weighing, "logit_bias">]?: Weighing[Name] | null } & {
+    readonly logit_bias?: Weighing["logit_bias"] | "" | null;
+  },
+) {
+  const { frequency_penalty, presence_penalty, repeat_penalty, repeat_last_n } = body;
+  const logit_bias = body.logit_bias || undefined;
   const repeats = (repeat_penalty ?? 1) !== 1 && repeat_last_n !== 0;
   const asked: Weighing = {
     frequency_penalty: frequency_penalty || undefined,
@@ -128,6 +134,23 @@ export function weighing(body: { [Name in keyof Weighing]?: Weighing[Name] | nul
     logit_bias: asked.logit_bias !== undefined && "logit_bias",
   } as const;
   return { asked, fields };
+}
+
+interface Kept {
+  readonly top_k?: number | null | undefined;
+  readonly top_p?: number | null | undefined;
+}
+
+/** From which of the likeliest tokens is drawn: no number is all of them, and no probability leaves the first alone. */
+export function kept({ top_k, top_p }: Kept): Pick<AskedJob, "top_k" | "top_p"> {
+  if (top_p === 0) return { top_k: 1, top_p: undefined };
+  return { top_k: (top_k ?? 0) > 0 ? (top_k as number) : undefined, top_p: top_p ?? undefined };
+}
+
+/** How long a model is to think, in the word that Ollama has for it. */
+export function effortOfThink(think: Think | null | undefined): ReasoningEffort | undefined {
+  if (typeof think === "boolean") return think ? "medium" : "none";
+  return think || undefined;
 }
 
 /** The schema of any JSON object. */

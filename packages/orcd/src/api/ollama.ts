@@ -14,7 +14,20 @@ import { type Asked, callerOf } from "../caller.ts";
 import { ollamaLogprobs } from "../logprob-forms.ts";
 import { type OllamaMore, type OllamaShape, OllamaStream, ollamaCalls, ollamaEnd, ollamaText } from "../ollama-stream.ts";
 import { admit } from "./admit.ts";
-import { ANY_OBJECT, type Asking, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, streamed, weighing, whole } from "./door.ts";
+import {
+  ANY_OBJECT,
+  type Asking,
+  type DoorPorts,
+  effortOfThink,
+  fromHeaders,
+  kept,
+  needsOf,
+  seed32,
+  stopStrings,
+  streamed,
+  weighing,
+  whole,
+} from "./door.ts";
 import { toolsOf } from "./openai.ts";
 
 type OllamaRoutes = Pick<
@@ -135,7 +148,7 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
       const asked = {
         ...generation(ports, named(body.model), body, head),
         messages: conversationOf(body.messages),
-        ...toolsOf({ tools: body.tools, reasoning_effort: effortOf(body.think) }),
+        ...toolsOf({ tools: body.tools, reasoning_effort: effortOf(body) }),
         raw: false,
       };
       return answer("chat", ollamaText.chat, asked, body.think !== false, request);
@@ -153,16 +166,16 @@ export function ollamaHandlers(ports: DoorPorts): Handlers<OllamaRoutes> {
                 { role: "user" as const, content: prompt },
               ],
             };
-      const talk = toolsOf({ reasoning_effort: effortOf(body.think) });
+      const talk = toolsOf({ reasoning_effort: effortOf(body) });
       const asked = { ...generation(ports, named(body.model), body, head), ...said, ...talk, raw: raw ?? false };
       return answer("generate", ollamaText.generate, asked, body.think !== false, request);
     },
   };
 }
 
-function effortOf(think: boolean | "high" | "medium" | "low" | null | undefined) {
-  if (typeof think !== "boolean") return think;
-  return think ? "medium" : "none";
+/** Open WebUI has a slider for either, and puts one of them among the options. */
+function effortOf({ think, options }: Pick<OllamaChatRequest, "think" | "options">) {
+  return effortOfThink(think) ?? (options?.reasoning_effort || undefined);
 }
 
 /** Results say whose they are by a name, an id, or nothing: here each gets the id of its call. */
@@ -197,22 +210,22 @@ function generation(
   head: JobHeaders,
 ) {
   const { temperature, top_k, top_p, min_p, seed, stop, num_predict } = options ?? {};
+  const weighed = weighing({ ...options, logit_bias: undefined });
   const max_tokens = (num_predict ?? 0) > 0 ? (num_predict as number) : undefined;
   const json_schema = format === "json" ? ANY_OBJECT : typeof format === "object" ? (format ?? undefined) : undefined;
   return {
     ...fromHeaders(head),
     json_schema,
-    ...weighing(options ?? {}).asked,
+    ...weighed.asked,
     needs: needsOf({
-      ...weighing(options ?? {}).fields,
+      ...weighed.fields,
       json_schema: json_schema !== undefined && "format",
       logprobs: logprobs === true && "logprobs",
     }),
     logprobs: logprobs === true ? (top_logprobs ?? 0) : undefined,
     model,
     temperature: temperature ?? OLLAMA_DEFAULTS.temperature,
-    top_k: top_k ?? OLLAMA_DEFAULTS.top_k,
-    top_p: top_p ?? OLLAMA_DEFAULTS.top_p,
+    ...kept({ top_k: top_k ?? OLLAMA_DEFAULTS.top_k, top_p: top_p ?? OLLAMA_DEFAULTS.top_p }),
     min_p: min_p ?? undefined,
     seed: seed32(seed),
     stop: stopStrings(stop),

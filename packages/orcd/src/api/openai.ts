@@ -18,7 +18,7 @@ import { callerOf } from "../caller.ts";
 import { chatLogprobs, TextOffsets } from "../logprob-forms.ts";
 import { Ends, finishReason, type OpenaiAnswer, OpenaiStream, usageOf } from "../openai-stream.ts";
 import { admitChoices, type Choices, headersOf, streamedChoices, wholeChoices } from "./choices.ts";
-import { ANY_OBJECT, type DoorPorts, fromHeaders, needsOf, seed32, stopStrings, weighing } from "./door.ts";
+import { ANY_OBJECT, type DoorPorts, effortOfThink, fromHeaders, kept, needsOf, seed32, stopStrings, weighing } from "./door.ts";
 
 type OpenaiRoutes = Pick<typeof orcdRoutes, "openaiModels" | "openaiModel" | "openaiChat" | "openaiCompletion">;
 
@@ -118,7 +118,8 @@ function isCall({ tool_calls = [] }: Said): boolean {
 }
 
 function chatJob(body: ChatRequest, head: JobHeaders, max_tokens_default: number): AskedJob {
-  const max_tokens = body.max_completion_tokens ?? body.max_tokens ?? undefined;
+  const asked_for = body.max_completion_tokens ?? body.max_tokens ?? 0;
+  const max_tokens = asked_for > 0 ? asked_for : undefined;
   const json_schema = textSchema(schemaOf(body.response_format), body.tool_choice);
   return {
     ...generation(body, head),
@@ -159,9 +160,10 @@ function completionJobs(body: CompletionRequest, head: JobHeaders): AskedJob[] {
 }
 
 /** Not to think at all is what counts: whoever says so may have to say an effort beside it. */
-function effortOf({ reasoning_effort, chat_template_kwargs: told }: ChatRequest): ChatRequest["reasoning_effort"] {
+function effortOf({ reasoning_effort, think, chat_template_kwargs: told }: ChatRequest): AskedJob["reasoning_effort"] | null {
+  const said = (reasoning_effort || effortOfThink(think)) ?? undefined;
   const thinks = told?.enable_thinking ?? told?.thinking;
-  return reasoning_effort ?? (thinks === false ? "none" : (told?.reasoning_effort ?? (thinks === true ? "medium" : undefined)));
+  return said ?? (thinks === false ? "none" : (told?.reasoning_effort ?? (thinks === true ? "medium" : undefined)));
 }
 
 /** What a conversation may ask for, as a job has it; thinking is told apart, as all these APIs have it. */
@@ -170,7 +172,9 @@ export function toolsOf({
   tool_choice,
   parallel_tool_calls,
   reasoning_effort,
-}: Partial<Pick<ChatRequest, "tools" | "tool_choice" | "parallel_tool_calls" | "reasoning_effort">>) {
+}: Partial<Pick<ChatRequest, "tools" | "tool_choice" | "parallel_tool_calls">> & {
+  readonly reasoning_effort?: AskedJob["reasoning_effort"] | null;
+}) {
   const some = (tools ?? []).length > 0;
   return {
     separate_reasoning: true,
@@ -194,14 +198,13 @@ function schemaOf(format: ChatRequest["response_format"]): AskedJob["json_schema
 type Generation = Pick<ChatRequest, Exclude<keyof ChatRequest & keyof CompletionRequest, "logprobs">>;
 
 function generation(body: Generation, head: JobHeaders) {
-  const { model, temperature, top_p, top_k, min_p, seed, stop, stream } = body;
+  const { model, temperature, min_p, seed, stop, stream } = body;
   return {
     ...fromHeaders(head),
     ...weighing(body).asked,
+    ...kept(body),
     model,
     temperature: temperature ?? OPENAI_TEMPERATURE,
-    top_p: top_p ?? undefined,
-    top_k: top_k ?? undefined,
     min_p: min_p ?? undefined,
     seed: seed32(seed),
     stop: stopStrings(stop),

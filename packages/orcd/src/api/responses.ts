@@ -6,7 +6,7 @@ import type { Handlers } from "@rbees/kit/http";
 import type { AskedJob } from "../active-job.ts";
 import { itemsOf, ResponsesStream, responseOf, statusOf } from "../responses-stream.ts";
 import { admit } from "./admit.ts";
-import { ANY_OBJECT, type DoorPorts, fromHeaders, needsOf, streamed, whole } from "./door.ts";
+import { ANY_OBJECT, type DoorPorts, fromHeaders, kept, needsOf, streamed, whole } from "./door.ts";
 import { metadata, textSchema, toolsOf } from "./openai.ts";
 
 export function responsesHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRoutes, "openaiResponse">> {
@@ -24,7 +24,7 @@ export function responsesHandlers(ports: DoorPorts): Handlers<Pick<typeof orcdRo
 }
 
 function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_default: number): AskedJob {
-  const { model, input, instructions, temperature, top_p, stream, user, safety_identifier } = body;
+  const { model, input, instructions, temperature, stream, user, safety_identifier } = body;
   const max_tokens = body.max_output_tokens ?? undefined;
   const before = (instructions ?? "") === "" ? [] : [{ role: "system" as const, content: instructions as string }];
   const format = body.text?.format;
@@ -43,7 +43,7 @@ function responseJob(body: ResponsesRequest, head: JobHeaders, max_tokens_defaul
     max_tokens: max_tokens ?? max_tokens_default,
     fit_context: max_tokens === undefined,
     temperature: temperature ?? OPENAI_TEMPERATURE,
-    top_p: top_p ?? undefined,
+    ...kept(body),
     stop: [],
     stream: stream ?? false,
     metadata: metadata({ ...body.metadata }, { user, safety_identifier }),
