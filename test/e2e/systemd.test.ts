@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { environment } from "@rbees/kit/config";
+import { freePort } from "../../packages/cli/test/harness.ts";
 import { eventually, temporaryFolder } from "../support/cluster.ts";
 import { noUserSystemd, UserSystemd } from "../support/user-systemd.ts";
 
@@ -30,7 +31,7 @@ test("a worker that systemd keeps comes back after a reboot, is restarted and li
   assert.match(early.err, /There is no systemd of this user here \(.+\)\. Leave out --systemd/);
 
   await systemd.boot();
-  const spawned = await spawn("--name", "w1", "--labels", 'disk=a "b" $HOME %h');
+  const spawned = await spawn("--name", "w1", "--port", String(await freePort()), "--labels", 'disk=a "b" $HOME %h');
   assert.equal(spawned.exit, 0, spawned.err);
   assert.match(spawned.err, /systemd keeps it as rbees-worker-w1\.service: it starts again when you log in; `loginctl enable-linger`/);
   const text = readFileSync(join(units, "rbees-worker-w1.service"), "utf8");

@@ -14,6 +14,7 @@ import { refuseClient } from "./client-error.ts";
 import { EventStream, type StreamForm } from "./event-stream.ts";
 import { formFields } from "./form.ts";
 import { boundConnections, HTTP_LIMITS, type HttpLimits, jsonExcess, timeouts } from "./http-limits.ts";
+import { listenError } from "./listening.ts";
 import { LiveSet } from "./live-set.ts";
 import type { Log } from "./log.ts";
 import { authority, plainAddress } from "./network.ts";
@@ -420,15 +421,4 @@ function notAForm(): RbeesError {
 /** V8 quotes the text around a JSON mistake; that may be part of a prompt, which no error may echo. */
 function withoutQuotedInput(message: string): string {
   return /at position \d+|Unexpected end of JSON input/.exec(message)?.[0] ?? "it can't be parsed";
-}
-
-function listenError(error: unknown, { host, port }: ServeOptions): unknown {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code === "EADDRINUSE")
-    return new RbeesError("CONFLICT", `${host}:${port} is taken by another program. Choose another port, or stop that program.`, {
-      cause: error,
-    });
-  if (code === "EACCES") return new RbeesError("FORBIDDEN", `Not allowed to listen on ${host}:${port}.`, { cause: error });
-  if (code === "EADDRNOTAVAIL") return new RbeesError("INVALID_REQUEST", `${host} is no address of this machine.`, { cause: error });
-  return error;
 }

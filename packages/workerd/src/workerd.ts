@@ -14,6 +14,7 @@ import { readModel } from "@rbees/kit/gguf-split";
 import { homeOf } from "@rbees/kit/home";
 import { type Served, serve } from "@rbees/kit/http";
 import { ENGINE_KEY, JOIN, readSecretFile } from "@rbees/kit/key-file";
+import { assertListenable } from "@rbees/kit/listening";
 import type { Log } from "@rbees/kit/log";
 import { fetchTrusting, serverTls, type Tls, type TlsFiles, trusted } from "@rbees/kit/tls";
 import { VERSION } from "@rbees/kit/version";
@@ -67,6 +68,8 @@ export async function createWorkerd(config: WorkerdConfig, log: Log, env: Enviro
   checkConfig(config);
   const secrets = secretsOf(config, env);
   const epoch = Date.now();
+  // Rather than after minutes of loading.
+  await assertListenable(config);
   const model = await modelFile(config);
   let attempts: Attempts | undefined;
   const engine = new EngineSupervisor(engineOptions(config, model), env, log, {

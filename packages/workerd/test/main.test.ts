@@ -1,7 +1,9 @@
 /** The program as it is started: flags, exit codes, what it prints, and what it leaves behind. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -84,6 +86,19 @@ test("wrong flags exit 2 with every problem, and a model that is none exits 1 wi
     assert.equal(await program.exit, 1);
     assert.match(program.stderr(), /^rbees-workerd: [^\n]+\n$/);
   }
+});
+
+test("a port that is taken is told before the model is loaded", async (t) => {
+  const other = createServer().listen(0, "127.0.0.1");
+  await once(other, "listening");
+  t.after(() => other.close());
+  const { port } = other.address() as AddressInfo;
+  const program = start(["--model", model, "--port", String(port), "--orchestrator", "none", "--log-format", "json"]);
+  assert.equal(await program.exit, 1);
+  assert.equal(
+    program.stderr(),
+    `rbees-workerd: 127.0.0.1:${port} is taken by another program. Choose another port, or stop that program.\n`,
+  );
 });
 
 test("says how far it is, that it is ready, registers, and at SIGTERM leaves and exits 0", async () => {

@@ -1,0 +1,30 @@
+/** Whether a server could listen on an address, and why it could not. */
+import { createServer } from "node:net";
+import { RbeesError } from "@rbees/contracts/errors";
+
+export interface Listening {
+  readonly host: string;
+  /** 0: any that is free. */
+  readonly port: number;
+}
+
+/** Throws what listening there would throw now; for programs with long work to do before they listen. */
+export async function assertListenable(at: Listening): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const server = createServer();
+    server.once("error", (error) => reject(listenError(error, at)));
+    server.listen({ ...at, exclusive: true }, () => server.close(() => resolve()));
+  });
+}
+
+/** A failed `listen`, in a sentence that says what to do. */
+export function listenError(error: unknown, { host, port }: Listening): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === "EADDRINUSE")
+    return new RbeesError("CONFLICT", `${host}:${port} is taken by another program. Choose another port, or stop that program.`, {
+      cause: error,
+    });
+  if (code === "EACCES") return new RbeesError("FORBIDDEN", `Not allowed to listen on ${host}:${port}.`, { cause: error });
+  if (code === "EADDRNOTAVAIL") return new RbeesError("INVALID_REQUEST", `${host} is no address of this machine.`, { cause: error });
+  return error;
+}
