@@ -15,8 +15,6 @@ import type { Message } from "@rbees/contracts/message";
 import type { CacheType, EngineName, Feature, ReasoningEffort } from "@rbees/contracts/sets";
 import type { Tool, ToolCallPiece, ToolChoice } from "@rbees/contracts/tools";
 import type { Backend } from "@rbees/contracts/worker";
-import type { ProgramOptions } from "./llama-server/program.ts";
-import type { UpstreamOptions } from "./openai/upstream.ts";
 
 export interface EngineOptions {
   engine: EngineName;
@@ -48,6 +46,26 @@ export interface EngineOptions {
   upstream?: UpstreamOptions | undefined;
   /** The program that computes, for the engine `llama-server` and no other. */
   program?: ProgramOptions | undefined;
+}
+
+/** The server that computes, where that is none of ours. */
+export interface UpstreamOptions {
+  /** Up to and with `/v1`. */
+  url: string;
+  /** What the server calls the model. */
+  model: string;
+  /** Shown as a bearer token. */
+  key?: string | undefined;
+  /** What it can do beyond text: `auto`, `none` or a list. */
+  features: string;
+}
+
+/** The program that computes, where that is `llama-server`. */
+export interface ProgramOptions {
+  /** The binary; empty: it is looked for on PATH. */
+  path: string;
+  /** How long it may take to load its model. */
+  ready_ms_max: number;
 }
 
 export interface ModelFacts {

@@ -8,10 +8,30 @@ import { isLoopback } from "@rbees/kit/network";
 import type { WorkerRecord } from "../pool/worker-record.ts";
 import { commandLine } from "../remote/quote.ts";
 import { hostOf } from "./route.ts";
-import type { UpRequest } from "./up.ts";
 import { ORCHESTRATOR_PORT, type UpRecord } from "./up-record.ts";
 
 type Orchestrator = NonNullable<UpRecord["orchestrator"]>;
+export interface UpRequest {
+  /** Without it the one that is up, else DEMO. */
+  model?: string | undefined;
+  /** Without it the one that is up, else the processor. */
+  backend?: string | undefined;
+  /** The orchestrator's port; without it the one it has, else ORCHESTRATOR_PORT. */
+  port?: number | undefined;
+  worker_port?: number | undefined;
+  /** The orchestrator's address, when others than this machine shall reach it. */
+  listen?: string | undefined;
+  /** Nobody is asked for a key, whoever can reach that address. */
+  insecure_no_auth?: boolean | undefined;
+  /** It speaks in clear there. */
+  insecure_no_tls?: boolean | undefined;
+  slots?: number | undefined;
+  ctx?: number | undefined;
+  threads?: number | undefined;
+  deterministic?: boolean | undefined;
+  ready_ms_max: number;
+}
+
 type Asked = Omit<UpRequest, "ready_ms_max">;
 
 /** In words, such as `4 slots, not 2`. */

@@ -18,34 +18,13 @@ import { deathOf, spawnWorker } from "../pool/spawn.ts";
 import { insist } from "../pool/stop.ts";
 import { describeWorker, healthOf, readWorkers, removeWorker, type WorkerRecord } from "../pool/worker-record.ts";
 import { commandLine } from "../remote/quote.ts";
-import { checkOrchestrator, checkOtherWorkers, checkOwnWorker } from "./as-asked.ts";
+import { checkOrchestrator, checkOtherWorkers, checkOwnWorker, type UpRequest } from "./as-asked.ts";
 import { type Started, startDetached } from "./detach.ts";
 import { withLock } from "./lock.ts";
 import { isPortFree } from "./ports.ts";
 import { isAlive } from "./process-identity.ts";
 import { ensureKey, keyFile } from "./up-keys.ts";
 import { isOfUp, ORCHESTRATOR_PORT, readUp, removeUp, type UpRecord, upLock, writeUp } from "./up-record.ts";
-
-export interface UpRequest {
-  /** Without it the one that is up, else DEMO. */
-  model?: string | undefined;
-  /** Without it the one that is up, else the processor. */
-  backend?: string | undefined;
-  /** The orchestrator's port; without it the one it has, else ORCHESTRATOR_PORT. */
-  port?: number | undefined;
-  worker_port?: number | undefined;
-  /** The orchestrator's address, when others than this machine shall reach it. */
-  listen?: string | undefined;
-  /** Nobody is asked for a key, whoever can reach that address. */
-  insecure_no_auth?: boolean | undefined;
-  /** It speaks in clear there. */
-  insecure_no_tls?: boolean | undefined;
-  slots?: number | undefined;
-  ctx?: number | undefined;
-  threads?: number | undefined;
-  deterministic?: boolean | undefined;
-  ready_ms_max: number;
-}
 
 export interface UpReport {
   url: string;

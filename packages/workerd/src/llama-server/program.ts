@@ -10,15 +10,8 @@ import { delimiter, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { RbeesError } from "@rbees/contracts/errors";
 import { environment } from "@rbees/kit/config";
-import type { EngineOptions } from "../engine.ts";
+import type { EngineOptions, ProgramOptions } from "../engine.ts";
 import { batchTokens } from "../llama/model.ts";
-
-export interface ProgramOptions {
-  /** The binary; empty: it is looked for on PATH. */
-  path: string;
-  /** How long it may take to load its model. */
-  ready_ms_max: number;
-}
 
 const NAME = "llama-server";
 const POLL_MS = 50;

@@ -6,20 +6,9 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { readEvents } from "@rbees/contracts/sse";
 import type { ToolCallPiece } from "@rbees/contracts/tools";
 import { z } from "zod";
-import type { EmbedRequest, RunRequest } from "../engine.ts";
+import type { EmbedRequest, RunRequest, UpstreamOptions } from "../engine.ts";
 import { bodyOf } from "./asking.ts";
 import { featuresOf, SALTED_OWNER, type UpstreamFeature } from "./features.ts";
-
-export interface UpstreamOptions {
-  /** Up to and with `/v1`. */
-  url: string;
-  /** What the server calls the model. */
-  model: string;
-  /** Shown as a bearer token. */
-  key?: string | undefined;
-  /** What it can do beyond text: `auto`, `none` or a list. */
-  features: string;
-}
 
 /** What the server says of its model. */
 export interface Looked {
