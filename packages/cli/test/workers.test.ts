@@ -1,6 +1,7 @@
 /** `rbees-pool worker …`, `status` and `backends list`, with a worker program that behaves as its model's name says. */
 import assert from "node:assert/strict";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
 import { ModelFit, PoolBackends, PoolStatus, PoolWorker, PoolWorkers } from "@rbees/contracts/pool";
@@ -10,6 +11,7 @@ import { parseNvidiaSmi } from "../src/pool/backends.ts";
 import { readWorkers } from "../src/pool/worker-record.ts";
 import { writeGguf } from "./gguf-file.ts";
 import { ANSI, type Bench, bench, freePort, until } from "./harness.ts";
+import { processes } from "./sshd.ts";
 
 interface Pool {
   pool: Bench;
@@ -118,6 +120,39 @@ test("a worker that dies while loading is told with its reason and the end of it
     /Worker w1 ended before it was ready \(exit code 1\): the model needs 9 GB and 2 GB are free\nThe end of its log, .*w1\.log:\n/,
   );
   assert.deepEqual(await list(), []);
+});
+
+test("a worker that can't be written down, as on a full disk, is ended; one that can't be counted is not, and can be stopped", async (t) => {
+  const { spawn, worker, list, pool } = await setUp(t);
+  const workers = join(pool.root, "state", "workers");
+  await mkdir(join(pool.root, "state"), { recursive: true });
+  await symlink(join(pool.root, "nowhere", "workers"), workers);
+  assert.equal((await spawn("demo", "--name", "unwritten")).exit, 1);
+  assert.deepEqual(
+    processes().filter(({ args }) => args.includes("--worker-id=unwritten")),
+    [],
+  );
+  await rm(workers);
+
+  await rm(join(pool.root, "state", "counters.json"), { force: true });
+  await mkdir(join(pool.root, "state", "counters.json"));
+  assert.equal((await spawn("demo", "--name", "uncounted")).exit, 0);
+  assert.equal((await worker("stop", "uncounted")).out, "uncounted has finished its jobs and ended\n");
+  assert.deepEqual(await list(), []);
+});
+
+test("what a start that failed has made for the worker goes with it, unless it came back without a token", async (t) => {
+  const { spawn, pool } = await setUp(t);
+  const file = (kind: string) => join(pool.root, "state", "workers", `w1.${kind}`);
+  await mkdir(join(pool.root, "state", "workers"), { recursive: true });
+  for (const kind of ["credential", "door"]) await writeFile(file(kind), kind, { mode: 0o600 });
+  const dies = await model(pool, "dies");
+  assert.equal((await spawn(dies, "--name", "w1")).exit, 1);
+  assert.deepEqual([existsSync(file("credential")), existsSync(file("door"))], [true, false]);
+  const stdin = `${JSON.stringify({ join_token: `rbj_${"a".repeat(12)}_${"b".repeat(43)}` })}\n`;
+  const words = ["rbees-pool", "worker", "spawn", "cpu", "--orchestrator", "none", "--model", dies, "--name", "w1", "--handover"];
+  assert.match((await pool.run(words, { stdin })).err, /the model needs 9 GB/);
+  assert.deepEqual([existsSync(file("credential")), existsSync(file("join"))], [false, false]);
 });
 
 test("a worker that never gets ready is ended when its time is up, and by Ctrl-C", async (t) => {

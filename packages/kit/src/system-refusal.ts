@@ -4,6 +4,8 @@ import { RbeesError } from "@rbees/contracts/errors";
 /** Undefined for every other error. `next`: a sentence that says what to do. */
 export function systemRefusal(error: unknown, next: string): RbeesError | undefined {
   if (!(error instanceof Error) || !("syscall" in error) || !("code" in error)) return undefined;
+  if (["ENOSPC", "EDQUOT"].includes(String(error.code)))
+    return new RbeesError("CONFLICT", `The disk is full (${error.message}): make room, then try again. ${next}`, { cause: error });
   const not_allowed = ["EACCES", "EPERM", "EROFS"].includes(String(error.code));
   return new RbeesError(not_allowed ? "FORBIDDEN" : "CONFLICT", `The system refuses: ${error.message}. ${next}`, { cause: error });
 }

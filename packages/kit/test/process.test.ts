@@ -7,6 +7,7 @@ import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { homeOf } from "../src/home.ts";
 import { createRegistry, Gauge } from "../src/metrics.ts";
+import { systemRefusal } from "../src/system-refusal.ts";
 import { NODE_MIN, nodeTooOld, VERSION } from "../src/version.ts";
 import { until } from "./support.ts";
 
@@ -123,4 +124,12 @@ test("each program has a registry of its own, with the figures of its process in
   const other = await two.metrics();
   assert.match(other, /^process_cpu_seconds_total /m);
   assert.doesNotMatch(other, /^mine/m);
+});
+
+test("what the system refuses is said with what to do: a full disk needs room", () => {
+  const refused = (code: string) =>
+    systemRefusal(Object.assign(new Error(`${code}: so it is`), { code, syscall: "write" }), "Or elsewhere.");
+  assert.equal(refused("ENOSPC")?.message, "The disk is full (ENOSPC: so it is): make room, then try again. Or elsewhere.");
+  assert.equal(refused("EACCES")?.message, "The system refuses: EACCES: so it is. Or elsewhere.");
+  assert.equal(systemRefusal(new Error("a bug"), ""), undefined);
 });

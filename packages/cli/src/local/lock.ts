@@ -48,6 +48,10 @@ async function create(path: string): Promise<boolean> {
     const file = await open(path, "wx");
     try {
       await file.writeFile(JSON.stringify(self));
+    } catch (error) {
+      // Nobody could tell whose it is.
+      await rm(path, { force: true });
+      throw error;
     } finally {
       await file.close();
     }

@@ -19,8 +19,11 @@ function file(home: Home): SharedFile<Counters> {
   );
 }
 
+/** What was done is done, also where it can't be counted: on a full disk workers have to be stopped, too. */
 export async function countEvent(home: Home, what: Counted, outcome: string): Promise<void> {
-  await file(home).update((now) => ({ ...now, [what]: { ...now[what], [outcome]: (now[what]?.[outcome] ?? 0) + 1 } }));
+  await file(home)
+    .update((now) => ({ ...now, [what]: { ...now[what], [outcome]: (now[what]?.[outcome] ?? 0) + 1 } }))
+    .catch(() => {});
 }
 
 export async function readCounters(home: Home): Promise<Counters> {

@@ -36,17 +36,22 @@ function keyOf(worker: Setting & Pick<WorkerHealth, "model_digest">): string {
   return `${worker.model_digest}${settingOf(worker)}`;
 }
 
-/** `loaded`: a new life, which may be of another version, counts from here; a worker that has worked can only add to that. */
+/**
+ * `loaded`: a new life, which may be of another version, counts from here; a worker that has worked can only add to that. Where it
+ * can't be written down, the header's estimate will do.
+ */
 export async function remember(home: Home, health: WorkerHealth, when: "loaded" | "stopping"): Promise<void> {
   // Of a worker on a GPU only the smaller part is this host's memory.
   if (health.backend !== "cpu" || health.memory_bytes <= 0) return;
   const key = keyOf(health);
   // Kept prefixes come and go, and take what is left.
   const bytes = health.memory_bytes - health.prefix_cache_bytes;
-  await file(home).update((now) => {
-    const before = when === "loaded" ? 0 : (now[key]?.bytes ?? 0);
-    return bytes <= before ? now : { ...now, [key]: { bytes, measured_at: new Date().toISOString() } };
-  });
+  await file(home)
+    .update((now) => {
+      const before = when === "loaded" ? 0 : (now[key]?.bytes ?? 0);
+      return bytes <= before ? now : { ...now, [key]: { bytes, measured_at: new Date().toISOString() } };
+    })
+    .catch(() => {});
 }
 
 /** Whether a model that is on this host fits it, corrected by what was measured. */

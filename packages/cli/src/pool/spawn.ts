@@ -20,7 +20,16 @@ import { countEvent } from "./counters.ts";
 import { dropHandover, type Handover, keepHandover } from "./handover.ts";
 import { fitHere, remember } from "./measured.ts";
 import { SpawnRequest } from "./spawn-request.ts";
-import { healthOf, readWorkers, removeWorker, type WorkerRecord, workerLog, workersLock, writeWorker } from "./worker-record.ts";
+import {
+  forgetWorker,
+  healthOf,
+  readWorkers,
+  removeWorker,
+  type WorkerRecord,
+  workerLog,
+  workersLock,
+  writeWorker,
+} from "./worker-record.ts";
 import { unitName, unitText } from "./worker-unit.ts";
 
 export const FIRST_PORT = 8001;
@@ -72,30 +81,36 @@ async function spawnOnce(
     await untilReady(context, record, started, request.ready_ms_max);
     if (request.registered_ms_max !== undefined && request.orchestrator !== "none")
       await untilRegistered(context, record, started, request.registered_ms_max);
-  } catch (error) {
-    if (record.unit !== null) await releaseUnit(record.unit);
-    await signal(record.process, "SIGTERM");
-    if (!(await ended(record.process, KILL_MS_MAX))) await signal(record.process, "SIGKILL");
-    if (record.unit !== null) await dropUnit(record.unit);
-    await removeWorker(home, record.worker_id);
+    // It answers, so it has read them.
+    await settle();
     await dropHandover(context, record.worker_id);
+    const health = await healthOf(context.home, record);
+    if (health !== undefined) await remember(home, health, "loaded");
+    const ready = {
+      ...record,
+      ready_at: new Date().toISOString(),
+      slots: health?.slots ?? record.slots,
+      estimated_bytes: await estimateOf(record, health),
+    };
+    await writeWorker(home, ready);
+    await countEvent(home, "worker_starts", "ready");
+    return ready;
+  } catch (error) {
+    await undo(context, record, given.handover);
     await countEvent(home, "worker_starts", context.signal.aborted ? "interrupted" : "failed");
     throw error;
   }
-  // It answers, so it has read them.
-  await settle();
-  await dropHandover(context, record.worker_id);
-  const health = await healthOf(context.home, record);
-  if (health !== undefined) await remember(home, health, "loaded");
-  const ready = {
-    ...record,
-    ready_at: new Date().toISOString(),
-    slots: health?.slots ?? record.slots,
-    estimated_bytes: await estimateOf(record, health),
-  };
-  await writeWorker(home, ready);
-  await countEvent(home, "worker_starts", "ready");
-  return ready;
+}
+
+/** Ends what was started and takes away what it wrote, but its log. */
+async function undo(context: Context, { worker_id, process, unit }: WorkerRecord, { join_token }: Handover): Promise<void> {
+  if (unit !== null) await releaseUnit(unit);
+  await signal(process, "SIGTERM");
+  if (!(await ended(process, KILL_MS_MAX))) await signal(process, "SIGKILL");
+  if (unit !== null) await dropUnit(unit);
+  // One that came without a token may have been let in before, and finds its way back by what it has.
+  await (join_token === undefined ? removeWorker : forgetWorker)(context.home, worker_id);
+  await dropHandover(context, worker_id);
 }
 
 /** What its header lets expect of the context and slots that it has. */
@@ -169,7 +184,13 @@ async function launch(
     estimated_bytes: null,
     request: SpawnRequest.parse(request),
   };
-  await writeWorker(home, record);
+  try {
+    await writeWorker(home, record);
+  } catch (error) {
+    // Nobody would find it again.
+    await undo(context, record, handover);
+    throw error;
+  }
   return { record, ...launched };
 }
 

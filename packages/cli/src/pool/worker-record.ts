@@ -79,14 +79,15 @@ export async function writeWorker(home: Home, record: WorkerRecord): Promise<voi
   await writeJson(workerFile(workerFolder(home), record.worker_id, "json"), record);
 }
 
+/** Its door it makes anew whenever it starts. */
 export async function removeWorker(home: Home, worker_id: string): Promise<void> {
-  await rm(workerFile(workerFolder(home), worker_id, "json"), { force: true });
+  for (const kind of ["json", "door"] as const) await rm(workerFile(workerFolder(home), worker_id, kind), { force: true });
 }
 
 /** With the record goes what it knew its orchestrator by: a worker of that name that is started later joins anew. */
 export async function forgetWorker(home: Home, worker_id: string): Promise<void> {
   await removeWorker(home, worker_id);
-  for (const kind of ["credential", "door"] as const) await rm(workerFile(workerFolder(home), worker_id, kind), { force: true });
+  await rm(workerFile(workerFolder(home), worker_id, "credential"), { force: true });
 }
 
 /** The worker's own doors, with the secret that opens them if it asks for one. */
