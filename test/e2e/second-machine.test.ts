@@ -53,6 +53,13 @@ test("install, spawn, a job, upgrade, stop: from nothing but Node", { skip, time
     "the same again costs nothing",
   );
 
+  // One that does not start is brought anew.
+  writeFileSync(join(versions, version, "rbees-pool.mjs"), "damaged(");
+  const damaged = await rbees("pool", "worker", "list", "--host", "atlas");
+  assert.match(damaged.err, /\(exit code 1: SyntaxError: .*\)\. It may be too old or damaged: `rbees pool install --host atlas` puts/);
+  assert.equal(JSON.parse((await rbees("pool", "install", "--host", "atlas", "--json")).out).sent_bytes > 0, true);
+  assert.equal((await rbees("pool", "worker", "list", "--host", "atlas")).exit, 0);
+
   const port = String(await freePort());
   assert.equal((await rbees("up", "--port", port, "--worker-port", String(await freePort()), "--slots", "1", "--threads", "1")).exit, 0);
   const spawned = await rbees("pool", "worker", "spawn", "cpu", "--model", "demo", "--threads", "1", "--name", "far", "--host", "atlas");

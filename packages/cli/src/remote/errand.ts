@@ -219,11 +219,16 @@ function notThere(target: Target, exit: number, others: readonly string[]): Rbee
   }
   const old = others.find((line) => line.includes("needs Node.js"));
   if (old !== undefined) return new RbeesError("CONFLICT", `${target.name}: ${old}`);
-  const said = others.filter((line) => line.trim() !== "").at(-1);
+  const said = lastWords(others);
   return new RbeesError(
     "CONFLICT",
     `rbees-pool on ${target.name} does not answer as this rbees expects (exit code ${exit}${said === undefined ? "" : `: ${said}`}). It may be too old or damaged: ${install} puts ${VERSION} in its place.`,
   );
+}
+
+/** What a program said at its end; of one in Node.js that broke the error, not what Node.js says after it. */
+export function lastWords(lines: readonly string[]): string | undefined {
+  return lines.findLast((line) => /^\w*Error( \[\w+\])?: /.test(line)) ?? lines.findLast((line) => line.trim() !== "");
 }
 
 /** The far side's advice in words that work here. */

@@ -21,8 +21,11 @@ const TRANSFER_MS_MAX = 3_600_000;
 /** The last file of an archive: what was cut off lacks it. */
 const COMPLETE = ".complete";
 
-/** Arguments: version, node. Says whether that version is there, whole. */
-const IS_THERE = `[ -f "$HOME/.local/share/rbees/versions/$1/${COMPLETE}" ] && echo yes || echo no`;
+/** Arguments: version, node. Says whether that version is there, whole, and starts. */
+const IS_THERE = `
+new=$HOME/.local/share/rbees/versions/$1
+[ -f "$new/${COMPLETE}" ] && "$2" "$new/rbees-pool.mjs" info --json >/dev/null 2>&1 && echo yes || echo no
+`;
 
 /** Arguments: version. Unpacks stdin beside the other versions; nothing of an attempt that failed is left. */
 const UNPACK = `
@@ -106,7 +109,7 @@ export async function install(context: Context, target: Target, { cuda, upgrade 
   const scratch = await mkdtemp(join(tmpdir(), "rbees-cargo-"));
   try {
     const cargo = await cargoFor(context, node, { cuda, scratch });
-    const there = lastLine(await script(context, target, IS_THERE, [cargo.version])) === "yes";
+    const there = lastLine(await script(context, target, IS_THERE, [cargo.version, node.path])) === "yes";
     const sent_bytes = there ? null : await send(context, target, cargo, found.disk_bytes);
     context.progress(`starting rbees on ${target.name}`);
     const answer = await script(context, target, ACTIVATE, [cargo.version, node.path]);

@@ -5,7 +5,7 @@ import { NODE_MIN, nodeTooOld, VERSION } from "@rbees/kit/version";
 import { z } from "zod";
 import type { Context } from "../context.ts";
 import { size } from "../look.ts";
-import { call, LAUNCHER, lastLine } from "./errand.ts";
+import { call, LAUNCHER, lastLine, lastWords } from "./errand.ts";
 import { commandLine } from "./quote.ts";
 import { type ConnectOptions, startThere } from "./ssh.ts";
 import { connectionError } from "./ssh-errors.ts";
@@ -105,7 +105,7 @@ function refusal(err: string): string | undefined {
   if (/No space left on device/i.test(err)) return "its disk is full: make room there, then try again.";
   if (/quota exceeded/i.test(err)) return "your share of its disk is used up: make room there, then try again.";
   if (/Read-only file system/i.test(err)) return "its disk can't be written (Read-only file system).";
-  return err.trim().split("\n").at(-1) || undefined;
+  return lastWords(err.split("\n"));
 }
 
 export interface Check {
