@@ -1,7 +1,7 @@
 /** `rbees up`, `down` and `doctor`, with programs that behave like the real ones. */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -176,6 +176,29 @@ test("doctor says of workers what is so: one whose process is gone, one that is 
   assert.match(ended.next, new RegExp(`rbees-pool worker restart ${record.worker_id}`));
   await rbees.run(["rbees-pool", "worker", "stop", record.worker_id]);
   assert.equal(await said("worker that ended"), undefined);
+});
+
+test("where what is up was damaged, that is said with what to do, and nothing is started or ended", async (t) => {
+  const { rbees, port, run } = await setUp(t);
+  await run("up", "--port", String(port), "--worker-port", String(await freePort()));
+  const { orchestrator, workers } = await processes(rbees);
+  const file = join(rbees.root, "state", "up.json");
+  const right = await readFile(file, "utf8");
+  await writeFile(file, right.slice(0, 40));
+  for (const words of [["down"], ["up"], ["jobs", "list"]]) {
+    const { exit, out, err } = await run(...words);
+    assert.equal(exit, 1, words.join(" "));
+    assert.equal(out, "");
+    assert.match(err, /up\.json is damaged, so nobody knows what `rbees up` started\. End it by hand: `rbees-pool worker stop-all` /);
+  }
+  const { worker_id = "" } = (await readWorkers(homeOf(rbees.env)))[0] ?? {};
+  assert.match((await rbees.run(["rbees-pool", "worker", "restart", worker_id])).err, /up\.json is damaged/);
+  const doctor = await run("doctor");
+  assert.equal(doctor.exit, 1);
+  assert.match(doctor.out, /fail {2}what is up +\S*up\.json is damaged/);
+  for (const one of [orchestrator, ...workers]) assert.equal(one !== undefined && (await isAlive(one)), true);
+  await writeFile(file, right);
+  assert.match((await run("down")).out, /^worker .* ended\norchestrator .* ended\n$/);
 });
 
 test("what died is started again by up, and does not keep down from its work", async (t) => {

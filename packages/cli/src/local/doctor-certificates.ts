@@ -23,7 +23,8 @@ export async function certificates(context: Context): Promise<Check[]> {
       return { name: `certificate ${name}`, level: "fail", found: `${file} can't be read as a certificate`, next: "rbees tls init" };
     }
   });
-  const shown = await shownAt(await orchestratorUrl(context));
+  const url = await orchestratorUrl(context).catch(() => undefined);
+  const shown = url === undefined ? undefined : await shownAt(url);
   return shown === undefined ? checks : [...checks, check("certificate of the orchestrator", shown)];
 }
 

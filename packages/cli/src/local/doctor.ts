@@ -48,6 +48,7 @@ export async function diagnose(context: Context): Promise<Diagnosis> {
     program("worker program", programs.workerd),
     program("orchestrator program", programs.orcd),
     settings(context),
+    upRecord(context),
     portCheck(context, ORCHESTRATOR_PORT),
     portCheck(context, FIRST_PORT),
     orchestrator(context),
@@ -182,10 +183,17 @@ async function settings({ home, programs, env }: Context): Promise<Check> {
   return { name, level: "fail", found, next: "mend what is named; `rbees-orcd config` says what holds" };
 }
 
+async function upRecord({ home }: Context): Promise<Check[]> {
+  return readUp(home).then(
+    () => [],
+    (error: Error) => [{ name: "what is up", level: "fail", found: error.message, next: "end it by hand, and remove that file" }],
+  );
+}
+
 async function portCheck(context: Context, port: number): Promise<Check> {
   const name = `port ${port}`;
   if (await isPortFree(HOST, port)) return { name, level: "ok", found: "free" };
-  const up = await readUp(context.home);
+  const up = await readUp(context.home).catch(() => undefined);
   if (up?.orchestrator?.port === port && (await isAlive(up.orchestrator.process))) return { name, level: "ok", found: "our orchestrator" };
   for (const record of await readWorkers(context.home)) {
     if (record.port === port && (await isAlive(record.process))) return { name, level: "ok", found: `our worker ${record.worker_id}` };

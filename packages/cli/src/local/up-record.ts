@@ -1,6 +1,8 @@
 /** What `rbees up` started, so that `rbees down` ends exactly that. */
+import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { RbeesError } from "@rbees/contracts/errors";
 import type { Home } from "@rbees/kit/home";
 import { z } from "zod";
 import { readJson, writeJson } from "./json-file.ts";
@@ -32,8 +34,15 @@ export function upLock(home: Home): string {
   return join(home.state, "up.lock");
 }
 
+/** Undefined: nothing is up. Throws when the file is damaged, since then nobody knows. */
 export async function readUp(home: Home): Promise<UpRecord | undefined> {
-  return readJson(pathOf(home), UpRecord);
+  const path = pathOf(home);
+  const record = await readJson(path, UpRecord);
+  if (record !== undefined || !existsSync(path)) return record;
+  throw new RbeesError(
+    "CONFLICT",
+    `${path} is damaged, so nobody knows what \`rbees up\` started. End it by hand: \`rbees-pool worker stop-all\` for the workers of this machine, \`kill\` for the orchestrator (\`pgrep -f rbees-orcd\` shows its pid). Then remove that file.`,
+  );
 }
 
 export async function writeUp(home: Home, record: UpRecord): Promise<void> {

@@ -36,6 +36,7 @@ export async function restartWorker(context: Context, record: WorkerRecord, opti
       `The model's file is gone from ${path}, so worker ${worker_id} could not start again; it is left as it is.`,
     );
   }
+  await readUp(home);
   const ended = await endWorker(context, record, options);
   try {
     const again = { ...request, name: worker_id, port };
