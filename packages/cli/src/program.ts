@@ -33,7 +33,7 @@ export async function runProgram(program: Program, argv: readonly string[], worl
         at = `${program.name} ${wordsOf(command)}`.trim();
       });
     }
-    await root.parseAsync(asFlag(argv), { from: "user" });
+    await root.parseAsync(helpOfVerbs(root, asFlag(argv)), { from: "user" });
     world.io.progress(undefined);
     return exit;
   } catch (error) {
@@ -46,6 +46,24 @@ export async function runProgram(program: Program, argv: readonly string[], worl
 function asFlag(argv: readonly string[]): string[] {
   const [first, ...words] = argv;
   return first === "help" ? [...words, "--help"] : [...argv];
+}
+
+const HELP = ["-h", "--help"];
+
+/** Without the question for help where it asks about a verb that there is not: then that is what has to be said. */
+function helpOfVerbs(root: Command, argv: readonly string[]): readonly string[] {
+  let at = root;
+  for (let i = 0; i < argv.length && at.commands.length > 0; i += 1) {
+    const word = argv[i] ?? "";
+    if (word.startsWith("-")) {
+      if (at.options.some((option) => option.required && [option.long, option.short].includes(word))) i += 1;
+      continue;
+    }
+    const found = at.commands.find((one) => one.name() === word);
+    if (found === undefined) return argv.filter((one) => !HELP.includes(one));
+    at = found as Command;
+  }
+  return argv;
 }
 
 function build(program: Program, world: World, completing: boolean, ended: (exit: number) => void): Command {

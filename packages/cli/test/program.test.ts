@@ -46,6 +46,9 @@ test("mistakes exit 2, name what is wrong, and guess what was meant", async (t) 
   const cases = [
     ["rbees jbs list", /unknown command 'jbs' \(Did you mean jobs\?\) See rbees --help\.\n$/],
     ["rbees jobs lits", /unknown command 'lits' \(Did you mean list\?\) See rbees jobs --help\.\n$/],
+    ["rbees nope --help", /unknown command 'nope'\. See rbees --help\.\n$/],
+    ["rbees --orchestrator x jobs nope -h", /unknown command 'nope'\. See rbees jobs --help\.\n$/],
+    ["rbees help nope", /unknown command 'nope'\. See rbees --help\.\n$/],
     ["rbees jobs list --limt 3", /unknown option '--limt' \(Did you mean --limit\?\) See rbees jobs list --help\.\n$/],
     ["rbees completion", /missing required argument 'shell'\. See rbees completion --help\.\n$/],
     ["rbees jobs show", /missing required argument 'id'\. See rbees jobs show --help\.\n$/],
