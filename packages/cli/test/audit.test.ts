@@ -136,6 +136,13 @@ test("an entry that stands twice, a line that is none, and a file that ends with
   assert.deepEqual(await said(""), ["cut_off end"]);
 });
 
+test("a file that is no trail at all is told as that, in one sentence", async (t) => {
+  const { run, at } = await setup(t);
+  const { exit, out, err } = await run(["rbees", "audit", "verify", at("README.md", "# rbees\n\nOne service.\n".repeat(60))]);
+  assert.deepEqual([exit, out], [2, ""]);
+  assert.match(err, /^rbees: \S+README\.md is no export of an audit trail: it has 180 lines and no entry\. Give a file of [^\n]+\.\n$/);
+});
+
 test("an entry that was forged with a hash that fits does not fit what follows", async (t) => {
   const { problemsIn } = await setup(t);
   const { at_ms, previous } = ENTRIES[499] as ChainedEntry;

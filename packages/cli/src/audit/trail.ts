@@ -155,9 +155,10 @@ async function* linesOf(file: string): AsyncGenerator<Item[]> {
     }
     yield items;
   }
-  if (begun.length > 0) yield [{ where: `line ${line + 1}`, unreadable: "the file ends in the middle of it" }];
+  if (begun.length > 0) yield [{ where: `line ${line + 1}`, unreadable: CUT_OFF }];
 }
 
+export const CUT_OFF = "the file ends in the middle of it";
 const NOT_UTF8 = "it is not UTF-8";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -1,9 +1,10 @@
 /** `rbees audit verify`: reads a trail from end to end and says whether it is whole, and where not. */
+import { RbeesError } from "@rbees/contracts/errors";
 import { recordOf } from "@rbees/kit/audit-chain";
 import { ChainCheck, type CheckOptions, type FoundEntry, type Verdict } from "@rbees/kit/audit-check";
 import type { Context } from "../context.ts";
 import { type Look, plural } from "../look.ts";
-import type { Trail } from "./trail.ts";
+import { CUT_OFF, type Trail } from "./trail.ts";
 
 /** The entry that a subject was erased. */
 export const ERASED = "subject.erased";
@@ -20,6 +21,7 @@ export interface Verification extends Verdict {
 export async function verifyTrail(context: Context, trail: Trail, options: CheckOptions): Promise<Verification> {
   const check = new ChainCheck(options);
   let seen = 0;
+  let strange = 0;
   const erased = { subjects: 0, jobs: 0, lines: 0 };
   for await (const items of trail.items()) {
     context.signal.throwIfAborted();
@@ -31,12 +33,21 @@ export async function verifyTrail(context: Context, trail: Trail, options: Check
         erased.subjects += 1;
         erased.jobs += with_it.jobs;
         erased.lines += with_it.lines;
-      } else check.unreadable(item.where, item.unreadable);
+      } else {
+        check.unreadable(item.where, item.unreadable);
+        if (item.unreadable !== CUT_OFF) strange += 1;
+      }
     }
     seen += items.length;
     if (context.io.err_look.tty) context.progress(`verifying ${trail.file}`, `${seen} entries`);
   }
   const verdict = check.end();
+  // Where nothing at all is an entry, what is wrong with each line is not the news.
+  if (trail.kind === "export" && strange > 0 && verdict.entries === 0)
+    throw new RbeesError(
+      "INVALID_REQUEST",
+      `${trail.file} is no export of an audit trail: it has ${plural(seen, "line")} and no entry. Give a file of \`rbees audit export\` (NDJSON), or the database (orcd.sqlite).`,
+    );
   const signatures = options.keys === undefined ? "not_checked" : "checked";
   return { file: trail.file, kind: trail.kind, whole: verdict.problem_count === 0, signatures, erased, ...verdict };
 }
