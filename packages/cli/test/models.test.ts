@@ -62,9 +62,12 @@ test("register records the absolute path, the hash and what the header says; unr
   });
   assert.match((await models("list")).out, /\nmine +\d+ B +llama Q8_0 +512 +apache-2\.0 +\/.*mine\.gguf\n$/);
   assert.equal((await models("register", "mine", file)).exit, 0, "once more with the same file");
-  assert.equal((await models("unregister", "mine")).exit, 0);
+  assert.equal((await models("unregister", "mine")).out, `mine is forgotten; ${file} stays.\n`);
   assert.equal((await models("unregister", "mine")).exit, 6);
   assert.ok((await readFile(file)).length > 0);
+  await models("register", "mine", file);
+  await unlink(file);
+  assert.equal((await models("unregister", "mine")).out, `mine is forgotten; ${file} was gone already.\n`);
 });
 
 test("a name stands for one file until --replace says otherwise", async (t) => {

@@ -67,8 +67,12 @@ export const modelVerbs = [
     },
     (command) => command.argument("<name>", "a registered model"),
     {
-      run: async (context, _, name) => ({ name, path: await (await catalogued()).unregister(context, name) }),
-      render: ({ name, path }) => `${name} is forgotten; ${path} stays.\n`,
+      run: async (context, _, name) => {
+        const { isFile, unregister } = await catalogued();
+        const path = await unregister(context, name);
+        return { name, path, present: await isFile(path) };
+      },
+      render: ({ name, path, present }) => `${name} is forgotten; ${path} ${present === false ? "was gone already" : "stays"}.\n`,
     },
   ),
   ...downloadVerbs,
