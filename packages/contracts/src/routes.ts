@@ -34,7 +34,18 @@ import { OpenaiResponse, ResponsesRequest } from "./responses.ts";
 import type { RouteTable } from "./route.ts";
 import { CreateTenant, SetTenant, TenantList, TenantView } from "./tenant.ts";
 import { Counted, Tokenize, Tokenized, TokenizeRequest } from "./tokenize.ts";
-import { Beat, CancelAttempt, Execute, ModelList, Registered, RegisterWorker, WorkerHealth, WorkerList, WorkerView } from "./worker.ts";
+import {
+  Beat,
+  CancelAttempt,
+  Execute,
+  ModelList,
+  Registered,
+  RegisterHeaders,
+  RegisterWorker,
+  WorkerHealth,
+  WorkerList,
+  WorkerView,
+} from "./worker.ts";
 
 export const OrcdHealth = z
   .object({
@@ -91,6 +102,7 @@ export const orcdRoutes = {
     method: "POST",
     path: "/workers/register",
     summary: "A worker joins, or joins again; it is called back at the address it gives, 502 if that fails",
+    headers: RegisterHeaders,
     body: RegisterWorker,
     replies: { 200: ["text", Registered] },
   },

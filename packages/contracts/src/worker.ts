@@ -24,6 +24,13 @@ export type Backend = z.infer<typeof Backend>;
 /** A name or an address; which one it is the resolver says. */
 const HOST = /^[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}$/;
 
+export const RegisterHeaders = z.object({
+  "x-rbees-worker": z
+    .string()
+    .optional()
+    .describe("Its id, for the log: a caller that may not register is refused before its body is read"),
+});
+
 /** Fields and features that a newer worker says beyond these are read over: nobody asks for them (`protocol.ts`). */
 export const RegisterWorker = z
   .object({

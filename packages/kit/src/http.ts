@@ -60,6 +60,7 @@ export interface Refusal {
   readonly peer: string;
   /** As it was sent, unchecked; undefined where it was refused before it was read. */
   readonly body: unknown;
+  readonly headers: IncomingHttpHeaders;
 }
 
 /** What is left out of the limits is as their defaults have it. */
@@ -168,7 +169,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     const limit = form ? (options.form_bytes_max ?? options.body_bytes_max) : options.body_bytes_max;
     const refusal = toRbeesError(error, { form, limit });
     const { name } = configOf(request);
-    if (name !== undefined) options.refused?.({ route: name, error: refusal, peer: peerOf(request), body: request.body });
+    if (name !== undefined)
+      options.refused?.({ route: name, error: refusal, peer: peerOf(request), body: request.body, headers: request.headers });
     return refuse(refusal, request, reply, log);
   });
   app.setNotFoundHandler((request, reply) => {

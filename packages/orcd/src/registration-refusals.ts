@@ -33,9 +33,9 @@ export class RegistrationRefusals {
     this.#now = now;
   }
 
-  note({ error, peer, body }: Refusal): void {
+  note({ error, peer, body, headers }: Refusal): void {
     const now_ms = this.#now();
-    const what = { ...announced(body), from: peer, code: error.code, reason: reasonOf(error) };
+    const what = { ...announced(body, headers["x-rbees-worker"]), from: peer, code: error.code, reason: reasonOf(error) };
     const key = JSON.stringify(what);
     const before = this.#said.get(key);
     if (before !== undefined && now_ms - before.at_ms < SAID_AGAIN_MS) {
@@ -60,8 +60,8 @@ export class RegistrationRefusals {
 }
 
 /** Who it said that it is. It was refused: nothing of that need be so, or be there. */
-function announced(body: unknown): { worker_id: string | null; address: string | null } {
-  const { id, host, port } = (typeof body === "object" && body !== null ? body : {}) as Record<string, unknown>;
+function announced(body: unknown, named: unknown): { worker_id: string | null; address: string | null } {
+  const { id = named, host, port } = (typeof body === "object" && body !== null ? body : {}) as Record<string, unknown>;
   return {
     worker_id: typeof id === "string" ? id.slice(0, ID_CHARS_MAX) : null,
     address: typeof host === "string" && typeof port === "number" ? authority(host.slice(0, HOST_CHARS_MAX), port) : null,

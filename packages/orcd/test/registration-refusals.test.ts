@@ -24,6 +24,7 @@ const refusal = (id: string, reason = "no") => ({
   error: new RbeesError("FORBIDDEN", reason),
   peer: "10.0.0.7",
   body: { id, host: "attic.lan", port: 8001 },
+  headers: {},
 });
 
 test("a worker that is refused is in the log with its name, its address and the reason, once however often it tries", async (t) => {
@@ -49,7 +50,7 @@ test("a worker that is refused is in the log with its name, its address and the 
   assert.equal(lines.length, 3, "who is let in is not warned of");
 });
 
-test("a wrong join token is in the log too, without the token, though nothing was read of who it is", async (t) => {
+test("a wrong join token is in the log too, without the token, with the name that the worker gives beside its body", async (t) => {
   const { log, lines } = keptWarnings();
   const data_dir = temporaryFolder(t, "refusals");
   const store = await openStore(databaseIn(data_dir));
@@ -59,10 +60,15 @@ test("a wrong join token is in the log too, without the token, though nothing wa
   const secret = "x".repeat(43);
   const headers = { "content-type": "application/json", authorization: `Bearer rbj_0123456789ab_${secret}` };
   for (const _ of [1, 2]) await fetch(`${orcd.url}/workers/register`, { method: "POST", headers, body: "{}" });
+  const named = { ...headers, "x-rbees-worker": "attic-8001" };
+  await fetch(`${orcd.url}/workers/register`, { method: "POST", headers: named, body: "{}" });
   await fetch(`${orcd.url}/v2/tasks`, { headers });
   assert.deepEqual(
     lines.map((line) => [line.worker_id, line.address, line.from, line.code]),
-    [[null, null, "127.0.0.1", "UNAUTHORIZED"]],
+    [
+      [null, null, "127.0.0.1", "UNAUTHORIZED"],
+      ["attic-8001", null, "127.0.0.1", "UNAUTHORIZED"],
+    ],
   );
   assert.match(lines[0]?.reason, /join token is not known here/);
   assert.doesNotMatch(JSON.stringify(lines), new RegExp(secret));

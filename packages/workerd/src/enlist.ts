@@ -126,7 +126,9 @@ export class Enlist {
   async #register(): Promise<number> {
     const { registration, url, log, pass } = this.#options;
     const body = { ...registration, credential_sha256: pass?.credential_sha256 };
-    const { heartbeat_ms } = await this.#client.call("registerWorker", { body }, this.#call());
+    const call = this.#call();
+    const headers = { ...call.headers, "x-rbees-worker": registration.id };
+    const { heartbeat_ms } = await this.#client.call("registerWorker", { body }, { ...call, headers });
     pass?.registered();
     this.#registered = true;
     log.info({ orchestrator: url, heartbeat_ms }, "registered");

@@ -43,6 +43,7 @@ test("registers, then beats at the pace the orchestrator gives, then leaves", as
   await until(() => server.beats.length >= 3);
   assert.equal(worker.registered, true);
   assert.deepEqual(server.registrations, [registration]);
+  assert.deepEqual(server.named, ["w1"]);
   assert.deepEqual(server.beats[0], {
     id: "w1",
     seq: 1,

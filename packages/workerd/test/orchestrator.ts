@@ -12,6 +12,8 @@ const routes = { registerWorker, beat, removeWorker };
 
 export class FakeOrchestrator {
   readonly registrations: RegisterWorker[] = [];
+  /** As whom they registered, by the header. */
+  readonly named: (string | undefined)[] = [];
   readonly beats: (Beat & { id: string })[] = [];
   readonly removed: string[] = [];
   /** What the next calls of a route are refused with. */
@@ -29,7 +31,8 @@ export class FakeOrchestrator {
       if (error !== undefined) throw error;
     };
     const handlers: Handlers<typeof routes> = {
-      registerWorker: ({ body }) => {
+      registerWorker: ({ body, head }) => {
+        this.named.push(head["x-rbees-worker"]);
         this.asked += 1;
         refuse("registerWorker");
         const mismatch = protocolMismatch(body, this.speaks);
