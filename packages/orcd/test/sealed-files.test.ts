@@ -4,11 +4,17 @@ import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
+import { silentLog } from "@rbees/kit/log";
 import OpenAI, { toFile } from "openai";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
 import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
+import { batchHandlers } from "../src/api/batches.ts";
+import { gdprHandlers } from "../src/api/gdpr.ts";
+import { Batches } from "../src/batches.ts";
+import { callerOf } from "../src/caller.ts";
 import { contentKeyIn } from "../src/content-key.ts";
 import { filePartsOf } from "../src/file-parts.ts";
+import { Files } from "../src/files.ts";
 import { databaseIn, openStore } from "../src/store/open.ts";
 import { answered, asking, begin, CHAT, contentOf, echoes, ended, linesOf, startBatches } from "./batch-setup.ts";
 import { eventually, type Harness, type Json, startHarness } from "./harness.ts";
@@ -198,6 +204,38 @@ test("an erasure in the moment that a batch begins leaves none of the subject's 
   assert.ok(asked.length <= 3);
   const known = await fetch(`${orcd.url}/v2/gdpr/consents?subject=anna`);
   assert.equal(known.status, 404, "nobody of that name was made anew");
+});
+
+test("a batch that begins while the jobs of who is erased are being cancelled asks none of the subject's lines", async (t) => {
+  const folder = temporaryFolder(t, "erased-meanwhile");
+  const store = await openStore(databaseIn(folder), { content: contentKeyIn(join(folder, "content-key")) });
+  t.after(() => store.close());
+  const limits = { batch_file_bytes_max: 1e6, batch_files_bytes_total_max: 1e6, batch_file_keep_ms: 0, batch_lines_max: 10 };
+  const files = await Files.open(store, limits);
+  const asked: Json[] = [];
+  const handlers = { openaiChat: ({ body }: Json) => ({ json: asked.push(body) }) } as never;
+  const fatal = (error: unknown) => assert.fail(String(error));
+  const batches = new Batches({ store, files, handlers, limits: { ...limits, batch_lines_running_max: 8 }, log: silentLog(), fatal });
+  t.after(() => batches.stop());
+  const cancelled = Promise.withResolvers<void>();
+  const running = { id: "j", tenant: "default", request: { metadata: ANNA.metadata }, decided: false };
+  const jobs = { active: () => [running], get: () => undefined, forget: () => {} };
+  const loop = { send: () => ({ decisions: [], done: cancelled.promise }) };
+  const gdpr = gdprHandlers({ store, files, batches, jobs, loop, replay_after_end_ms: 0 } as never);
+  const api = batchHandlers({ store, files, batches, stopping: () => false, batch_window_ms: 60_000, batches_live_max: 1 });
+  const nobody = { who: undefined, principal: undefined };
+
+  const file = { name: "in.jsonl", bytes: Buffer.from(linesOf([ANNA, BERT])) };
+  const { id } = await files.upload(file, undefined, callerOf(nobody));
+  const erasing = gdpr.eraseSubject({ body: { subject: "anna" }, ...nobody } as never);
+  await api.createBatch({ body: { input_file_id: id, endpoint: CHAT, completion_window: "24h" }, ...nobody } as never);
+  cancelled.resolve();
+  await erasing;
+  await eventually(() => batches.size === 0);
+  assert.deepEqual(
+    asked.map(({ metadata }) => metadata.subject),
+    ["bert"],
+  );
 });
 
 test("whoever gets another's file is in the record first, and who gets his own is not", async (t) => {

@@ -62,6 +62,8 @@ export function gdprHandlers({ store, loop, jobs, files, batches, replay_after_e
       // First of all: what batches have of it in memory is asked by nobody any more.
       batches.forget(subject);
       const before = await cancelJobs(subject, who);
+      // Of those too that have begun meanwhile: whatever one reads after this turn is read after the erasure.
+      batches.forget(subject);
       const erased = await store.eraseSubject({ subject, who, now_ms: Date.now(), recent_ms: replay_after_end_ms });
       if (erased === undefined) throw nothingKept();
       const { subject_id, recent } = erased;
