@@ -46,6 +46,8 @@ export type Event = { readonly now_ms: number } & (
   | { type: "pool.lost"; pool_id: string }
   /** The worker of a `spawn` has registered, or (`error`) never will. */
   | { type: "load.ended"; model: string; demands_key: string; error: string | null }
+  /** The worker of an `evict` could not be ended. */
+  | { type: "evict.failed"; worker_id: string }
   /** No new attempts from now on: the orchestrator is about to stop. */
   | { type: "halted" }
   | { type: "tick" }

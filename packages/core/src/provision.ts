@@ -165,7 +165,7 @@ function makeWay(state: State, worker: Worker, key: string, out: Decision[]): vo
   worker.makes_way_for = key;
 }
 
-/** Nobody wants its room any more. */
+/** Nobody wants its room any more, or it can't be had. */
 function stay(state: State, worker: Worker, now_ms: number, out: Decision[]): void {
   worker.makes_way_for = null;
   worker.draining = false;
@@ -264,8 +264,9 @@ function isSpare(state: State, worker: Worker, now_ms: number): boolean {
 }
 
 /** Started this way, it has been there long enough, and no job waits for this very worker. */
-function isMovable(state: State, { spec, draining, joined_at_ms }: Worker, now_ms: number): boolean {
+function isMovable(state: State, { spec, draining, joined_at_ms, stays_until_ms }: Worker, now_ms: number): boolean {
   if (spec.labels[POOL_LABEL] === undefined || draining || now_ms - joined_at_ms < state.limits.residency_ms_min) return false;
+  if (now_ms < stays_until_ms) return false;
   return !state.queues.has(pinKey(spec.id, spec.model));
 }
 
@@ -279,8 +280,18 @@ function worth(state: State, { spec, running, idle_since_ms }: Worker, now_ms: n
 function evict(state: State, worker: Worker, reason: string, out: Decision[]): void {
   worker.makes_way_for = null;
   worker.draining = true;
+  worker.ending = true;
   state.fleets.get(worker.spec.model)?.count();
   out.push({ type: "evict", worker_id: worker.spec.id, pool_id: worker.spec.labels[POOL_LABEL] ?? "", reason });
+}
+
+/** It is still there, and would hold its memory for nothing: it gets work again, and is left alone for a while. */
+export function evictFailed(state: State, worker_id: string, now_ms: number, out: Decision[]): void {
+  const worker = state.workers.get(worker_id);
+  if (worker === undefined || !worker.ending) return;
+  worker.ending = false;
+  worker.stays_until_ms = now_ms + state.limits.load_backoff_ms_max;
+  stay(state, worker, now_ms, out);
 }
 
 /** A load has ended: the worker has registered meanwhile, or it never will. */

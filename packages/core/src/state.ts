@@ -64,7 +64,10 @@ export interface Limits {
   readonly make_way_ms: number;
   /** How long ended workers may take to be gone before other room is made. */
   readonly make_room_ms_max: number;
-  /** Wait after a load that failed; doubles with each further one, up to `load_backoff_ms_max`. */
+  /**
+   * Wait after a load that failed; doubles with each further one, up to `load_backoff_ms_max`. So long a worker that could not be ended is
+   * left alone.
+   */
   readonly load_backoff_ms: number;
   readonly load_backoff_ms_max: number;
   /** How long a job is thought to run while nothing was measured yet. */
@@ -233,6 +236,10 @@ export interface Worker extends Member {
   draining: boolean;
   /** The load (`loadKey`) whose room it frees as soon as nothing runs here any more. */
   makes_way_for: string | null;
+  /** It is being ended. */
+  ending: boolean;
+  /** It could not be ended: not tried again before this time. */
+  stays_until_ms: number;
   last_beat_ms: number;
   joined_at_ms: number;
   /** When its last attempt ended, or when it joined. */

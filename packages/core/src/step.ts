@@ -11,7 +11,7 @@ import { clear, dispatch, drain } from "./drain.ts";
 import { etaMs, placeFreeMs } from "./estimate.ts";
 import type { Decision, Event } from "./events.ts";
 import { place } from "./place.ts";
-import { endIdle, loadEnded, provision } from "./provision.ts";
+import { endIdle, evictFailed, loadEnded, provision } from "./provision.ts";
 import { demandAnew, dequeue, enqueue, hold, lengthAhead } from "./queue.ts";
 import { type Account, heldBy, heldJobs, heldMs, overLimit, pay, reserve } from "./quota.ts";
 import { comesBack } from "./running.ts";
@@ -115,6 +115,9 @@ export function step(state: State, event: Event): Decision[] {
       break;
     case "load.ended":
       loadEnded(state, loadKey(event.model, event.demands_key), event.error, event.now_ms);
+      break;
+    case "evict.failed":
+      evictFailed(state, event.worker_id, event.now_ms, out);
       break;
     case "halted":
       state.halted = true;

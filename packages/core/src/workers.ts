@@ -31,6 +31,8 @@ export function register(state: State, spec: WorkerSpec, now_ms: number, out: De
       spec,
       draining: false,
       makes_way_for: null,
+      ending: false,
+      stays_until_ms: 0,
       last_beat_ms: now_ms,
       joined_at_ms: now_ms,
       idle_since_ms: now_ms,
@@ -74,9 +76,10 @@ export function beat(state: State, event: Extract<Event, { type: "worker.beat" }
   else if (was_away) drain(state, worker.spec.model, event.now_ms, out);
 }
 
-/** For good: whoever was to make way for a while does so no longer. */
+/** For good: whoever was to make way for a while does so no longer, and whoever can't be ended gets no work all the same. */
 export function setDraining(state: State, worker: Worker, out: Decision[]): void {
   worker.makes_way_for = null;
+  worker.ending = false;
   if (worker.draining) return;
   worker.draining = true;
   state.fleets.get(worker.spec.model)?.count();

@@ -159,6 +159,26 @@ test("an idle worker leaves after its time, one that was started by hand never, 
   assert.deepEqual(only(core.after(1000), "evict"), [], "once");
 });
 
+test("a worker that could not be ended gets work again, and is left alone for a while; one that is drained meanwhile gets none", () => {
+  const core = new Provisioned({ idle_ttl_ms: 60_000, load_backoff_ms_max: 300_000 }, { a: GB });
+  core.pool("box", { "0": 8 * GB });
+  core.submit("j1", { model: "a" });
+  core.loaded("a", "box");
+  core.ends("j1");
+  the(core.after(60_000), "evict");
+  const failed = { type: "evict.failed", worker_id: "a@box.0" } as const;
+  the(core.send(failed), "worker.resume");
+  assert.deepEqual(core.send(failed), [], "it was not being ended");
+  assert.deepEqual(only(core.after(240_000), "evict"), []);
+  assert.deepEqual(dispatched(core.submit("j2", { model: "a" })), ["j2→a@box.0"], "no other one is started for it");
+  core.ends("j2");
+  the(core.after(60_000), "evict");
+  core.send({ type: "worker.drained", worker_id: "a@box.0", move: false });
+  assert.deepEqual(core.send(failed), []);
+  core.after(600_000);
+  assert.deepEqual(dispatched(core.submit("j3", { model: "a" })), []);
+});
+
 test("a load that failed is tried again after a wait that doubles, and the reason is told", () => {
   const core = new Provisioned({ load_backoff_ms: 1000, load_backoff_ms_max: 3000 }, { a: GB });
   core.pool("box", { "0": 8 * GB });

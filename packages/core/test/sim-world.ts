@@ -322,6 +322,7 @@ export class World {
     this.#in(this.#lag(), () => {
       const worker = this.#workers.find(({ id }) => id === worker_id);
       if (worker === undefined) return;
+      if (!this.#healed && this.#random.chance(0.2)) return void this.#send({ type: "evict.failed", worker_id });
       worker.alive = false;
       this.#send({ type: "worker.left", worker_id, epoch: worker.epoch });
     });

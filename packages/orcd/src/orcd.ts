@@ -110,6 +110,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
     reported: (pool) => tell({ type: "pool.reported", pool }),
     lost: (pool_id) => tell({ type: "pool.lost", pool_id }),
     loadEnded: (model, demands_key, error) => tell({ type: "load.ended", model, demands_key, error }),
+    evictFailed: (worker_id) => tell({ type: "evict.failed", worker_id }),
     joinToken: async (pool) =>
       asks_keys ? (await credentials.invite({ pool, expires_in_ms: config.spawn_ms_max }, undefined)).token : undefined,
   });

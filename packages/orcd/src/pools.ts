@@ -32,6 +32,7 @@ export interface PoolPorts {
   readonly reported: (pool: Pool) => void;
   readonly lost: (pool_id: string) => void;
   readonly loadEnded: (model: string, demands_key: string, error: string | null) => void;
+  readonly evictFailed: (worker_id: string) => void;
   /** With which the worker may register; undefined where nobody is asked. */
   readonly joinToken: (pool_id: string) => Promise<string | undefined>;
 }
@@ -98,14 +99,15 @@ export class Pools {
   }
 
   async evict({ worker_id, pool_id, reason }: Extract<Decision, { type: "evict" }>): Promise<void> {
-    const { log } = this.#ports;
+    const { log, evictFailed } = this.#ports;
     log.info({ worker_id, pool: pool_id, reason }, "ending a worker");
-    for (let tries = 1; tries <= STOP_TRIES && !this.#stopped.signal.aborted; tries += 1) {
+    for (let tries = 1; !this.#stopped.signal.aborted; tries += 1) {
       try {
         await this.#call(pool_id, ["worker", "stop", worker_id], this.#limits.pool_call_ms_max * 2);
         break;
       } catch (error) {
         log.warn({ worker_id, pool: pool_id, tries, reason: messageOf(error) }, "the worker could not be ended");
+        if (tries === STOP_TRIES) return evictFailed(worker_id);
       }
     }
     void this.#ask(pool_id);
