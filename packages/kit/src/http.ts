@@ -83,6 +83,8 @@ export interface ServeOptions extends Partial<HttpLimits> {
   authorize?: ((route: string, headers: IncomingHttpHeaders, peer: () => string) => Authorized | Promise<Authorized>) | undefined;
   /** Hears of every refusal that leaves a route. */
   refused?: ((refusal: Refusal) => void) | undefined;
+  /** What is done instead of asking for a path that there is not, where somebody's program asks for it. */
+  elsewhere?: ((path: string) => string | undefined) | undefined;
 }
 
 export interface Served {
@@ -175,8 +177,9 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
   });
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split("?", 1)[0] as string;
+    const elsewhere = options.elsewhere?.(path) ?? "GET /openapi.json lists what there is.";
     return refuse(
-      new RbeesError("NOT_FOUND", `There is no ${request.method} ${path}. GET /openapi.json lists what there is.`),
+      new RbeesError("NOT_FOUND", `There is no ${request.method} ${path}. ${elsewhere}`),
       request,
       reply,
       log,

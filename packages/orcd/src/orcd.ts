@@ -14,7 +14,7 @@ import { embeddingHandlers } from "./api/embeddings.ts";
 import { gdprHandlers } from "./api/gdpr.ts";
 import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
-import { ollamaHandlers } from "./api/ollama.ts";
+import { doneOnMachines, ollamaHandlers } from "./api/ollama.ts";
 import { openaiHandlers } from "./api/openai.ts";
 import { policyHandlers } from "./api/policy.ts";
 import { responsesHandlers } from "./api/responses.ts";
@@ -189,6 +189,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
       form_bytes_max: config.batch_file_bytes_max + FORM_BYTES,
       log,
       tls,
+      elsewhere: doneOnMachines,
       authorize: asks_keys
         ? (route, headers, peer) => {
             const worker = credentials.authorize(accessOf(route), route === "registerWorker", keyIn(headers));

@@ -15,7 +15,7 @@ async function startOllama(t: TestContext) {
 }
 
 test("models are listed and shown; the version is told", async (t) => {
-  const { client } = await startOllama(t);
+  const { client, post } = await startOllama(t);
   const { models } = await client.list();
   assert.deepEqual(
     models.map(({ name, model, size, details }) => [name, model, size, details.format]),
@@ -30,7 +30,16 @@ test("models are listed and shown; the version is told", async (t) => {
   assert.ok(new Date(running.expires_at).getTime() > Date.now());
   const [major, minor] = (await client.version()).version.split(".").map(Number);
   assert.deepEqual([major, (minor as number) > 6], [0, true], "Copilot in VS Code turns away what is older than 0.6.4");
-  await assert.rejects(client.pull({ model: "fake" }), { name: "ResponseError", status_code: 404, error: /There is no POST \/api\/pull/ });
+  for (const [asked, where] of [
+    [() => client.pull({ model: "fake" }), /There is no POST \/api\/pull\. .*rbees-pool models download NAME/],
+    [() => client.delete({ model: "fake" }), /There is no DELETE \/api\/delete\. .*rbees-pool models delete NAME/],
+    [() => client.copy({ source: "fake", destination: "other" }), /rbees-pool models register NAME FILE/],
+    [() => client.create({ model: "other", from: "fake" }), /rbees-pool models register NAME FILE/],
+    [() => client.push({ model: "fake" }), /Models are not given out/],
+  ] as const)
+    await assert.rejects(asked, { name: "ResponseError", status_code: 404, error: where });
+  const blob = await post("/api/blobs/sha256:00", {});
+  assert.match(((await blob.json()) as Json).error, /rbees-pool models register NAME FILE/);
   await assert.rejects(client.show({ model: "gpt-99" }), { name: "ResponseError", status_code: 404, error: /model "gpt-99" not found/ });
 });
 
