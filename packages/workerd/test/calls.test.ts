@@ -30,6 +30,20 @@ function said(tokens: readonly TokenEvent[]) {
 const start = (kind: keyof typeof CALLING, flags: Record<string, string> = {}): Promise<Workerd> =>
   startWorker({ model: scripted(`calling-${kind}`, CALLING[kind]), ctx: 2048, ...flags });
 
+test("tools that do not fit the context are told as what is too much", async () => {
+  const worker = await start("hermes", { ctx: "256" });
+  const described = { ...WEATHER_TOOL, function: { ...WEATHER_TOOL.function, description: "rain ".repeat(200) } };
+  const refusal = async (more: object) => {
+    const response = await post(worker, "/execute", { job_id: "j", ...asked, tools: [described], fit_context: true, ...more });
+    return ((await response.json()) as { error: { code: string; message: string } }).error;
+  };
+  const { code, message } = await refusal({});
+  assert.equal(code, "CONTEXT_TOO_LARGE");
+  assert.match(message, /tokens with the descriptions of its tools \(1\), but a slot of this worker holds 256.*Offer fewer tools/);
+  const unseen = await refusal({ tool_choice: "none", messages: [{ role: "user", content: "rain ".repeat(200) }] });
+  assert.match(unseen.message, /tokens, but a slot of this worker holds 256.*\. Shorten the prompt\.$/);
+});
+
 describe("a call, its result, an answer", () => {
   const before = { hermes: "Let me look.", mistral: "Let me look", llama: "", plain: "" } as const;
   for (const kind of ["hermes", "mistral", "llama", "plain"] as const) {

@@ -247,8 +247,9 @@ for (const engine of LIBRARIES) {
     test("what does not fit the context is refused with the numbers, before any event", async () => {
       const response = await post(counting, "/execute", { job_id: "j", prompt: "a".repeat(600), max_tokens: 500 });
       assert.equal(response.status, 400);
-      const { error } = (await response.json()) as { error: { code: string; details: unknown } };
+      const { error } = (await response.json()) as { error: { code: string; message: string; details: unknown } };
       assert.equal(error.code, "CONTEXT_TOO_LARGE");
+      assert.match(error.message, /max_tokens is 500: together \d+, but a slot of this worker holds 1024\. Shorten the prompt or lower/);
       const details = error.details as { tokens_in: number; max_tokens: number; context_size: number };
       assert.deepEqual([details.max_tokens, details.context_size], [500, 1024]);
       assert.ok(details.tokens_in > 600);
@@ -261,7 +262,9 @@ for (const engine of LIBRARIES) {
       assert.equal((end?.tokens_in ?? 0) + tokens.length, 1024);
       const response = await post(counting, "/execute", { job_id: "j", ...asked, prompt: "a".repeat(2000) });
       assert.equal(response.status, 400);
-      assert.equal(((await response.json()) as { error: { code: string } }).error.code, "CONTEXT_TOO_LARGE");
+      const { error } = (await response.json()) as { error: { code: string; message: string } };
+      assert.equal(error.code, "CONTEXT_TOO_LARGE");
+      assert.match(error.message, /has 2\d{3} tokens, but .* holds 1024, prompt and answer together\. Shorten the prompt\.$/);
     });
 
     test("an answer may fill the context to the last token", async () => {

@@ -15,13 +15,21 @@ export function fitting(
   const request = fitted(asked, context_size - tokens.length);
   checkContinued(request, vocab_size);
   const { max_tokens } = request;
-  const needed = tokens.length + max_tokens;
-  if (needed <= context_size) return request;
-  throw new RbeesError(
-    "CONTEXT_TOO_LARGE",
-    `The prompt has ${tokens.length} tokens and max_tokens is ${max_tokens}: together ${needed}, but a slot of this worker holds ${context_size}. Shorten the prompt or lower max_tokens.`,
-    { param: "prompt", details: { tokens_in: tokens.length, max_tokens, context_size } },
-  );
+  if (tokens.length + max_tokens <= context_size) return request;
+  throw new RbeesError("CONTEXT_TOO_LARGE", tooLong(request, tokens.length, context_size), {
+    param: "prompt",
+    details: { tokens_in: tokens.length, max_tokens, context_size },
+  });
+}
+
+/** Whoever wrote three words into a chat may not know that their program offers dozens of tools beside them. */
+function tooLong({ max_tokens, tools = [], tool_choice }: RunRequest, tokens_in: number, context_size: number): string {
+  const held = `a slot of this worker holds ${context_size}`;
+  if (tokens_in < context_size)
+    return `The prompt has ${tokens_in} tokens and max_tokens is ${max_tokens}: together ${tokens_in + max_tokens}, but ${held}. Shorten the prompt or lower max_tokens.`;
+  const shown = tool_choice === "none" ? 0 : tools.length;
+  if (shown === 0) return `The prompt has ${tokens_in} tokens, but ${held}, prompt and answer together. Shorten the prompt.`;
+  return `The prompt has ${tokens_in} tokens with the descriptions of its tools (${shown}), but ${held}, prompt and answer together. Offer fewer tools or shorten the prompt.`;
 }
 
 function notInVocabulary(token: number, vocab_size: number): string {
