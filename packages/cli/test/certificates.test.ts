@@ -124,6 +124,9 @@ test("an end that is near is told of ahead, once, and one that has come as an er
 
   await certificate("soon", NAMES, 5);
   writeFileSync(join(folder, "broken.pem"), "nothing");
+  t.mock.timers.enable({ apis: ["Date"], now: Date.now() + 3 * 86_400_000 });
+  await certificate("early", NAMES, 100);
+  t.mock.timers.reset();
   const { exit, out } = await near.run(["rbees", "doctor", "--json"]);
   assert.equal(exit, 1);
   const { checks } = JSON.parse(out) as { checks: { name: string; level: string }[] };
@@ -131,6 +134,7 @@ test("an end that is near is told of ahead, once, and one that has come as an er
   assert.deepEqual(levels, [
     ["certificate broken.pem", "fail"],
     ["certificate ca.pem", "ok"],
+    ["certificate early.pem", "fail"],
     ["certificate good.pem", "ok"],
     ["certificate late.pem", "fail"],
     ["certificate soon.pem", "warn"],

@@ -150,7 +150,14 @@ test("a program beyond loopback wants a certificate that is whole, its own, in t
   says(/belong together/, { tls_cert });
   says(/There is no certificate at/, { tls_cert, tls_key });
   await certificate("a", ["x"], -0.02);
-  says(/expired at .*`rbees tls renew`/, { tls_cert, tls_key });
+  says(/expired at .* the clock here says .*`rbees tls renew`/, { tls_cert, tls_key });
+  t.mock.timers.enable({ apis: ["Date"], now: Date.now() });
+  await certificate("a", ["x"]);
+  t.mock.timers.setTime(Date.now() - 14 * 3_600_000);
+  assert.ok(serverTls({ ...settings, tls_cert, tls_key }, home, "orcd"), "a clock that has the time of another zone");
+  t.mock.timers.setTime(Date.now() - 14 * 3_600_000);
+  says(/a\.pem: The certificate is not valid before .*, and the clock here says .*: set the clock/, { tls_cert, tls_key });
+  t.mock.timers.reset();
   await certificate("a", ["x"]);
   says(/does not belong to/, { tls_cert, tls_key: join(folder, "orcd.key") });
   writeFileSync(join(folder, "open.key"), readFileSync(tls_key), { mode: 0o644 });

@@ -15,7 +15,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   INVALID_CA: UNKNOWN_CA,
   CERT_UNTRUSTED: UNKNOWN_CA,
   CERT_HAS_EXPIRED: EXPIRED,
-  CERT_NOT_YET_VALID: "its certificate is not valid yet: the clock here or there is wrong",
+  CERT_NOT_YET_VALID: "its certificate is not valid yet: the clock here or there is wrong. Set it (`date -u` on both must show the same)",
   ERR_TLS_CERT_ALTNAME_INVALID:
     "its certificate is for other names and addresses than this one. Use one of those (`rbees tls show` there lists them), or `rbees tls renew --name NAME` there",
   INVALID_PURPOSE: "its certificate is not one of a server",

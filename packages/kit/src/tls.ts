@@ -88,12 +88,22 @@ export function expiryOf(
   };
 }
 
+/** What is to be said of its beginning; undefined: it is good already. */
+export function notYet({ validFromDate }: X509Certificate, now_ms: number): string | undefined {
+  if (validFromDate.getTime() <= now_ms) return undefined;
+  const [from, now] = [validFromDate.toISOString(), new Date(now_ms).toISOString()];
+  return `The certificate is not valid before ${from}, and the clock here says ${now}: set the clock of this machine.`;
+}
+
 function check(cert: string, cert_file: string, key: string, key_file: string): void {
   const found = certificateIn(cert, cert_file);
-  if (found.validToDate.getTime() < Date.now())
+  const now_ms = Date.now();
+  const early = notYet(found, now_ms);
+  if (early !== undefined) throw new RbeesError("INVALID_REQUEST", `${cert_file}: ${early}`);
+  if (found.validToDate.getTime() < now_ms)
     throw new RbeesError(
       "INVALID_REQUEST",
-      `The certificate ${cert_file} expired at ${found.validToDate.toISOString()}: \`rbees tls renew\` makes a new one.`,
+      `The certificate ${cert_file} expired at ${found.validToDate.toISOString()}, and the clock here says ${new Date(now_ms).toISOString()}: \`rbees tls renew\` makes a new one, or \`rbees pool worker spawn --host\` for a worker on another machine; or set the clock.`,
     );
   let fits = false;
   try {

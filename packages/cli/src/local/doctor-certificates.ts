@@ -2,7 +2,7 @@
 import { X509Certificate } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { expiryOf, readTls, tlsFolder } from "@rbees/kit/tls";
+import { expiryOf, notYet, readTls, tlsFolder } from "@rbees/kit/tls";
 import type { Context } from "../context.ts";
 import { orchestratorUrl } from "../orchestrator.ts";
 import type { Check } from "./check.ts";
@@ -43,7 +43,10 @@ function trouble(cert_file: string): Pick<Check, "level" | "found" | "next"> | u
 }
 
 function check(name: string, certificate: X509Certificate): Check {
-  const expiry = expiryOf(certificate, Date.now());
+  const now_ms = Date.now();
+  const early = notYet(certificate, now_ms);
+  if (early !== undefined) return { name, level: "fail", found: early, next: "set the clock: timedatectl, or whatever keeps it here" };
+  const expiry = expiryOf(certificate, now_ms);
   if (expiry === undefined) return { name, level: "ok", found: `until ${certificate.validToDate.toISOString()}` };
   const { expired, sentence } = expiry;
   return { name, level: expired ? "fail" : "warn", found: sentence, next: "rbees tls renew, where it was made" };

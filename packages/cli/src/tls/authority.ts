@@ -31,8 +31,8 @@ import { HERE, namesOfHost, publicKeyOf } from "./request.ts";
 const DAY_MS = 86_400_000;
 const CA_DAYS = 3650;
 export const DAYS_DEFAULT = 365;
-/** The clock of whoever reads it may be behind. */
-const BEFORE_MS = 3_600_000;
+/** The clock of whoever reads it may be behind: by hours, where it was set to the time of another zone. */
+const BEFORE_MS = DAY_MS;
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
 
 export interface CertificateFacts {
