@@ -4,6 +4,8 @@ import picocolors from "picocolors";
 
 export interface Look {
   readonly tty: boolean;
+  /** How wide the terminal is; undefined where there is none. */
+  readonly columns: number | undefined;
   /** What the user types before a command's name: `npx ` when this program was started by it. */
   readonly runner: string;
   /** Text that a program or a model wrote, made safe for where it goes: a terminal gets no control characters. */
@@ -14,13 +16,15 @@ export interface Look {
   bad(text: string): string;
 }
 
-export function createLook(stream: { isTTY?: boolean }, env: Environment): Look {
+export function createLook(stream: { isTTY?: boolean; columns?: number }, env: Environment): Look {
   const tty = stream.isTTY === true;
   const forced = given(env["FORCE_COLOR"]) && env["FORCE_COLOR"] !== "0";
   const color = !given(env["NO_COLOR"]) && (forced || (tty && env["TERM"] !== "dumb"));
   const colors = picocolors.createColors(color);
   return {
     tty,
+    // A terminal that does not know says 0.
+    columns: tty ? stream.columns || undefined : undefined,
     runner: env["npm_command"] === "exec" ? "npx " : "",
     safe: (text) => (tty ? withoutControls(text) : text),
     accent: colors.yellow,

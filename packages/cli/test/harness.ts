@@ -43,6 +43,8 @@ export interface Bench {
 interface RunOptions {
   stdin?: string;
   tty?: boolean;
+  /** How wide that terminal is. */
+  columns?: number;
   signal?: AbortSignal;
   env?: Record<string, string>;
   /** Called with all of stdout so far. */
@@ -90,8 +92,8 @@ async function runHere(argv: readonly string[], { env, programs }: Pick<Bench, "
   stdin.end(options.stdin ?? "");
   let out = "";
   let err = "";
-  const stdout = Object.assign(new PassThrough(), { isTTY: options.tty === true, columns: 200 });
-  const stderr = Object.assign(new PassThrough(), { isTTY: options.tty === true, columns: 200 });
+  const stdout = Object.assign(new PassThrough(), { isTTY: options.tty === true, columns: options.columns ?? 200 });
+  const stderr = Object.assign(new PassThrough(), { isTTY: options.tty === true, columns: options.columns ?? 200 });
   stdout.on("data", (chunk) => {
     out += chunk;
     options.onOut?.(out);

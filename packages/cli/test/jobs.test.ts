@@ -349,6 +349,30 @@ test("list, show, why, cancel, workers and models print tables for people and th
   assert.deepEqual(orchestrator.drained, ["w1", "w1"]);
 });
 
+test("a narrow terminal gets fewer columns, not wrapped rows, and is told which; a pipe gets all", async (t) => {
+  const { rbees, at, orchestrator } = await setUp(t, GOOD);
+  orchestrator.workers.set("w1", workerView(RegisterWorker.parse({ id: "w1", host: "127.0.0.1", port: 8001, model: "demo" })));
+  const list = async (columns: number) => {
+    const argv = ["rbees", "workers", "list", ...at];
+    const { out } = await rbees.run(argv, { tty: true, columns, env: { NO_COLOR: "1" } });
+    return out.trimEnd().split("\n");
+  };
+  const all = (await rbees.run(["rbees", "workers", "list", ...at])).out.trimEnd().split("\n");
+  assert.deepEqual(await list(200), all);
+  const widest = Math.max(...all.map((line) => line.length));
+  for (let columns = widest; columns >= 50; columns--) {
+    const lines = await list(columns);
+    assert.ok(
+      lines.slice(0, all.length).every((line) => line.length <= columns),
+      lines.join("\n"),
+    );
+  }
+  const [head, row, more] = await list(60);
+  assert.match(`${head}\n${row}`, /^WORKER +STATUS +MODEL +.*\nw1 +ready +demo/);
+  assert.match(more ?? "", /^No room for .*CAN: a wider terminal has it, and --json\.$/);
+  assert.doesNotMatch(head ?? "", /CAN/);
+});
+
 test("what workers can is said in the fewest words", async (t) => {
   const { at, rbees, orchestrator } = await setUp(t, GOOD);
   const has = (id: string, features: string[]) =>

@@ -114,7 +114,7 @@ test("register says what is missing, list and status show it, unregister forgets
   assert.equal(status.exit, 5);
   assert.match(
     status.out,
-    /^POOL[^\n]*\ndead [^\n]*(no answer within 5 s|does not answer in time)[^\n]*\ndead2 [^\n]*\ngood +atlas +0\/0 +1 .*cpu +answers\n$/,
+    /^POOL[^\n]*\ndead [^\n]* see below\ndead2 [^\n]*\ngood +atlas +0\/0 +1 .*cpu +answers\ndead: [^\n]*(no answer within 5 s|does not answer in time)[^\n]*\ndead2: [^\n]*\n$/,
   );
   assert.ok(ms < 9500, `two dead ones at once took ${Math.round(ms)} ms`);
 });

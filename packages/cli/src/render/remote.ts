@@ -9,7 +9,7 @@ import { table } from "./table.ts";
 const NO_POOLS = "No pools. Register a machine: rbees pool register NAME --host HOST";
 
 export function renderOverview({ pools }: { pools: readonly PoolLine[] }, look: Look): string {
-  return table(
+  const rows = table(
     pools,
     [
       { title: "POOL", of: ({ name }) => name, name: true },
@@ -20,10 +20,10 @@ export function renderOverview({ pools }: { pools: readonly PoolLine[] }, look: 
           status === null ? "–" : `${status.workers.filter((one) => one.status === "ready").length}/${status.workers.length}`,
         right: true,
       },
-      { title: "MODELS", of: ({ status }) => String(status?.models.length ?? "–"), right: true },
-      { title: "CPU", of: ({ status }) => (status === null ? "–" : plural(status.cpu.cores, "core")), right: true },
-      { title: "MEMORY FREE", of: ({ status }) => size(status?.memory.available_bytes), right: true },
-      { title: "DISK FREE", of: ({ status }) => size(status?.disk.available_bytes), right: true },
+      { title: "MODELS", of: ({ status }) => String(status?.models.length ?? "–"), right: true, spare: 3 },
+      { title: "CPU", of: ({ status }) => (status === null ? "–" : plural(status.cpu.cores, "core")), right: true, spare: 4 },
+      { title: "MEMORY FREE", of: ({ status }) => size(status?.memory.available_bytes), right: true, spare: 1 },
+      { title: "DISK FREE", of: ({ status }) => size(status?.disk.available_bytes), right: true, spare: 2 },
       {
         title: "BACKENDS",
         of: ({ status }) =>
@@ -31,12 +31,16 @@ export function renderOverview({ pools }: { pools: readonly PoolLine[] }, look: 
             .filter(({ works }) => works)
             .map(({ backend }) => backend)
             .join(", ") || "–",
+        spare: 5,
       },
-      { title: "HOW IT IS", of: ({ problem }) => problem ?? "answers" },
+      { title: "HOW IT IS", of: ({ problem }) => (problem === null ? "answers" : "see below") },
     ],
     look,
     NO_POOLS,
   );
+  // In full, and below: with what to do they are too long for a row.
+  const problems = pools.flatMap(({ name, problem }) => (problem === null ? [] : [`${look.bad(name)}: ${look.safe(problem)}\n`]));
+  return `${rows}${problems.join("")}`;
 }
 
 export function renderRegistered({ name, pool, ready, checks }: Registered, look: Look): string {
