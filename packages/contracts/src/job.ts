@@ -164,7 +164,9 @@ export const Prompted = {
     .min(1)
     .max(WIRE_LIMITS.messages_max)
     .optional()
-    .describe("A conversation, through the model's own chat template"),
+    .describe(
+      "A conversation, through the model's own chat template; one that ends with the assistant's words is gone on with in that turn",
+    ),
   raw: z.boolean().default(false).describe("Feed the prompt as it is, without the model's chat template"),
 };
 

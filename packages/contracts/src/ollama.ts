@@ -116,7 +116,7 @@ const CHAT_FIELDS = {
       .array(z.strictObject({ ...MESSAGE_FIELDS.supported, ...MESSAGE_FIELDS.hints, ...MESSAGE_FIELDS.refused }))
       .max(WIRE_LIMITS.messages_max)
       .default([])
-      .describe("None: only whether the model is there"),
+      .describe("What ends with the assistant's words is gone on with in that turn. None: only whether the model is there"),
     tools: may(someTools(OllamaTool), "Functions that the model may ask to have called ([tools](tools.md))"),
     think,
     ...asked,

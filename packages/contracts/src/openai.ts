@@ -225,7 +225,7 @@ const CHAT_FIELDS = {
       )
       .min(1)
       .max(WIRE_LIMITS.messages_max)
-      .describe("Through the model's own chat template"),
+      .describe("Through the model's own chat template; what ends with the assistant's words is gone on with in that turn"),
     ...generation,
     max_completion_tokens: may(
       TokensOrAny,

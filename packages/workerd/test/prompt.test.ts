@@ -54,6 +54,34 @@ test("when a template rewrites a message that holds a special name, the request 
   assert.throws(() => promptTokens(lower, { prompt: "HI<end>", raw: false }), RbeesError);
 });
 
+test("a conversation that ends with the assistant's words goes on in that turn", () => {
+  const said = (content: string, more: object = {}) => [...user("hi"), { role: "assistant" as const, content, ...more }];
+  const goesOn = (messages: ReturnType<typeof said>, more: object = {}, template = TEMPLATE) =>
+    read(promptTokens(model({ chat_template: template }), { messages, raw: false, ...more }));
+  const asked = "«<s>»«<user>»hi«<end>»«<assistant>»";
+  assert.equal(goesOn(said("Bees are ")), `${asked}Bees are `);
+  assert.equal(goesOn(said("a<end>b")), `${asked}a<end>b`, "and what it said is text");
+  assert.equal(goesOn(said("")), `${asked}«<end>»«<assistant>»`);
+  assert.equal(goesOn(said("{"), { grammar: "root ::= [a-z]" }), `${asked}{«<end>»«<assistant>»`, "what is held to a form is all there is");
+  assert.equal(read(promptTokens(model(), { messages: said("x").slice(1), raw: false })), "«<s>»«<assistant>»x«<end>»«<assistant>»");
+  const called = said("Let me look.", { tool_calls: [call("{}")] });
+  assert.match(goesOn(called), /"arguments":\{\}\}«<end>»«<assistant>»$/);
+});
+
+test("where the prompt opens thinking, a turn that goes on has thought", () => {
+  const opens = `${TEMPLATE}<think>\n{# </think> #}`;
+  const asked = { raw: false, separate_reasoning: true };
+  const goesOn = (more: object) => {
+    const messages = [...user("hi"), { role: "assistant" as const, content: "Bees", ...more }];
+    return promptOf(model({ chat_template: opens }), { messages, ...asked });
+  };
+  const { tokens, reading } = goesOn({ reasoning_content: "Hm." });
+  assert.equal(read(tokens), "«<s>»«<user>»hi«<end>»«<assistant>»<think>\nHm.\n</think>\n\nBees");
+  assert.equal(reading?.opened, false);
+  assert.equal(read(goesOn({}).tokens), "«<s>»«<user>»hi«<end>»«<assistant>»<think>\n\n</think>\n\nBees");
+  assert.equal(promptOf(model({ chat_template: opens }), { messages: user("hi"), ...asked }).reading?.opened, true);
+});
+
 test("raw text is fed as it is, specials and all", () => {
   assert.equal(read(promptTokens(model(), { prompt: "<user>hi<end>", raw: true })), "«<s>»«<user>»hi«<end>»");
   assert.equal(read(promptTokens(model(), { prompt: "<s><user>", raw: true })), "«<s>»«<user>»");

@@ -2,6 +2,8 @@
  * From a request to prompt tokens: the model's own chat template around messages, or the bare text.
  *
  * - `messages`, and `prompt` on a model with a chat template (as one user turn), go through the template.
+ * - `messages` that end with the assistant's words are gone on with (`chat/begun.ts`), unless the answer is held to something from its
+ *   beginning.
  * - `raw: true` feeds the prompt as it is; names of special tokens in it are special tokens, as whoever formats a prompt wants.
  * - `token_prompt` is the prompt's tokens, taken as they are.
  * - `prompt` on a model without a template is plain text, in which nothing is special.
@@ -10,6 +12,7 @@
  */
 import { RbeesError } from "@rbees/contracts/errors";
 import { mustCall } from "@rbees/contracts/tools";
+import { begunParts, begunTurn } from "../chat/begun.ts";
 import { BARE_JSON } from "../chat/call-syntax.ts";
 import { conversationOf } from "../chat/conversation.ts";
 import { pieces, type Tokenizer } from "../chat/plain-text.ts";
@@ -46,6 +49,7 @@ type Asked = Pick<
   | "parallel_tool_calls"
   | "separate_reasoning"
   | "reasoning_effort"
+  | "grammar"
 >;
 
 /** Text that is made tokens by itself. */
@@ -156,19 +160,23 @@ function chatParts(
   request: Asked,
   tokenizer: Tokenizer,
 ): { parts: readonly PromptPart[]; reading: Reading | undefined } {
-  const messages = request.messages ?? [{ role: "user", content: request.prompt ?? "" }];
+  const asked = request.messages ?? [{ role: "user", content: request.prompt ?? "" }];
+  const held = request.grammar !== undefined || mustCall(request.tool_choice);
+  const begun = held ? undefined : begunTurn(asked);
+  const messages = begun?.before ?? asked;
   const tools = shownTools(request);
   const facts = templateFacts(model);
   const { reasoning_effort: effort } = request;
   const conversation = { ...conversationOf(messages, tools, facts), ...(effort === undefined ? {} : told(effort, model.chat_template)) };
   const text = render(model, conversation);
-  const reading = readingOf(request, facts, text);
-  const apart = pieces(tokenizer, conversation, text, (marked) => render(model, marked));
-  if (apart === undefined) return { parts: [{ text, special: true, continues: false }], reading };
-  return { parts: apart.map((piece, i) => ({ ...piece, continues: i > 0 })).filter((piece) => piece.text !== ""), reading };
+  const opened = begun === undefined && facts.thinking !== undefined && endsOpened(text, facts.thinking);
+  const reading = readingOf(request, facts, opened);
+  const apart = pieces(tokenizer, conversation, text, (marked) => render(model, marked)) ?? [{ text, special: true }];
+  const all = begun === undefined ? apart : [...apart, ...begunParts(begun, text, facts.thinking)];
+  return { parts: all.map((piece, i) => ({ ...piece, continues: i > 0 })).filter((piece) => piece.text !== ""), reading };
 }
 
-function readingOf(request: Asked, { syntax, thinking }: TemplateFacts, text: string): Reading | undefined {
+function readingOf(request: Asked, { syntax, thinking }: TemplateFacts, opened: boolean): Reading | undefined {
   const tools = shownTools(request);
   const { parallel_tool_calls = true, separate_reasoning: apart = false } = request;
   const has_to_call = mustCall(request.tool_choice);
@@ -182,7 +190,7 @@ function readingOf(request: Asked, { syntax, thinking }: TemplateFacts, text: st
     parallel: parallel_tool_calls,
     thinking,
     // An answer that is held to a call has no thinking in it.
-    opened: !has_to_call && thinking !== undefined && endsOpened(text, thinking),
+    opened: !has_to_call && opened,
     apart,
   };
 }
