@@ -32,7 +32,7 @@ const OPTION_FIELDS = {
     stop: may(StopStrings, `Up to ${WIRE_LIMITS.door_stop_strings_max} strings; they are not part of the answer`),
     num_predict: may(
       z.int().min(-2).max(WIRE_LIMITS.max_tokens_max),
-      "Most tokens to generate. 0, -1, -2 and not given: `v1_max_tokens_default`, or fewer where the context has no room",
+      "Most tokens to generate, fewer where the context has no room. 0, -1, -2 and not given: `v1_max_tokens_default`",
     ),
   },
   hints: {

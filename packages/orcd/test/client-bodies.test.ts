@@ -145,6 +145,15 @@ test("Open WebUI's sliders, connected as to Ollama: options of OpenAI's stand am
   }
 });
 
+test("num_predict is the most there may be, as with Ollama: more than the context holds is no reason to refuse", async () => {
+  const short = await orcd.worker("w4", { model: "short", context_size: 2048 });
+  const asking = post("/api/chat", { model: "short", messages: [{ role: "user", content: "hi" }], options: { num_predict: 131_072 } });
+  const { body } = await answers(short, ["x"]);
+  assert.equal(body.fit_context, true);
+  assert.ok(body.max_tokens <= 2048, "no job takes more of a queue or a limit than a context holds");
+  assert.equal((await asking).status, 200);
+});
+
 test("what stands at the end of a slider, or below it, has its meaning: all tokens, the likeliest alone, as long as it gets", async () => {
   const messages = [{ role: "user", content: "hi" }];
   const doors: [path: string, asked: (said: object) => object][] = [

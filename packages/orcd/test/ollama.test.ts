@@ -102,7 +102,7 @@ test("a chat: what the worker is asked, and the answer's shape", async (t) => {
     raw: false,
     separate_reasoning: true,
     max_tokens: 50,
-    fit_context: false,
+    fit_context: true,
     temperature: 0.5,
     top_p: 0.9,
     top_k: 40,

@@ -249,7 +249,7 @@ function generation(
     stop: stopStrings(stop),
     stream: stream ?? true,
     max_tokens: max_tokens ?? ports.v1_max_tokens_default,
-    fit_context: max_tokens === undefined,
+    fit_context: true,
     metadata: {},
   };
 }
