@@ -15,8 +15,10 @@ import { type ConnectionLimits, Connections, type RequestListener } from "./work
 import type { Place } from "./worker-place.ts";
 
 const TOKEN_HEAD = 'event: token\ndata: {"type":"token",';
-/** Of one that says text and nothing else. */
-const TEXT_HEAD = `${TOKEN_HEAD}"t":"`;
+/** One that says text and nothing else, as bytes: what passes is JSON, and a tenth of what parsing it would cost. */
+const TEXT_TOKEN =
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: JSON has none of them in a string
+  /^event: token\ndata: \{"type":"token","t":"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*","i":(?:0|[1-9]\d{0,14}),"ids":\[(?:(?:0|[1-9]\d{0,14})(?:,(?:0|[1-9]\d{0,14}))*)?\]\}\n\n$/;
 const STARTED_HEAD = "event: started\n";
 /** The most bytes one event may have; a worker that sends more is not speaking our protocol. */
 const BLOCK_BYTES_MAX = 1_048_576;
@@ -138,7 +140,6 @@ class Attempt implements RequestListener {
   #outcome: LinkOutcome | undefined;
   #ended = false;
   #aborted = false;
-  #checked = false;
 
   constructor(listener: AttemptListener) {
     this.#listener = listener;
@@ -182,14 +183,11 @@ class Attempt implements RequestListener {
 
   #block(block: string): void {
     if (this.#outcome !== undefined || this.#aborted) return;
+    if (TEXT_TOKEN.test(block)) return this.#listener.onToken(block);
     // The one line break inside is the one after the name: no further field can be smuggled in.
-    const plain = block.startsWith(TEXT_HEAD);
-    if ((plain || block.startsWith(TOKEN_HEAD)) && block.indexOf("\n", TOKEN_HEAD.length) === block.length - 2) {
-      // Its shape is fixed, so the first one of a stream stands for all; what says more is looked at each time.
-      if (!this.#checked || !plain) this.#parse(block);
-      this.#checked = true;
-      this.#listener.onToken(block);
-      return;
+    if (block.startsWith(TOKEN_HEAD) && block.indexOf("\n", TOKEN_HEAD.length) === block.length - 2) {
+      this.#parse(block);
+      return this.#listener.onToken(block);
     }
     if (block.startsWith(":")) return;
     // What it says of itself is not used: the registry knows the worker.

@@ -133,6 +133,32 @@ test("a worker that sends what is no event loses the attempt, and the client nev
   assert.ok(events.every(({ id }) => id < 100));
 });
 
+test("a token that is no JSON loses the attempt, also after good ones, and what was good of it stays", async (t) => {
+  const orcd = await startHarness(t, { attempts_max: 10 });
+  const worker = await orcd.worker("w1");
+  const answer = orcd.submit({ stream: true });
+  const TEXT = ["a", '"\n\\ é 🐝'];
+  const tokens = [
+    '"t":"',
+    '"t":"\\x","i":2,"ids":[1002]}',
+    '"t":"x","i":2,"ids":[1002]}}',
+    '"t":"x","i":02,"ids":[1002]}',
+    '"t":"\t","i":2,"ids":[1]}',
+  ];
+  for (const [n, bad] of tokens.entries()) {
+    const attempt = await worker.next();
+    attempt.started();
+    if (n === 0) attempt.tokens(...TEXT);
+    assert.equal(attempt.body.continue_from?.tokens.length ?? 0, n === 0 ? 0 : 2);
+    attempt.response.write(`event: token\ndata: {"type":"token",${bad}\n\n`);
+  }
+  const good = await worker.next();
+  good.started();
+  good.tokens("b");
+  good.end();
+  assert.deepEqual(texts(await eventsOf(await answer)), [...TEXT, "b"]);
+});
+
 test("a reader resumes after the last event it has seen, and misses and repeats nothing", async (t) => {
   const orcd = await startHarness(t);
   const worker = await orcd.worker("w1");
