@@ -66,6 +66,7 @@ class Loaded {
         features: [],
         backend: "cpu",
         areas: [],
+        continues: true,
         trust: "open" as const,
       };
       step(this.state, { type: "worker.registered", spec, now_ms: this.#now_ms });
@@ -94,6 +95,7 @@ class Loaded {
       pin: null,
       prefer: [],
       fails_if_lost: false,
+      restarts_if_lost: false,
       avoid: [],
       labels: {},
       needs: [],

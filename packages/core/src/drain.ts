@@ -3,7 +3,7 @@
 import type { Decision } from "./events.ts";
 import { PROMPT_TOKEN } from "./fairness.ts";
 import type { Fleet, Scored } from "./fleet.ts";
-import { type Obstacle, obstacle, place, prospect } from "./place.ts";
+import { type Obstacle, obstacle, place, prospect, wouldBeginAnew } from "./place.ts";
 import { currentJobs, movedAside } from "./preempt.ts";
 import { dequeue, enqueue } from "./queue.ts";
 import { begins, stops } from "./running.ts";
@@ -60,10 +60,11 @@ function seat(state: State, job: Job, fleet: Fleet<Worker>, now_ms: number, out:
   return worker === undefined ? "none for it" : "seated";
 }
 
-/** Lets what runs on a draining worker go on elsewhere; what no other worker could take stays, and finishes there. */
+/** Lets what runs on a draining worker go on elsewhere; what no other worker could take, or go on with, stays, and finishes there. */
 export function clear(state: State, worker: Worker, now_ms: number, out: Decision[]): void {
   const others = [...(state.fleets.get(worker.spec.model) ?? [])].filter((other) => other !== worker);
   for (const job of currentJobs(state, worker)) {
+    if (wouldBeginAnew(job, worker)) continue;
     const elsewhere = others.some((other) => {
       const found = obstacle(state, job, other, now_ms);
       return found === undefined || PASSING.has(found);

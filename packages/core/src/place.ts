@@ -157,6 +157,11 @@ export function mayStart(job: Job, now_ms: number): boolean {
   return not_before_ms <= now_ms && (spec.deadline_at_ms === null || now_ms < spec.deadline_at_ms) && mayRun(job);
 }
 
+/** Moved away from there, it would lose what was made of its answer: that is not done where nothing compels it. */
+export function wouldBeginAnew({ begun, spec }: Job, worker: Worker): boolean {
+  return begun && (spec.restarts_if_lost || !worker.spec.continues);
+}
+
 /** What it would mean to send the job there. */
 export function prospect(state: State, { spec }: Job, worker: Worker, now_ms: number): Prospect {
   const { prompt_tokens, prefix } = spec;

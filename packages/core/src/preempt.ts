@@ -1,5 +1,5 @@
 /** Which running batch jobs are moved aside when interactive work waits and nothing else is free; off unless the limits say so. */
-import { mayStart, obstacle } from "./place.ts";
+import { mayStart, obstacle, wouldBeginAnew } from "./place.ts";
 import { waiting } from "./queue.ts";
 import { attemptOf, type Job, type State, type Worker } from "./state.ts";
 
@@ -20,7 +20,7 @@ export function movedAside(state: State, model: string, now_ms: number): { job: 
     const candidates = fleet
       .filter((worker) => onlyBusy(state, urgent, worker, now_ms))
       .flatMap((worker) => currentJobs(state, worker).map((job) => ({ job, worker })))
-      .filter(({ job }) => job.priority === "batch" && !moved.some((other) => other.job === job))
+      .filter(({ job, worker }) => job.priority === "batch" && !wouldBeginAnew(job, worker) && !moved.some((other) => other.job === job))
       .sort((one, other) => other.job.started_at_ms - one.job.started_at_ms);
     const [last] = candidates;
     if (last === undefined) break;

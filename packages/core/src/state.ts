@@ -145,6 +145,8 @@ export interface JobSpec {
   readonly metadata: Readonly<Record<string, string>>;
   /** It ends when its worker is lost after the first token, instead of going on elsewhere. */
   readonly fails_if_lost: boolean;
+  /** It begins its answer anew then. */
+  readonly restarts_if_lost: boolean;
 }
 
 /** Something that not every engine can do, and the field of the request that asks for it. */
@@ -227,6 +229,8 @@ export interface WorkerSpec {
   readonly backend: string;
   /** All areas that it is in, its region first; none when it does not say where it is. */
   readonly areas: readonly string[];
+  /** Another one can go on in the middle of its answers; else they begin anew there. */
+  readonly continues: boolean;
   /** Whether it has come with a token, or nobody was asked; for rules. */
   readonly trust: "joined" | "open";
 }

@@ -122,6 +122,18 @@ test("moving batch work aside: one running batch job makes room for a waiting in
   assert.deepEqual(dispatched(core.ends("urgent")), ["batch2→w1"]);
 });
 
+test("batch work whose answer has begun and would have to begin anew is not moved aside", () => {
+  const core = new Core({ preempt_batch: true });
+  core.worker("w1", { slots: 2 });
+  for (const id of ["anew", "on"]) {
+    core.submit(id, { priority: "batch", restarts_if_lost: id === "anew" });
+    core.send({ type: "attempt.prefilled", job_id: id, attempt: 1, worker_id: "w1" });
+  }
+  assert.equal(the(core.submit("urgent"), "requeue").job_id, "on");
+  core.reports("on", 1, "w1", { kind: "aborted" });
+  assert.deepEqual(only(core.submit("another"), "requeue"), []);
+});
+
 test("batch work stays where it is unless that is switched on, or for jobs that could not take its slot", () => {
   const off = new Core();
   off.worker("w1");

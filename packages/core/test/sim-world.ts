@@ -456,6 +456,7 @@ export class World {
       prefer: random.chance(0.2) ? [random.pick(this.#workers).id] : [],
       avoid,
       fails_if_lost: random.chance(0.2),
+      restarts_if_lost: random.chance(0.1),
     };
     this.#send({ type: "job.submitted", spec });
     if (random.chance(0.2)) this.#in(random.from(0, 3000), () => this.#send({ type: "job.cancelled", job_id: id }));
@@ -531,7 +532,8 @@ export class World {
 }
 
 function specOf({ id, epoch, model, slots, context_size, labels, features, areas }: SimWorker): WorkerSpec {
-  return { id, epoch, model, slots, context_size, cache_tokens: slots * 8, labels, features, backend: "cpu", areas, trust: "open" };
+  const more = { cache_tokens: slots * 8, backend: "cpu", continues: true, trust: "open" } as const;
+  return { id, epoch, model, slots, context_size, labels, features, areas, ...more };
 }
 
 function saysWhere({ areas }: { readonly areas: readonly string[] }): boolean {

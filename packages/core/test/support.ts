@@ -50,6 +50,7 @@ export class Core {
         features: [],
         backend: "cpu",
         areas: [],
+        continues: true,
         trust: "open",
         ...more,
       },
@@ -92,6 +93,7 @@ export class Core {
       denied: null,
       metadata: {},
       fails_if_lost: false,
+      restarts_if_lost: false,
       ...more,
     };
   }

@@ -75,6 +75,7 @@ test("a worker that registers again with fewer slots keeps what runs and gets no
     features: [],
     backend: "cpu",
     areas: [],
+    continues: true,
     trust: "open" as const,
   };
   assert.deepEqual(dispatched(step(state, { type: "worker.registered", spec, now_ms })), []);
@@ -258,6 +259,28 @@ test("an old life's late goodbye does not send a newer life away", () => {
     { type: "worker.reject", worker_id: "w1", because: "stale" },
   ]);
   assert.ok(core.state.workers.has("w1"));
+});
+
+test("draining with move leaves an answer where it has begun and would have to begin anew elsewhere", () => {
+  const core = new Core();
+  const begins = (job_id: string, worker_id: string) => core.send({ type: "attempt.prefilled", job_id, attempt: 1, worker_id });
+  core.worker("server", { slots: 2, continues: false });
+  core.worker("w1", { slots: 2 });
+  for (const [id, pin] of [
+    ["said", "server"],
+    ["silent", "server"],
+    ["anew", "w1"],
+    ["on", "w1"],
+  ] as const) {
+    core.submit(id, { avoid: [pin === "server" ? "w1" : "server"], restarts_if_lost: id === "anew" });
+    assert.equal(core.at(id), pin);
+    if (id !== "silent") begins(id, pin);
+  }
+  core.worker("w2", { slots: 4 });
+  const moved = (id: string) =>
+    only(core.send({ type: "worker.drained", worker_id: id, move: true }), "requeue").map(({ job_id }) => job_id);
+  assert.deepEqual(moved("server"), ["silent"]);
+  assert.deepEqual(moved("w1"), ["on"]);
 });
 
 test("draining with move lets what runs there go on elsewhere, and leaves what no other worker could take", () => {

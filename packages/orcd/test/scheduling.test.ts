@@ -1,6 +1,7 @@
 /** What callers see of scheduling: reasons and scores, news of the queue, work moved aside, drops, labels, deadlines. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { EXTERNAL_DIGEST } from "@rbees/contracts/sets";
 import { readEvents } from "@rbees/contracts/sse";
 import { eventsOf, eventually, type Json, startHarness } from "./harness.ts";
 
@@ -80,6 +81,25 @@ test("batch work is moved aside for interactive work, and goes on with the token
   const events = await eventsOf(await batch);
   assert.deepEqual(texts(events), ["a", "b", "c"]);
   assert.match(events.find(({ type }) => type === "migrated").reason, /moved aside for interactive work/);
+});
+
+test("an answer from another server, with which no worker can go on, ends where it began though its worker is drained with move", async (t) => {
+  const orcd = await startHarness(t);
+  const server = await orcd.worker("server", { model_digest: `${EXTERNAL_DIGEST}1` });
+  const answer = orcd.submit({ stream: true });
+  const attempt = await server.next();
+  attempt.started();
+  attempt.tokens("a");
+  const id = (await orcd.json("/v2/tasks")).tasks[0].job_id;
+  await eventually(async () => (await orcd.json(`/v2/tasks/${id}`)).text === "a");
+  await orcd.worker("other", { model_digest: `${EXTERNAL_DIGEST}2` });
+  const drained = await fetch(`${orcd.url}/v2/workers/server/drain?move=true`, { method: "POST" });
+  assert.equal(((await drained.json()) as Json).jobs_running, 1);
+  attempt.tokens("b");
+  attempt.end();
+  const events = await eventsOf(await answer);
+  assert.deepEqual(texts(events), ["a", "b"]);
+  assert.ok(events.every(({ type }) => type !== "restarted"));
 });
 
 test("where the oldest batch job makes room, its own stream ends with DROPPED and the newcomer is accepted", async (t) => {

@@ -92,6 +92,7 @@ export function* replay(requests: readonly Request[], machines: readonly Machine
         features: [],
         backend: "cpu",
         areas: [],
+        continues: true,
         trust: "open",
       },
     });
@@ -223,6 +224,7 @@ function jobOf(number: number, request: Request): JobSpec {
     denied: null,
     metadata: {},
     fails_if_lost: false,
+    restarts_if_lost: false,
     deadline_at_ms: null,
     pin: null,
     prefer: [],

@@ -165,6 +165,7 @@ export function jobSpec(
     denied: null,
     metadata: request.metadata,
     fails_if_lost: request.on_worker_lost === "fail",
+    restarts_if_lost: request.on_worker_lost === "restart",
   };
 }
 

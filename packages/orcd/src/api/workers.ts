@@ -3,6 +3,7 @@ import { RbeesError } from "@rbees/contracts/errors";
 import { ORCHESTRATOR_SPEAKS, protocolMismatch } from "@rbees/contracts/protocol";
 import { areasOf } from "@rbees/contracts/regions";
 import type { orcdRoutes } from "@rbees/contracts/routes";
+import { EXTERNAL_DIGEST } from "@rbees/contracts/sets";
 import type { Decision } from "@rbees/core/events";
 import type { Handlers } from "@rbees/kit/http";
 import { VERSION } from "@rbees/kit/version";
@@ -56,6 +57,7 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
             features,
             backend,
             areas: areasOf(region),
+            continues: body.model_digest?.startsWith(EXTERNAL_DIGEST) !== true,
             trust: who === undefined ? "open" : "joined",
           },
         },
