@@ -6,6 +6,7 @@ import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
+import { fetchWith } from "./fetch-with.ts";
 import type { Home } from "./home.ts";
 import { isLoopback } from "./network.ts";
 import { readPrivateFile } from "./private-file.ts";
@@ -139,15 +140,7 @@ export function authorities(ca: string | undefined): string[] | undefined {
 
 /** A `fetch` that trusts this authority too. */
 export function fetchTrusting(ca: string | undefined): typeof fetch {
-  if (ca === undefined) return fetch;
-  let own: Promise<(...request: Parameters<typeof fetch>) => Promise<Response>> | undefined;
-  return async (...request) => {
-    own ??= import("undici").then(({ default: { Agent, fetch: send } }) => {
-      const dispatcher = new Agent({ connect: { ca: authorities(ca) } });
-      return (input, init) => send(input as string, { ...init, dispatcher } as never) as unknown as Promise<Response>;
-    });
-    return (await own)(...request);
-  };
+  return ca === undefined ? fetch : fetchWith({ connect: { ca: authorities(ca) } });
 }
 
 function read(file: string): string | undefined {

@@ -5,6 +5,7 @@ import { readEvents } from "@rbees/contracts/sse";
 import { z } from "zod";
 import type { RunRequest } from "../engine.ts";
 import type { PromptPart } from "../llama/prompt.ts";
+import { patientFetch } from "../patient-fetch.ts";
 
 const Props = z.object({
   default_generation_settings: z.object({ n_ctx: z.int().positive() }),
@@ -112,7 +113,7 @@ export class Client {
 
   async #ask(path: string, { headers, ...init }: RequestInit = {}): Promise<Response> {
     const authorization = { authorization: `Bearer ${this.#key}` };
-    const answer = await fetch(this.#url + path, { ...init, headers: { ...(headers as Record<string, string>), ...authorization } });
+    const answer = await patientFetch(this.#url + path, { ...init, headers: { ...(headers as Record<string, string>), ...authorization } });
     if (answer.ok) return answer;
     const text = await answer.text().catch(() => "");
     const said = `${answer.status}: ${reasonIn(text).slice(0, REASON_CHARS_MAX)}`;

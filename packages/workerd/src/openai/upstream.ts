@@ -7,6 +7,7 @@ import { readEvents } from "@rbees/contracts/sse";
 import type { ToolCallPiece } from "@rbees/contracts/tools";
 import { z } from "zod";
 import type { EmbedRequest, RunRequest, UpstreamOptions } from "../engine.ts";
+import { patientFetch } from "../patient-fetch.ts";
 import { bodyOf } from "./asking.ts";
 import { featuresOf, SALTED_OWNER, type UpstreamFeature } from "./features.ts";
 
@@ -140,7 +141,7 @@ export class Upstream {
   async #ask(path: string, { headers, ...init }: RequestInit): Promise<Response> {
     const { url, key } = this.#options;
     const authorization: Record<string, string> = key === undefined ? {} : { authorization: `Bearer ${key}` };
-    const asking = () => fetch(url + path, { ...init, headers: { ...(headers as Record<string, string>), ...authorization } });
+    const asking = () => patientFetch(url + path, { ...init, headers: { ...(headers as Record<string, string>), ...authorization } });
     try {
       // A server closes connections that nothing was asked on for a while, and may just do so when something is.
       return await asking().catch((error: unknown) => (wasClosed(error) && !init.signal?.aborted ? asking() : Promise.reject(error)));
