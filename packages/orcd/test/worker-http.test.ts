@@ -1,6 +1,7 @@
 /** The connections to workers: what a worker's HTTP may look like, cut anywhere, and what becomes of everything else. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createServer, type RequestListener as Handler, type Server } from "node:http";
 import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
@@ -234,6 +235,20 @@ test("a connection is not used again when the server closes it, nor for as long 
   // Given up by this side before the server's second is over, so that no request can cross the server's goodbye.
   await eventually(() => sockets.size === 0, 3000);
   assert.match(await post(others).answer, /^200 /);
+});
+
+test("a worker's machine is asked whether it is there when nothing has come from it for a while", {
+  skip: process.platform !== "linux",
+}, async (t) => {
+  const port = await serve(
+    t,
+    createServer(() => {}),
+  );
+  post(connectionsTo(t, port));
+  // As the kernel shows it: the connection to that port, its timer of keep-alive (02), and when that rings, in hundredths of a second.
+  const row = new RegExp(` 0100007F:${port.toString(16).toUpperCase().padStart(4, "0")} 01 \\S+ 02:(\\S+) `);
+  const rings_in = () => Number.parseInt(row.exec(readFileSync("/proc/net/tcp", "utf8"))?.[1] ?? "FFFF", 16);
+  await eventually(() => rings_in() <= 500);
 });
 
 test("what breaks off a request: nobody there, silence, a cut answer, another protocol, the caller", async (t) => {

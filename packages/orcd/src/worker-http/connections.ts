@@ -25,6 +25,11 @@ export interface RequestListener extends ResponseListener {
 const IDLE_MARGIN_MS = 1000;
 const IDLE_MS_MAX = 30_000;
 const SWEEP_MS = 500;
+/**
+ * A machine that is gone says no goodbye, and a worker may be silent for long while it computes a prompt. So after this long the machine
+ * is asked whether it is there: its kernel answers, whatever the worker does. Ten questions a second apart without an answer end it.
+ */
+const ASK_AFTER_MS = 5000;
 const READ_BYTES = 65_536;
 const BROKEN = "the connection broke";
 
@@ -123,6 +128,8 @@ class Connection implements ResponseListener {
     this.#socket.on(tls === undefined ? "connect" : "secureConnect", () => {
       this.#connected = true;
       this.#since_ms = performance.now();
+      // Not before: the time would be forgotten.
+      this.#socket.setKeepAlive(true, ASK_AFTER_MS);
     });
     this.#socket.on("end", () => this.#closed());
     this.#socket.on("error", (error) => this.#fail(reasonOf(error as NodeJS.ErrnoException, this.#connected)));
