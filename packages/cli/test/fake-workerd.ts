@@ -1,6 +1,6 @@
 /**
  * A worker program for tests, with the flags of `rbees-workerd`. The model's name says how it behaves: `dies`, `never-ready`,
- * `stubborn` (ends only when killed), `busy` (drains until told twice); any other is good.
+ * `stubborn` (ends only when killed), `busy` (drains until told twice), `refused` (is not registered); any other is good.
  */
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -91,7 +91,7 @@ async function main(): Promise<void> {
           memory_bytes: 5_000_000,
           pid: process.pid,
           uptime_seconds: Math.round(process.uptime()),
-          registered: true,
+          registered: model !== "refused",
           closed: false,
           engine: { name: "fake", version: "1" },
           features: [],
@@ -106,7 +106,8 @@ async function main(): Promise<void> {
     },
     { host, port, log: silentLog(), body_bytes_max: 1_000_000, ping_ms: 15_000 },
   );
-  if (flag("orchestrator") !== "none") {
+  if (model === "refused") log.warn({ reason: "The join token was used before." }, "refused");
+  else if (flag("orchestrator") !== "none") {
     await createClient(orcdRoutes, flag("orchestrator")).call("registerWorker", {
       body: { id: flag("worker-id"), host, port, model, slots },
     });

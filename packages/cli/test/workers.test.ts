@@ -141,6 +141,21 @@ test("a worker that can't be written down, as on a full disk, is ended; one that
   assert.deepEqual(await list(), []);
 });
 
+test("a worker that was given a token is ready when it has joined: one that is refused ends, and the reason is told", async (t) => {
+  const { pool, worker, list } = await setUp(t);
+  const token = join(pool.root, "join.token");
+  await writeFile(token, `rbj_${"a".repeat(12)}_${"b".repeat(43)}\n`, { mode: 0o600 });
+  const words = ["spawn", "cpu", "--model", await model(pool, "refused"), "--orchestrator", "http://127.0.0.1:9", "--token-file", token];
+  const { exit, err } = await worker(...words, "--registered-ms-max", "300");
+  assert.equal(exit, 5);
+  assert.match(err, /has not accepted worker .* within 300 ms, so it has been stopped\. .*: The join token was used before\./);
+  // Without being told how long, too, it waits for that.
+  const stop = new AbortController();
+  const waiting = (said: string) => said.includes("waiting for http://127.0.0.1:9 to accept") && stop.abort();
+  assert.equal((await pool.run(["rbees-pool", "worker", ...words], { signal: stop.signal, onErr: waiting })).exit, 130);
+  assert.deepEqual(await list(), []);
+});
+
 test("what a start that failed has made for the worker goes with it, unless it came back without a token", async (t) => {
   const { spawn, pool } = await setUp(t);
   const file = (kind: string) => join(pool.root, "state", "workers", `w1.${kind}`);

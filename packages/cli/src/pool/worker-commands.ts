@@ -65,6 +65,9 @@ export interface SpawnFlags {
   registeredMsMax?: number | undefined;
 }
 
+/** Whoever brings a token wants the worker to join: one that was refused is not ready. */
+const REGISTERED_MS_MAX = 20_000;
+
 export async function spawn(context: Context, backend: string, options: SpawnFlags): Promise<PoolWorker> {
   const nowhere = options.region === undefined ? undefined : regionProblem(options.region);
   if (nowhere !== undefined) throw new RbeesError("INVALID_REQUEST", `--region ${nowhere}.`, { param: "region" });
@@ -105,7 +108,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     region: options.region,
     labels: options.labels,
     ready_ms_max: options.readyMsMax,
-    registered_ms_max: options.registeredMsMax,
+    registered_ms_max: options.registeredMsMax ?? (handover?.join_token === undefined ? undefined : REGISTERED_MS_MAX),
   };
   const record = await spawnWorker(context, request, undefined, handover);
   if (record.unit !== null) await sayWhenItStarts(context, record.unit);

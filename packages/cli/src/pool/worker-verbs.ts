@@ -81,7 +81,11 @@ export const workerVerbs = [
         .option("--region <region>", "where it stands, the country's code first, such as de or fr-par")
         .option("--labels <k=v,…>", "what else placement may ask for", pairs)
         .option("--ready-ms-max <ms>", "how long it may take to get ready", whole(1), READY_MS_MAX)
-        .option("--registered-ms-max <ms>", "how long the orchestrator may take to accept it (default: don't wait for that)", whole(1)),
+        .option(
+          "--registered-ms-max <ms>",
+          "how long the orchestrator may take to accept it (default: 20000 with a join token, else don't wait for that)",
+          whole(1),
+        ),
     {
       run: async (context, options, backend) => (await commands()).spawn(context, backend, options),
       render: ready,
