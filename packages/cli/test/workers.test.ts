@@ -149,6 +149,14 @@ test("a worker that was given a token is ready when it has joined: one that is r
   const { exit, err } = await worker(...words, "--registered-ms-max", "300");
   assert.equal(exit, 5);
   assert.match(err, /has not accepted worker .* within 300 ms, so it has been stopped\. .*: The join token was used before\./);
+  // Who need not join at once is ready before, and whether the orchestrator knows it is said.
+  assert.equal((await worker(...words.slice(0, -2), "--name", "alone")).exit, 0);
+  assert.match((await worker("list")).out, /^alone +ready, not registered +refused /m);
+  assert.deepEqual(
+    (await list()).map(({ registered }) => registered),
+    [false],
+  );
+  await worker("stop", "alone");
   // Without being told how long, too, it waits for that.
   const stop = new AbortController();
   const waiting = (said: string) => said.includes("waiting for http://127.0.0.1:9 to accept") && stop.abort();

@@ -86,6 +86,7 @@ export type ModelFit = z.infer<typeof ModelFit>;
 export const PoolWorker = z.object({
   worker_id: z.string(),
   status: z.enum(POOL_WORKER_STATUSES),
+  registered: z.boolean().nullable().default(null).describe("Whether its orchestrator knows it; null: it has none, or does not answer"),
   pid: z.int(),
   backend: Backend,
   model: z.string(),

@@ -119,6 +119,7 @@ export async function describeWorker(home: Home, record: WorkerRecord): Promise<
   return {
     worker_id: record.worker_id,
     status: alive ? (health?.status ?? silent) : "dead",
+    registered: record.orchestrator === "none" ? null : (health?.registered ?? null),
     pid: record.process.pid,
     backend: record.backend,
     model: record.model,

@@ -147,7 +147,7 @@ export function renderPoolWorkers(workers: readonly PoolWorker[], look: Look): s
     workers,
     [
       { title: "WORKER", of: (worker) => worker.worker_id, name: true },
-      { title: "STATUS", of: (worker) => worker.status },
+      { title: "STATUS", of: ({ status, registered }) => (registered === false ? `${status}, not registered` : status) },
       { title: "MODEL", of: (worker) => worker.model },
       { title: "BACKEND", of: (worker) => worker.backend, spare: 5 },
       { title: "ADDRESS", of: (worker) => `${worker.host}:${worker.port}`, spare: 1 },
