@@ -16,7 +16,7 @@ export type Message = z.infer<typeof Message>;
 /** Text, or OpenAI's content parts, of which those of type `text` are taken. */
 export const MessageContent = z
   .union([z.string(), z.array(z.strictObject({ type: z.literal("text"), text: z.string() }))], {
-    error: "must be a string, or an array of parts of type text (no other type is supported)",
+    error: "must be a string, or an array of parts of type text (pictures and other types are not supported)",
   })
   .transform((content) => (typeof content === "string" ? content : content.map(({ text }) => text).join("\n")));
 
