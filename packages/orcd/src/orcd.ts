@@ -10,11 +10,12 @@ import { actHandlers } from "./api/acts.ts";
 import { jobSpec } from "./api/admit.ts";
 import { anthropicHandlers } from "./api/anthropic.ts";
 import { batchHandlers } from "./api/batches.ts";
+import { elsewhere } from "./api/elsewhere.ts";
 import { embeddingHandlers } from "./api/embeddings.ts";
 import { gdprHandlers } from "./api/gdpr.ts";
 import { jobHandlers } from "./api/jobs.ts";
 import { keyHandlers } from "./api/keys.ts";
-import { doneOnMachines, ollamaHandlers } from "./api/ollama.ts";
+import { ollamaHandlers } from "./api/ollama.ts";
 import { openaiHandlers } from "./api/openai.ts";
 import { policyHandlers } from "./api/policy.ts";
 import { responsesHandlers } from "./api/responses.ts";
@@ -189,7 +190,7 @@ export async function createOrcd(config: OrcdConfig, ports: OrcdPorts): Promise<
       form_bytes_max: config.batch_file_bytes_max + FORM_BYTES,
       log,
       tls,
-      elsewhere: doneOnMachines,
+      elsewhere,
       authorize: asks_keys
         ? (route, headers, peer) => {
             const worker = credentials.authorize(accessOf(route), route === "registerWorker", keyIn(headers));

@@ -89,6 +89,19 @@ test("Open WebUI, connected as to Ollama: a call's index stands beside the funct
   }
 });
 
+test("a base URL with /v1 too much, or without it, is told as that", async () => {
+  for (const [path, said] of [
+    ["/models", /There is no GET \/models\. OpenAI's API is under \/v1/],
+    ["/chat/completions", /OpenAI's API is under \/v1/],
+    ["/v1/api/version", /Ollama's API is under \/api: its URL has no \/v1/],
+    ["/v1/nonsense", /GET \/openapi\.json lists what there is/],
+  ] as const) {
+    const missing = await fetch(orcd.url + path);
+    assert.equal(missing.status, 404, path);
+    assert.match(await missing.text(), said);
+  }
+});
+
 /** As they are when each slider is set to Custom and left there, on the page for all models. */
 const SLIDERS = {
   ...{ seed: 0, temperature: 0.8, top_k: 40, top_p: 0.9, min_p: 0, frequency_penalty: 1.1, presence_penalty: 0 },

@@ -48,24 +48,6 @@ const LATEST = ":latest";
 /** Clients say of this one that it never comes. */
 const FAR_AWAY = "9999-12-31T23:59:59.000Z";
 
-const DOWNLOADS =
-  "Models are brought on a worker's machine: rbees-pool models download NAME, then rbees-pool worker spawn cpu --model NAME.";
-const REGISTERS = "A model's file gets its name on a worker's machine: rbees-pool models register NAME FILE.";
-/** What Ollama's API has beyond models that are there, and where that is done here: programs have buttons for it. */
-const ON_MACHINES: ReadonlyMap<string, string> = new Map([
-  ["pull", DOWNLOADS],
-  ["create", REGISTERS],
-  ["copy", REGISTERS],
-  ["blobs", REGISTERS],
-  ["delete", "Models are removed on a worker's machine: rbees-pool worker stop ID, then rbees-pool models delete NAME."],
-  ["push", "Models are not given out."],
-]);
-
-export function doneOnMachines(path: string): string | undefined {
-  const [, api, verb] = path.split("/", 3);
-  return api === "api" ? ON_MACHINES.get(verb ?? "") : undefined;
-}
-
 /** The model by the name that one of Ollama's clients gave it. */
 export function ollamaName({ models }: State, name: string): string {
   const bare = canonicalModel(name.endsWith(LATEST) ? name.slice(0, -LATEST.length) : name);
