@@ -25,6 +25,7 @@ export class EventStream {
   readonly #ping: string | undefined;
   #closed = false;
   #ended = false;
+  readonly #last_words: (() => void)[] = [];
   /** When the last byte was written, milliseconds of `performance.now()`; pings fill the silence. */
   written_at_ms = performance.now();
 
@@ -100,6 +101,15 @@ export class EventStream {
   onClose(listener: () => void): void {
     if (this.#closed) listener();
     else this.#response.on("close", listener);
+  }
+
+  /** The server closes and the stream is open: what is written then is the last that its reader gets. */
+  onServerClose(listener: () => void): void {
+    this.#last_words.push(listener);
+  }
+
+  serverCloses(): void {
+    for (const listener of this.#last_words) listener();
   }
 
   /** Everything was written: ends the response and leaves the connection for the next request. */

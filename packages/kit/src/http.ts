@@ -91,7 +91,7 @@ export interface Served {
   readonly host: string;
   readonly port: number;
   readonly url: string;
-  /** Stops accepting and waits for open requests; streams still open after `grace_ms` are cut. */
+  /** Stops accepting and waits for open requests; streams still open after `grace_ms` say their last words, and are cut. */
   close(grace_ms: number): Promise<void>;
 }
 
@@ -106,6 +106,8 @@ interface RouteConfig {
 /** Room for the longest id there is with each of its characters percent-encoded. */
 const PARAM_CHARS_MAX = 512;
 const CLIENT_PATIENCE_MS = 60_000;
+/** For last words to reach whoever reads. */
+const LAST_WORDS_MS = 100;
 const CORRELATION_ID = /^[A-Za-z0-9-]{1,64}$/;
 
 export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<T>, options: ServeOptions): Promise<Served> {
@@ -259,13 +261,17 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
       clearInterval(pings);
       forgetCertificate();
       dropSilent();
+      const told = setTimeout(() => {
+        for (const stream of streams) stream.serverCloses();
+      }, grace_ms);
       const cut = setTimeout(() => {
         for (const stream of streams) stream.cut();
         app.server.closeAllConnections();
-      }, grace_ms);
+      }, grace_ms + LAST_WORDS_MS);
       // A connection whose stream has ended only now idles, and nobody else would close it.
       for (const stream of streams) stream.onClose(() => app.server.closeIdleConnections());
       await app.close();
+      clearTimeout(told);
       clearTimeout(cut);
     },
   };

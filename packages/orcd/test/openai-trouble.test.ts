@@ -9,6 +9,30 @@ import { answers, CHAT, clientOf, readChat, startOpenai } from "./openai-harness
 const statusOf = async (orcd: Harness, job_id: string) => (await orcd.json(`/v2/tasks/${job_id}`)).status;
 const newestJob = async (orcd: Harness) => (await orcd.json("/v2/tasks")).tasks[0];
 
+const MESSAGES = [{ role: "user", content: "hi" }];
+for (const [path, body, last] of [
+  [
+    "/v1/chat/completions",
+    { messages: MESSAGES, stream: true },
+    /data: \{"error":\{"code":"SHUTTING_DOWN","message":"[^"]+stopped in the middle[^\n]+\n\n$/,
+  ],
+  ["/v1/chat/completions", { messages: MESSAGES, stream: true, n: 2 }, /data: \{"error":\{"code":"SHUTTING_DOWN"[^\n]+\n\n$/],
+  ["/v1/responses", { input: "hi", stream: true }, /event: error\ndata: [^\n]+SHUTTING_DOWN[^\n]+\n\n$/],
+  ["/v1/messages", { messages: MESSAGES, max_tokens: 9, stream: true }, /event: error\ndata: [^\n]+stopped in the middle[^\n]+\n\n$/],
+  ["/api/chat", { messages: MESSAGES }, /\n\{"error":"[^"]+stopped in the middle of this answer\. [^"]+"\}\n$/],
+] as const)
+  test(`an answer whose orchestrator is stopped ends with why, ${path} ${JSON.stringify(body)}`, async (t) => {
+    const { orcd, worker, post } = await startOpenai(t);
+    const asking = post(path, { model: "fake", ...body });
+    const attempt = await worker.next();
+    attempt.started();
+    attempt.tokens("a");
+    const answer = await asking;
+    const [text] = await Promise.all([answer.text(), orcd.orcd.stop()]);
+    assert.match(text, last);
+    assert.doesNotMatch(text, /\[DONE\]/);
+  });
+
 for (const stream of [true, false]) {
   test(`a client that leaves in mid-answer ends its job, or lets it go on if it said so (stream: ${stream})`, async (t) => {
     const { client, orcd, worker } = await startOpenai(t);

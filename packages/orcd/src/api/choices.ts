@@ -8,8 +8,8 @@ import { EVENTS, type EventSink, type EventStream } from "@rbees/kit/event-strea
 import type { AskedJob, Said } from "../active-job.ts";
 import type { AnswerStream } from "../answer-stream.ts";
 import { SharedStream } from "../shared-stream.ts";
-import { admit, followOwn } from "./admit.ts";
-import { type Asking, answerOf, type Begun, beginning, type DoorPorts, ofPrompt } from "./door.ts";
+import { admit } from "./admit.ts";
+import { type Asking, answerOf, type Begun, beginning, type DoorPorts, follow, ofPrompt } from "./door.ts";
 
 /** At least one, in the order of their indices: all of the first prompt, then all of the next. */
 export type Choices = readonly [Begun, ...Begun[]];
@@ -94,9 +94,10 @@ export async function streamedChoices(
   const events = (reader: EventStream) => {
     const shared = choices.length === 1 ? undefined : new SharedStream(reader, choices.length);
     for (const [index, { job }] of choices.entries()) {
-      followOwn(
+      follow(
         ports,
         job,
+        reader,
         into(index, shared?.sinks[index] ?? reader, () => shared?.end()),
       );
     }

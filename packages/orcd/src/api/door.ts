@@ -6,7 +6,7 @@ import type { JobHeaders } from "@rbees/contracts/openai";
 import { FEATURES, type Feature, type ReasoningEffort } from "@rbees/contracts/sets";
 import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stream";
 import type { Request } from "@rbees/kit/http";
-import { type AskedJob, type Said, saidSoFar } from "../active-job.ts";
+import { type ActiveJob, type AskedJob, type Said, saidSoFar } from "../active-job.ts";
 import type { AnswerStream } from "../answer-stream.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Admitted, type Asker, followOwn } from "./admit.ts";
@@ -39,7 +39,19 @@ export async function streamed(
   form: StreamForm = EVENTS,
 ) {
   await beginning([{ job, headers }]);
-  return { events: (reader: EventStream) => followOwn(ports, job, into(reader)), headers, form };
+  return { events: (reader: EventStream) => follow(ports, job, reader, into(reader)), headers, form };
+}
+
+const STOPPED = {
+  type: "error",
+  code: "SHUTTING_DOWN",
+  message: "The orchestrator was stopped in the middle of this answer. Send the request again once it is back.",
+};
+
+/** Passes the job's events on; whose answer can't be resumed is told why it ends when the orchestrator does. */
+export function follow(ports: AdmitPorts, job: ActiveJob, reader: EventStream, answer: AnswerStream): void {
+  reader.onServerClose(() => answer.writeText(`event: error\ndata: ${JSON.stringify(STOPPED)}\n\n`));
+  followOwn(ports, job, answer);
 }
 
 /** Waits a little for the first tokens; throws what one of the jobs has failed with before its own. */
