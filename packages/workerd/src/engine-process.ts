@@ -33,6 +33,9 @@ interface Waiting<T> {
   reject: (error: Error) => void;
 }
 
+/** The process ended by itself, without a word of why. */
+export class EngineDied extends RbeesError {}
+
 export class EngineProcess implements Engine {
   readonly #env: Environment;
   #child: ChildProcess | undefined;
@@ -211,9 +214,9 @@ export class EngineProcess implements Engine {
     if (loading === undefined) this.#on_lost(error);
   }
 
-  #died(how: string, { model_path }: EngineOptions): RbeesError {
+  #died(how: string, { model_path }: EngineOptions): EngineDied {
     const when = this.#load === undefined ? "" : ` while it loaded ${model_path}: the file is damaged, or this engine can't run it`;
-    return new RbeesError("ENGINE_FAILED", `The engine died (${how})${when}.${this.#quote()}`);
+    return new EngineDied("ENGINE_FAILED", `The engine died (${how})${when}.${this.#quote()}`);
   }
 
   #quote(): string {

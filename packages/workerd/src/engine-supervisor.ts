@@ -17,7 +17,7 @@ import type {
   StepReport,
   TokenizeRequest,
 } from "./engine.ts";
-import { EngineProcess } from "./engine-process.ts";
+import { EngineDied, EngineProcess } from "./engine-process.ts";
 
 export const RESTART_LIMITS = { restarts_max: 3, window_ms: 600_000 } as const;
 
@@ -119,8 +119,12 @@ export class EngineSupervisor {
   #lost(error: RbeesError): void {
     this.#ready = false;
     if (this.#stopped) return;
-    this.#log.error({ err: error.message }, "engine lost");
     this.#events.lost(error);
+    this.#restart(error);
+  }
+
+  #restart(error: RbeesError): void {
+    this.#log.error({ err: error.message }, "engine lost");
     const now = performance.now();
     this.#restarts_at_ms = this.#restarts_at_ms.filter((at) => now - at < RESTART_LIMITS.window_ms);
     if (this.#restarts_at_ms.length >= RESTART_LIMITS.restarts_max) {
@@ -131,7 +135,10 @@ export class EngineSupervisor {
     this.load().then(
       () => this.#log.info({ restarts: this.#restarts_at_ms.length }, "engine restarted"),
       (failure: RbeesError) => {
-        if (!this.#stopped) this.#events.gave_up(failure);
+        if (this.#stopped) return;
+        // Whoever killed it, for want of memory perhaps, may do so again while it loads.
+        if (failure instanceof EngineDied) this.#restart(failure);
+        else this.#events.gave_up(failure);
       },
     );
   }

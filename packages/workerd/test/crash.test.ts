@@ -7,6 +7,18 @@ import { ask, collect, health, open, post, scripted, startWorker, until } from "
 
 const model = scripted("talker", { edges: chain(ANSWER, [" tick", " tock"], "loop") });
 
+test("an engine that is killed while it is started again is started once more", async () => {
+  let fatal: Error | undefined;
+  const worker = await startWorker({ model, ctx: 2048 }, { on_fatal: (error) => (fatal = error) });
+  const first = worker.engine_pid ?? 0;
+  process.kill(first, "SIGKILL");
+  await until(() => worker.engine_pid !== first);
+  process.kill(worker.engine_pid ?? 0, "SIGKILL");
+  await until(async () => (await health(worker)).slots_busy === 0);
+  assert.equal((await ask(worker, { prompt: "go", max_tokens: 2 })).text, " tick tock");
+  assert.equal(fatal, undefined);
+});
+
 test("an engine killed in mid-stream fails its attempts, is started again, and is given up when it keeps dying", async () => {
   let fatal: Error | undefined;
   const worker = await startWorker({ model, ctx: 2048 }, { on_fatal: (error) => (fatal = error) });
