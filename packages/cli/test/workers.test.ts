@@ -176,6 +176,9 @@ test("what a start that failed has made for the worker goes with it, unless it c
   const words = ["rbees-pool", "worker", "spawn", "cpu", "--orchestrator", "none", "--model", dies, "--name", "w1", "--handover"];
   assert.match((await pool.run(words, { stdin })).err, /the model needs 9 GB/);
   assert.deepEqual([existsSync(file("credential")), existsSync(file("join"))], [false, false]);
+  Object.assign(pool.programs, { workerd: [join(pool.root, "nowhere")] });
+  assert.match((await pool.run(words, { stdin })).err, /nowhere can't be started/);
+  assert.equal(existsSync(file("join")), false);
 });
 
 test("a worker that never gets ready is ended when its time is up, and by Ctrl-C", async (t) => {

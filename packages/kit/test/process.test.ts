@@ -1,12 +1,14 @@
 /** What only a process of its own shows: signals, exit codes, where logs go. And the small facts about a host. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { homeOf } from "../src/home.ts";
 import { createRegistry, Gauge } from "../src/metrics.ts";
+import { writePrivateFile } from "../src/private-file.ts";
 import { systemRefusal } from "../src/system-refusal.ts";
 import { NODE_MIN, nodeTooOld, VERSION } from "../src/version.ts";
 import { until } from "./support.ts";
@@ -132,4 +134,12 @@ test("what the system refuses is said with what to do: a full disk needs room", 
   assert.equal(refused("ENOSPC")?.message, "The disk is full (ENOSPC: so it is): make room, then try again. Or elsewhere.");
   assert.equal(refused("EACCES")?.message, "The system refuses: EACCES: so it is. Or elsewhere.");
   assert.equal(systemRefusal(new Error("a bug"), ""), undefined);
+});
+
+test("a secret that can't be written leaves nothing of it behind", (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "rbees-private-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  mkdirSync(join(folder, "key", "in-the-way"), { recursive: true });
+  assert.throws(() => writePrivateFile(join(folder, "key"), "secret"));
+  assert.deepEqual(readdirSync(folder), ["key"]);
 });

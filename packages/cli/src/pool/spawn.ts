@@ -164,7 +164,11 @@ async function launch(
     throw new RbeesError("CONFLICT", `There is a unit ${unit} already, and it is not of this rbees home; choose another --name.`);
   }
   const first = [...argv, ...keepHandover(context, worker_id, handover)];
-  const launched = unit === null ? await detached(context, first, log) : await underSystemd(context, { worker_id, unit, log, first, argv });
+  const launching = unit === null ? detached(context, first, log) : underSystemd(context, { worker_id, unit, log, first, argv });
+  const launched = await launching.catch(async (error) => {
+    await dropHandover(context, worker_id);
+    throw error;
+  });
   const record: WorkerRecord = {
     worker_id,
     process: launched.started.process,
