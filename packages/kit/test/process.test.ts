@@ -1,7 +1,7 @@
 /** What only a process of its own shows: signals, exit codes, where logs go. And the small facts about a host. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -16,12 +16,16 @@ import { until } from "./support.ts";
 const DAEMON = fileURLToPath(new URL("fixtures/daemon.ts", import.meta.url));
 
 function daemon(t: TestContext, ...args: string[]) {
-  const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", DAEMON, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  return started(t, "pipe", ...args);
+}
+
+function started(t: TestContext, stderr: "pipe" | number, ...args: string[]) {
+  const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", DAEMON, ...args], { stdio: ["ignore", "pipe", stderr] });
   const out = { stdout: "", stderr: "" };
-  child.stdout.on("data", (chunk) => {
+  child.stdout?.on("data", (chunk) => {
     out.stdout += chunk;
   });
-  child.stderr.on("data", (chunk) => {
+  child.stderr?.on("data", (chunk) => {
     out.stderr += chunk;
   });
   const exited = new Promise<number | string>((resolve) => child.on("close", (code, signal) => resolve(code ?? signal ?? "gone")));
@@ -142,4 +146,16 @@ test("a secret that can't be written leaves nothing of it behind", (t) => {
   mkdirSync(join(folder, "key", "in-the-way"), { recursive: true });
   assert.throws(() => writePrivateFile(join(folder, "key"), "secret"));
   assert.deepEqual(readdirSync(folder), ["key"]);
+});
+
+test("a log on a full disk neither ends a program nor keeps it from ending", { skip: !existsSync("/dev/full") }, async (t) => {
+  for (const format of ["json", "pretty"]) {
+    const full = openSync("/dev/full", "w");
+    t.after(() => closeSync(full));
+    const { child, says, exited, out } = started(t, full, "logging", "info", format);
+    await says("logged 100");
+    child.kill("SIGTERM");
+    assert.equal(await exited, 0, format);
+    assert.match(out.stdout, /stopping\n/);
+  }
 });
