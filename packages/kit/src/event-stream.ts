@@ -17,7 +17,7 @@ export const LINES: StreamForm = { content_type: "application/x-ndjson", ping: u
 /** What is written to as to an event stream: one, or what puts events into another form on their way there. */
 export type EventSink = Pick<
   EventStream,
-  "closed" | "buffered_bytes" | "write" | "writeText" | "hold" | "onDrain" | "onClose" | "end" | "cut"
+  "closed" | "buffered_bytes" | "write" | "writeText" | "hold" | "onDrain" | "onClose" | "end" | "breakOff" | "cut"
 >;
 
 export class EventStream {
@@ -117,6 +117,13 @@ export class EventStream {
     if (this.#ended) return;
     this.#ended = true;
     this.#response.end();
+  }
+
+  /** Everything was written, and it is not whole: the response ends without its last chunk, so that nobody takes it for complete. */
+  breakOff(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#response.socket?.destroySoon();
   }
 
   /** Cuts the connection: what waits for a reader who is too slow is thrown away. */

@@ -100,6 +100,10 @@ export abstract class AnswerStream implements EventSink {
     this.end();
   }
 
+  breakOff(): void {
+    this.#to.breakOff();
+  }
+
   cut(): void {
     this.#to.cut();
   }

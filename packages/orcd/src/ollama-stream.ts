@@ -99,6 +99,11 @@ export class OllamaStream extends AnswerStream {
   protected failed(error: RbeesError): string {
     return `${latin1Of(JSON.stringify(ERROR_FORMS.ollama.body(error)))}\n`;
   }
+
+  /** Open WebUI, for one, looks for no error in a line: what is not whole must not look so to it. */
+  protected override broken(): void {
+    this.breakOff();
+  }
 }
 
 /** What an answer says beside its text. */

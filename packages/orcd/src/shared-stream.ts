@@ -53,6 +53,7 @@ export class SharedStream {
         this.#open -= 1;
         if (this.#open === 0) to.end();
       },
+      breakOff: () => to.breakOff(),
       cut: () => to.cut(),
     };
     return sink;

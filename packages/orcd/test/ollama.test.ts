@@ -201,6 +201,28 @@ test("a client that leaves frees the slot; a job that fails in its stream ends i
   await assert.rejects(read, /the fake worker says ENGINE_FAILED/);
 });
 
+test("what ends in the middle has the reason as its last line, and does not end as a whole answer does", async (t) => {
+  for (const [how, said] of [
+    ["fails", /^\{"error":"[^"]+"\}\n$/],
+    ["stops", /^\{"error":"[^"]+stopped in the middle of this answer\. [^"]+"\}\n$/],
+  ] as const) {
+    const { orcd, worker, post } = await startOllama(t);
+    const asking = post("/api/chat", CHAT);
+    const attempt = await worker.next();
+    attempt.started();
+    attempt.tokens("a");
+    const reader = ((await asking).body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream()).getReader();
+    const stopped = how === "stops" ? orcd.orcd.stop() : attempt.fail("INTERNAL", false);
+    let last = "";
+    const whole = (async () => {
+      for (let next = await reader.read(); !next.done; next = await reader.read()) last = next.value;
+    })();
+    await assert.rejects(whole, how);
+    assert.match(last, said, how);
+    await stopped;
+  }
+});
+
 test("what can't be honoured is refused by name, in Ollama's form", async (t) => {
   const { client, post } = await startOllama(t);
   await assert.rejects(client.chat({ ...CHAT, model: "gpt-99" }), { name: "ResponseError", status_code: 404 });
