@@ -51,9 +51,16 @@ export const ToolCall = z
   .meta({ id: "ToolCall" });
 export type ToolCall = z.infer<typeof ToolCall>;
 
+/** More calls than any answer has: a place far behind the others would be an answer that fits no memory. */
+const CALLS_MAX = 1024;
+
 /** What a token says of a call: the first has its id and name, the arguments are the pieces put together. */
 export const ToolCallPiece = z.object({
-  index: z.int().nonnegative().describe("Which of the answer's calls, from 0"),
+  index: z
+    .int()
+    .min(0)
+    .max(CALLS_MAX - 1)
+    .describe("Which of the answer's calls, from 0"),
   id: z.string().optional(),
   name: z.string().optional(),
   arguments: z.string().describe("More of the arguments, a JSON object; may be empty"),

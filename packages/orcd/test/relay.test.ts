@@ -133,7 +133,7 @@ test("a worker that sends what is no event loses the attempt, and the client nev
   assert.ok(events.every(({ id }) => id < 100));
 });
 
-test("a token that is no JSON loses the attempt, also after good ones, and what was good of it stays", async (t) => {
+test("a token that is no JSON, or says what no answer says, loses the attempt, also after good ones, and what was good of it stays", async (t) => {
   const orcd = await startHarness(t, { attempts_max: 10 });
   const worker = await orcd.worker("w1");
   const answer = orcd.submit({ stream: true });
@@ -144,6 +144,7 @@ test("a token that is no JSON loses the attempt, also after good ones, and what 
     '"t":"x","i":2,"ids":[1002]}}',
     '"t":"x","i":02,"ids":[1002]}',
     '"t":"\t","i":2,"ids":[1]}',
+    '"tool_calls":[{"index":4294967290,"arguments":""}],"t":"","i":2,"ids":[1002]}',
   ];
   for (const [n, bad] of tokens.entries()) {
     const attempt = await worker.next();
