@@ -46,7 +46,10 @@ export function attemptProgressed(
   { job_id, attempt, worker_id, tokens_out }: Extract<Event, { type: "attempt.progressed" }>,
 ): void {
   const job = state.jobs.get(job_id);
-  if (job?.attempt === attempt && job.worker_id === worker_id) charge(state, job, tokens_out);
+  if (job?.attempt !== attempt || job.worker_id !== worker_id) return;
+  // Of vectors the first ones; its prompt, which is all there is to compute, is known to be done at the end.
+  if (job.spec.max_tokens === 0) job.begun = true;
+  charge(state, job, tokens_out);
 }
 
 /** Charges the tenant for the tokens of the answer that are new; a worker can't have made more than it was asked for. */

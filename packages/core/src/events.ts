@@ -32,7 +32,7 @@ export type Event = { readonly now_ms: number } & (
   | { type: "worker.left"; worker_id: string; epoch: number | null }
   /** Its first token has come: the prompt is computed. */
   | { type: "attempt.prefilled"; job_id: string; attempt: number; worker_id: string }
-  /** So many tokens of the answer, from its beginning, have been made by now; told now and then. */
+  /** So many tokens of the answer, from its beginning, have been made by now; told now and then, and when the first vector has come. */
   | { type: "attempt.progressed"; job_id: string; attempt: number; worker_id: string; tokens_out: number }
   | { type: "attempt.ended"; job_id: string; attempt: number; worker_id: string; outcome: AttemptOutcome }
   /** How a tenant's share is weighed from now on, and in which area its jobs must stay; also those that wait. */

@@ -144,7 +144,9 @@ export class Deeds {
       onEvent(event) {
         if (event.type === "end") job.end = event;
         if (event.type === "embedding") {
-          if (!job.decided && event.i < (request.inputs?.length ?? 0)) job.vectors[event.i] = event.v;
+          if (job.decided || event.i >= (request.inputs?.length ?? 0)) return;
+          if (job.vectors.length === 0) attemptProgressed(job_id, attempt, worker_id, 0);
+          job.vectors[event.i] = event.v;
         } else if (event.type === "end" && request.inputs !== undefined) prefill();
         else if (event.type === "metrics") {
           job.stream.append(event);

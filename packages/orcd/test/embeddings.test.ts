@@ -32,6 +32,20 @@ function near(given: readonly number[] | undefined, expected: readonly number[])
   for (const [i, value] of expected.entries()) assert.ok(Math.abs((given?.[i] ?? 0) - value) < 1e-6, `${given}, not ${expected}`);
 }
 
+test("whose first vectors have come is not ended for want of a first token", async (t) => {
+  const { client, worker, orcd } = await startOpenai(t, { first_token_ms_max: 1000 }, { ...EMBEDS, slots: 2 });
+  const asking = client.embeddings.create({ model: "fake", input: ["bees", "honey"] });
+  const attempt = await worker.next();
+  attempt.started();
+  attempt.vectors([B], 1);
+  // Another one, which came later, has nothing to show when its time is over.
+  const { job_id } = (await (await orcd.submit({})).json()) as Json;
+  await eventually(async () => (await orcd.json(`/v2/tasks/${job_id}`)).error?.code === "FIRST_TOKEN_TIMEOUT");
+  attempt.vectors([A], 0);
+  attempt.end("EMBEDDED", ANSWER);
+  assert.equal((await asking).data.length, 2);
+});
+
 test("OpenAI: one text, several, tokens; as base64 unasked and as numbers; dimensions; usage", async (t) => {
   const { client, worker, orcd } = await startOpenai(t, {}, EMBEDS);
   const several = client.embeddings.create({ model: "fake", input: ["bees", "honey"], user: "me" }).withResponse();
