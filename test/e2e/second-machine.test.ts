@@ -68,14 +68,15 @@ test("install, spawn, a job, upgrade, stop: from nothing but Node", { skip, time
   assert.equal(job.exit, 0, job.err);
   assert.match(job.out, /\w/);
 
-  // Another version beside it: what a worker runs from stays, what nobody uses goes.
-  for (const old of ["0.0.1-used", "0.0.1-unused", "0.0.2-unused"]) mkdirSync(join(versions, old));
+  // Another version beside it: what a worker runs from stays, what nobody uses goes. So with attempts: one that runs, and one that was cut off.
+  const attempts = [`.incoming-${process.pid}`, ".incoming-99999999"];
+  for (const old of ["0.0.1-used", "0.0.1-unused", "0.0.2-unused", ...attempts]) mkdirSync(join(versions, old));
   const user = spawn(process.execPath, ["-e", "setTimeout(() => {}, 60_000)", `${join(versions, "0.0.1-used")}/program.mjs`], {
     stdio: "ignore",
   });
   t.after(() => user.kill("SIGKILL"));
   assert.equal((await rbees("pool", "upgrade", "--host", "atlas")).exit, 0);
-  assert.deepEqual(readdirSync(versions).sort(), ["0.0.1-used", version]);
+  assert.deepEqual(readdirSync(versions).sort(), [`.incoming-${process.pid}`, "0.0.1-used", version]);
   assert.equal((await rbees("jobs", "submit", "--model", "demo", "--prompt", "Hello", "--pin", "far")).exit, 0, "the worker goes on");
   assert.match((await rbees("pool", "worker", "stop-all", "--host", "atlas")).out, /^far has finished its jobs and ended\n$/);
 });

@@ -43,7 +43,7 @@ rm -rf "$versions/$1"
 mv "$new" "$versions/$1"
 `;
 
-/** Arguments: version, node. A version that does not even start is not made the current one. */
+/** Arguments: version, node. A version that does not even start is not made the current one; what a power cut left of an attempt goes. */
 const ACTIVATE = `
 set -eu
 umask 022
@@ -64,6 +64,9 @@ mv -f "$root/bin/.rbees-pool-$$" "$root/bin/rbees-pool"
 rm -f "$root/.current-$$"
 ln -s "versions/$1" "$root/.current-$$"
 "$2" -e 'fs.renameSync(process.argv[1], process.argv[2])' "$root/.current-$$" "$root/current"
+for left in "$root"/versions/.incoming-*; do
+  kill -0 "\${left##*-}" 2>/dev/null || rm -rf "$left"
+done
 units=$(cat "\${XDG_CONFIG_HOME:-$HOME/.config}"/systemd/user/rbees-worker-*.service 2>/dev/null || true)
 if running=$(ps -A -o args= 2>/dev/null); then
   for version in "$root"/versions/*; do
