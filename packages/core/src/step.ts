@@ -28,6 +28,7 @@ const PROVISIONED_AFTER: ReadonlySet<Event["type"]> = new Set([
   "worker.registered",
   "pool.reported",
   "load.ended",
+  "evict.failed",
   "tick",
 ]);
 
