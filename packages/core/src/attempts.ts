@@ -5,6 +5,7 @@ import { drain } from "./drain.ts";
 import { learnServiceTime } from "./estimate.ts";
 import type { AttemptOutcome, Decision, Event } from "./events.ts";
 import { OUTPUT_TOKEN } from "./fairness.ts";
+import { largerMayTake } from "./place.ts";
 import { dequeue, enqueue } from "./queue.ts";
 import { stops } from "./running.ts";
 import { settle } from "./settle.ts";
@@ -88,6 +89,8 @@ export function attemptEnded(state: State, event: Extract<Event, { type: "attemp
       charge(state, job, outcome.tokens_out);
       learnServiceTime(state, job.spec.model, now_ms - job.started_at_ms);
       settle(state, job, { status: "succeeded" }, now_ms, out, outcome.tokens_in);
+    } else if (outcome.kind === "failed" && outcome.code === TOO_LONG && fitsElsewhere(state, job, worker, now_ms)) {
+      queueAgain(state, job, outcome.message, now_ms, out);
     } else if (outcome.kind === "failed" && !outcome.retriable) {
       settle(state, job, { status: "failed", code: outcome.code, message: outcome.message, retriable: false }, now_ms, out);
     } else {
@@ -98,6 +101,16 @@ export function attemptEnded(state: State, event: Extract<Event, { type: "attemp
   if (worker.running.size === 0) worker.idle_since_ms = now_ms;
   state.fleets.get(worker.spec.model)?.offer(worker);
   drain(state, worker.spec.model, now_ms, out);
+}
+
+const TOO_LONG = "CONTEXT_TOO_LARGE";
+
+/** What is certain of a prompt before a worker has counted is less than it has: one with a larger context may still take it. */
+function fitsElsewhere(state: State, job: Job, worker: Worker | undefined, now_ms: number): boolean {
+  const context_size = worker?.spec.context_size ?? null;
+  if (context_size === null || (job.begun && job.spec.fails_if_lost)) return false;
+  job.too_long_for = Math.max(job.too_long_for, context_size);
+  return largerMayTake(state, job, job.too_long_for, now_ms);
 }
 
 export function retry(
@@ -127,9 +140,13 @@ export function retry(
     return settle(state, job, { status: "failed", code, message, retriable: true }, now_ms, out);
   }
   const waits = outcome.kind === "refused" ? 0 : backoffMs(limits.retry_backoff_ms, job.spent - 1, limits.retry_backoff_ms_max);
+  queueAgain(state, job, reason, now_ms + waits, out);
+}
+
+function queueAgain(state: State, job: Job, reason: string, not_before_ms: number, out: Decision[]): void {
   job.failed_on = job.worker_id;
   stops(state, job);
-  job.not_before_ms = now_ms + waits;
+  job.not_before_ms = not_before_ms;
   enqueue(state, job);
   out.push({ type: "requeue", job_id: job.spec.id, attempt: job.attempt, spent: job.spent, reason });
 }

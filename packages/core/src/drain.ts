@@ -3,7 +3,7 @@
 import type { Decision } from "./events.ts";
 import { PROMPT_TOKEN } from "./fairness.ts";
 import type { Fleet, Scored } from "./fleet.ts";
-import { type Obstacle, obstacle, place, prospect, wouldBeginAnew } from "./place.ts";
+import { mayTake, place, prospect, wouldBeginAnew } from "./place.ts";
 import { currentJobs, movedAside } from "./preempt.ts";
 import { dequeue, enqueue } from "./queue.ts";
 import { begins, stops } from "./running.ts";
@@ -65,17 +65,10 @@ export function clear(state: State, worker: Worker, now_ms: number, out: Decisio
   const others = [...(state.fleets.get(worker.spec.model) ?? [])].filter((other) => other !== worker);
   for (const job of currentJobs(state, worker)) {
     if (wouldBeginAnew(job, worker)) continue;
-    const elsewhere = others.some((other) => {
-      const found = obstacle(state, job, other, now_ms);
-      return found === undefined || PASSING.has(found);
-    });
-    if (elsewhere) move(state, job, worker, "moved away: its worker is draining", out);
+    if (others.some((other) => mayTake(state, job, other, now_ms))) move(state, job, worker, "moved away: its worker is draining", out);
   }
   drain(state, worker.spec.model, now_ms, out);
 }
-
-/** Obstacles that go by themselves. */
-const PASSING: ReadonlySet<Obstacle> = new Set(["busy", "inhibited", "unreached", "broken"]);
 
 /** Its tokens are kept, and it goes on when a slot is free again; the slot is when its link says that the attempt is over. */
 function move(state: State, job: Job, worker: Worker, reason: string, out: Decision[]): void {

@@ -42,13 +42,12 @@ const STANDING: Readonly<Record<Obstacle, Standing>> = {
   busy: "gone",
 };
 
+/** What is looked at of a job, or of a prompt that is only counted. */
+type Asking = Pick<Job, "spec" | "demands"> & Partial<Pick<Job, "too_long_for">>;
+
 /** The filter: what keeps this job from running on this worker now; the first failed check. */
-export function obstacle(
-  state: State,
-  { spec, demands }: Pick<Job, "spec" | "demands">,
-  worker: Worker,
-  now_ms: number,
-): Obstacle | undefined {
+export function obstacle(state: State, job: Asking, worker: Worker, now_ms: number): Obstacle | undefined {
+  const { spec, demands, too_long_for = 0 } = job;
   if (worker.spec.model !== spec.model) return "other model";
   if (spec.pin !== null && spec.pin !== worker.spec.id) return "pinned elsewhere";
   if (spec.avoid.includes(worker.spec.id)) return "avoided";
@@ -58,7 +57,10 @@ export function obstacle(
   if (state.gate !== null && barredBy(state, spec, worker) !== null) return "rule";
   if (worker.draining) return "draining";
   if (isSilent(state, worker, now_ms)) return "silent";
-  if (worker.spec.context_size !== null && spec.prompt_tokens_min + spec.max_tokens > worker.spec.context_size) return "context";
+  const { context_size } = worker.spec;
+  if (context_size !== null && spec.prompt_tokens_min + spec.max_tokens > context_size) return "context";
+  // Where nobody with a larger one is left, the worker says so again, and that is the end.
+  if (context_size !== null && too_long_for >= context_size && largerMayTake(state, job, too_long_for, now_ms)) return "context";
   if (worker.running.size >= worker.spec.slots) return "busy";
   if (worker.unreached) return "unreached";
   if (worker.inhibited_until_ms > now_ms) return "inhibited";
@@ -74,8 +76,25 @@ function missingFeature({ needs }: JobSpec, { spec }: Worker): Need | undefined 
   return needs.find(({ feature }) => !spec.features.includes(feature));
 }
 
+/** Obstacles that go by themselves. */
+const PASSING: ReadonlySet<Obstacle> = new Set(["busy", "inhibited", "unreached", "broken"]);
+
+/** Now, or as soon as what stands in the way has passed. */
+export function mayTake(state: State, job: Asking, worker: Worker, now_ms: number): boolean {
+  const found = obstacle(state, job, worker, now_ms);
+  return found === undefined || PASSING.has(found);
+}
+
+/** Some worker with a context of more tokens than that. */
+export function largerMayTake(state: State, job: Asking, tokens: number, now_ms: number): boolean {
+  for (const other of state.fleets.get(job.spec.model) ?? []) {
+    if ((other.spec.context_size ?? Number.POSITIVE_INFINITY) > tokens && mayTake(state, job, other, now_ms)) return true;
+  }
+  return false;
+}
+
 /** The obstacle in words, for people. */
-export function reasonFor(state: State, found: Obstacle, { spec, demands }: Job, worker: Worker, now_ms: number): string {
+export function reasonFor(state: State, found: Obstacle, { spec, demands, too_long_for }: Job, worker: Worker, now_ms: number): string {
   switch (found) {
     case "labels": {
       const name = missingLabel(spec, worker) ?? "";
@@ -110,6 +129,8 @@ export function reasonFor(state: State, found: Obstacle, { spec, demands }: Job,
     case "silent":
       return `no heartbeat for ${now_ms - worker.last_beat_ms} ms`;
     case "context":
+      if (too_long_for >= (worker.spec.context_size ?? 0))
+        return `prompt and max_tokens ${spec.max_tokens} exceed its context of ${worker.spec.context_size} tokens: a worker has counted`;
       return `a prompt of at least ${spec.prompt_tokens_min} tokens and max_tokens ${spec.max_tokens} exceed its context of ${worker.spec.context_size} tokens`;
     case "busy":
       return `all ${worker.spec.slots} slots are busy`;

@@ -205,6 +205,8 @@ export interface Job extends Waiting {
   started_at_ms: number;
   /** Of the present attempt: prompt tokens that its worker had to compute before its first token, with those of attempts before it. */
   backlog_tokens: number;
+  /** A worker with a context of so many tokens has counted: prompt and answer together are longer; 0: none has said so. */
+  too_long_for: number;
   /** When its first token came; null before. */
   prefilled_at_ms: number | null;
   /** Some attempt has brought a token. */

@@ -154,6 +154,7 @@ function newJob(state: State, spec: JobSpec, attempt: number, spent: number): Jo
     not_before_ms: 0,
     started_at_ms: 0,
     backlog_tokens: 0,
+    too_long_for: 0,
     prefilled_at_ms: null,
     begun: attempt > 0,
     charged_tokens: 0,

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { AttemptOutcome } from "../src/events.ts";
+import { explain } from "../src/explain.ts";
 import { Core, DONE, dispatched, FAILED, LOST, only, REFUSED, the, UNREACHED } from "./support.ts";
 
 test("a finished attempt settles its job once and frees its slot", () => {
@@ -19,6 +20,28 @@ test("a failure that no retry can help settles the job with the worker's own cod
   core.submit("a");
   const settle = the(core.ends("a", { kind: "failed", code: "CONTEXT_TOO_LARGE", message: "too long", retriable: false }), "settle");
   assert.deepEqual([settle.status, settle.code, settle.message, settle.retriable], ["failed", "CONTEXT_TOO_LARGE", "too long", false]);
+});
+
+test("a prompt that a worker counts to be too long goes to one with a larger context, if there is one, and to no other", () => {
+  const core = new Core();
+  const TOO_LONG = { kind: "failed", code: "CONTEXT_TOO_LARGE", message: "too long", retriable: false } as const;
+  core.worker("small", { context_size: 100 });
+  core.worker("as small", { context_size: 100 });
+  core.worker("large", { context_size: 1000 });
+  core.submit("other", { pin: "large" });
+  core.submit("a", { avoid: ["as small"] });
+  assert.equal(core.at("a"), "small");
+  const decisions = core.ends("a", TOO_LONG);
+  const { spent, reason } = the(decisions, "requeue");
+  assert.deepEqual([spent, reason], [0, "too long"]);
+  assert.deepEqual(dispatched(decisions), [], "it waits for the large one");
+  const why = explain(core.state, "a", core.now_ms)?.workers.find(({ worker_id }) => worker_id === "small");
+  assert.match(why?.reason ?? "", /exceed its context of 100 tokens: a worker has counted/);
+  assert.deepEqual(dispatched(core.ends("other")), ["a→large"]);
+  assert.equal(the(core.ends("a", TOO_LONG), "settle").code, "CONTEXT_TOO_LARGE");
+
+  core.submit("b", { pin: "small" });
+  assert.equal(the(core.ends("b", TOO_LONG), "settle").code, "CONTEXT_TOO_LARGE", "it may run nowhere else");
 });
 
 test("a lost attempt is queued again, counts, and its reason is kept", () => {

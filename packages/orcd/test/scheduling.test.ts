@@ -134,6 +134,27 @@ test("the worker is told how much time is left, whatever its clock says", async 
   assert.equal(body.deadline, undefined);
 });
 
+test("a prompt that the smaller of two workers counts to be too long is answered by the other", async (t) => {
+  const orcd = await startHarness(t);
+  const small = await orcd.worker("small", { context_size: 1000 });
+  const error = {
+    code: "CONTEXT_TOO_LARGE",
+    message: "The prompt has 990 tokens.",
+    retriable: false,
+    correlation_id: "",
+    type: "",
+    param: null,
+  };
+  small.refuseNext(400, { error });
+  const large = await orcd.worker("large", { context_size: 10_000 });
+  const answer = orcd.submit({ stream: true, placement: { prefer: ["small"] } });
+  const attempt = await large.next();
+  attempt.started();
+  attempt.tokens("fits");
+  attempt.end();
+  assert.deepEqual(texts(await eventsOf(await answer)), ["fits"]);
+});
+
 test("a prompt that can't fit any worker is refused before it is queued", async (t) => {
   const orcd = await startHarness(t);
   await orcd.worker("w1", { context_size: 1000 });
