@@ -18,6 +18,6 @@ export function noKeys({ host, auth_required }: AuthConfig): RbeesError {
     isLoopback(host) && auth_required ? "Keys are required (auth-required)" : `Others can reach ${host}, so every request needs a key`;
   return new RbeesError(
     "INVALID_REQUEST",
-    `Refusing to start: ${why}, and there is none. Make the first one with \`rbees-orcd keys create NAME --role operate\`, then start again. Or keep --host 127.0.0.1, name an issuer of tokens (--oidc-issuer), or say --insecure-no-auth if everybody on that network may use it.`,
+    `Refusing to start: ${why}, and its database has none. Make the first one with \`rbees-orcd keys create NAME --role operate\`, put it into the file api.key of the configuration folder (mode 0600) in place of any that is there, then start again. Or keep --host 127.0.0.1, name an issuer of tokens (--oidc-issuer), or say --insecure-no-auth if everybody on that network may use it.`,
   );
 }

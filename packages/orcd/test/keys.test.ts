@@ -279,7 +279,10 @@ test("the program: beyond loopback it refuses to start without keys and says wha
   assert.match(bare.err, /others can reach 0\.0\.0\.0, and there is no certificate.*`rbees tls init`.*--insecure-no-tls/);
   const refused = await run(t, listen).ended;
   assert.equal(refused.code, 2);
-  assert.match(refused.err, /every request needs a key.*`rbees-orcd keys create NAME --role operate`.*--insecure-no-auth/);
+  assert.match(
+    refused.err,
+    /every request needs a key.*`rbees-orcd keys create NAME --role operate`.* api\.key .*in place of any that is there.*--insecure-no-auth/,
+  );
 
   assert.match((await run(t, ["keys", "create", "me", ...data]).ended).err, /--role takes submit, observe, operate, audit\./);
   const made = await run(t, ["keys", "create", "me", "--role", "operate,submit", ...data]).ended;
