@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { runChaos } from "../chaos/chaos.ts";
-import { demoFleet, demoPrompts } from "../chaos/prompts.ts";
+import { scriptedFleet, scriptedPrompts } from "../chaos/prompts.ts";
 
 const SEED = 4;
 
@@ -14,8 +14,9 @@ test("programs are killed, frozen and cut off: nothing is lost, nothing comes tw
     seed: SEED,
     clients: 4,
     pace: { first_ms: 300, worker_ms: [200, 1200], orcd_ms: [3500, 5000], for_ms: [100, 2500], away_ms: [50, 500] },
-    fleets: () => [demoFleet(2)],
-    prompts: demoPrompts(),
+    // Answers so long that some fault surely meets one.
+    fleets: (folder) => [scriptedFleet(folder, 2)],
+    prompts: scriptedPrompts(),
     say: () => {},
   });
   t.diagnostic(summary);
