@@ -8,13 +8,19 @@ export interface Listening {
   readonly port: number;
 }
 
+/** What listening there would fail with now; undefined: it would not. */
+export function listenFailure(at: Listening): Promise<NodeJS.ErrnoException | undefined> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", resolve);
+    server.listen({ ...at, exclusive: true }, () => server.close(() => resolve(undefined)));
+  });
+}
+
 /** Throws what listening there would throw now; for programs with long work to do before they listen. */
 export async function assertListenable(at: Listening): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    const server = createServer();
-    server.once("error", (error) => reject(listenError(error, at)));
-    server.listen({ ...at, exclusive: true }, () => server.close(() => resolve()));
-  });
+  const failure = await listenFailure(at);
+  if (failure !== undefined) throw listenError(failure, at);
 }
 
 /** A failed `listen`, in a sentence that says what to do. */

@@ -69,7 +69,7 @@ export async function createWorkerd(config: WorkerdConfig, log: Log, env: Enviro
   const secrets = secretsOf(config, env);
   const epoch = Date.now();
   // Rather than after minutes of loading.
-  await assertListenable(config);
+  await assertListenable({ host: config.host, port: config.port });
   const model = await modelFile(config);
   let attempts: Attempts | undefined;
   const engine = new EngineSupervisor(engineOptions(config, model), env, log, {

@@ -1,21 +1,17 @@
 /** Ports of this host: which are free. */
-import { createServer } from "node:net";
 import { RbeesError } from "@rbees/contracts/errors";
+import { listenFailure } from "@rbees/kit/listening";
 
 const PORTS_TRIED_MAX = 200;
 const UNPRIVILEGED_PORT_MIN = 1024;
 
 /** Throws where nothing could listen, whoever has the port. */
-export function isPortFree(host: string, port: number): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", (error: NodeJS.ErrnoException) => {
-      const refusal = refusalOf(error, host, port);
-      if (refusal === undefined) resolve(false);
-      else reject(refusal);
-    });
-    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(true)));
-  });
+export async function isPortFree(host: string, port: number): Promise<boolean> {
+  const failure = await listenFailure({ host, port });
+  if (failure === undefined) return true;
+  const refusal = refusalOf(failure, host, port);
+  if (refusal !== undefined) throw refusal;
+  return false;
 }
 
 function refusalOf(error: NodeJS.ErrnoException, host: string, port: number): RbeesError | undefined {
