@@ -123,6 +123,12 @@ bites(
   'import { spawn } from "node:child_process";\nspawn("ls", [], { cwd: ".", shell: true });\n',
   /no shell: start processes/,
 );
+bites(
+  "one SQLite a process",
+  "packages/orcd/test/x.ts",
+  'import { DatabaseSync } from "node:sqlite";\nexport const x = DatabaseSync;\n',
+  /one SQLite a process/,
+);
 bites("console only nowhere", "packages/cli/src/x.ts", 'console.log("x");\n', /noConsole/);
 
 for (const [what, source] of [

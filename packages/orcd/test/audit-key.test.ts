@@ -4,13 +4,13 @@ import { createPublicKey } from "node:crypto";
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { type ChainedEntry, recordOf } from "@rbees/kit/audit-chain";
 import { ChainCheck } from "@rbees/kit/audit-check";
 import { HEAD, keyId } from "@rbees/kit/audit-head";
 import { auditKeyIn } from "../src/audit-key.ts";
 import { openStore } from "../src/store/open.ts";
+import { rowsIn } from "./database.ts";
 import { startHarness } from "./harness.ts";
 
 function folder(t: TestContext): string {
@@ -21,10 +21,7 @@ function folder(t: TestContext): string {
 
 /** Also of a database that is in use. */
 function entriesIn(data_dir: string): ChainedEntry[] {
-  const db = new DatabaseSync(join(data_dir, "orcd.sqlite"), { readOnly: true });
-  const rows = db.prepare("select * from audit order by seq").all() as unknown as ChainedEntry[];
-  db.close();
-  return rows;
+  return rowsIn<ChainedEntry>(join(data_dir, "orcd.sqlite"), "select * from audit order by seq");
 }
 
 function verdictOn(data_dir: string) {

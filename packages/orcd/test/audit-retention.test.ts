@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { createPublicKey } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { type ChainedEntry, entryOfLine, recordOf } from "@rbees/kit/audit-chain";
 import { ChainCheck, type CheckOptions, type Verdict } from "@rbees/kit/audit-check";
@@ -12,13 +11,11 @@ import { temporaryFolder } from "../../../test/support/cluster.ts";
 import { auditKeyIn } from "../src/audit-key.ts";
 import { openStore } from "../src/store/open.ts";
 import type { Store } from "../src/store/port.ts";
+import { rowsIn } from "./database.ts";
 import { eventually, startHarness } from "./harness.ts";
 
 function entriesIn(path: string): ChainedEntry[] {
-  const db = new DatabaseSync(path, { readOnly: true });
-  const rows = db.prepare("select * from audit order by seq").all() as unknown as ChainedEntry[];
-  db.close();
-  return rows;
+  return rowsIn<ChainedEntry>(path, "select * from audit order by seq");
 }
 
 function verdict(entries: readonly ChainedEntry[], options: CheckOptions = {}): Verdict {

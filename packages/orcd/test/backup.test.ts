@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { cpSync, existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { firstBroken } from "@rbees/kit/audit-check";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
 import { backupCommand } from "../src/backup-command.ts";
+import { rowsIn } from "./database.ts";
 import { eventsOf, type Harness, type Json, startHarness } from "./harness.ts";
 
 const PROMPT = "Is the queen of hive seven still alive?";
@@ -28,10 +28,7 @@ function restored(t: TestContext, ...parts: readonly string[]): string {
 }
 
 function trail(folder: string): Json[] {
-  const db = new DatabaseSync(join(folder, "orcd.sqlite"), { readOnly: true });
-  const rows = db.prepare("select seq, at_ms, kind, record, previous, hash from audit order by seq").all();
-  db.close();
-  return rows;
+  return rowsIn<Json>(join(folder, "orcd.sqlite"), "select seq, at_ms, kind, record, previous, hash from audit order by seq");
 }
 
 test("a copy made while jobs run and come has every job that was accepted, its text, and a whole trail; another orchestrator goes on from it", async (t) => {

@@ -1,12 +1,12 @@
 /** Files and batches, by the official OpenAI client as it is: what comes out, what is refused, who sees what, and what a restart leaves. */
 import assert from "node:assert/strict";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import OpenAI, { toFile } from "openai";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
 import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
 import { databaseIn } from "../src/store/open.ts";
 import { answered, asking, begin, CHAT, contentOf, echoes, ended, linesOf, startBatches } from "./batch-setup.ts";
+import { rowsIn } from "./database.ts";
 import { eventually, startHarness } from "./harness.ts";
 import { clientOf } from "./openai-harness.ts";
 import { startTenants } from "./tenants-setup.ts";
@@ -60,20 +60,19 @@ test("a file and a batch from its beginning to its end: answers and errors, each
     await assert.rejects(async () => await client.files.content(gone), OpenAI.NotFoundError);
   assert.equal((await contentOf(client, batch.error_file_id)).length, 2, "the errors are still there");
 
-  const db = new DatabaseSync(databaseIn(orcd.data_dir), { readOnly: true });
-  const records = db
-    .prepare("select record from audit")
-    .all()
-    .map((row) => String(row["record"]));
-  const left = db.prepare("select count(*) as lines, sum(length(request)) as bytes from batch_lines").get();
-  db.close();
+  const database = databaseIn(orcd.data_dir);
+  const records = rowsIn<{ record: string }>(database, "select record from audit").map(({ record }) => record);
+  const left = rowsIn<{ lines: number; bytes: number }>(
+    database,
+    "select count(*) as lines, sum(length(request)) as bytes from batch_lines",
+  )[0];
   for (const kind of ["file.created", "batch.created", "batch.ended", "file.deleted"])
     assert.ok(
       records.some((one) => one.includes(kind)),
       kind,
     );
   assert.ok(records.every((record) => !record.includes("one é") && !record.includes("you said")));
-  assert.deepEqual([left?.["lines"], left?.["bytes"]], [2, 0], "what was asked is not kept, nor what was deleted");
+  assert.deepEqual([left?.lines, left?.bytes], [2, 0], "what was asked is not kept, nor what was deleted");
 });
 
 test("completions and embeddings", async (t) => {

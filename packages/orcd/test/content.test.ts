@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { firstBroken } from "@rbees/kit/audit-check";
 import fc from "fast-check";
@@ -12,6 +11,7 @@ import { openStore } from "../src/store/open.ts";
 import type { Change } from "../src/store/port.ts";
 import { seal, unseal } from "../src/store/seal.ts";
 import { SubjectKeys } from "../src/store/subject-keys.ts";
+import { opened, rowsIn } from "./database.ts";
 import { eventsOf, eventually, type Harness, type Json, startHarness } from "./harness.ts";
 import { keptIn, wordsIn } from "./kept.ts";
 
@@ -26,10 +26,7 @@ function folder(t: TestContext): string {
 }
 
 function rows(data_dir: string, table: string): Json[] {
-  const db = new DatabaseSync(join(data_dir, "orcd.sqlite"), { readOnly: true });
-  const found = db.prepare(`select * from ${table}`).all();
-  db.close();
-  return found;
+  return rowsIn<Json>(join(data_dir, "orcd.sqlite"), `select * from ${table}`);
 }
 
 /** A job that is answered; `on_way` is called when half of it has come. */
@@ -130,7 +127,7 @@ test("what was stored in clear is read, and sealed at the next start, with nothi
   });
   await store.commit(Array.from({ length: 700 }, (_, n) => insert(`job_${n}`, n === 699 ? "running" : "succeeded")));
   await store.close();
-  const db = new DatabaseSync(path);
+  const db = opened(path);
   db.prepare("update jobs set request = ?, text = ?, seed = null, subject = null, content = 'clear'").run(asked, ANSWER);
   db.prepare("update jobs set ended_at_ms = 5 where status = 'succeeded'").run();
   db.prepare("insert into progress (job_id, first_event, life, events) values ('job_699', 2, 0, ?)").run(
@@ -241,10 +238,8 @@ test("a key that is destroyed leaves no byte of itself in the file", (t) => {
   for (let n = 0; n < 300; n += 1) keys.make(`sub_${n}`);
   keys.flush();
   keys.close();
-  const db = new DatabaseSync(file, { readOnly: true });
-  const { wrapped } = db.prepare("select wrapped from keys where id = 'sub_150'").get() as { wrapped: Uint8Array };
-  const bytes = Buffer.from(wrapped);
-  db.close();
+  const [bytes] = rowsIn<{ wrapped: Buffer }>(file, "select wrapped from keys where id = 'sub_150'").map(({ wrapped }) => wrapped);
+  assert.ok(bytes !== undefined);
   assert.ok(readFileSync(file).includes(bytes));
   keys = open();
   keys.destroy("sub_150");

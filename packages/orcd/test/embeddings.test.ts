@@ -1,6 +1,5 @@
 /** Embeddings through each door, by the clients as they are: shapes, what the worker is asked, errors, and that it is a job like any other. */
 import assert from "node:assert/strict";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { OpenAIEmbeddings } from "@langchain/openai";
@@ -9,6 +8,7 @@ import { Ollama } from "ollama";
 import OpenAI from "openai";
 import type { FakeAttempt, FakeWorker } from "../../../test/support/fake-worker.ts";
 import { databaseIn } from "../src/store/open.ts";
+import { rowsIn } from "./database.ts";
 import { eventually, type Json } from "./harness.ts";
 import { startOpenai } from "./openai-harness.ts";
 import { startTenants } from "./tenants-setup.ts";
@@ -236,12 +236,7 @@ test("tokens of inputs count against a tenant's limits, and the audit trail has 
     tasks.map((job) => [job.job_id, job.kind, job.tenant]),
     [[job_id, "embed", "acme"]],
   );
-  const db = new DatabaseSync(databaseIn(data_dir), { readOnly: true });
-  const records = db
-    .prepare("select record from audit")
-    .all()
-    .map((row) => String(row["record"]));
-  db.close();
+  const records = rowsIn<{ record: string }>(databaseIn(data_dir), "select record from audit").map(({ record }) => record);
   const accepted = records.map((record) => JSON.parse(record)).find((record) => record.kind === "job.accepted");
   assert.deepEqual(
     [accepted.job_kind, accepted.inputs, accepted.prompt_bytes],

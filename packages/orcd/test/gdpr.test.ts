@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { firstBroken } from "@rbees/kit/audit-check";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
 import { contentKeyIn } from "../src/content-key.ts";
 import { databaseIn, openStore } from "../src/store/open.ts";
+import { opened, rowsIn } from "./database.ts";
 import { eventsOf, type Harness, type Json, startHarness } from "./harness.ts";
 import { keptIn } from "./kept.ts";
 import { startTenants, type Who } from "./tenants-setup.ts";
@@ -30,9 +30,7 @@ async function answered(orcd: Harness, worker: Awaited<ReturnType<Harness["worke
 }
 
 function entries(data_dir: string): Json[] {
-  const db = new DatabaseSync(join(data_dir, "orcd.sqlite"), { readOnly: true });
-  const rows = db.prepare("select * from audit order by seq").all() as Json[];
-  db.close();
+  const rows = rowsIn<Json>(join(data_dir, "orcd.sqlite"), "select * from audit order by seq");
   assert.equal(firstBroken(rows), undefined, "the chain is whole");
   return rows.map(({ record }) => JSON.parse(record));
 }
@@ -139,7 +137,7 @@ test("an erasure whose key was not destroyed yet when the orchestrator ended is 
   const row = { tenant: "default", key_id: null, status: "queued", model: "m", priority: "batch", correlation_id: "c", lives: 0 };
   await store.commit([{ table: "jobs", insert: { ...row, id: "a", request: "{}", submitted_at_ms: 1 }, subject: "anna" }]);
   await store.close();
-  const db = new DatabaseSync(path);
+  const db = opened(path);
   db.exec("update subjects set name_hash = null, erased_at_ms = 5");
   db.close();
   await (await openStore(path, { content })).close();

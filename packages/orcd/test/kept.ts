@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { contentKeyIn } from "../src/content-key.ts";
 import { boundTo } from "../src/store/content.ts";
 import type { JobTable, ProgressTable } from "../src/store/schema.ts";
 import { unseal } from "../src/store/seal.ts";
 import { SubjectKeys } from "../src/store/subject-keys.ts";
+import { rowsIn } from "./database.ts";
 
 export interface Kept {
   readonly jobs: JobTable[];
@@ -16,8 +16,7 @@ export interface Kept {
 
 /** `content_key`: its file. What can't be read is empty. */
 export function keptIn(database: string, content_key: string): Kept {
-  const db = new DatabaseSync(database, { readOnly: true });
-  const all = <T>(table: string) => db.prepare(`select * from ${table}`).all() as unknown as T[];
+  const all = <T>(table: string) => rowsIn<T>(database, `select * from ${table}`);
   const keys = new SubjectKeys(contentKeyIn(content_key));
   const text = (subject: string | null | undefined, column: unknown, bound_to: string): string => {
     if (typeof column === "string") return column;
@@ -34,7 +33,6 @@ export function keptIn(database: string, content_key: string): Kept {
     return { ...row, events: text(subjects.get(job_id), events, boundTo(job_id, `events ${first_event}`)) };
   });
   keys.close();
-  db.close();
   return { jobs, progress };
 }
 

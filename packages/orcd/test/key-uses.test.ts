@@ -1,19 +1,16 @@
 /** What a login is elsewhere: whoever comes with a key that may operate or audit is in the record first, and not with each request. */
 import assert from "node:assert/strict";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import type { Caller } from "../src/caller.ts";
 import { KeyUses } from "../src/key-uses.ts";
 import { databaseIn } from "../src/store/open.ts";
 import type { Change } from "../src/store/port.ts";
+import { recordsIn } from "./database.ts";
 import type { Json } from "./harness.ts";
 import { bearer, startTenants } from "./tenants-setup.ts";
 
 function recordOf(data_dir: string): Json[] {
-  const db = new DatabaseSync(databaseIn(data_dir), { readOnly: true });
-  const rows = db.prepare("select record from audit order by seq").all() as { record: string }[];
-  db.close();
-  return rows.map(({ record }) => JSON.parse(record));
+  return recordsIn(databaseIn(data_dir));
 }
 
 test("whoever comes with a key that may operate or audit is in the record before anything is done with it, once in a life", async (t) => {

@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { createClient } from "@rbees/contracts/client";
@@ -17,6 +16,7 @@ import { eventually, temporaryFolder } from "../../../test/support/cluster.ts";
 import { startFakeWorker } from "../../../test/support/fake-worker.ts";
 import { Keyring } from "../src/keyring.ts";
 import { databaseIn, openStore } from "../src/store/open.ts";
+import { recordsIn } from "./database.ts";
 import { type Harness, type Json, startHarness } from "./harness.ts";
 
 const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
@@ -41,10 +41,7 @@ function knock({ url }: Harness, { method, path, body }: Route, headers: Record<
 }
 
 function auditOf(data_dir: string): Json[] {
-  const db = new DatabaseSync(databaseIn(data_dir), { readOnly: true });
-  const rows = db.prepare("select record from audit order by seq").all() as { record: string }[];
-  db.close();
-  return rows.map(({ record }) => JSON.parse(record));
+  return recordsIn(databaseIn(data_dir));
 }
 
 test("without a key every route but health is closed, and with one it opens for its roles and for no others", async (t) => {

@@ -1,10 +1,10 @@
 /** Limits of tenants and keys, as those meet them who ask through each of the doors; what was used of a day outlives a restart. */
 import assert from "node:assert/strict";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import Anthropic from "@anthropic-ai/sdk";
 import { RbeesError } from "@rbees/contracts/errors";
 import { databaseIn } from "../src/store/open.ts";
+import { recordsIn } from "./database.ts";
 import { eventually, type Json, startHarness } from "./harness.ts";
 import { answers, clientOf } from "./openai-harness.ts";
 import { startTenants } from "./tenants-setup.ts";
@@ -62,16 +62,11 @@ test("over a rate every door refuses in its own words, says what is left and whe
   for (const [path, body] of doors) assert.equal((await acme.send("POST", path, body)).status, 403, path);
   await orcd.orcd.stop();
 
-  const db = new DatabaseSync(databaseIn(data_dir), { readOnly: true });
-  const rows = db.prepare("select record from audit where kind in ('job.refused', 'tenant.changed') order by seq").all() as {
-    record: string;
-  }[];
-  db.close();
-  const records = rows.map(({ record }) => JSON.parse(record));
+  const records = recordsIn(databaseIn(data_dir), "kind in ('job.refused', 'tenant.changed')");
   const limits = records.map(({ kind, limit, tenant, who: by }) => [kind, limit, tenant, by]);
   assert.deepEqual(limits[0], ["job.refused", "requests_per_minute_max of tenant acme", "acme", acme.key_id]);
   assert.equal(limits.filter(([, limit]) => limit === "models of tenant acme").length, doors.length);
-  const changed = records.find(({ kind }) => kind === "tenant.changed");
+  const changed = records.find(({ kind }) => kind === "tenant.changed") ?? {};
   assert.deepEqual([changed.requests_per_minute_max, changed.models, changed.who], [0, ["other"], operator.key_id]);
 });
 

@@ -1,7 +1,6 @@
 /** Tokens of a real issuer in place of keys: what they open, for whom, and each way in which one is not good. */
 import assert from "node:assert/strict";
 import type { webcrypto } from "node:crypto";
-import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
 import { silentLog } from "@rbees/kit/log";
@@ -10,6 +9,7 @@ import { temporaryFolder } from "../../../test/support/cluster.ts";
 import type { OrcdConfig } from "../src/config.ts";
 import { Oidc } from "../src/oidc.ts";
 import { databaseIn } from "../src/store/open.ts";
+import { recordsIn, rowsIn } from "./database.ts";
 import { eventually, type Json, startHarness } from "./harness.ts";
 import { AUDIENCE, type Issuer, type Known, SIGNED_WITH, signingKey, startIssuer } from "./issuer.ts";
 import { answers } from "./openai-harness.ts";
@@ -81,18 +81,14 @@ test("a token of the issuer opens what its roles open, for the tenant that it na
   assert.equal(issuer.asked.filter((path) => path === "/jwks").length, 1, "its keys are fetched once");
 
   await orcd.orcd.stop();
-  const db = new DatabaseSync(databaseIn(data_dir), { readOnly: true });
-  const rows = db.prepare("select record from audit order by seq").all() as { record: string }[];
-  const keys_of_jobs = db.prepare("select distinct key_id from jobs").all() as { key_id: string | null }[];
-  db.close();
-  const accepted = rows.map(({ record }) => JSON.parse(record) as Json).filter(({ kind }) => kind === "job.accepted");
+  const records = recordsIn(databaseIn(data_dir));
+  const keys_of_jobs = rowsIn<{ key_id: string | null }>(databaseIn(data_dir), "select distinct key_id from jobs");
+  const accepted = records.filter(({ kind }) => kind === "job.accepted");
   assert.deepEqual(
     accepted.map(({ who: by, tenant }) => [by, tenant]),
     known.map(({ id }) => [`oidc:${issuer.url}#${id}`, "acme"]),
   );
-  const used = rows
-    .map(({ record }) => JSON.parse(record) as Json)
-    .filter(({ kind, who: by }) => kind === "key.used" && by.startsWith("oidc:"));
+  const used = records.filter(({ kind, who: by }) => kind === "key.used" && by.startsWith("oidc:"));
   assert.deepEqual(
     used.map(({ who: by, roles, tenant, address }) => [by, roles, tenant, address]),
     [[`oidc:${issuer.url}#boss`, ["operate"], null, "127.0.0.1"]],

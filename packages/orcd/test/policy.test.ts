@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
 import type { OrcdConfig } from "../src/config.ts";
+import { recordsIn } from "./database.ts";
 import { eventually, type Harness, type Json, startHarness } from "./harness.ts";
 import { startTenants } from "./tenants-setup.ts";
 
@@ -21,11 +22,7 @@ async function start(t: TestContext, rules: string, data_dir?: string, more: Par
 
 /** The entries of a kind, once the orchestrator has stopped. */
 async function entries(orcd: Harness, kind: string): Promise<Json[]> {
-  const { DatabaseSync } = await import("node:sqlite");
-  const db = new DatabaseSync(join(orcd.data_dir, "orcd.sqlite"), { readOnly: true });
-  const found = db.prepare("select record from audit where kind = ? order by seq").all(kind) as { record: string }[];
-  db.close();
-  return found.map(({ record }) => JSON.parse(record));
+  return recordsIn(join(orcd.data_dir, "orcd.sqlite"), "kind = ?", kind);
 }
 
 test("a denied job is refused through every door, with the rule's name and message", async (t) => {

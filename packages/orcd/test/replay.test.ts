@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { hash } from "node:crypto";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import type { FakeAttempt, FakeWorker } from "../../../test/support/fake-worker.ts";
+import { recordsIn } from "./database.ts";
 import { eventsOf, eventually, type Harness, type Json, startHarness } from "./harness.ts";
 import { startTenants } from "./tenants-setup.ts";
 
@@ -47,10 +47,7 @@ async function done(orcd: Harness, worker: FakeWorker, body: Json = ASKED): Prom
 }
 
 function trailOf(data_dir: string): Json[] {
-  const db = new DatabaseSync(join(data_dir, "orcd.sqlite"), { readOnly: true });
-  const rows = db.prepare("select record from audit order by seq").all() as { record: string }[];
-  db.close();
-  return rows.map(({ record }) => JSON.parse(record));
+  return recordsIn(join(data_dir, "orcd.sqlite"));
 }
 
 test("a replay asks the same of the same build, on the same worker if it is there, and the record says which build it was", async (t) => {

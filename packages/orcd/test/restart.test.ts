@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import fc from "fast-check";
 import { answerOf } from "../../../test/support/events.ts";
 import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
 import { eventIdBase, seenId } from "../src/event-id.ts";
+import { rowsIn } from "./database.ts";
 import { eventsOf, eventually, type Harness, type Json, startHarness } from "./harness.ts";
 import { keptIn } from "./kept.ts";
 
@@ -23,10 +23,7 @@ function disk(t: TestContext, { data_dir }: Harness): string {
 }
 
 function rows(folder: string, table: string): Json[] {
-  const db = new DatabaseSync(join(folder, "orcd.sqlite"));
-  const found = db.prepare(`select * from ${table}`).all();
-  db.close();
-  return found;
+  return rowsIn(join(folder, "orcd.sqlite"), `select * from ${table}`);
 }
 
 const auditOf = (folder: string): Json[] => rows(folder, "audit").map(({ record }) => JSON.parse(record));

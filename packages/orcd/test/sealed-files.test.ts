@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { silentLog } from "@rbees/kit/log";
 import OpenAI, { toFile } from "openai";
@@ -17,6 +16,7 @@ import { filePartsOf } from "../src/file-parts.ts";
 import { Files } from "../src/files.ts";
 import { databaseIn, openStore } from "../src/store/open.ts";
 import { answered, asking, begin, CHAT, contentOf, echoes, ended, linesOf, startBatches } from "./batch-setup.ts";
+import { opened, rowsIn } from "./database.ts";
 import { eventually, type Harness, type Json, startHarness } from "./harness.ts";
 import { wordsIn } from "./kept.ts";
 import { clientOf } from "./openai-harness.ts";
@@ -41,10 +41,7 @@ const post = async ({ url }: Harness, path: string, body: Json): Promise<Json> =
 const worded = (attempt: FakeAttempt) => attempt.body.messages?.[0]?.content as string;
 
 function rows(data_dir: string, query: string): Json[] {
-  const db = new DatabaseSync(databaseIn(data_dir));
-  const found = db.prepare(query).all();
-  db.close();
-  return found.map((row) => ({ ...row }));
+  return rowsIn(databaseIn(data_dir), query);
 }
 
 test("no file of the whole folder has a word of an upload, a custom_id or an answer, while the batch runs, after it and after a restart", async (t) => {
@@ -285,7 +282,7 @@ test("what lay in clear is sealed at the next start, each line with the key of i
   const batch = await ended(client, (await begin(client, text)).id);
   const output = await textOf(client, batch.output_file_id as string);
   await first.orcd.stop();
-  const db = new DatabaseSync(databaseIn(data_dir));
+  const db = opened(databaseIn(data_dir));
   db.prepare("update files set content = ? where batch_id is null").run(text);
   for (const [at, line] of output.trimEnd().split("\n").entries())
     db.prepare("update batch_lines set output = ?, custom_id = ?, subject = null, output_bytes = 0 where line = ?").run(

@@ -4,7 +4,6 @@ import { hash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { type AuditValue, type ChainedEntry, canonicalJson, chain, GENESIS } from "@rbees/kit/audit-chain";
 import { firstBroken } from "@rbees/kit/audit-check";
@@ -13,6 +12,7 @@ import { contentKeyIn } from "../src/content-key.ts";
 import { brokenStore, openStore } from "../src/store/open.ts";
 import type { Change, Store } from "../src/store/port.ts";
 import type { JobTable } from "../src/store/schema.ts";
+import { opened, rowsIn } from "./database.ts";
 import { eventsOf, startHarness } from "./harness.ts";
 
 function folder(t: TestContext): string {
@@ -51,10 +51,7 @@ function job(id: string, status = "queued", more: Partial<JobTable> = {}): Chang
 const audit = (n: number): Change => ({ table: "audit", append: { at_ms: n, kind: "test", fields: { n } } });
 
 function entriesOf(path: string): ChainedEntry[] {
-  const db = new DatabaseSync(path, { readOnly: true });
-  const rows = db.prepare("select * from audit order by seq").all() as unknown as ChainedEntry[];
-  db.close();
-  return rows;
+  return rowsIn<ChainedEntry>(path, "select * from audit order by seq");
 }
 
 test("commits that queue together keep their order, and each is whole", async (t) => {
@@ -98,7 +95,7 @@ test("a second orchestrator on the same database is refused", async (t) => {
 test("a database of a newer orchestrator is refused in words", async (t) => {
   const path = join(folder(t), "db.sqlite");
   await (await openStore(path)).close();
-  const db = new DatabaseSync(path);
+  const db = opened(path);
   db.exec("insert into kysely_migration values ('9999-of-another-day', '2099-01-01')");
   db.close();
   await assert.rejects(openStore(path), /db\.sqlite was written by a newer rbees-orcd; start that one/);
@@ -229,7 +226,7 @@ const FIRST_LAYOUT = `
 
 test("a database of the first layout is taken over, with its jobs, attempts and audit trail", async (t) => {
   const path = join(folder(t), "db.sqlite");
-  const sqlite = new DatabaseSync(path);
+  const sqlite = opened(path);
   sqlite.exec(FIRST_LAYOUT);
   const insert = (table: string, row: Record<string, string | number | null>) =>
     sqlite.prepare(`insert into ${table} (${Object.keys(row)}) values (${Object.keys(row).map(() => "?")})`).run(...Object.values(row));

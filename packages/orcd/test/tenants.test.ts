@@ -1,9 +1,9 @@
 /** Tenants: what one does no other sees, whichever door it came through; and who made, changed and ended them is in the record. */
 import assert from "node:assert/strict";
-import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
 import { databaseIn } from "../src/store/open.ts";
+import { recordsIn } from "./database.ts";
 import { eventually, type Json } from "./harness.ts";
 import { answers } from "./openai-harness.ts";
 import { startTenants, type Who } from "./tenants-setup.ts";
@@ -124,11 +124,13 @@ test("tenants are made, changed and ended by whoever operates; keys go before th
     [["default", 0.5]],
   );
   await orcd.orcd.stop();
-  const db = new DatabaseSync(databaseIn(data_dir), { readOnly: true });
-  const rows = db.prepare("select record from audit where kind like 'tenant.%' order by seq").all() as { record: string }[];
-  db.close();
   assert.deepEqual(
-    rows.map(({ record }) => JSON.parse(record)).map(({ kind, tenant, weight, who: by }) => [kind, tenant, weight, by === operator.key_id]),
+    recordsIn(databaseIn(data_dir), "kind like 'tenant.%'").map(({ kind, tenant, weight, who: by }) => [
+      kind,
+      tenant,
+      weight,
+      by === operator.key_id,
+    ]),
     [
       ["tenant.created", "acme", "2.5", true],
       ["tenant.changed", "acme", 3, true],

@@ -1,10 +1,10 @@
 /** Counting a prompt's tokens: who is asked, what they are told, what is refused, and what is in the record. */
 import assert from "node:assert/strict";
 import { hash } from "node:crypto";
-import { DatabaseSync } from "node:sqlite";
 import { after, test } from "node:test";
 import Anthropic from "@anthropic-ai/sdk";
 import { databaseIn } from "../src/store/open.ts";
+import { rowsIn } from "./database.ts";
 import type { Json } from "./harness.ts";
 import { startOpenai } from "./openai-harness.ts";
 
@@ -106,9 +106,10 @@ test("a worker that can't be reached is passed over; what it says of the prompt 
 test("each prompt that a worker got, or that was refused, is in the record by its hash and not by its words", async () => {
   assert.equal((await post("/v2/tokenize", { model: "fake", prompt: "lighthouse", raw: true })).status, 200);
   assert.equal((await post("/v2/tokenize", { model: "plain", prompt: "lighthouse", raw: true })).status, 400);
-  const db = new DatabaseSync(databaseIn(orcd.data_dir), { readOnly: true });
-  const rows = db.prepare("select record from audit where kind like 'prompt.%' order by seq desc limit 2").all() as { record: string }[];
-  db.close();
+  const rows = rowsIn<{ record: string }>(
+    databaseIn(orcd.data_dir),
+    "select record from audit where kind like 'prompt.%' order by seq desc limit 2",
+  );
   const [refused, counted] = rows.map(({ record }): Json => JSON.parse(record));
   const prompt = { prompt_sha256: hash("sha256", "lighthouse", "hex"), prompt_bytes: 10 };
   assert.partialDeepStrictEqual(counted, { tenant: "default", model: "fake", worker_id: "w1", ...prompt });

@@ -1,7 +1,6 @@
 /** Who may register as a worker, from where, and what a stolen, old or foreign secret is worth: nothing, and the record says so. */
 import assert from "node:assert/strict";
 import { hash } from "node:crypto";
-import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
 import { createClient } from "@rbees/contracts/client";
 import { orcdRoutes } from "@rbees/contracts/routes";
@@ -11,6 +10,7 @@ import type { OrcdConfig } from "../src/config.ts";
 import { Keyring } from "../src/keyring.ts";
 import { databaseIn, openStore } from "../src/store/open.ts";
 import { placeOf } from "../src/worker-place.ts";
+import { recordsIn } from "./database.ts";
 import { eventsOf, type Harness, type Json, startHarness } from "./harness.ts";
 
 const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` });
@@ -47,10 +47,7 @@ const refusal = async (answer: Promise<Response>): Promise<[number, string]> => 
 };
 
 function entries(data_dir: string, kind: string): Json[] {
-  const db = new DatabaseSync(databaseIn(data_dir), { readOnly: true });
-  const rows = db.prepare("select record from audit where kind = ? order by seq").all(kind) as { record: string }[];
-  db.close();
-  return rows.map(({ record }) => JSON.parse(record));
+  return recordsIn(databaseIn(data_dir), "kind = ?", kind);
 }
 
 test("a join token opens once, for its name and pool, until its time; a credential opens from then on, and not for others", async (t) => {
