@@ -35,7 +35,9 @@ export default async function* report(source: AsyncIterable<TestEvent>): AsyncGe
     if (nesting === 0) result.ms += details.duration_ms;
     if (event.type === "test:fail") {
       result.failed += 1;
-      failures.push(`✖ ${path}: ${name}\n${indent(whole_file ? (said.get(path) ?? "it ended early") : causeOf(event.data.details.error))}`);
+      failures.push(
+        `✖ ${path}: ${name}\n${indent(whole_file ? (said.get(path) ?? endOf(event.data.details.error)) : causeOf(event.data.details.error))}`,
+      );
       yield `✖ ${path}: ${name}\n`;
     } else if (skip !== undefined && skip !== false) {
       result.skipped += 1;
@@ -59,6 +61,11 @@ function lineOf(files: ReadonlyMap<string, FileResult>, path: string): string {
 function causeOf(error: Error & { cause?: unknown }): string {
   const cause = error.cause instanceof Error ? error.cause : error;
   return cause.stack ?? cause.message;
+}
+
+/** How the process of a file ended that said nothing. */
+function endOf(error: Error & { exitCode?: unknown; signal?: unknown }): string {
+  return `it ended early (${error.signal ?? `exit code ${error.exitCode}`})`;
 }
 
 function indent(text: string): string {
