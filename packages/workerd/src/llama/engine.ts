@@ -23,7 +23,7 @@ import { chooseSlot } from "../slots.ts";
 import { Embeddings } from "./embeddings.ts";
 import { guess } from "./guesses.ts";
 import type { BatchItem, Drawn, LoadedModel, LoadModel } from "./model.ts";
-import { Pace } from "./pace.ts";
+import { Pace, type PacedStep } from "./pace.ts";
 import { PrefixCache } from "./prefix-cache.ts";
 import { type Binding, bytesOfAll, readPrefixes, writePrefixes } from "./prefix-file.ts";
 import { PLAIN, prefixKind } from "./prefix-kind.ts";
@@ -40,10 +40,7 @@ interface Work extends BatchItem {
 /** What the next step computes. */
 interface Step {
   readonly work: readonly Work[];
-  /** Tokens of prompts among it. */
-  readonly prompt_tokens: number;
-  /** There are prompts, whether or not it computes any of them. */
-  readonly waiting: boolean;
+  readonly paced: PacedStep;
 }
 
 interface Loaded {
@@ -239,11 +236,10 @@ export class LlamaEngine implements Engine {
     }
     // A slot that is free is said to be so at once, not after the step that goes on without it.
     if (reports.length > 0) events.step(reports.splice(0));
-    const { work, prompt_tokens, waiting } = this.#plan(reports);
+    const { work, paced } = this.#plan(reports);
     const began_ms = performance.now();
     const results = await model.compute(work);
-    const answers = prompt_tokens === 0 ? work.length : work.filter(({ run }) => !run.prefilling).length;
-    pace.took(answers, prompt_tokens, waiting, performance.now() - began_ms);
+    pace.took(paced, performance.now() - began_ms);
     for (let at = 0; at < work.length; at += 1) {
       const { run, tokens, sampling } = work[at] as Work;
       if (run.prefilling) {
@@ -279,7 +275,7 @@ export class LlamaEngine implements Engine {
    * on what else is computed.
    */
   #plan(reports: StepReport[]): Step {
-    const { model } = this.#loaded;
+    const { model, prefixes, pace } = this.#loaded;
     const answers: Work[] = [];
     const prompts: Run[] = [];
     for (const { run } of this.#slots) {
@@ -290,33 +286,35 @@ export class LlamaEngine implements Engine {
     if (model.worthGuessing !== undefined) {
       for (const [at, answer] of answers.entries()) answers[at] = this.#guessing(answer, answers.length, reports);
     }
-    if (prompts.length === 0) {
-      this.#last_was_prefill = false;
-      return { work: this.#together(answers), prompt_tokens: 0, waiting: false };
+    const running = answers.length;
+    const oldest = prompts.sort((a, b) => a.id - b.id)[0];
+    let budget = 0;
+    if (oldest !== undefined && (!model.in_turn || running === 0 || !this.#last_was_prefill)) {
+      prefixes.adopt(oldest);
+      budget = pace.tokens(running, oldest.done);
     }
-    if (model.in_turn) {
-      this.#last_was_prefill = answers.length === 0 || !this.#last_was_prefill;
-      if (!this.#last_was_prefill) return { work: this.#together(answers), prompt_tokens: 0, waiting: true };
-    }
-    const chunks = this.#chunks(prompts, answers.length);
+    this.#last_was_prefill = budget > 0;
+    if (oldest === undefined || budget === 0)
+      return { work: this.#together(answers), paced: { answers: running, answered: true, prompt_tokens: 0, context: 0 } };
+    const { done: context } = oldest;
+    const chunks = this.#chunks(prompts, budget, running);
     const prompt_tokens = chunks.reduce((sum, { tokens }) => sum + tokens.length, 0);
     const work = model.in_turn ? chunks : [...answers, ...chunks].sort((a, b) => a.slot - b.slot);
-    return { work, prompt_tokens, waiting: true };
+    return { work, paced: { answers: running, answered: !model.in_turn, prompt_tokens, context } };
   }
 
-  /** One chunk's worth of prompts, the oldest first. */
-  #chunks(prompts: readonly Run[], answers: number): Work[] {
-    const { model, options, prefixes, pace } = this.#loaded;
-    let budget = pace.tokens(answers);
+  /** So many tokens of prompts, the oldest first. */
+  #chunks(prompts: readonly Run[], budget: number, answers: number): Work[] {
+    const { model, options, prefixes } = this.#loaded;
     // Beside answers in the same batch, llama.cpp computes a chunk's first token in their pass. One more keeps the rest a whole chunk,
     // because its CPU flash attention works in tiles only from 64 rows on, and is twice as slow below.
-    if (budget === options.prefill_chunk_tokens && !model.in_turn && answers > 0) budget += 1;
+    let left = budget === options.prefill_chunk_tokens && !model.in_turn && answers > 0 ? budget + 1 : budget;
     const chunks: Work[] = [];
-    for (const run of prompts.toSorted((a, b) => a.id - b.id)) {
-      if (budget === 0) break;
+    for (const run of prompts) {
+      if (left === 0) break;
       prefixes.adopt(run);
-      const tokens = run.prompt.slice(run.done, run.done + budget);
-      budget -= tokens.length;
+      const tokens = run.prompt.slice(run.done, run.done + left);
+      left -= tokens.length;
       const complete = run.done + tokens.length === run.prompt.length;
       chunks.push({ run, slot: run.slot, tokens, lora: run.lora, sampling: complete ? run.sampling : undefined });
       if (options.deterministic) break;
