@@ -128,6 +128,9 @@ test("a result that means other than done is shown, and its exit code kept; what
     err,
     /^rbees: atlas: unknown command 'list'\. rbees is 9\.9\.9 there and 0\.1\.0 here; `rbees pool upgrade --host atlas` makes them the same\.\n$/,
   );
+  say(0, JSON.stringify({ version: "9.9.9", ...(JSON.parse((await onAtlas("status", "--json")).out) as object) }));
+  const registered = await near.run(["rbees", "pool", "register", "other", "--host", "atlas"], { env: other.env });
+  assert.match(registered.out, /other version +rbees-pool +9\.9\.9 at .*; here is 0\.1\.0[\s\S]*Next: rbees pool upgrade --host other/);
 });
 
 test("localhost needs no SSH", { skip }, async () => {

@@ -111,6 +111,8 @@ function refusal(err: string): string | undefined {
 export interface Check {
   name: string;
   ok: boolean;
+  /** What is wrong with it, in two words; where that is not said, there is none. */
+  wrong?: string;
   found: string;
   /** What to do about it. */
   next?: string;
@@ -146,7 +148,7 @@ function nodeCheck({ name }: Target, node: FarNode | undefined): Check {
     name: "Node.js",
     ok: !old,
     found: `${node.version} at ${node.path}${old ? `; rbees needs ${NODE_MIN} or newer` : ""}`,
-    ...(old ? { next } : {}),
+    ...(old ? { wrong: "too old", next } : {}),
   };
 }
 
@@ -166,12 +168,17 @@ async function poolCheck(
     const same = version === VERSION;
     const found = `${version} at ${pool}${same ? "" : `; here is ${VERSION}`}`;
     return {
-      check: { name: "rbees-pool", ok: same, found, ...(same ? {} : { next: `rbees pool upgrade --host ${target.name}` }) },
+      check: {
+        name: "rbees-pool",
+        ok: same,
+        found,
+        ...(same ? {} : { wrong: "other version", next: `rbees pool upgrade --host ${target.name}` }),
+      },
       version,
     };
   } catch (error) {
     if (!(error instanceof RbeesError)) throw error;
-    return { check: { name: "rbees-pool", ok: false, found: error.message, next: install }, version: null };
+    return { check: { name: "rbees-pool", ok: false, wrong: "broken", found: error.message, next: install }, version: null };
   }
 }
 
@@ -183,5 +190,5 @@ function devicesOf({ backends, cpu }: PoolStatus): Check {
     )
     .join(", ");
   const missing = backends.find(({ backend }) => backend === "cpu")?.reason ?? "";
-  return { name: "devices", ok: working.length > 0, found: working.length > 0 ? found : `none works: ${missing}` };
+  return working.length > 0 ? { name: "devices", ok: true, found } : { name: "devices", ok: false, wrong: "unusable", found: missing };
 }

@@ -47,7 +47,7 @@ export function renderRegistered({ name, pool, ready, checks }: Registered, look
   const rows = table(
     checks,
     [
-      { title: "", of: ({ ok }) => (ok ? "ok" : "missing") },
+      { title: "", of: ({ ok, wrong }) => (ok ? "ok" : (wrong ?? "missing")) },
       { title: "", of: (check) => check.name, name: true },
       { title: "", of: ({ found }) => found },
     ],
