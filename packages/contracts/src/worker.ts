@@ -185,7 +185,7 @@ export const WorkerHealth = z
     speculate_tokens_max: z.int().default(0).describe("How many tokens of an answer it may guess; 0: it does not"),
     pid: z.int().positive().describe("On its own host: tells it from another worker that took the same port"),
     uptime_seconds: z.number(),
-    registered: z.boolean().describe("Whether the orchestrator knows this worker"),
+    registered: z.boolean().describe("Whether the orchestrator knows this worker; false as well when it has not answered for a while"),
     closed: z.boolean().default(false).describe("Whether it answers only those who show its secret"),
     engine: z.object({ name: z.string(), version: z.string() }),
     features: z.array(z.string()).default([]).describe("What its engine can do beyond what every engine can"),

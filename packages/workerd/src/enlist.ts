@@ -21,6 +21,9 @@ export interface EnlistLimits {
 }
 export const ENLIST_LIMITS: EnlistLimits = { backoff_ms: 500, backoff_max_ms: 15_000, call_ms: 5_000, leave_ms: 2_000 };
 
+/** After so many calls in vain, some ten seconds, it is said to be not registered: by then the orchestrator has missed it, or is elsewhere. */
+const FAILURES_UNNOTICED_MAX = 5;
+
 const HOW_JOIN = "`rbees workers invite` makes one on the operator's machine, --join-token-file names the file with it here";
 
 /** Refusals of which somebody has to hear more than that there is no orchestrator. */
@@ -48,6 +51,8 @@ export class Enlist {
   readonly #limits: EnlistLimits;
   readonly #client: Client<typeof orcdRoutes>;
   readonly #stop = new AbortController();
+  /** Later than `#stop`: a registration may still come to its end. */
+  readonly #left = new AbortController();
   #wake = new AbortController();
   #loop: Promise<void> | undefined;
   #registered = false;
@@ -62,9 +67,9 @@ export class Enlist {
     this.#client = createClient(orcdRoutes, options.url, options.fetch === undefined ? {} : { fetch: options.fetch });
   }
 
-  /** Whether the orchestrator knows this worker, as far as the last answer says. */
+  /** Whether the orchestrator knows this worker, as far as the last answer says; false as well when it has not answered for a while. */
   get registered(): boolean {
-    return this.#registered;
+    return this.#registered && this.#failures < FAILURES_UNNOTICED_MAX;
   }
 
   start(): void {
@@ -80,7 +85,10 @@ export class Enlist {
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#wake.abort();
+    // A registration that is under way may have been let in already, and only who knows that it is in can leave.
+    const late = setTimeout(() => this.#left.abort(), this.#limits.leave_ms);
     await this.#loop;
+    clearTimeout(late);
     if (!this.#registered) return;
     this.#registered = false;
     const { registration, log } = this.#options;
@@ -126,7 +134,7 @@ export class Enlist {
   async #register(): Promise<number> {
     const { registration, url, log, pass } = this.#options;
     const body = { ...registration, credential_sha256: pass?.credential_sha256 };
-    const call = this.#call();
+    const call = this.#call(this.#left);
     const headers = { ...call.headers, "x-rbees-worker": registration.id };
     const { heartbeat_ms } = await this.#client.call("registerWorker", { body }, { ...call, headers });
     pass?.registered();
@@ -139,7 +147,7 @@ export class Enlist {
     const { registration, beat } = this.#options;
     this.#beats += 1;
     const body = { ...beat(), epoch: registration.epoch, seq: this.#beats };
-    await this.#client.call("beat", { params: { id: registration.id }, body }, this.#call());
+    await this.#client.call("beat", { params: { id: registration.id }, body }, this.#call(this.#stop));
   }
 
   async #backOff(error: unknown): Promise<void> {
@@ -157,8 +165,8 @@ export class Enlist {
     this.#options.on_fenced(error);
   }
 
-  #call(): { signal: AbortSignal; headers: Record<string, string> } {
-    return { signal: AbortSignal.any([this.#stop.signal, AbortSignal.timeout(this.#limits.call_ms)]), headers: this.#headers() };
+  #call(until: AbortController): { signal: AbortSignal; headers: Record<string, string> } {
+    return { signal: AbortSignal.any([until.signal, AbortSignal.timeout(this.#limits.call_ms)]), headers: this.#headers() };
   }
 
   #headers(): Record<string, string> {

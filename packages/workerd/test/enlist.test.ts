@@ -82,14 +82,33 @@ test("keeps trying while the orchestrator refuses or is away, and registers when
   const { server, url } = await orchestrator();
   const busy = () => new RbeesError("SHUTTING_DOWN", "not now");
   server.refusals.registerWorker.push(busy(), busy(), busy());
-  enlist(url);
-  await until(() => server.registrations.length === 1);
+  const worker = enlist(url);
+  await until(() => server.beats.length > 0);
+  assert.equal(worker.registered, true);
   await server.close();
+  await until(() => !worker.registered);
   const back = new FakeOrchestrator();
   servers.push(back);
   back.refusals.beat.push(new RbeesError("NOT_FOUND", "who?"));
   await back.listen(Number(new URL(url).port));
-  await until(() => back.registrations.length === 1);
+  await until(() => back.registrations.length === 1 && worker.registered);
+});
+
+test("one that is stopped while it registers leaves as soon as it is in", async () => {
+  const { server, url } = await orchestrator();
+  let answer = () => {};
+  server.until_registered = new Promise((resolve) => (answer = resolve));
+  const worker = enlist(url);
+  await until(() => server.registrations.length === 1);
+  const stopped = worker.stop();
+  answer();
+  await stopped;
+  assert.deepEqual(server.removed, ["w1"]);
+
+  server.until_registered = new Promise(() => {});
+  const unheard = enlist(url);
+  await until(() => server.registrations.length === 2);
+  await unheard.stop();
 });
 
 test("without a token or with a refused credential it is told how to get in; a token opens once, its own credential from then on", async (t) => {

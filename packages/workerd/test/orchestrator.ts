@@ -23,6 +23,8 @@ export class FakeOrchestrator {
   speaks: Spoken & { version: string } = { ...ORCHESTRATOR_SPEAKS, version: "0.0.0" };
   /** How often it was asked to register somebody. */
   asked = 0;
+  /** What the answer to a registration waits for. */
+  until_registered: Promise<void> | undefined;
   #server: Served | undefined;
 
   async listen(port = 0, authorize?: ServeOptions["authorize"]): Promise<string> {
@@ -31,13 +33,14 @@ export class FakeOrchestrator {
       if (error !== undefined) throw error;
     };
     const handlers: Handlers<typeof routes> = {
-      registerWorker: ({ body, head }) => {
+      registerWorker: async ({ body, head }) => {
         this.named.push(head["x-rbees-worker"]);
         this.asked += 1;
         refuse("registerWorker");
         const mismatch = protocolMismatch(body, this.speaks);
         if (mismatch !== undefined) throw mismatch;
         this.registrations.push(body);
+        await this.until_registered;
         return { json: { status: "OK", heartbeat_ms: this.heartbeat_ms } };
       },
       beat: ({ params, body }) => {
