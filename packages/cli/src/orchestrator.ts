@@ -136,7 +136,7 @@ function explained(error: unknown, url: string, call_ms_max: number): unknown {
   if (error.cause === undefined && /This port speaks TLS/.test(error.message))
     return new RbeesError("UNREACHABLE", `${url} speaks TLS: use https:// in place of http://.`);
   if (error.cause === undefined) return strangerAt(url);
-  if (/ is not trusted \(/.test(error.message)) return error;
+  if (/ is not trusted \(|^This machine does not know the name in /.test(error.message)) return error;
   const why = /\(([^()]*)\)\. Is it running/.exec(error.message)?.[1] ?? "no answer";
   return new RbeesError(
     "UNREACHABLE",

@@ -25,6 +25,9 @@ export interface Client<T extends RouteTable> {
   events<Name extends keyof T & string>(name: Name, input: ClientInput<T[Name]>, options?: CallOptions): Promise<AsyncGenerator<SseEvent>>;
 }
 
+/** What a resolver says of a name that it can't turn into an address. */
+const NAMELESS = new Set(["ENOTFOUND", "EAI_AGAIN", "EAI_NONAME", "EAI_NODATA"]);
+
 export function createClient<T extends RouteTable>(routes: T, base_url: string, options: ClientOptions = {}): Client<T> {
   const base = base_url.replace(/\/+$/, "");
   const send = options.fetch ?? fetch;
@@ -53,7 +56,10 @@ export function createClient<T extends RouteTable>(routes: T, base_url: string, 
       const why = reason(error);
       const tls = tlsSentence(why);
       if (tls !== undefined) throw new RbeesError("UNREACHABLE", `${base} is not trusted (${why}): ${tls}.`, { cause: error });
-      throw new RbeesError("UNREACHABLE", `Nothing answers at ${base} (${why}). Is it running there?`, { cause: error });
+      const message = NAMELESS.has(why)
+        ? `This machine does not know the name in ${base} (${why}): is it spelt right, and in the DNS or the hosts file of this machine?`
+        : `Nothing answers at ${base} (${why}). Is it running there?`;
+      throw new RbeesError("UNREACHABLE", message, { cause: error });
     }
     if (!response.ok) throw await refusal(response);
     return response;

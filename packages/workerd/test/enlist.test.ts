@@ -168,6 +168,16 @@ test("stops at once while nobody answers", async () => {
   assert.ok(performance.now() - began < 5_000);
 });
 
+test("an orchestrator whose name is not known here is told as that", async () => {
+  const said: unknown[] = [];
+  const log = Object.assign(silentLog(), { warn: ({ reason }: { reason: unknown }) => said.push(reason) });
+  const cause = Object.assign(new Error("getaddrinfo ENOTFOUND rbees.lan"), { code: "ENOTFOUND" });
+  const fetch = () => Promise.reject(new TypeError("fetch failed", { cause }));
+  enlist("https://rbees.lan:8080", { fetch, log });
+  await until(() => said.length > 0);
+  assert.match(String(said[0]), /does not know the name in https:\/\/rbees\.lan:8080 \(ENOTFOUND\): is it spelt right/);
+});
+
 test("what has changed is said at once", async () => {
   const { server, url } = await orchestrator();
   server.heartbeat_ms = 60_000;
