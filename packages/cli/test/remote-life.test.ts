@@ -1,5 +1,8 @@
 /** Workers that are started from afar, and far commands that end with whoever called them. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { PoolWorkers } from "@rbees/contracts/pool";
 import { freePort, until } from "./harness.ts";
@@ -47,6 +50,59 @@ test("a worker that is started from afar is registered, answers, is followed, an
   const gone = await onAtlas("worker", "stop-all");
   assert.match(gone.out, /^far has finished its jobs and ended\n$/);
   assert.deepEqual(PoolWorkers.parse(JSON.parse((await onAtlas("worker", "list", "--json")).out)).workers, []);
+});
+
+test("restart brings a worker back that was expelled, and takes it to an orchestrator that has moved", {
+  skip,
+  timeout: 100_000,
+}, async (t) => {
+  mkdirSync(join(near.root, "config"), { recursive: true });
+  writeFileSync(join(near.root, "config", "config.toml"), "[orcd]\nauth_required = true\nheartbeat_ms = 100\n");
+  const [orcd = "", ...words] = [...near.programs.orcd, "keys", "create", "me", "--role", "operate"];
+  writeFileSync(join(near.root, "config", "api.key"), execFileSync(orcd, words, { env: near.env, stdio: "pipe" }), { mode: 0o600 });
+  const up = async () => {
+    const flags = ["--port", String(await freePort()), "--worker-port", String(await freePort()), "--slots", "1", "--threads", "1"];
+    const ran = await rbees("up", ...flags, "--json");
+    assert.equal(ran.exit, 0, ran.err);
+    return JSON.parse(ran.out) as { url: string; worker: { worker_id: string } };
+  };
+  const { worker } = await up();
+  t.after(() => rbees("down", "--now"));
+  t.after(() => onAtlas("worker", "stop-all", "--now"));
+  // A port of its own: between its lives others may take the first free one.
+  const flags = ["--model", "demo", "--port", String(await freePort()), "--threads", "1", "--slots", "1", "--name", "far"];
+  const spawned = await onAtlas("worker", "spawn", "cpu", ...flags);
+  assert.equal(spawned.exit, 0, spawned.err);
+  // What waiting would not change is told at once.
+  const twin = await onAtlas("worker", "spawn", "cpu", "--model", "demo", "--threads", "1", "--slots", "1", "--name", worker.worker_id);
+  assert.equal(twin.exit, 1);
+  assert.match(
+    twin.err,
+    /The orchestrator at http:\S+ does not accept worker \S+, so it has been stopped: .*another worker of that name answers at/,
+  );
+  const listed = async () => (await onAtlas("worker", "list")).out;
+
+  assert.equal((await rbees("workers", "expel", "far")).exit, 0);
+  await until(async () => (await listed()).includes("ready, not registered"), "it has heard of it");
+  const back = await onAtlas("worker", "restart", "far", "--now");
+  assert.equal(back.exit, 0, back.err);
+  assert.match(back.out, /^far has ended\nfar is ready/);
+
+  await rbees("down", "--now");
+  const { url } = await up();
+  const stop = new AbortController();
+  const left = await near.run(["rbees", "pool", "worker", "restart", "far", "--now", "--host", "atlas"], {
+    signal: stop.signal,
+    onErr: () => stop.abort(),
+  });
+  assert.match(
+    left.err,
+    new RegExp(`^far is of the orchestrator at http:\\S+, and stays so: --orchestrator ${url} takes it to that one\\.\n`),
+  );
+  const moved = await onAtlas("worker", "restart", "far", "--orchestrator", url);
+  assert.equal(moved.exit, 0, moved.err);
+  assert.equal((await rbees("jobs", "submit", "--model", "demo", "--prompt", "Hello", "--max-tokens", "4", "--pin", "far")).exit, 0);
+  assert.match(await listed(), /^WORKER +STATUS +MODEL .*\nfar +ready +demo/);
 });
 
 test("Ctrl-C while a worker loads leaves none behind", { skip }, async () => {

@@ -9,6 +9,7 @@ import { homeOf } from "@rbees/kit/home";
 import { isAlive } from "../src/local/process-identity.ts";
 import { parseNvidiaSmi } from "../src/pool/backends.ts";
 import { readWorkers } from "../src/pool/worker-record.ts";
+import { fakeOrchestrator } from "./fake-orchestrator.ts";
 import { writeGguf } from "./gguf-file.ts";
 import { ANSI, type Bench, bench, freePort, until } from "./harness.ts";
 import { processes } from "./sshd.ts";
@@ -151,7 +152,7 @@ test("a worker that was given a token is ready when it has joined: one that is r
   assert.match(err, /has not accepted worker .* within 300 ms, so it has been stopped\. .*: The join token was used before\./);
   // Who need not join at once is ready before, and whether the orchestrator knows it is said.
   assert.equal((await worker(...words.slice(0, -2), "--name", "alone")).exit, 0);
-  assert.match((await worker("list")).out, /^alone +ready, not registered +refused /m);
+  assert.match((await worker("list")).out, /^alone +ready, not registered +http:\/\/127\.0\.0\.1:9 +refused /m);
   assert.deepEqual(
     (await list()).map(({ registered }) => registered),
     [false],
@@ -235,9 +236,14 @@ test("restart drains a worker and starts it again with its id, port and options,
     new RegExp(`had ended already\\n${before.worker_id} is ready: demo on cpu, 3 slots, http://127\\.0\\.0\\.1:${port}\\n$`),
   );
   assert.deepEqual(
-    (await list()).map(({ status, slots }) => [status, slots]),
-    [["ready", 3]],
+    (await list()).map(({ status, slots, joins }) => [status, slots, joins]),
+    [["ready", 3, { orchestrator: null }]],
   );
+  const orchestrator = await fakeOrchestrator({ events: [] });
+  t.after(() => orchestrator.close());
+  assert.equal((await worker("restart", before.worker_id, "--orchestrator", orchestrator.url)).exit, 0);
+  const [moved] = await list();
+  assert.deepEqual([moved?.port, moved?.joins?.orchestrator, orchestrator.workers.has(before.worker_id)], [port, orchestrator.url, true]);
 });
 
 test("restart stops nothing that could not start again, and a start that fails can be tried again", async (t) => {
@@ -266,7 +272,11 @@ test("restart stops nothing that could not start again, and a start that fails c
   const record = join(pool.root, "state", "workers", "w1.json");
   const right = await readFile(record, "utf8");
   await writeFile(record, right.replaceAll('"name":"good"', '"name":"dies"').replaceAll('"name": "good"', '"name": "dies"'));
-  assert.match((await worker("restart", "w1")).err, /ended before it was ready/);
+  const [credential, token] = [join(pool.root, "state", "workers", "w1.credential"), join(pool.root, "token")];
+  await writeFile(credential, "kept", { mode: 0o600 });
+  await writeFile(token, `rbj_${"a".repeat(12)}_${"b".repeat(43)}`, { mode: 0o600 });
+  assert.match((await worker("restart", "w1", "--token-file", token)).err, /ended before it was ready/);
+  assert.equal(existsSync(credential), true, "it may still be good");
   assert.deepEqual(
     (await list()).map(({ worker_id, status }) => [worker_id, status]),
     [["w1", "dead"]],

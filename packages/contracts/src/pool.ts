@@ -82,11 +82,20 @@ export const ModelFit = z.object({
 });
 export type ModelFit = z.infer<typeof ModelFit>;
 
+/** Where a worker registers, and what a join token for it has to be made for. */
+const PoolWorkerJoins = z.object({
+  orchestrator: z.string().nullable().describe("Null: nowhere"),
+  pool: z.string().optional(),
+  address: z.string().optional(),
+  region: z.string().optional(),
+});
+
 /** A worker started on this host. `started_ticks` is the process's start time: a reused pid is never mistaken for it. */
 export const PoolWorker = z.object({
   worker_id: z.string(),
   status: z.enum(POOL_WORKER_STATUSES),
   registered: z.boolean().nullable().default(null).describe("Whether its orchestrator knows it; null: it has none, or does not answer"),
+  joins: PoolWorkerJoins.nullable().default(null).describe("Null: an earlier rbees does not say"),
   pid: z.int(),
   backend: Backend,
   model: z.string(),

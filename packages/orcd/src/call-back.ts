@@ -26,7 +26,7 @@ export async function callBack({ id, door }: RegisterWorker, place: Place, known
   const [found, there] = await Promise.all([workerAt(place, door), elsewhere === undefined ? undefined : workerAt(elsewhere, undefined)]);
   if (there?.worker_id === id) {
     throw new RbeesError(
-      "UNREACHABLE",
+      "FORBIDDEN",
       `Worker ${id.slice(0, 128)} at ${place.origin} is not registered: another worker of that name answers at ${elsewhere?.origin}. Give one of them another name (rbees-pool worker spawn --name).`,
     );
   }

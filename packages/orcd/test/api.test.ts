@@ -175,7 +175,7 @@ test("a worker that the orchestrator can't call back is not registered, and hear
   const twin = await startFakeWorker("w1");
   t.after(() => twin.close());
   const refused = await twin.register(orcd.url, { epoch: 9 });
-  assert.equal(refused.status, 502);
+  assert.equal(refused.status, 403);
   assert.match(
     ((await refused.json()) as Json).error.message,
     new RegExp(`another worker of that name answers at http://127\\.0\\.0\\.1:${port}`),

@@ -29,6 +29,7 @@ const HOW_JOIN = "`rbees workers invite` makes one on the operator's machine, --
 /** Refusals of which somebody has to hear more than that there is no orchestrator. */
 const REFUSED: { readonly [code in ErrorCode]?: string } = {
   UNAUTHORIZED: `the orchestrator wants a join token (${HOW_JOIN}); trying on`,
+  FORBIDDEN: "the orchestrator does not let this worker in; trying on",
   PROTOCOL_MISMATCH: "this worker and the orchestrator are too far apart in version; trying on, in case that one is upgraded",
 };
 
@@ -153,8 +154,9 @@ export class Enlist {
   async #backOff(error: unknown): Promise<void> {
     const { backoff_ms, backoff_max_ms } = this.#limits;
     const wait_ms = Math.min(backoff_max_ms, backoff_ms * 2 ** Math.min(this.#failures, 16)) * (0.5 + Math.random());
-    const trouble = (error instanceof RbeesError && REFUSED[error.code]) || "can't reach the orchestrator; trying on";
-    if (trouble !== this.#trouble) this.#options.log.warn({ orchestrator: this.#options.url, reason: messageOf(error) }, trouble);
+    const code = error instanceof RbeesError ? error.code : undefined;
+    const trouble = (code && REFUSED[code]) ?? "can't reach the orchestrator; trying on";
+    if (trouble !== this.#trouble) this.#options.log.warn({ orchestrator: this.#options.url, code, reason: messageOf(error) }, trouble);
     this.#trouble = trouble;
     this.#failures++;
     await this.#pause(wait_ms);

@@ -209,11 +209,13 @@ async function ensureWorker(
     (await spawnWorker(
       context,
       { ...{ backend, model, slots, ctx, threads, deterministic, ready_ms_max }, host: HOST, port: worker_port, orchestrator: url },
-      async (started) => {
-        const workers = [...living, started].map(({ worker_id, process }) => ({ worker_id, process }));
-        await writeUp(context.home, { ...record, workers });
+      {
+        onStarted: async (started) => {
+          const workers = [...living, started].map(({ worker_id, process }) => ({ worker_id, process }));
+          await writeUp(context.home, { ...record, workers });
+        },
+        handover: await invitation(context, url, { pool: hostname(), worker_id: undefined, address: undefined, region: undefined }),
       },
-      await invitation(context, url, { pool: hostname(), worker_id: undefined, address: undefined, region: undefined }),
     ));
   const ms_max = worker.ready_at === null ? ready_ms_max : REGISTER_MS_MAX;
   await until(context, ms_max, `waiting for ${worker.worker_id} to register`, async () => {

@@ -7,7 +7,9 @@ import type { ProcessIdentity } from "../local/process-identity.ts";
 import { isOfUp, readUp, upLock, writeUp } from "../local/up-record.ts";
 import { requireBackend } from "./backends.ts";
 import { isFile } from "./catalogue.ts";
+import type { Handover } from "./handover.ts";
 import { spawnWorker } from "./spawn.ts";
+import type { SpawnRequest } from "./spawn-request.ts";
 import { endWorker, type StopOptions, type StopWay } from "./stop.ts";
 import { describeWorker, readWorkers, type WorkerRecord, writeWorker } from "./worker-record.ts";
 
@@ -18,8 +20,14 @@ export interface Restarted extends PoolWorker {
   ended: StopWay;
 }
 
+/** What is other than before. */
+export interface Changes {
+  readonly request: Partial<SpawnRequest>;
+  readonly handover: Handover;
+}
+
 /** What could make the start fail is looked at before anything is stopped. When it fails nonetheless, the record stays to try again. */
-export async function restartWorker(context: Context, record: WorkerRecord, options: StopOptions): Promise<Restarted> {
+export async function restartWorker(context: Context, record: WorkerRecord, options: StopOptions, changes: Changes): Promise<Restarted> {
   const { home } = context;
   const { worker_id, port, request } = record;
   if (request === null) {
@@ -39,8 +47,12 @@ export async function restartWorker(context: Context, record: WorkerRecord, opti
   await readUp(home);
   const ended = await endWorker(context, record, options);
   try {
-    const again = { ...request, name: worker_id, port };
-    const started = await spawnWorker(context, again, ({ process }) => replaceInUp(context, record, process));
+    const again = { ...request, ...changes.request, name: worker_id, port };
+    const started = await spawnWorker(context, again, {
+      handover: changes.handover,
+      onStarted: ({ process }) => replaceInUp(context, record, process),
+      is_back: true,
+    });
     return { ...(await describeWorker(home, started)), ended };
   } catch (error) {
     const taken = (await readWorkers(home)).some((other) => other.worker_id === worker_id);

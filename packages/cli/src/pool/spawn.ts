@@ -2,7 +2,7 @@
 import { hostname } from "node:os";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { RbeesError } from "@rbees/contracts/errors";
+import { type ErrorCode, RbeesError } from "@rbees/contracts/errors";
 import { WORKER_ID } from "@rbees/contracts/job";
 import type { WorkerHealth } from "@rbees/contracts/worker";
 import { readModel } from "@rbees/kit/gguf-split";
@@ -41,17 +41,20 @@ const LOG_LINES_SHOWN = 10;
 /** How often a worker that may choose its port is started again because another program was quicker. */
 const PORT_RACES_MAX = 5;
 
-/** Throws when it did not get ready; then nothing of it is left but its log. `onStarted` is called before the wait. */
-export async function spawnWorker(
-  context: Context,
-  request: SpawnRequest,
-  onStarted: (record: WorkerRecord) => Promise<void> = async () => {},
-  handover: Handover = {},
-): Promise<WorkerRecord> {
+export interface SpawnOptions {
+  readonly handover?: Handover | undefined;
+  /** Called before the wait. */
+  readonly onStarted?: (record: WorkerRecord) => Promise<void>;
+  /** It was here before: what the orchestrator knows it by stays, also when it does not get ready. */
+  readonly is_back?: boolean;
+}
+
+/** Throws when it did not get ready; then nothing of it is left but its log. */
+export async function spawnWorker(context: Context, request: SpawnRequest, options: SpawnOptions = {}): Promise<WorkerRecord> {
   const lost = new Set<number>();
   for (;;) {
     try {
-      return await spawnOnce(context, request, { lost, handover }, onStarted);
+      return await spawnOnce(context, request, { ...options, lost, handover: options.handover ?? {} });
     } catch (error) {
       // Between the look at a port and the worker's own listen lies the loading of a model: somebody else may come first.
       const port = error instanceof RbeesError ? /:(\d+) is taken by another program/.exec(error.message)?.[1] : undefined;
@@ -61,23 +64,18 @@ export async function spawnWorker(
   }
 }
 
-interface Given {
+interface Given extends SpawnOptions {
   readonly lost: ReadonlySet<number>;
   readonly handover: Handover;
 }
 
-async function spawnOnce(
-  context: Context,
-  request: SpawnRequest,
-  given: Given,
-  onStarted: (record: WorkerRecord) => Promise<void>,
-): Promise<WorkerRecord> {
+async function spawnOnce(context: Context, request: SpawnRequest, given: Given): Promise<WorkerRecord> {
   const { home } = context;
   const { record, started, settle } = await withLock(workersLock(home), { wait_ms_max: LOCK_MS_MAX, what: "starting a worker" }, () =>
     launch(context, request, given),
   );
   try {
-    await onStarted(record);
+    await given.onStarted?.(record);
     await untilReady(context, record, started, request.ready_ms_max);
     if (request.registered_ms_max !== undefined && request.orchestrator !== "none")
       await untilRegistered(context, record, started, request.registered_ms_max);
@@ -96,20 +94,20 @@ async function spawnOnce(
     await countEvent(home, "worker_starts", "ready");
     return ready;
   } catch (error) {
-    await undo(context, record, given.handover);
+    await undo(context, record, given);
     await countEvent(home, "worker_starts", context.signal.aborted ? "interrupted" : "failed");
     throw error;
   }
 }
 
 /** Ends what was started and takes away what it wrote, but its log. */
-async function undo(context: Context, { worker_id, process, unit }: WorkerRecord, { join_token }: Handover): Promise<void> {
+async function undo(context: Context, { worker_id, process, unit }: WorkerRecord, { handover, is_back }: Given): Promise<void> {
   if (unit !== null) await releaseUnit(unit);
   await signal(process, "SIGTERM");
   if (!(await ended(process, KILL_MS_MAX))) await signal(process, "SIGKILL");
   if (unit !== null) await dropUnit(unit);
   // One that came without a token may have been let in before, and finds its way back by what it has.
-  await (join_token === undefined ? removeWorker : forgetWorker)(context.home, worker_id);
+  await (is_back || handover.join_token === undefined ? removeWorker : forgetWorker)(context.home, worker_id);
   await dropHandover(context, worker_id);
 }
 
@@ -134,9 +132,10 @@ async function measuredFor({ home }: Context, { backend, model, ctx, slots, cach
 async function launch(
   context: Context,
   request: SpawnRequest,
-  { lost, handover }: Given,
+  given: Given,
 ): Promise<{ record: WorkerRecord; started: Started; settle: () => Promise<void> }> {
   const { home, programs } = context;
+  const { lost, handover } = given;
   const records = await readWorkers(home);
   const living: WorkerRecord[] = [];
   for (const record of records) if (await isAlive(record.process)) living.push(record);
@@ -192,7 +191,7 @@ async function launch(
     await writeWorker(home, record);
   } catch (error) {
     // Nobody would find it again.
-    await undo(context, record, handover);
+    await undo(context, record, given);
     throw error;
   }
   return { record, ...launched };
@@ -328,13 +327,23 @@ async function untilReady(context: Context, record: WorkerRecord, { exit }: Star
   }
 }
 
+/** Refusals that waiting does not change: of another's name or address, of a version too far away. */
+const FINAL = new Set<unknown>(["FORBIDDEN", "PROTOCOL_MISMATCH"] satisfies ErrorCode[]);
+
 /** Until the orchestrator has accepted it, which includes that it could call it back. */
 async function untilRegistered(context: Context, record: WorkerRecord, { exit }: Started, ms_max: number): Promise<void> {
   const began = performance.now();
   const tail = new LogTail(record.log);
   let reason = "it does not say why";
   for (;;) {
-    for (const line of await tail.read()) reason = String(fieldsOf(line)?.["reason"] ?? reason);
+    for (const line of await tail.read()) {
+      const fields = fieldsOf(line);
+      reason = String(fields?.["reason"] ?? reason);
+      if (FINAL.has(fields?.["code"])) {
+        const who = `The orchestrator at ${record.orchestrator} does not accept worker ${record.worker_id}`;
+        throw new RbeesError("CONFLICT", `${who}, so it has been stopped: ${reason}`);
+      }
+    }
     const passed_ms = performance.now() - began;
     context.progress(`waiting for ${record.orchestrator} to accept ${record.worker_id}`, duration(passed_ms));
     if ((await healthOf(context.home, record))?.registered === true) return context.progress(undefined);

@@ -15,12 +15,13 @@ import { fieldsOf, LogTail, readableLine } from "../local/log-file.ts";
 import { isAlive } from "../local/process-identity.ts";
 import { addressTowards, hostOf } from "../local/route.ts";
 import { lingers, requireUserSystemd } from "../local/systemd.ts";
-import { httpUrl, orchestratorUrl } from "../orchestrator.ts";
+import { apiKey, httpUrl, orchestratorUrl } from "../orchestrator.ts";
 import { requireBackend } from "./backends.ts";
 import { resolveModel } from "./catalogue.ts";
-import { type Handover, invitation, joinTokenIn, readHandover } from "./handover.ts";
-import { type Restarted, restartWorker } from "./restart.ts";
+import { type Handover, type Invited, invitation, joinTokenIn, readHandover } from "./handover.ts";
+import { type Changes, type Restarted, restartWorker } from "./restart.ts";
 import { spawnWorker } from "./spawn.ts";
+import type { SpawnRequest } from "./spawn-request.ts";
 import { type StopWay, stopWorker } from "./stop.ts";
 import { describeWorker, listWorkers, readWorkers, requireWorker, type WorkerRecord, workerLog } from "./worker-record.ts";
 
@@ -110,7 +111,7 @@ export async function spawn(context: Context, backend: string, options: SpawnFla
     ready_ms_max: options.readyMsMax,
     registered_ms_max: options.registeredMsMax ?? (handover?.join_token === undefined ? undefined : REGISTERED_MS_MAX),
   };
-  const record = await spawnWorker(context, request, undefined, handover);
+  const record = await spawnWorker(context, request, { handover });
   if (record.unit !== null) await sayWhenItStarts(context, record.unit);
   return describeWorker(context.home, record);
 }
@@ -125,6 +126,26 @@ async function handoverFor(context: Context, orchestrator: string, options: Spaw
     address: options.advertise,
     region: options.region,
   });
+}
+
+/** For a worker that comes back: it has a credential, which may do; so nothing is asked for in vain. */
+async function wayIn(
+  context: Context,
+  orchestrator: string,
+  { tokenFile, handover }: RestartFlags,
+  is_known: boolean,
+  whom: Invited,
+): Promise<Handover> {
+  if (tokenFile !== undefined) return { join_token: joinTokenIn(tokenFile) };
+  if (handover) return readHandover(context);
+  if (is_known || orchestrator === "none" || apiKey(context) === undefined) return {};
+  return (await invitation(context, orchestrator, whom)) ?? {};
+}
+
+/** One that only this machine could reach must be where another machine's orchestrator finds it. */
+async function listenAgain(context: Context, orchestrator: string, request: SpawnRequest | null): Promise<string> {
+  const before = request?.host ?? "127.0.0.1";
+  return isLoopback(before) ? listenFor(context, orchestrator, { insecureNoAuth: request?.insecure_no_auth }) : before;
 }
 
 async function sayWhenItStarts(context: Context, unit: string): Promise<void> {
@@ -151,17 +172,37 @@ export async function stop(context: Context, worker_id: string, now: boolean): P
   return { worker_id, ended: await stopWorker(context, await requireWorker(context.home, worker_id), { now }) };
 }
 
-export interface WhichWorker {
-  worker_id: string | undefined;
-  port: number | undefined;
+/** The flags of `worker restart`. */
+export interface RestartFlags {
+  port?: number | undefined;
+  now?: true | undefined;
+  orchestrator?: string | undefined;
+  tokenFile?: string | undefined;
+  handover?: true | undefined;
 }
 
-export async function restart(context: Context, { worker_id, port }: WhichWorker, now: boolean): Promise<Restarted> {
+export async function restart(context: Context, options: RestartFlags, worker_id: string | undefined): Promise<Restarted> {
+  const { port, now = false } = options;
   if ((worker_id === undefined) === (port === undefined)) {
     throw new RbeesError("INVALID_REQUEST", "Say which worker: its id, or --port. `rbees-pool worker list` shows both.");
   }
   const record = worker_id === undefined ? await workerOnPort(context, port) : await requireWorker(context.home, worker_id);
-  return restartWorker(context, record, { now });
+  return restartWorker(context, record, { now }, await changesFor(context, record, options));
+}
+
+/** The orchestrator that it is to belong to from now on, and what it needs to be let in where it may not be known. */
+async function changesFor(context: Context, record: WorkerRecord, options: RestartFlags): Promise<Changes> {
+  const { request } = record;
+  const named = options.orchestrator === undefined ? undefined : await orchestratorFor(context, options.orchestrator);
+  const orchestrator = named ?? record.orchestrator;
+  const { registered, joins } = await describeWorker(context.home, record);
+  const is_known = named === undefined ? registered === true : named === "none";
+  const whom = { pool: joins?.pool ?? hostname(), worker_id: record.worker_id, address: joins?.address, region: joins?.region };
+  const handover = await wayIn(context, orchestrator, options, is_known, whom);
+  const moved = named === undefined ? {} : { orchestrator: named, host: await listenAgain(context, named, request) };
+  const waits = handover.join_token !== undefined || (named !== undefined && named !== "none");
+  const ms_max = request?.registered_ms_max ?? (waits ? REGISTERED_MS_MAX : undefined);
+  return { request: { ...moved, registered_ms_max: ms_max }, handover };
 }
 
 async function workerOnPort({ home }: Context, port: number | undefined): Promise<WorkerRecord> {
@@ -190,7 +231,11 @@ async function orchestratorFor(context: Context, given: string | undefined): Pro
  * An orchestrator on another machine can call a worker only at an address of the network: the one from which this host talks to that
  * orchestrator, and no other.
  */
-async function listenFor(context: Context, orchestrator: string, { listen, insecureNoAuth }: SpawnFlags): Promise<string> {
+async function listenFor(
+  context: Context,
+  orchestrator: string,
+  { listen, insecureNoAuth }: { listen?: string | undefined; insecureNoAuth?: boolean | undefined },
+): Promise<string> {
   const host = orchestrator === "none" ? "127.0.0.1" : hostOf(orchestrator);
   if (listen !== undefined || isLoopback(host)) return listen ?? "127.0.0.1";
   const address = await addressTowards(host);

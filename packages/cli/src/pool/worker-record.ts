@@ -112,6 +112,18 @@ export async function healthOf(home: Home, record: WorkerRecord): Promise<Worker
   }
 }
 
+/** As the orchestrator labels the workers that it starts in its pools. */
+const POOL_LABEL = "rbees.pool";
+
+function joinsOf({ orchestrator, request }: WorkerRecord): NonNullable<PoolWorker["joins"]> {
+  return {
+    orchestrator: orchestrator === "none" ? null : orchestrator,
+    pool: request?.labels?.[POOL_LABEL],
+    address: request?.advertise_host,
+    region: request?.region,
+  };
+}
+
 export async function describeWorker(home: Home, record: WorkerRecord): Promise<PoolWorker> {
   const alive = await isAlive(record.process);
   const health = alive ? await healthOf(home, record) : undefined;
@@ -120,6 +132,7 @@ export async function describeWorker(home: Home, record: WorkerRecord): Promise<
     worker_id: record.worker_id,
     status: alive ? (health?.status ?? silent) : "dead",
     registered: record.orchestrator === "none" ? null : (health?.registered ?? null),
+    joins: joinsOf(record),
     pid: record.process.pid,
     backend: record.backend,
     model: record.model,

@@ -132,15 +132,22 @@ export const workerVerbs = [
     {
       path: "worker restart",
       summary: "stop a worker as `stop` does, and start it again with the options it had",
-      examples: ["rbees-pool worker restart atlas-8001", "rbees-pool worker restart --port 8001 --now"],
+      examples: [
+        "rbees-pool worker restart atlas-8001",
+        "rbees-pool worker restart --port 8001 --now",
+        "rbees-pool worker restart atlas-8001 --orchestrator https://newdesk.lan:8080",
+      ],
     },
     (command) =>
       command
         .argument("[id]", "the worker's id")
         .option("--port <port>", "the worker that has this port", port)
-        .option("--now", "don't wait for its jobs"),
+        .option("--now", "don't wait for its jobs")
+        .option("--orchestrator <url>", "whom to register with from now on, as when that has moved (default: as before); none: nobody")
+        .option("--token-file <file>", "file with a join token, should it not be known there (rbees workers invite)")
+        .addOption(new Option("--handover", "read what the orchestrator gives along from stdin").hideHelp()),
     {
-      run: async (context, { port, now = false }, worker_id) => (await commands()).restart(context, { worker_id, port }, now),
+      run: async (context, options, worker_id) => (await commands()).restart(context, options, worker_id),
       render: (worker) => `${stopped(worker)}${ready(worker)}`,
     },
   ),

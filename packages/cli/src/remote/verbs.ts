@@ -32,6 +32,8 @@ async function prepared(path: string, context: Context, errand: Errand): Promise
   switch (path) {
     case "worker spawn":
       return (await import("./spawn.ts")).withOrchestrator(context, errand);
+    case "worker restart":
+      return (await import("./spawn.ts")).withWayBack(context, errand);
     case "models download":
     case "models info":
       return (await import("../download/hub-account.ts")).withHubAccount(context, errand);

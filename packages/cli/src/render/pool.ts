@@ -143,11 +143,14 @@ export function renderVerified(models: readonly Verified[], look: Look): string 
 }
 
 export function renderPoolWorkers(workers: readonly PoolWorker[], look: Look): string {
+  // Where it is looked for in vain, when that is the question.
+  const lost = workers.some(({ registered }) => registered === false);
   return table(
     workers,
     [
       { title: "WORKER", of: (worker) => worker.worker_id, name: true },
       { title: "STATUS", of: ({ status, registered }) => (registered === false ? `${status}, not registered` : status) },
+      ...(lost ? [{ title: "ORCHESTRATOR", of: ({ joins }: PoolWorker) => joins?.orchestrator ?? "–" }] : []),
       { title: "MODEL", of: (worker) => worker.model },
       { title: "BACKEND", of: (worker) => worker.backend, spare: 5 },
       { title: "ADDRESS", of: (worker) => `${worker.host}:${worker.port}`, spare: 1 },
