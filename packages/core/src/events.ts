@@ -2,7 +2,7 @@
 import type { RefusalCode } from "./admission.ts";
 import type { Demand } from "./demand.ts";
 import type { Gate } from "./gate.ts";
-import type { Level, QuotaLimits } from "./quota.ts";
+import type { Beside, Level, QuotaLimits } from "./quota.ts";
 import type { JobSpec, Pool, Routing, WorkerSpec } from "./state.ts";
 
 /** How an attempt ended, as its link saw it. */
@@ -18,7 +18,7 @@ export type AttemptOutcome =
   | { kind: "aborted" };
 
 export type Event = { readonly now_ms: number } & (
-  | { type: "job.submitted"; spec: JobSpec }
+  | { type: "job.submitted"; spec: JobSpec; beside?: Beside | undefined }
   /** A job that was accepted in an earlier life of the orchestrator; `ran`: when that ended, which lost its attempt. */
   | { type: "job.recovered"; spec: JobSpec; attempt: number; spent: number; ran: boolean }
   | { type: "job.cancelled"; job_id: string }

@@ -145,11 +145,23 @@ export class Quotas {
 
 const NONE: readonly Account[] = [];
 
-/** Tokens of prompt and answer beyond which a request could never be let in. */
-export function largestRequest(accounts: readonly Account[]): number {
+/** Other jobs that are let in with one or not at all, and their tokens. */
+export interface Beside {
+  readonly jobs: number;
+  readonly tokens: number;
+}
+
+const ALONE: Beside = { jobs: 0, tokens: 0 };
+
+/** Tokens of prompt and answer beyond which a job could never be let in, where so many come together. */
+export function largestRequest(accounts: readonly Account[], together = 1): number {
   let largest = Number.POSITIVE_INFINITY;
   for (const { limits } of accounts) {
-    largest = Math.min(largest, limits.tokens_per_minute_max || largest, limits.tokens_per_day_max || largest);
+    const { tokens_per_minute_max, tokens_per_day_max, over_limit } = limits;
+    // Those that wait for the rate do so one by one.
+    const at_once = over_limit === "refuse" ? together : 1;
+    if (tokens_per_minute_max > 0) largest = Math.min(largest, Math.floor(tokens_per_minute_max / at_once));
+    if (tokens_per_day_max > 0) largest = Math.min(largest, Math.floor(tokens_per_day_max / together));
   }
   return largest;
 }
@@ -160,7 +172,7 @@ export function mayAskFor(accounts: readonly Account[], model: string): boolean 
 }
 
 /** Prompt and answer at their longest. */
-function tokensNeeded({ prompt_tokens, max_tokens }: JobSpec): number {
+export function tokensNeeded({ prompt_tokens, max_tokens }: JobSpec): number {
   return prompt_tokens + max_tokens;
 }
 
@@ -186,10 +198,15 @@ export interface QueueOutlook {
 }
 
 /** Why the job may not be let in by its tenant's or its key's limits. */
-export function overLimit({ accounts, spec }: Pick<Job, "accounts" | "spec">, outlook: QueueOutlook, now_ms: number): Refusal | undefined {
+export function overLimit(
+  { accounts, spec }: Pick<Job, "accounts" | "spec">,
+  outlook: QueueOutlook,
+  now_ms: number,
+  beside: Beside = ALONE,
+): Refusal | undefined {
   let worst: Refusal | undefined;
   for (const account of accounts) {
-    const found = refusalBy(account, spec, outlook, now_ms);
+    const found = refusalBy(account, spec, outlook, now_ms, beside);
     if (found === undefined) continue;
     // What no waiting helps comes first, then what has to be waited for longest.
     if (found.retry_after_ms === undefined) return found;
@@ -198,24 +215,38 @@ export function overLimit({ accounts, spec }: Pick<Job, "accounts" | "spec">, ou
   return worst;
 }
 
-function refusalBy(account: Account, spec: JobSpec, { wouldWait, freeMs }: QueueOutlook, now_ms: number): Refusal | undefined {
-  const { models, tokens_per_minute_max, tokens_per_day_max, jobs_queued_max, over_limit } = account.limits;
+function refusalBy(
+  account: Account,
+  spec: JobSpec,
+  { wouldWait, freeMs }: QueueOutlook,
+  now_ms: number,
+  beside: Beside,
+): Refusal | undefined {
+  const { models, requests_per_minute_max, tokens_per_minute_max, tokens_per_day_max, jobs_queued_max, over_limit } = account.limits;
   if (models.length > 0 && !models.includes(spec.model)) {
     const message = `The model ${spec.model} may not be used here; ask for ${models.join(" or ")}.`;
     return refusal(account, "FORBIDDEN", "models", message);
   }
-  const tokens = tokensNeeded(spec);
-  if (tokens_per_minute_max > 0 && tokens > tokens_per_minute_max)
-    return tooLarge(account, spec, "tokens_per_minute_max", `${tokens_per_minute_max} are allowed a minute`);
+  // Those that wait for the rate do so one by one.
+  const at_once = over_limit === "refuse" ? beside : ALONE;
+  if (requests_per_minute_max > 0 && at_once.jobs >= requests_per_minute_max) {
+    const message = `${at_once.jobs + 1} answers are as many requests, and ${requests_per_minute_max} requests are allowed a minute: ask for fewer at once.`;
+    return refusal(account, "INVALID_REQUEST", "requests_per_minute_max", message);
+  }
+  const a_minute = tokensNeeded(spec) + at_once.tokens;
+  if (tokens_per_minute_max > 0 && a_minute > tokens_per_minute_max)
+    return tooLarge(account, spec, at_once, "tokens_per_minute_max", `${tokens_per_minute_max} are allowed a minute`);
   if (tokens_per_day_max > 0) {
-    if (tokens > tokens_per_day_max) return tooLarge(account, spec, "tokens_per_day_max", `${tokens_per_day_max} are allowed a day`);
+    const tokens = tokensNeeded(spec) + beside.tokens;
+    if (tokens > tokens_per_day_max)
+      return tooLarge(account, spec, beside, "tokens_per_day_max", `${tokens_per_day_max} are allowed a day`);
     const left = tokens_per_day_max - dayTokens(account, now_ms);
     if (tokens > left) {
       const message = `Of ${tokens_per_day_max} tokens for today (UTC) ${Math.max(0, left)} are left, and the request may take ${tokens}; tomorrow there are more.`;
       return refusal(account, "QUOTA_EXCEEDED", "tokens_per_day_max", message, (dayOf(now_ms) + 1) * DAY_MS - now_ms);
     }
   }
-  const over = overRate(account, spec, now_ms);
+  const over = overRate(account, spec, now_ms, at_once);
   if (over !== undefined && over_limit === "refuse") {
     const most =
       over.limit === "requests_per_minute_max" ? `${account.limits.requests_per_minute_max} requests` : `${tokens_per_minute_max} tokens`;
@@ -229,7 +260,11 @@ function refusalBy(account: Account, spec: JobSpec, { wouldWait, freeMs }: Queue
   return undefined;
 }
 
-function tooLarge(account: Account, spec: JobSpec, limit: keyof QuotaLimits, allowed: string): Refusal {
+function tooLarge(account: Account, spec: JobSpec, { jobs, tokens }: Beside, limit: keyof QuotaLimits, allowed: string): Refusal {
+  if (jobs > 0) {
+    const all = `${jobs + 1} answers and their prompts may take ${tokensNeeded(spec) + tokens} tokens`;
+    return refusal(account, "INVALID_REQUEST", limit, `${all}, and ${allowed}: ask for fewer at once, or for fewer max_tokens.`);
+  }
   const room = (account.limits[limit] as number) - spec.prompt_tokens;
   const next = room > 0 ? `ask for max_tokens of at most ${room}` : "the prompt alone is too long";
   const message = `Prompt and answer may take ${tokensNeeded(spec)} tokens, and ${allowed}: ${next}.`;
@@ -242,11 +277,11 @@ function refusal(account: Account, code: Refusal["code"], limit: keyof QuotaLimi
 }
 
 /** Which rate has no room for the job, and for how long; undefined when both have. */
-function overRate({ limits, requests, tokens }: Account, spec: JobSpec, now_ms: number) {
+function overRate({ limits, requests, tokens }: Account, spec: JobSpec, now_ms: number, beside = ALONE) {
   const { requests_per_minute_max, tokens_per_minute_max } = limits;
-  const for_requests = requests.waitMs(1, requests_per_minute_max, now_ms);
+  const for_requests = requests.waitMs(1 + beside.jobs, requests_per_minute_max, now_ms);
   // Whoever was let in under a higher limit and needs more than a minute has goes when all of the minute is there.
-  const for_tokens = tokens.waitMs(Math.min(tokensNeeded(spec), tokens_per_minute_max), tokens_per_minute_max, now_ms);
+  const for_tokens = tokens.waitMs(Math.min(tokensNeeded(spec) + beside.tokens, tokens_per_minute_max), tokens_per_minute_max, now_ms);
   if (for_requests === 0 && for_tokens === 0) return undefined;
   return for_requests > for_tokens
     ? ({ limit: "requests_per_minute_max", wait_ms: for_requests } as const)

@@ -36,7 +36,7 @@ export function step(state: State, event: Event): Decision[] {
   const out: Decision[] = [];
   switch (event.type) {
     case "job.submitted":
-      submit(state, event.spec, event.now_ms, out);
+      submit(state, event, out);
       break;
     case "job.recovered": {
       const job = newJob(state, event.spec, event.attempt, event.spent);
@@ -177,13 +177,13 @@ function drainAll(state: State, now_ms: number, out: Decision[]): void {
   for (const model of new Set([...state.queues.values()].map((queue) => queue.model))) drain(state, model, now_ms, out);
 }
 
-function submit(state: State, spec: JobSpec, now_ms: number, out: Decision[]): void {
+function submit(state: State, { spec, beside, now_ms }: Extract<Event, { type: "job.submitted" }>, out: Decision[]): void {
   const job = newJob(state, spec, 0, 0);
   const outlook = {
     wouldWait: () => state.halted || place(state, job, now_ms).worker === undefined,
     freeMs: () => placeFreeMs(state, job, now_ms),
   };
-  const refusal = objection(state, job, now_ms) ?? overLimit(job, outlook, now_ms) ?? roomFor(state, job, now_ms, out);
+  const refusal = objection(state, job, now_ms) ?? overLimit(job, outlook, now_ms, beside) ?? roomFor(state, job, now_ms, out);
   if (refusal !== undefined) {
     out.push({ type: "refuse", job_id: spec.id, ...refusal });
     return;

@@ -190,3 +190,31 @@ test("where nobody is asked for a key, nothing is limited or counted unless the 
   await limited.worker("w1");
   assert.deepEqual([(await limited.submit({})).status, (await limited.submit({})).status], [202, 429]);
 });
+
+test("several answers to one request are within the rates together, or nothing of them is begun or counted", async (t) => {
+  const { worker, who } = await startTenants(t, {}, 8);
+  const acme = await who({ tenant: "acme" }, { requests_per_minute_max: 5, tokens_per_minute_max: 1000, tokens_per_day_max: 5000 });
+  const ask = async (body: object) => {
+    const answer = await acme.send("POST", "/v1/chat/completions", { ...CHAT, ...body });
+    return { status: answer.status, left: answer.headers.get("x-ratelimit-remaining-requests"), ...((await answer.json()) as Json).error };
+  };
+  const never = await ask({ n: 6, max_tokens: 9 });
+  assert.deepEqual([never.status, never.left], [400, "5"], "a minute never has as many");
+  assert.match(never.message, /6 answers.*5 requests.*requests_per_minute_max/);
+  const large = await ask({ n: 4, max_tokens: 300 });
+  assert.deepEqual([large.status, large.left], [400, "5"]);
+  assert.match(large.message, /4 answers.*tokens.*1000.*tokens_per_minute_max/);
+  const { max_tokens: _, ...open } = CHAT;
+  const three = acme.send("POST", "/v1/chat/completions", { ...open, n: 3 });
+  for (const attempt of [await worker.next(), await worker.next(), await worker.next()]) {
+    assert.ok(attempt.body.max_tokens <= 333, `${attempt.body.max_tokens}: each has its part of what is allowed`);
+    attempt.started();
+    attempt.tokens("a");
+    attempt.end();
+  }
+  assert.equal((await three).status, 200);
+  const later = await ask({ n: 3, max_tokens: 9 });
+  assert.deepEqual([later.status, later.left], [429, "2"], "what is left is not used up in vain");
+  const job = (await acme.client.call("listJobs", { query: { limit: 10 } })) as Json;
+  assert.equal(job.tasks.length, 3, "nothing was begun but what was answered");
+});

@@ -5,7 +5,7 @@ import { LORA_FEATURE } from "@rbees/contracts/sets";
 import { callSchema } from "@rbees/contracts/tools";
 import { largestContext } from "@rbees/core/admission";
 import type { Decision } from "@rbees/core/events";
-import { largestRequest } from "@rbees/core/quota";
+import { largestRequest, tokensNeeded } from "@rbees/core/quota";
 import type { Job, JobSpec, Limits, State } from "@rbees/core/state";
 import type { EventSink } from "@rbees/kit/event-stream";
 import { grammarOf } from "@rbees/kit/grammar/grammar-of";
@@ -48,9 +48,33 @@ export interface Asker {
   readonly tenant?: string;
 }
 
+/** A job that nothing speaks against so far, and what the core is asked with. */
+export interface Prepared {
+  readonly asked: AskedJob;
+  readonly job: Omit<Parameters<JobRegistry["add"]>[0], "correlation_id">;
+  readonly spec: JobSpec;
+}
+
+/** What is let in together or not at all, and was not yet: the core refuses each of them by what all need. */
+interface Together {
+  jobs: number;
+  tokens: number;
+}
+
 /** Resolves once the job is durable and has begun or waits; throws the refusal. */
-export async function admit(ports: AdmitPorts, by_name: AskedJob, asker: Asker): Promise<Admitted> {
-  const { loop, jobs, metrics } = ports;
+export async function admit(ports: AdmitPorts, asked: AskedJob, asker: Asker): Promise<Admitted> {
+  return await submit(ports, prepare(ports, asked, asker), asker);
+}
+
+/** Each as `admit` has it. All are sent to the core before the first is waited for, so that nobody comes between. */
+export function admitTogether(ports: AdmitPorts, prepared: readonly Prepared[], asker: Asker): Promise<Admitted>[] {
+  const together = { jobs: prepared.length, tokens: prepared.reduce((sum, { spec }) => sum + tokensNeeded(spec), 0) };
+  return prepared.map((each) => submit(ports, each, asker, together));
+}
+
+/** Throws what is wrong with it whatever else waits or runs; `together`: so many come. */
+export function prepare(ports: AdmitPorts, by_name: AskedJob, asker: Asker, together = 1): Prepared {
+  const { loop, jobs } = ports;
   const asked = throughAdapter(loop.state, by_name);
   if (ports.stopping())
     throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
@@ -60,9 +84,8 @@ export async function admit(ports: AdmitPorts, by_name: AskedJob, asker: Asker):
   grammarOf(asked, asked.needs?.find(({ feature }) => feature === "grammar" || feature === "json_schema")?.field);
   const now_ms = Date.now();
   const id = mintJobId(now_ms);
-  const { correlation_id, who } = asker;
   const { tenant, key_id } = { ...callerOf(asker), ...(asker.tenant === undefined ? {} : { tenant: asker.tenant }) };
-  const limited = largestRequest(loop.state.quotas.of({ tenant, key: key_id }));
+  const limited = largestRequest(loop.state.quotas.of({ tenant, key: key_id }), together);
   const fitted = { ...asked, max_tokens: tokensThatFit(loop.state, asked, limited), seed: asked.seed ?? randomInt(0, 2 ** 32) };
   checkLogprobs(fitted, jobs.bytes_per_job_max);
   const whose = { id, tenant, key_id, submitted_at_ms: now_ms };
@@ -72,14 +95,34 @@ export async function admit(ports: AdmitPorts, by_name: AskedJob, asker: Asker):
   const max_tokens = Math.min(fitted.max_tokens, set.max_tokens ?? fitted.max_tokens);
   const request = { ...fitted, priority, max_tokens };
   const { content_keep_ms } = set;
-  const job = jobs.add({ ...whose, request, correlation_id, attempt: 0, first_token_at_ms: null, rules, content_keep_ms });
+  return {
+    asked,
+    job: { ...whose, request, attempt: 0, first_token_at_ms: null, rules, content_keep_ms },
+    spec: { ...plain, priority, max_tokens, denied, demands },
+  };
+}
+
+async function submit(
+  { loop, jobs, metrics }: AdmitPorts,
+  { asked, spec, ...prepared }: Prepared,
+  { correlation_id, who }: Asker,
+  together?: Together,
+): Promise<Admitted> {
+  const { id } = spec;
+  const job = jobs.add({ ...prepared.job, correlation_id });
+  const tokens = tokensNeeded(spec);
+  const beside = together && { jobs: together.jobs - 1, tokens: together.tokens - tokens };
   const began = performance.now();
-  const { decisions, done } = loop.send({ type: "job.submitted", spec: { ...plain, priority, max_tokens, denied, demands } }, who);
+  const { decisions, done } = loop.send({ type: "job.submitted", spec, beside }, who);
   metrics.scheduling_latency.observe({ algorithm: loop.state.limits.policy }, performance.now() - began);
-  await done;
   const verdict = decisions.find(
     (decision): decision is Extract<Decision, { type: "accept" | "refuse" }> => decision.type === "accept" || decision.type === "refuse",
   );
+  if (together !== undefined && verdict?.type !== "refuse") {
+    together.jobs -= 1;
+    together.tokens -= tokens;
+  }
+  await done;
   metrics.enqueued.inc({ outcome: verdict?.type === "refuse" ? verdict.code : "accepted" });
   if (verdict?.type === "refuse") {
     const { code, message, retry_after_ms } = verdict;

@@ -8,7 +8,7 @@ import { EVENTS, type EventSink, type EventStream } from "@rbees/kit/event-strea
 import type { AskedJob, Said } from "../active-job.ts";
 import type { AnswerStream } from "../answer-stream.ts";
 import { SharedStream } from "../shared-stream.ts";
-import { admit } from "./admit.ts";
+import { type Admitted, admitTogether, prepare } from "./admit.ts";
 import { type Asking, answerOf, type Begun, beginning, type DoorPorts, follow, ofPrompt } from "./door.ts";
 
 /** At least one, in the order of their indices: all of the first prompt, then all of the next. */
@@ -25,16 +25,23 @@ const SEEDS = 2 ** 32;
 /** All of them begun or waiting; throws the first refusal, and then none is left. */
 export async function admitChoices(ports: DoorPorts, { prompts, n }: AskedChoices, asker: Asking): Promise<Choices> {
   checkCount(prompts.length, n, ports.v1_choices_max);
-  // All are sent to the loop before the first is waited for.
-  const asking = prompts.flatMap((asked, at) => {
+  const answers = prompts.flatMap((asked, at) => {
     const prompt = prompts.length === 1 ? undefined : `prompt[${at}]`;
-    return Array.from({ length: n }, (_, index) => begin(ports, { ...asked, seed: seedOf(asked.seed, index) }, prompt, asker));
+    return Array.from({ length: n }, (_, index) => ({ prompt, asked: { ...asked, seed: seedOf(asked.seed, index) } }));
   });
-  const outcomes = await Promise.allSettled(asking);
-  const begun = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
+  const prepared = answers.map(({ prompt, asked }) => {
+    try {
+      return prepare(ports, asked, asker, answers.length);
+    } catch (error) {
+      throw named(error, prompt);
+    }
+  });
+  const admitted = admitTogether(ports, prepared, asker);
+  const outcomes = await Promise.allSettled(answers.map(({ prompt }, at) => begun(admitted[at] as Promise<Admitted>, prompt)));
+  const choices = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
   const refused = outcomes.find(({ status }) => status === "rejected");
-  if (refused === undefined) return begun as unknown as Choices;
-  await cancelAll(ports, begun);
+  if (refused === undefined) return choices as unknown as Choices;
+  await cancelAll(ports, choices);
   throw (refused as PromiseRejectedResult).reason;
 }
 
@@ -47,13 +54,17 @@ function checkCount(prompts: number, n: number, max: number): void {
 }
 
 /** `prompt`: what its prompt is called, where there are several. */
-async function begin(ports: DoorPorts, asked: AskedJob, prompt: string | undefined, asker: Asking): Promise<Begun> {
+async function begun(admitted: Promise<Admitted>, prompt: string | undefined): Promise<Begun> {
   try {
-    const { job, headers } = await admit(ports, asked, asker);
+    const { job, headers } = await admitted;
     return { job, headers, prompt };
   } catch (error) {
-    throw error instanceof RbeesError ? ofPrompt(error, prompt) : error;
+    throw named(error, prompt);
   }
+}
+
+function named(error: unknown, prompt: string | undefined): unknown {
+  return error instanceof RbeesError ? ofPrompt(error, prompt) : error;
 }
 
 /** With a seed, the answers to a prompt differ from one another and come out the same the next time, whatever other prompts are asked beside it. */
