@@ -3,12 +3,12 @@
  * them. Native parts (the engine, the database) stay packages; `dist/package.json` names them, pinned, so that `npm install` in that folder makes it whole.
  */
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BuildOptions, build, type Plugin } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const out = process.argv[2] ?? join(root, "dist");
+const out = resolve(process.argv[2] ?? join(root, "dist"));
 const external = ["better-sqlite3", "koffi", "node-llama-cpp"];
 /** Bundle → its entry. Threads and child processes are bundles of their own, found beside the program by name. */
 const daemons: Record<string, string> = {
@@ -34,6 +34,8 @@ rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
 const options = (bundles: Record<string, string>): BuildOptions => ({
   entryPoints: Object.entries(bundles).map(([name, entry]) => ({ in: join(root, entry), out: name })),
+  // Bundles name their sources: the same wherever this is called from, or a pool's machine would get them again.
+  absWorkingDir: root,
   outdir: out,
   outExtension: { ".js": ".mjs" },
   bundle: true,

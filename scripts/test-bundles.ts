@@ -1,7 +1,7 @@
 /**
  * What every program and thread that a test starts would load anew, module by module, comes as one file each for the time of the tests: that was
- * a third of what they cost. Libraries are made one file once for each version of them; the daemons, their thread and their child process are
- * built from the sources as they are now, as for a release. Command lines and what a test imports run from source.
+ * a third of what they cost. Libraries are made one file once for each version of them; programs, their threads and child processes are built from
+ * the sources as they are now, as for a release, and so are those that tests put in their place. What a test imports runs from source.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -22,11 +22,19 @@ const PROGRAMS = {
   "packages/orcd/src/store/thread.ts": "thread.mjs",
   "packages/workerd/src/main.ts": "rbees-workerd.mjs",
   "packages/workerd/src/engine-child.ts": "engine-child.mjs",
+  "packages/cli/src/rbees.ts": "rbees.mjs",
+  "packages/cli/src/rbees-pool.ts": "rbees-pool.mjs",
+} as const;
+
+/** The same of programs that are only for tests. */
+const FAKES = {
+  "packages/cli/test/fake-orcd.ts": "fake-orcd.mjs",
+  "packages/cli/test/fake-workerd.ts": "fake-workerd.mjs",
 } as const;
 
 /** The flags with which Node takes those files; `root`: of the repository. */
 export async function testFlags(root: string): Promise<string> {
-  return `${await libraryFlags(root)} ${programFlags(root)}`;
+  return `${await libraryFlags(root)} ${await programFlags(root)}`;
 }
 
 async function libraryFlags(root: string): Promise<string> {
@@ -68,12 +76,27 @@ async function make(root: string, folder: string): Promise<void> {
   }
 }
 
-function programFlags(root: string): string {
+async function programFlags(root: string): Promise<string> {
   const folder = join(root, "node_modules/.cache/programs");
   const made = `${folder}.${process.pid}`;
   execFileSync(process.execPath, [join(root, "scripts/build.ts"), made], { stdio: ["ignore", "ignore", "inherit"] });
+  await build({
+    entryPoints: Object.entries(FAKES).map(([source, bundle]) => ({ in: join(root, source), out: bundle.replace(".mjs", "") })),
+    outdir: made,
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "node22.18",
+    // Of libraries that are CommonJS.
+    banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);' },
+    logLevel: "warning",
+  });
   const places = Object.fromEntries(
-    Object.entries(PROGRAMS).map(([source, bundle]) => [pathToFileURL(join(root, source)).href, pathToFileURL(join(folder, bundle)).href]),
+    Object.entries({ ...PROGRAMS, ...FAKES }).map(([source, bundle]) => [
+      pathToFileURL(join(root, source)).href,
+      pathToFileURL(join(folder, bundle)).href,
+    ]),
   );
   const hook = "hook.mjs";
   writeFileSync(join(made, hook), programHook(places));

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { environment } from "@rbees/kit/config";
+import { quickStart } from "../support/quick-start.ts";
 
 const packages = fileURLToPath(new URL("../../packages/", import.meta.url));
 const LINES_KEPT = 20_000;
@@ -109,8 +109,7 @@ export class Programs {
 
   start(name: string, room: "orcd" | "workerd", flags: readonly string[]): Program {
     const args = [join(packages, room, "src/main.ts"), "--log-format", "json", "--log-level", "debug", ...flags];
-    const { NODE_COMPILE_CACHE } = environment();
-    const env = { PATH: "/usr/bin:/bin", NODE_COMPILE_CACHE, RBEES_HOME: join(this.folder, "home") };
+    const env = { PATH: "/usr/bin:/bin", ...quickStart(), RBEES_HOME: join(this.folder, "home") };
     // In a group of its own: Ctrl-C is for the harness, and a signal reaches the engine's process too.
     const child = spawn(process.execPath, args, { env, detached: true, stdio: ["ignore", "ignore", "pipe"] });
     const program = new Program(name, child, (line) => this.note(`${name}: ${line}`));

@@ -1,18 +1,23 @@
 /** A machine that has only Node gets rbees over SSH, and a worker there answers. */
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { findPrograms, type Programs } from "../../packages/cli/src/programs.ts";
 import { bench, freePort, REAL } from "../../packages/cli/test/harness.ts";
 import { noSshd, type SshdOptions, startSshd } from "../../packages/cli/test/sshd.ts";
+import { temporaryFolder } from "../support/cluster.ts";
 
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const skip = noSshd();
 
 /** Both ends clean up after themselves, in the order of their making: workers of the far side end with its sshd. */
-async function setUp(t: TestContext, options: SshdOptions = {}) {
-  const far = await startSshd((clean) => t.after(clean), options);
-  const near = await bench((clean) => t.after(clean), REAL);
+async function setUp(t: TestContext, programs: Programs, options: SshdOptions = {}) {
+  // Nothing of the near side's helps the far one.
+  const far = await startSshd((clean) => t.after(clean), { ...options, env: { NODE_OPTIONS: "" } });
+  const near = await bench((clean) => t.after(clean), programs);
   Object.assign(near.env, far.env);
   return {
     far,
@@ -20,6 +25,14 @@ async function setUp(t: TestContext, options: SshdOptions = {}) {
     rbees: (...words: string[]) => near.run(["rbees", ...words]),
     versions: join(far.home, ".local/share/rbees/versions"),
   };
+}
+
+/** As of a release, which is not built for each command anew. */
+function released(t: TestContext): Programs {
+  const out = temporaryFolder(t, "release");
+  execFileSync(process.execPath, [join(ROOT, "scripts/build.ts"), out], { stdio: "ignore" });
+  symlinkSync(join(ROOT, "node_modules"), join(out, "node_modules"));
+  return findPrograms(pathToFileURL(join(out, "rbees.mjs")).href);
 }
 
 /** A folder with what a small machine has, and this Node. */
@@ -34,7 +47,7 @@ function smallPath(folder: string, node: string): string {
 }
 
 test("install, spawn, a job, upgrade, stop: from nothing but Node", { skip, timeout: 110_000 }, async (t) => {
-  const { rbees, versions } = await setUp(t);
+  const { near, rbees, versions } = await setUp(t, { ...REAL });
   assert.match(
     (await rbees("pool", "upgrade", "--host", "atlas")).err,
     /no rbees-pool on atlas to bring up to date: `rbees pool install --host atlas`/,
@@ -47,6 +60,7 @@ test("install, spawn, a job, upgrade, stop: from nothing but Node", { skip, time
   assert.deepEqual(readdirSync(versions), [version]);
   assert.equal(readlinkSync(join(versions, "../current")), `versions/${version}`);
   assert.ok(!existsSync(join(versions, version, "rbees-orcd.mjs")), "no orchestrator on a pool's machine");
+  Object.assign(near.programs, released(t));
   assert.deepEqual(
     JSON.parse((await rbees("pool", "install", "--host", "atlas", "--json")).out).sent_bytes,
     null,
@@ -85,7 +99,7 @@ test("a machine without Node, with an old one, or with too little room is told w
   skip,
   timeout: 100_000,
 }, async (t) => {
-  const { far, rbees } = await setUp(t, { path: "/nowhere" });
+  const { far, rbees } = await setUp(t, released(t), { path: "/nowhere" });
   const small = smallPath(far.folder, "/bin/false");
   const config = join(far.folder, "sshd_config");
   writeFileSync(config, readFileSync(config, "utf8").replace("PATH=/nowhere", `PATH=${small}`));

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { environment } from "@rbees/kit/config";
 import { freePort } from "../../packages/cli/test/harness.ts";
 import { eventually, temporaryFolder } from "../support/cluster.ts";
+import { quickStart } from "../support/quick-start.ts";
 import { noUserSystemd, UserSystemd } from "../support/user-systemd.ts";
 
 const POOL = fileURLToPath(new URL("../../packages/cli/src/rbees-pool.ts", import.meta.url));
@@ -17,8 +18,8 @@ test("a worker that systemd keeps comes back after a reboot, is restarted and li
 }, async (t) => {
   // With what a unit's file must quote.
   const folder = join(temporaryFolder(t, "systemd"), 'a "b" 100% $c');
-  const { PATH, NODE_COMPILE_CACHE } = environment();
-  const systemd = await UserSystemd.open(folder, { PATH, NODE_COMPILE_CACHE, RBEES_HOME: join(folder, "rbees") });
+  const { PATH } = environment();
+  const systemd = await UserSystemd.open(folder, { PATH, ...quickStart(), RBEES_HOME: join(folder, "rbees") });
   t.after(() => systemd.close());
   const worker = (...words: string[]) => systemd.run(process.execPath, POOL, "worker", ...words);
   const spawn = (...flags: string[]) =>

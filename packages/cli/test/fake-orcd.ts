@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { environment } from "@rbees/kit/config";
 import { homeOf } from "@rbees/kit/home";
-import { end, fakeOrchestrator, queued, started, token } from "./fake-orchestrator.ts";
 
 const text = { type: "string" } as const;
 const options = { host: text, port: text, "log-format": text, version: { type: "boolean" } } as const;
@@ -18,6 +17,8 @@ if (values.version) {
     process.exitCode = 2;
   }
 } else {
+  // Only now: most of what it loads is the web framework.
+  const { end, fakeOrchestrator, queued, started, token } = await import("./fake-orchestrator.ts");
   await fakeOrchestrator({ events: [queued(), started, token("Hello"), end], text: "Hello" }, Number(values.port));
   process.on("SIGTERM", () => process.exit(0));
 }

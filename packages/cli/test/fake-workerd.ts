@@ -5,15 +5,7 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { parseArgs } from "node:util";
-import { createClient } from "@rbees/contracts/client";
-import { orcdRoutes, workerdRoutes } from "@rbees/contracts/routes";
-import { encodeEvent } from "@rbees/contracts/sse";
-import { Backend } from "@rbees/contracts/worker";
-import { fingerprint } from "@rbees/kit/fingerprint";
-import { readModel } from "@rbees/kit/gguf-split";
-import { serve } from "@rbees/kit/http";
 import { createLog, silentLog } from "@rbees/kit/log";
-import { end, started, token } from "./fake-orchestrator.ts";
 
 const text = { type: "string" } as const;
 const names = ["model", "model-name", "worker-id", "backend", "gpu", "host", "port", "slots", "ctx", "threads", "measured-bytes"] as const;
@@ -53,6 +45,15 @@ async function main(): Promise<void> {
     process.exit(1);
   }
   if (model === "never-ready") return void createServer().listen(0, "127.0.0.1");
+  // Only now: most of what it loads is the web framework.
+  const { createClient } = await import("@rbees/contracts/client");
+  const { orcdRoutes, workerdRoutes } = await import("@rbees/contracts/routes");
+  const { encodeEvent } = await import("@rbees/contracts/sse");
+  const { Backend } = await import("@rbees/contracts/worker");
+  const { fingerprint } = await import("@rbees/kit/fingerprint");
+  const { readModel } = await import("@rbees/kit/gguf-split");
+  const { serve } = await import("@rbees/kit/http");
+  const { end, started, token } = await import("./fake-orchestrator.ts");
   const [host, port, slots] = [flag("host"), Number(flag("port")), Number(flag("slots") || 4)];
   process.on("SIGTERM", () => {
     if (model !== "stubborn") process.exit(0);

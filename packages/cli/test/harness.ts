@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import type { Environment } from "@rbees/kit/config";
 import { environment } from "@rbees/kit/config";
 import { homeOf } from "@rbees/kit/home";
+import { quickStart } from "../../../test/support/quick-start.ts";
 import type { World } from "../src/context.ts";
 import { createIo } from "../src/io.ts";
 import { pool } from "../src/pool-verbs.ts";
@@ -62,8 +63,8 @@ interface Started {
 /** A folder of its own for everything that rbees keeps; `after` ends what runs and removes it. */
 export async function bench(after: (clean: () => Promise<void>) => void, real?: Programs): Promise<Bench> {
   const root = await mkdtemp(join(tmpdir(), "rbees-cli-"));
-  const { PATH, HOME, NODE_COMPILE_CACHE } = environment();
-  const env = { PATH, HOME, NODE_COMPILE_CACHE, RBEES_HOME: root };
+  const { PATH, HOME } = environment();
+  const env = { PATH, HOME, ...quickStart(), RBEES_HOME: root };
   const programs: Programs = real ?? {
     ...REAL,
     workerd: [process.execPath, join(TEST, "fake-workerd.ts")],

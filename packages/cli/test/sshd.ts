@@ -4,7 +4,7 @@ import { accessSync, chmodSync, constants, existsSync, mkdirSync, writeFileSync 
 import { mkdtemp, rm } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { dirname, join } from "node:path";
-import { environment } from "@rbees/kit/config";
+import { quickStart } from "../../../test/support/quick-start.ts";
 import { freePort } from "./harness.ts";
 
 const SSHD = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].find((path) => existsSync(path));
@@ -64,8 +64,7 @@ export async function startSshd(after: (clean: () => Promise<void>) => void, opt
   for (const key of ["host_key", "key"])
     execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "rbees-test", "-f", join(folder, key)]);
   const { address = "127.0.0.1", port = await freePort(), prefix = [], more_config = [], path, env = {} } = options;
-  const { NODE_COMPILE_CACHE = "" } = environment();
-  const far_env = { HOME: home, PATH: path ?? `${dirname(process.execPath)}:/usr/bin:/bin`, NODE_COMPILE_CACHE, ...env };
+  const far_env = { HOME: home, PATH: path ?? `${dirname(process.execPath)}:/usr/bin:/bin`, ...quickStart(), ...env };
   execFileSync("cp", [join(folder, "key.pub"), join(folder, "authorized_keys")]);
   const config = join(folder, "sshd_config");
   writeFileSync(

@@ -7,9 +7,9 @@ import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { environment } from "@rbees/kit/config";
 import { VERSION } from "@rbees/kit/version";
 import { ANSWER, chain } from "../../../models/fixtures/scripted.ts";
+import { quickStart } from "../../../test/support/quick-start.ts";
 import { BINDING_VERSION } from "../src/node-llama-cpp/binding.ts";
 import { FakeOrchestrator } from "./orchestrator.ts";
 import { folder, scripted, until } from "./support.ts";
@@ -30,7 +30,7 @@ interface Program {
 
 function start(args: readonly string[], env: Record<string, string> = {}): Program {
   const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { NODE_COMPILE_CACHE: environment()["NODE_COMPILE_CACHE"], RBEES_HOME: join(folder, "home"), ...env },
+    env: { ...quickStart(), RBEES_HOME: join(folder, "home"), ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   children.push(child);
