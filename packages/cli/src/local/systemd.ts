@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { homedir, userInfo } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import { environment } from "@rbees/kit/config";
 import { writeWhole } from "./json-file.ts";
@@ -12,6 +12,8 @@ const ANSWER_MS_MAX = 10_000;
 /** Longer than a worker may drain. */
 const STOP_MS_MAX = 60_000;
 const UNIT_MODE = 0o600;
+/** What starts when the user's systemd does. */
+export const WANTED_BY = "default.target";
 const STATES = ["running", "degraded", "starting", "initializing", "maintenance"];
 
 interface Answer {
@@ -84,7 +86,8 @@ export async function releaseUnit(unit: string): Promise<void> {
 /** It is as if it had never been. */
 export async function dropUnit(unit: string): Promise<void> {
   await systemctl(["disable", "--now", unit], STOP_MS_MAX);
-  await rm(unitFile(unit), { force: true });
+  // Where systemd can't be asked, as after `su`, it finds nothing to start at its next look.
+  for (const file of [unitFile(unit), join(dirname(unitFile(unit)), `${WANTED_BY}.wants`, unit)]) await rm(file, { force: true });
   await systemctl(["daemon-reload"]);
   await systemctl(["reset-failed", unit]);
 }

@@ -14,7 +14,7 @@ import { withLock } from "../local/lock.ts";
 import { fieldsOf, LogTail, lastLines } from "../local/log-file.ts";
 import { isPortFree, nextFreePort } from "../local/ports.ts";
 import { ended, isAlive, signal } from "../local/process-identity.ts";
-import { dropUnit, isUnit, releaseUnit, startUnit, writeUnit } from "../local/systemd.ts";
+import { dropUnit, isUnit, releaseUnit, startUnit, unitFile, writeUnit } from "../local/systemd.ts";
 import { duration, percent } from "../look.ts";
 import { countEvent } from "./counters.ts";
 import { dropHandover, type Handover, keepHandover } from "./handover.ts";
@@ -160,7 +160,10 @@ async function launch(
   const argv = [...programs.workerd, ...flagsOf(request, { worker_id, port, measured_bytes: await measuredFor(context, request) })];
   const unit = request.systemd ? unitName(worker_id) : null;
   if (unit !== null && isUnit(unit) && !records.some((record) => record.unit === unit)) {
-    throw new RbeesError("CONFLICT", `There is a unit ${unit} already, and it is not of this rbees home; choose another --name.`);
+    throw new RbeesError(
+      "CONFLICT",
+      `There is a unit ${unit} already, and it is not of this rbees home; choose another --name, or take it away if nobody needs it: \`systemctl --user disable --now ${unit}\`, then \`rm ${unitFile(unit)}\`.`,
+    );
   }
   const first = [...argv, ...keepHandover(context, worker_id, handover)];
   const launching = unit === null ? detached(context, first, log) : underSystemd(context, { worker_id, unit, log, first, argv });

@@ -43,7 +43,11 @@ export async function endWorker(context: Context, record: WorkerRecord, { now }:
 }
 
 async function end(context: Context, record: WorkerRecord, now: boolean): Promise<StopWay> {
-  if (!(await isAlive(record.process))) return "dead";
+  if (!(await isAlive(record.process))) {
+    // systemd may be about to start it again.
+    if (record.unit !== null) await (await import("../local/systemd.ts")).releaseUnit(record.unit);
+    return "dead";
+  }
   if (!now && (await askToDrain(context, record)) && (await drained(context, record))) return "drained";
   // Else systemd would start it again as soon as it was killed.
   if (record.unit !== null) await (await import("../local/systemd.ts")).releaseUnit(record.unit);
