@@ -8,9 +8,16 @@ import type { OrcdMetrics } from "../metrics.ts";
 
 type SystemRoutes = Pick<typeof orcdRoutes, "root" | "health" | "metrics" | "openapi">;
 
+let described: ReturnType<typeof openApi> | undefined;
+
+/** Made when it is first asked for: it is a seventh of what a start costs, and most lives never need it. */
+function description() {
+  described ??= openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess);
+  return described;
+}
+
 export function systemHandlers(loop: Loop, metrics: OrcdMetrics, keys_required: boolean): Handlers<SystemRoutes> {
   const started = performance.now();
-  const description = openApi(orcdRoutes, { title: "rbees orchestrator", version: VERSION }, orcdAccess);
   return {
     root: () => ({ text: "rbees-orcd is running. GET /openapi.json describes its API.\n" }),
     health({ wants }) {
@@ -22,6 +29,6 @@ export function systemHandlers(loop: Loop, metrics: OrcdMetrics, keys_required: 
     async metrics() {
       return { text: await metrics.registry.metrics(), content_type: metrics.registry.contentType };
     },
-    openapi: () => ({ json: description }),
+    openapi: () => ({ json: description() }),
   };
 }
