@@ -360,6 +360,22 @@ for (const stream of [false, true]) {
   });
 }
 
+test("one that fails ends the others, also where a client that leaves would not", async () => {
+  const headers = { "content-type": "application/json", "x-rbees-on-disconnect": "continue" };
+  const body = JSON.stringify({ ...CHAT, n: 2, seed: 1, stream: true });
+  const asking = fetch(`${orcd.url}/v1/chat/completions`, { method: "POST", headers, body });
+  const [one, two] = (await attempts(2)) as [FakeAttempt, FakeAttempt];
+  for (const attempt of [one, two]) {
+    attempt.started();
+    attempt.tokens("a");
+  }
+  const response = await asking;
+  two.fail("INSUFFICIENT_MEMORY", false);
+  assert.match(await response.text(), /INSUFFICIENT_MEMORY/);
+  await one.closed;
+  await eventually(async () => String((await statuses()).slice(0, 2).sort()) === "cancelled,failed");
+});
+
 test("what fails before anything was said is told with its status, in a stream too", async () => {
   const asking = post("/v1/chat/completions", { ...CHAT, n: 2, stream: true });
   const [one, two] = (await attempts(2)) as [FakeAttempt, FakeAttempt];

@@ -109,7 +109,11 @@ export async function streamedChoices(
         ports,
         job,
         reader,
-        into(index, shared?.sinks[index] ?? reader, () => shared?.end()),
+        into(index, shared?.sinks[index] ?? reader, () => {
+          if (shared === undefined) return;
+          shared.end();
+          void cancelAll(ports, choices);
+        }),
       );
     }
   };
