@@ -26,6 +26,8 @@ export class Files {
   readonly #store: Store;
   readonly #limits: FileLimits;
   #bytes: number;
+  /** Those that are being deleted. */
+  readonly #leaving = new Set<string>();
 
   private constructor(store: Store, limits: FileLimits, bytes: number) {
     this.#store = store;
@@ -143,7 +145,7 @@ export class Files {
   async find(id: string, { tenant, everywhere }: Caller): Promise<FileRow> {
     const row = await this.#store.showFile(id);
     if (row === undefined || !(everywhere || row.tenant === tenant) || (row.expires_at_ms ?? Number.POSITIVE_INFINITY) <= Date.now())
-      throw new RbeesError("NOT_FOUND", `There is no file ${id.slice(0, 64)}. GET /v1/files lists the files.`);
+      throw noFile(id);
     return row;
   }
 
@@ -157,17 +159,31 @@ export class Files {
     return await this.#store.fileContent(id);
   }
 
-  async remove(row: FileRow, who: string | undefined): Promise<void> {
-    this.#bytes -= row.bytes;
-    const now_ms = Date.now();
-    await this.#store.commit([...gone(row), auditChange("file.deleted", { file_id: row.id, tenant: row.tenant }, { now_ms, who })]);
+  async remove(id: string, who: string | undefined): Promise<void> {
+    if (!(await this.#remove(id, who))) throw noFile(id);
+  }
+
+  /** Once, whoever else does so at the same time: looked up here, for what the caller knows of it may be over. */
+  async #remove(id: string, who: string | undefined): Promise<boolean> {
+    if (this.#leaving.has(id)) return false;
+    this.#leaving.add(id);
+    try {
+      const row = await this.#store.showFile(id);
+      if (row === undefined) return false;
+      const now_ms = Date.now();
+      this.#bytes -= row.bytes;
+      await this.#store.commit([...gone(row), auditChange("file.deleted", { file_id: id, tenant: row.tenant }, { now_ms, who })]);
+      return true;
+    } finally {
+      this.#leaving.delete(id);
+    }
   }
 
   /** Lets go of the files whose time is over. */
   async sweep(kept: Omit<FileRetention, "now_ms">): Promise<void> {
     const expired = () => this.#store.expiredFiles({ now_ms: Date.now(), ...kept });
     for (let rows = await expired(); rows.length > 0; rows = await expired()) {
-      for (const row of rows) await this.remove(row, undefined);
+      for (const { id } of rows) await this.#remove(id, undefined);
     }
   }
 }
@@ -182,6 +198,10 @@ function gone({ id, batch_id, filename }: FileRow): Change[] {
 /** Which lines of its batch are the content of a file. */
 export function linesOfFile({ filename }: Pick<FileRow, "filename">): "answers" | "errors" {
   return filename.endsWith("_output.jsonl") ? "answers" : "errors";
+}
+
+function noFile(id: string): RbeesError {
+  return new RbeesError("NOT_FOUND", `There is no file ${id.slice(0, 64)}. GET /v1/files lists the files.`);
 }
 
 function textOf(bytes: Uint8Array): string {

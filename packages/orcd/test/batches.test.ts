@@ -1,10 +1,16 @@
 /** Files and batches, by the official OpenAI client as it is: what comes out, what is refused, who sees what, and what a restart leaves. */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { test } from "node:test";
+import type { EventStream } from "@rbees/kit/event-stream";
 import OpenAI, { toFile } from "openai";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
 import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
-import { databaseIn } from "../src/store/open.ts";
+import { type BatchApiPorts, batchHandlers } from "../src/api/batches.ts";
+import { callerOf } from "../src/caller.ts";
+import { contentKeyIn } from "../src/content-key.ts";
+import { Files } from "../src/files.ts";
+import { databaseIn, openStore } from "../src/store/open.ts";
 import { answered, asking, begin, CHAT, contentOf, echoes, ended, linesOf, startBatches } from "./batch-setup.ts";
 import { rowsIn } from "./database.ts";
 import { eventually, startHarness } from "./harness.ts";
@@ -278,4 +284,46 @@ test("a restart: an answer that is written stays, the rest is asked again, and e
   assert.equal(new Set(output.map(({ custom_id }) => custom_id)).size, 71);
   assert.equal(output.length, 71);
   assert.ok(asked_again.every(({ body }) => body.messages?.[0]?.content !== "quick"));
+});
+
+test("a file that is deleted twice at once is deleted once, and no room is given back twice", async (t) => {
+  const data_dir = temporaryFolder(t, "files");
+  const store = await openStore(databaseIn(data_dir), { content: contentKeyIn(join(data_dir, "content.key")) });
+  const limits = { batch_file_bytes_max: 2000, batch_files_bytes_total_max: 3000, batch_file_keep_ms: 0, batch_lines_max: 9 };
+  const files = await Files.open(store, limits);
+  const { deleteFile } = batchHandlers({ store, files } as unknown as BatchApiPorts);
+  const upload = async () =>
+    await files.upload({ name: "in.jsonl", bytes: Buffer.alloc(1400, "a") }, undefined, callerOf({ principal: undefined }));
+  await upload();
+  const { id } = await upload();
+  const asked = { params: { id }, who: undefined, principal: undefined };
+  const outcomes = await Promise.allSettled([deleteFile(asked as never), deleteFile(asked as never), deleteFile(asked as never)]);
+  assert.throws(() => files.checkRoom(1700), /hold 1400 of 3000/);
+  assert.deepEqual(outcomes.map(({ status }) => status).sort(), ["fulfilled", "rejected", "rejected"]);
+  await store.close();
+  assert.equal(rowsIn(databaseIn(data_dir), "select seq from audit where record like '%file.deleted%'").length, 1);
+});
+
+test("a file of answers that goes while it is read breaks off: what came of it is not taken for all", async () => {
+  const row = { id: "file-a", batch_id: "batch_a", filename: "batch_a_output.jsonl" };
+  const lines = Array.from({ length: 150 }, (_, i) => ({ line: i + 1, output: "{}" }));
+  const read = async (goes: boolean): Promise<unknown> => {
+    let there = true;
+    const store = {
+      showFile: async () => (there ? row : undefined),
+      async batchLines({ after, limit }: { after: number; limit: number }) {
+        const found = there ? lines.slice(after, after + limit) : [];
+        there = !goes;
+        return found;
+      },
+    };
+    const ports = { store, files: { find: async () => row, disclose: async () => {} } } as unknown as BatchApiPorts;
+    const asked = { params: { id: row.id }, who: undefined, principal: undefined };
+    const answer = (await batchHandlers(ports).fileContent(asked as never)) as { events: (stream: EventStream) => void };
+    return await new Promise((resolve) => {
+      const stream = { closed: false, onDrain() {}, onClose() {}, writeText: () => true };
+      answer.events({ ...stream, end: () => resolve("ended"), cut: () => resolve("cut") } as unknown as EventStream);
+    });
+  };
+  assert.deepEqual([await read(false), await read(true)], ["ended", "cut"]);
 });

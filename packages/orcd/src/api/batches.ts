@@ -57,7 +57,8 @@ export function batchHandlers(ports: BatchApiPorts): Handlers<BatchRoutes> {
       return { events: (stream) => void sendLines(store, stream, row).catch(() => stream.cut()), form: LINES };
     },
     async deleteFile({ params, who, principal }) {
-      await files.remove(await files.find(params.id, callerOf({ principal })), who);
+      await files.find(params.id, callerOf({ principal }));
+      await files.remove(params.id, who);
       return { json: { id: params.id, object: "file", deleted: true } };
     },
     async createBatch({ body, ...asker }) {
@@ -129,7 +130,11 @@ async function sendLines(store: Store, stream: EventStream, file: FileRow): Prom
       wake = resolve;
     });
     if (text !== "" && !stream.writeText(text) && !stream.closed) await drained;
-    if (lines.length < LINES_A_READ) return stream.end();
+    if (lines.length < LINES_A_READ) {
+      // Deleted meanwhile: there may have been more.
+      if ((await store.showFile(file.id)) === undefined) return stream.cut();
+      return stream.end();
+    }
     after = lines.at(-1)?.line ?? after;
   }
 }
