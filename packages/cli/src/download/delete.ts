@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { RbeesError } from "@rbees/contracts/errors";
 import type { PoolModel } from "@rbees/contracts/pool";
 import { canonicalModel } from "@rbees/contracts/sets";
+import { isDiskFull } from "@rbees/kit/system-refusal";
 import type { Context } from "../context.ts";
 import { withLock } from "../local/lock.ts";
 import { isAlive } from "../local/process-identity.ts";
@@ -39,10 +40,18 @@ export async function deleteModel(context: Context, given: string, force: boolea
   if (user !== undefined && !force)
     throw new RbeesError("CONFLICT", `Worker ${user} uses "${name}": stop it first (rbees-pool worker stop ${user}), or add --force.`);
   const twin = models.find((one) => one.path === model.path && one.name !== name);
-  await withLock(lockOf(folder), { wait_ms_max: 0, what: `downloading ${name}` }, async () => {
-    // First the name: whatever happens then, nobody finds half a model.
-    await unregister(context, name);
-    if (twin === undefined) await rm(folder, { recursive: true, force: true });
+  const removeFiles = () => rm(folder, { recursive: true, force: true });
+  await withLock(lockOf(folder), { wait_ms_max: 0, what: `downloading ${name}`, or_when_full: true }, async () => {
+    try {
+      // First the name: whatever happens then, nobody finds half a model.
+      await unregister(context, name);
+    } catch (error) {
+      if (!isDiskFull(error) || twin !== undefined) throw error;
+      // What has no room is the shorter list of names.
+      await removeFiles();
+      await unregister(context, name);
+    }
+    if (twin === undefined) await removeFiles();
   });
   return { name, bytes: unfinished + (twin === undefined ? (model.bytes ?? 0) : 0), kept_for: twin?.name ?? null };
 }
@@ -84,7 +93,9 @@ async function deleteUnfinished(context: Context, name: string): Promise<number>
       const journal = await readJournal(join(folder, file.slice(0, -".progress".length)));
       if (journal?.head.name !== name) continue;
       bytes += journal.ranges.bytes;
-      await withLock(lockOf(folder), { wait_ms_max: 0, what: `downloading ${name}` }, () => rm(folder, { recursive: true, force: true }));
+      await withLock(lockOf(folder), { wait_ms_max: 0, what: `downloading ${name}`, or_when_full: true }, () =>
+        rm(folder, { recursive: true, force: true }),
+      );
     }
   }
   return bytes;

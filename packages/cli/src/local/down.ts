@@ -19,7 +19,8 @@ const DRAIN_MS_MAX = 2000;
 
 /** Nothing was up: both parts of the report are empty. */
 export async function down(context: Context, { now }: { now: boolean }): Promise<DownReport> {
-  return withLock(upLock(context.home), { wait_ms_max: UP_LOCK_MS_MAX, what: "starting or stopping" }, async () => {
+  const options = { wait_ms_max: UP_LOCK_MS_MAX, what: "starting or stopping", or_when_full: true };
+  return withLock(upLock(context.home), options, async () => {
     const record = await readUp(context.home);
     if (record === undefined) return { workers: [], orchestrator: null };
     const { orchestrator } = record;

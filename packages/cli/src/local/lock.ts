@@ -6,6 +6,7 @@ import { mkdir, open, readFile, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RbeesError } from "@rbees/contracts/errors";
+import { isDiskFull } from "@rbees/kit/system-refusal";
 import { identify, isAlive, ProcessIdentity } from "./process-identity.ts";
 
 /** A lock file without readable content was left by a crash in the moment of its making, when it is older than this. */
@@ -18,10 +19,26 @@ export interface LockOptions {
   what: string;
   /** Called again and again while another process, of this pid, has the lock; takes its time to look again. */
   onWait?: (pid: number | undefined) => Promise<void>;
+  /** Where the disk is full nobody can take it: what makes room, or ends what fills it, is done without. */
+  or_when_full?: boolean;
 }
 
-export async function withLock<T>(path: string, { wait_ms_max, what, onWait }: LockOptions, act: () => Promise<T>): Promise<T> {
+export async function withLock<T>(path: string, options: LockOptions, act: () => Promise<T>): Promise<T> {
   await mkdir(dirname(path), { recursive: true });
+  try {
+    await take(path, options);
+  } catch (error) {
+    if (options.or_when_full && isDiskFull(error)) return act();
+    throw error;
+  }
+  try {
+    return await act();
+  } finally {
+    await rm(path, { force: true });
+  }
+}
+
+async function take(path: string, { wait_ms_max, what, onWait }: LockOptions): Promise<void> {
   const until = performance.now() + wait_ms_max;
   while (!(await create(path))) {
     if (await isStale(path)) {
@@ -34,11 +51,6 @@ export async function withLock<T>(path: string, { wait_ms_max, what, onWait }: L
     } else {
       await sleep(LOOK_MS * (0.5 + Math.random()));
     }
-  }
-  try {
-    return await act();
-  } finally {
-    await rm(path, { force: true });
   }
 }
 
