@@ -116,7 +116,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return EXIT.ok;
   }
   const processes = new Processes({ parent: options.folder, pin: false });
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(EXIT.interrupted));
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(EXIT.interrupted));
   try {
     await measure(new Bench(processes, options), options);
     return EXIT.ok;

@@ -32,7 +32,8 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   const processes = new Processes({ parent: options.folder, pin: true });
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    process.once(signal, () => process.exit(EXIT.interrupted));
+    // Each time: npm passes a signal on that came here already, and unheard it would end this process in the middle of ending the others.
+    process.on(signal, () => process.exit(EXIT.interrupted));
   }
   try {
     return await run(processes, options);

@@ -100,7 +100,7 @@ export class Programs {
 
   constructor() {
     process.once("exit", this.#endAll);
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, this.#onSignal);
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, this.#onSignal);
   }
 
   get now_ms(): number {
