@@ -127,6 +127,8 @@ export async function serve<T extends RouteTable>(routes: T, handlers: Handlers<
     bodyLimit: options.body_bytes_max,
     requestTimeout: limits.request_ms_max,
     forceCloseConnections: "idle",
+    // Its own answer for those who come while it closes is none of the error table; the routes know better what still can be done.
+    return503OnClosing: false,
     http: node,
     clientErrorHandler: (error, socket) => refuseClient(error, socket, limits),
     exposeHeadRoutes: false,

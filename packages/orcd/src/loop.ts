@@ -4,6 +4,7 @@
  * the rows are the truth, and the next start recovers from them.
  */
 
+import { RbeesError } from "@rbees/contracts/errors";
 import type { Decision, Event } from "@rbees/core/events";
 import type { State } from "@rbees/core/state";
 import { step } from "@rbees/core/step";
@@ -52,6 +53,13 @@ export class Loop {
       if (job !== undefined) job.decided = true;
     }
     return { decisions, done: changes.length === 0 ? this.#now(decisions) : this.#after(changes, decisions) };
+  }
+
+  /** The same for somebody who is told that it is done: when nothing is decided any more, they are told to come again. */
+  ask(event: WithoutTime, who: string | undefined): Sent {
+    if (this.#closed)
+      throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
+    return this.send(event, who);
   }
 
   async #now(decisions: readonly Decision[]): Promise<void> {

@@ -1,6 +1,8 @@
 /** The orchestrator dies and starts again: what was on disk goes on, and every reader can put the exact text together. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -162,6 +164,26 @@ test("a stop in good order leaves nothing to be made again, and keeps how likely
     ],
   );
   assert.deepEqual((await second.json(`/v2/tasks/${job_id}`)).logprobs, ["a", "b", "c", "d"].map(likely));
+});
+
+test("who comes as the orchestrator ends is told to come again, not that it is done", async (t) => {
+  const orcd = await startHarness(t, { drain_ms: 20, tick_ms: 5 });
+  const { job_id, attempt } = await begin(orcd);
+  const late = connect(orcd.orcd.port, "127.0.0.1");
+  let answer = "";
+  late.setEncoding("utf8").on("data", (chunk: string) => {
+    answer += chunk;
+  });
+  const ended = once(late, "close");
+  // Begun before, and so not a connection that nobody uses; the whole of it comes when nothing is decided any more.
+  late.write(`DELETE /v2/tasks/${job_id} HTTP/1.1\r\nhost: rbees\r\n`);
+  const stopped = orcd.orcd.stop();
+  await attempt.closed;
+  late.write("connection: close\r\n\r\n");
+  await ended;
+  assert.match(answer, /^HTTP\/1\.1 503 [\s\S]*"SHUTTING_DOWN"/);
+  await stopped;
+  assert.equal(rows(orcd.data_dir, "jobs")[0]?.status, "running", "it goes on at the next start");
 });
 
 test("a job that ends before the first flush writes no progress, and none is written where flushes are off", async (t) => {

@@ -54,7 +54,7 @@ export function jobHandlers(ports: JobApiPorts): Handlers<JobRoutes> {
   const cancel = async ({ params, who, principal }: CancelRequest): Promise<Reply<JobRoutes["cancelJob"]>> => {
     await check(params.id, { principal });
     const running = loop.state.jobs.has(params.id);
-    await loop.send({ type: "job.cancelled", job_id: params.id }, who).done;
+    await loop.ask({ type: "job.cancelled", job_id: params.id }, who).done;
     const { job } = await find(params.id, { principal });
     return { status: running ? 202 : 200, json: summary(job, loop.state, jobs.get(params.id)) };
   };

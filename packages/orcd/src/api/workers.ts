@@ -81,14 +81,14 @@ export function workerHandlers({ loop, workers, credentials, heartbeat_ms, insec
     },
     async removeWorker({ params, query, who }) {
       credentials.checkSelf(who, params.id);
-      const { decisions, done } = loop.send({ type: "worker.left", worker_id: params.id, epoch: query.epoch ?? null }, who);
+      const { decisions, done } = loop.ask({ type: "worker.left", worker_id: params.id, epoch: query.epoch ?? null }, who);
       await done;
       checkNotRejected(decisions, params.id);
       return { none: true };
     },
     listWorkers: () => ({ json: { workers: workers.views(loop.state), orchestrator_version: VERSION } }),
     async drainWorker({ params, query, who }) {
-      const { decisions, done } = loop.send({ type: "worker.drained", worker_id: params.id, move: query.move === "true" }, who);
+      const { decisions, done } = loop.ask({ type: "worker.drained", worker_id: params.id, move: query.move === "true" }, who);
       await done;
       checkNotRejected(decisions, params.id);
       const view = workers.view(loop.state, params.id);
