@@ -68,6 +68,7 @@ export class Batches {
   readonly #ports: BatchPorts;
   readonly #live = new Map<string, Live>();
   #running = 0;
+  #coming = 0;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -96,8 +97,9 @@ export class Batches {
     clearInterval(this.#timer);
   }
 
+  /** With those whose rows are on their way. */
   get size(): number {
-    return this.#live.size;
+    return this.#live.size + this.#coming;
   }
 
   /** The present row of one that has not ended. */
@@ -105,8 +107,14 @@ export class Batches {
     return this.#live.get(id)?.row;
   }
 
-  /** Its row is in the store. */
-  add(row: BatchTable): void {
+  /** Resolves once it is durable; `said`: the entry about it. */
+  async add(row: BatchTable, said: Change): Promise<void> {
+    this.#coming += 1;
+    try {
+      await this.#ports.store.commit([{ table: "batches", insert: row }, said]);
+    } finally {
+      this.#coming -= 1;
+    }
     const live = begun(row);
     this.#live.set(row.id, live);
     this.#begin(live);

@@ -106,8 +106,12 @@ export class Keyring {
     const expires_at_ms = expires_in_ms === undefined ? null : Date.now() + expires_in_ms;
     const shared = { tenant: tenant ?? null, limits: JSON.stringify(limits) };
     const { row, key } = minted({ name, roles: [...new Set(roles)].join(","), ...shared, expires_at_ms });
-    await this.#store.commit([{ table: "keys", insert: row }, entry("key.created", who, { ...facts(row) })]);
+    // Before it is durable: its tenant is not deleted while that is on its way. Nobody knows its secret yet.
     this.#hold(row);
+    await this.#store.commit([{ table: "keys", insert: row }, entry("key.created", who, { ...facts(row) })]).catch((error) => {
+      this.#keys.delete(row.id);
+      throw error;
+    });
     return { ...view(row), key };
   }
 

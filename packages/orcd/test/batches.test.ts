@@ -3,10 +3,12 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { EventStream } from "@rbees/kit/event-stream";
+import { silentLog } from "@rbees/kit/log";
 import OpenAI, { toFile } from "openai";
 import { temporaryFolder } from "../../../test/support/cluster.ts";
 import type { FakeAttempt } from "../../../test/support/fake-worker.ts";
 import { type BatchApiPorts, batchHandlers } from "../src/api/batches.ts";
+import { Batches } from "../src/batches.ts";
 import { callerOf } from "../src/caller.ts";
 import { contentKeyIn } from "../src/content-key.ts";
 import { Files } from "../src/files.ts";
@@ -326,4 +328,24 @@ test("a file of answers that goes while it is read breaks off: what came of it i
     });
   };
   assert.deepEqual([await read(false), await read(true)], ["ended", "cut"]);
+});
+
+test("requests that come at once begin no more batches than may be", async (t) => {
+  const data_dir = temporaryFolder(t, "batches");
+  const store = await openStore(databaseIn(data_dir), { content: contentKeyIn(join(data_dir, "content.key")) });
+  const limits = { batch_file_bytes_max: 2000, batch_files_bytes_total_max: 9000, batch_file_keep_ms: 0, batch_lines_max: 9 };
+  const files = await Files.open(store, limits);
+  const fatal = (error: unknown) => assert.fail(String(error));
+  const of_batches = { store, files, handlers: {} as never, limits: { ...limits, batch_lines_running_max: 1 }, log: silentLog(), fatal };
+  const batches = new Batches(of_batches);
+  const { createBatch } = batchHandlers({ store, files, batches, stopping: () => false, batch_window_ms: 60_000, batches_live_max: 2 });
+  const nobody = { who: undefined, principal: undefined };
+  const { id } = await files.upload({ name: "in.jsonl", bytes: Buffer.from("{") }, undefined, callerOf(nobody));
+  const asked = { body: { input_file_id: id, endpoint: CHAT, completion_window: "24h" }, ...nobody };
+  const begun = await Promise.allSettled(Array.from({ length: 4 }, () => createBatch(asked as never)));
+  assert.deepEqual(begun.map(({ status }) => status).sort(), ["fulfilled", "fulfilled", "rejected", "rejected"]);
+  await eventually(() => batches.size === 0);
+  await createBatch(asked as never);
+  await eventually(() => batches.size === 0);
+  await store.close();
 });

@@ -2,7 +2,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { RbeesError } from "@rbees/contracts/errors";
-import { databaseIn } from "../src/store/open.ts";
+import { NO_LIMITS } from "@rbees/core/quota";
+import { temporaryFolder } from "../../../test/support/cluster.ts";
+import { keyHandlers } from "../src/api/keys.ts";
+import { Keyring } from "../src/keyring.ts";
+import { databaseIn, openStore } from "../src/store/open.ts";
+import { Tenants } from "../src/tenants.ts";
 import { recordsIn } from "./database.ts";
 import { eventually, type Json } from "./harness.ts";
 import { answers } from "./openai-harness.ts";
@@ -138,6 +143,18 @@ test("tenants are made, changed and ended by whoever operates; keys go before th
       ["tenant.changed", "default", "0.5", true],
     ],
   );
+});
+
+test("a tenant is not deleted while a key of it is being made", async (t) => {
+  const store = await openStore(databaseIn(temporaryFolder(t, "tenants")));
+  t.after(() => store.close());
+  const keys = await Keyring.open(store);
+  const more = { limits: NO_LIMITS, content_keep_ms: 0, asks_keys: true, tell: () => {}, tokensToday: () => 0 };
+  const tenants = await Tenants.open({ store, keys, ...more });
+  await tenants.create({ name: "acme" }, undefined);
+  const making = keyHandlers(keys, tenants).createKey({ body: { name: "x", roles: ["submit"], tenant: "acme" } } as never);
+  await assert.rejects(tenants.delete("acme", undefined), refused("CONFLICT"));
+  await making;
 });
 
 test("workers are told which prompts may spare one another: a tenant's own, unless it is set that they are shared", async (t) => {

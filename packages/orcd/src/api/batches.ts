@@ -86,7 +86,7 @@ export function batchHandlers(ports: BatchApiPorts): Handlers<BatchRoutes> {
   };
 }
 
-async function create({ store, files, batches, stopping, ...limits }: BatchApiPorts, body: CreateBatch, asker: Asked) {
+async function create({ files, batches, stopping, ...limits }: BatchApiPorts, body: CreateBatch, asker: Asked) {
   if (stopping()) throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
   const { tenant, key_id, ...caller } = callerOf(asker);
   const file = await files.find(body.input_file_id, { tenant, key_id, ...caller });
@@ -112,8 +112,7 @@ async function create({ store, files, batches, stopping, ...limits }: BatchApiPo
     ...{ cancelling_at_ms: null, ended_at_ms: null, total: 0, completed: 0, failed: 0 },
   };
   const said = { batch_id: row.id, tenant, endpoint: row.endpoint, input_file_id: file.id };
-  await store.commit([{ table: "batches", insert: row }, auditChange("batch.created", said, { now_ms, who: caller.who })]);
-  batches.add(row);
+  await batches.add(row, auditChange("batch.created", said, { now_ms, who: caller.who }));
   return row;
 }
 
