@@ -8,6 +8,7 @@ import { EVENTS, type EventStream, type StreamForm } from "@rbees/kit/event-stre
 import type { ActiveJob, Said } from "./active-job.ts";
 import { calledModel } from "./adapters.ts";
 import { AnswerStream } from "./answer-stream.ts";
+import { argumentsObject } from "./call-arguments.ts";
 import { latin1Of } from "./latin1.ts";
 
 /** That API fills silence with an event of its own. */
@@ -105,17 +106,8 @@ export function blocksOf({ text, reasoning = "", tool_calls = [] }: Said): Block
   return [
     ...(reasoning === "" ? [] : [thinkingBlock(reasoning)]),
     ...(text === "" ? [] : [textBlock(text)]),
-    ...tool_calls.map(({ id, function: called }) => callBlock(id, called.name, inputOf(called.arguments))),
+    ...tool_calls.map(({ id, function: called }) => callBlock(id, called.name, argumentsObject(called.arguments))),
   ];
-}
-
-/** What the model wrote may have ended before it was JSON, and a block's input is an object. */
-function inputOf(text: string): Record<string, unknown> {
-  try {
-    return JSON.parse(text) as Record<string, unknown>;
-  } catch {
-    return {};
-  }
 }
 
 /** The whole message, or what is known of it while there is no end. */

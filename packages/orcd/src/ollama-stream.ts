@@ -7,6 +7,7 @@ import type { OllamaCall } from "@rbees/contracts/ollama";
 import type { ToolCall, ToolCallPiece } from "@rbees/contracts/tools";
 import type { EventStream } from "@rbees/kit/event-stream";
 import { AnswerStream } from "./answer-stream.ts";
+import { argumentsObject } from "./call-arguments.ts";
 import { latin1Of, utf8Of } from "./latin1.ts";
 import { ollamaLogprobs } from "./logprob-forms.ts";
 
@@ -118,15 +119,12 @@ export const ollamaText = {
   generate: (text: string, { thinking }: OllamaMore = {}) => ({ response: text, ...(thinking === undefined ? {} : { thinking }) }),
 } as const;
 
-/** Calls with their arguments as that API has them, an object; empty where the model did not come to an end with it. */
+/** Calls as that API has them. */
 export function ollamaCalls(calls: readonly ToolCall[]): OllamaCall[] {
-  return calls.map(({ id, function: { name, arguments: text } }, index) => {
-    try {
-      return { id, function: { index, name, arguments: JSON.parse(text) as Record<string, unknown> } };
-    } catch {
-      return { id, function: { index, name, arguments: {} } };
-    }
-  });
+  return calls.map(({ id, function: { name, arguments: text } }, index) => ({
+    id,
+    function: { index, name, arguments: argumentsObject(text) },
+  }));
 }
 
 const NS_PER_MS = 1_000_000;

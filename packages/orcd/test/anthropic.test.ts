@@ -260,3 +260,25 @@ test("what can't be honoured is refused by name, in Anthropic's form; the client
     [],
   );
 });
+
+test("a call whose arguments are no object has none, here and in Ollama's API", async () => {
+  const called = async () => {
+    const attempt = await worker.next();
+    attempt.started();
+    for (const [index, text] of ["null", "[1]", '{"a":', '{"a":1}'].entries())
+      attempt.token("", { tool_calls: [{ index, id: `call_${index}`, name: "look", arguments: text }] });
+    attempt.end();
+  };
+  const messages = [{ role: "user" as const, content: "hi" }];
+  const [{ content }] = await Promise.all([client.messages.create({ model: "fake", max_tokens: 9, messages }), called()]);
+  assert.deepEqual(
+    content.map((block) => block.type === "tool_use" && block.input),
+    [{}, {}, {}, { a: 1 }],
+  );
+  const [answer] = await Promise.all([post("/api/chat", { model: "fake", messages, stream: false }), called()]);
+  const { message } = (await answer.json()) as Json;
+  assert.deepEqual(
+    message.tool_calls.map((call: Json) => call.function.arguments),
+    [{}, {}, {}, { a: 1 }],
+  );
+});
