@@ -105,6 +105,10 @@ export const settings = {
   readers_per_job_max: number({ default: 64, min: 1, help: "Readers of one job's events at once" }),
   ping_ms: number({ default: 15_000, min: 50, help: "A silent event stream gets a comment this often" }),
   start_hold_ms: number({ default: 2, help: "How long the headers of a job's stream may wait to leave with its first event" }),
+  status_hold_ms: number({
+    default: 200,
+    help: "How long the headers of a stream of /v1 and /api wait for its first token, so that a failure before it has a status",
+  }),
   queue_news_ms: number({ default: 1000, min: 10, help: "How often waiting jobs are told their position, if it has changed" }),
   audit_key: text<string>({ default: "", help: "File of the key that signs the audit trail; empty: in the platform's state folder" }),
   audit_head_ms: number({ default: 60_000, help: "How often the audit trail is signed, if it grew; 0: only at the end" }),

@@ -101,7 +101,7 @@ export async function streamedChoices(
   choices: Choices,
   into: (index: number, to: EventSink, end: () => void) => AnswerStream,
 ) {
-  await orNone(ports, choices, beginning(choices));
+  await orNone(ports, choices, beginning(ports, choices));
   const events = (reader: EventStream) => {
     const shared = choices.length === 1 ? undefined : new SharedStream(reader, choices.length);
     for (const [index, { job }] of choices.entries()) {

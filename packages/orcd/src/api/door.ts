@@ -11,14 +11,13 @@ import type { AnswerStream } from "../answer-stream.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Admitted, type Asker, followOwn } from "./admit.ts";
 
-/**
- * The headers of a stream wait so long for its first token: what ends before (a prompt that is too long, say) can still be told with
- * a status. Costs nobody anything, for there is nothing to read before.
- */
-const STATUS_HOLD_MS = 200;
-
 export interface DoorPorts extends AdmitPorts {
   readonly workers: WorkerDirectory;
+  /**
+   * The headers of a stream wait so long for its first token: what ends before (a prompt that is too long, say) can still be told with
+   * a status. Costs nobody anything, for there is nothing to read before.
+   */
+  readonly status_hold_ms: number;
   readonly v1_max_tokens_default: number;
   /** Answers that one request may ask for. */
   readonly v1_choices_max: number;
@@ -33,12 +32,12 @@ export type Asking = Asker & Pick<Request<never>, "onLeave">;
 
 /** The answer as it is made; a client that leaves ends its job, unless it said otherwise. */
 export async function streamed(
-  ports: AdmitPorts,
+  ports: DoorPorts,
   { job, headers }: Begun,
   into: (reader: EventStream) => AnswerStream,
   form: StreamForm = EVENTS,
 ) {
-  await beginning([{ job, headers }]);
+  await beginning(ports, [{ job, headers }]);
   return { events: (reader: EventStream) => follow(ports, job, reader, into(reader)), headers, form };
 }
 
@@ -55,8 +54,8 @@ export function follow(ports: AdmitPorts, job: ActiveJob, reader: EventStream, a
 }
 
 /** Waits a little for the first tokens; throws what one of the jobs has failed with before its own. */
-export async function beginning(begun: readonly Begun[]): Promise<void> {
-  const until = performance.now() + STATUS_HOLD_MS;
+export async function beginning({ status_hold_ms }: DoorPorts, begun: readonly Begun[]): Promise<void> {
+  const until = performance.now() + status_hold_ms;
   for (const one of begun) {
     const { job } = one;
     for (let left = until - performance.now(); left > 0 && job.first_token_at_ms === null && job.stream.last === undefined; ) {
