@@ -69,7 +69,7 @@ for (const together of [false, true]) {
   test(`the room is used: the longer the answers are, the more a prompt beside them gets of it (${how})`, () => {
     const { stretches } = read(new Pace(RULES), SLOW, 3000, { together, length: 400 });
     const sum = stretches.reduce((all, one) => all + one, 0);
-    assert.ok(sum / stretches.length > 2, `${sum / stretches.length}`);
+    assert.ok(sum / stretches.length > 1.8, `${sum / stretches.length}`);
     assert.ok(Math.max(...stretches) <= 3, `${Math.max(...stretches)}`);
   });
 }
