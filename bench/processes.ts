@@ -10,6 +10,8 @@ import { allowedCores, childrenOf } from "./proc-stat.ts";
 /** Nothing of the caller's settings may reach a measured program. */
 const SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const STOP_MS_MAX = 5000;
+/** The exit code of a bench that was told to end. */
+const INTERRUPTED = 130;
 
 export class Processes {
   readonly #running = new Set<ChildProcess>();
@@ -27,6 +29,8 @@ export class Processes {
     this.pinned = pin && this.#cores.length > 1 && found("taskset");
     // However this process ends, nothing of it stays.
     process.once("exit", () => this.endAll());
+    // Each time: npm passes a signal on that came here already, and unheard it would end this process in the middle of ending the others.
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(INTERRUPTED));
   }
 
   /** A harness process that talks over a channel. */

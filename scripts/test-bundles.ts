@@ -32,6 +32,15 @@ const FAKES = {
   "packages/cli/test/fake-workerd.ts": "fake-workerd.mjs",
 } as const;
 
+const AS_MODULES = {
+  bundle: true,
+  format: "esm",
+  platform: "node",
+  target: "node22.18",
+  outExtension: { ".js": ".mjs" },
+  logLevel: "warning",
+} as const;
+
 /** The flags with which Node takes those files; `root`: of the repository. */
 export async function testFlags(root: string): Promise<string> {
   return `${await libraryFlags(root)} ${await programFlags(root)}`;
@@ -56,14 +65,9 @@ async function make(root: string, folder: string): Promise<void> {
       in: join(root, "node_modules", name.split("/")[0] ?? "", begins),
       out: file(name),
     })),
+    ...AS_MODULES,
     outdir: made,
-    outExtension: { ".js": ".mjs" },
-    bundle: true,
     splitting: true,
-    format: "esm",
-    platform: "node",
-    target: "node22.18",
-    logLevel: "warning",
   });
   const places = Object.fromEntries(Object.keys(LIBRARIES).map((name) => [name, pathToFileURL(join(folder, `${file(name)}.mjs`)).href]));
   writeFileSync(join(made, "hook.mjs"), hookSource(places));
@@ -82,15 +86,10 @@ async function programFlags(root: string): Promise<string> {
   execFileSync(process.execPath, [join(root, "scripts/build.ts"), made], { stdio: ["ignore", "ignore", "inherit"] });
   await build({
     entryPoints: Object.entries(FAKES).map(([source, bundle]) => ({ in: join(root, source), out: bundle.replace(".mjs", "") })),
+    ...AS_MODULES,
     outdir: made,
-    outExtension: { ".js": ".mjs" },
-    bundle: true,
-    format: "esm",
-    platform: "node",
-    target: "node22.18",
     // Of libraries that are CommonJS.
     banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);' },
-    logLevel: "warning",
   });
   const places = Object.fromEntries(
     Object.entries({ ...PROGRAMS, ...FAKES }).map(([source, bundle]) => [

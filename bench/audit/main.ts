@@ -168,7 +168,6 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   const processes = new Processes({ parent: flags.folder, pin: true });
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
   const relay = readOptions(["--rounds", String(flags.rounds)]);
   if (relay === undefined) return 0;
   const bench = new Bench(processes, await Harness.start(processes), relay, []);

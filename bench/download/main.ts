@@ -16,7 +16,7 @@ import { found, Processes } from "../processes.ts";
 import { median, paired, spread, table, type Verdict, verdictTable } from "../report.ts";
 import { FILE, REPO, type ServerOrder, type ServerReport } from "./server.ts";
 
-const EXIT = { ok: 0, broken: 1, usage: 2, interrupted: 130 } as const;
+const EXIT = { ok: 0, broken: 1, usage: 2 } as const;
 const GIB = 1_073_741_824;
 const MB = 1_000_000;
 const LOOK_MS = 5;
@@ -116,7 +116,6 @@ async function main(argv: readonly string[]): Promise<number> {
     return EXIT.ok;
   }
   const processes = new Processes({ parent: options.folder, pin: false });
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(EXIT.interrupted));
   try {
     await measure(new Bench(processes, options), options);
     return EXIT.ok;

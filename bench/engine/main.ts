@@ -10,7 +10,7 @@ import { HELP, type Options, readOptions } from "./options.ts";
 import { measureCacheTypes, measureGrammar, measureSpeculation } from "./spawn-options.ts";
 import { MODEL_NAME, modelFile } from "./workload.ts";
 
-const EXIT = { ok: 0, broken: 1, usage: 2, interrupted: 130 } as const;
+const EXIT = { ok: 0, broken: 1, usage: 2 } as const;
 
 async function main(argv: readonly string[]): Promise<number> {
   let options: Options | undefined;
@@ -29,10 +29,6 @@ async function main(argv: readonly string[]): Promise<number> {
     return EXIT.ok;
   }
   const processes = new Processes({ pin: false });
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    // Each time: npm passes a signal on that came here already, and unheard it would end this process in the middle of ending the others.
-    process.on(signal, () => process.exit(EXIT.interrupted));
-  }
   try {
     await run(processes, options);
     return EXIT.ok;

@@ -12,7 +12,7 @@ import { measureAudit, measureCommits, measureRows } from "./store.ts";
 import { nginxFound, TARGET_NAMES } from "./targets.ts";
 import { measureTrust } from "./trust.ts";
 
-const EXIT = { ok: 0, broken: 1, usage: 2, interrupted: 130 } as const;
+const EXIT = { ok: 0, broken: 1, usage: 2 } as const;
 
 async function main(argv: readonly string[]): Promise<number> {
   let options: Options | undefined;
@@ -31,10 +31,6 @@ async function main(argv: readonly string[]): Promise<number> {
     return EXIT.ok;
   }
   const processes = new Processes({ parent: options.folder, pin: true });
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    // Each time: npm passes a signal on that came here already, and unheard it would end this process in the middle of ending the others.
-    process.on(signal, () => process.exit(EXIT.interrupted));
-  }
   try {
     return await run(processes, options);
   } catch (error) {
