@@ -1,23 +1,20 @@
 /** What is released works away from the sources: one bundle a program, and the native packages beside them. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { readFileSync, symlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { freePort } from "../../packages/cli/test/harness.ts";
-import { temporaryFolder } from "../support/cluster.ts";
 import { contentOf, FakeHub } from "../support/fake-hub.ts";
+import { builtRelease } from "../support/release.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const run = promisify(execFile);
 
 test("the bundles run the main job without the sources", async (t) => {
-  const out = temporaryFolder(t, "release");
-  await run(process.execPath, [join(root, "scripts/build.ts"), out]);
-  // What `npm install` in that folder would fetch is here already.
-  symlinkSync(join(root, "node_modules"), join(out, "node_modules"));
+  const out = builtRelease(t);
   const hub = await FakeHub.start();
   t.after(() => hub.stop());
   const files = { "demo-Q8_0.gguf": contentOf(readFileSync(join(root, "models/demo/demo.gguf"))) };

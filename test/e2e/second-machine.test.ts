@@ -1,16 +1,15 @@
 /** A machine that has only Node gets rbees over SSH, and a worker there answers. */
 import assert from "node:assert/strict";
-import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { pathToFileURL } from "node:url";
 import { findPrograms, type Programs } from "../../packages/cli/src/programs.ts";
 import { bench, freePort, REAL } from "../../packages/cli/test/harness.ts";
 import { noSshd, type SshdOptions, startSshd } from "../../packages/cli/test/sshd.ts";
-import { temporaryFolder } from "../support/cluster.ts";
+import { builtRelease } from "../support/release.ts";
 
-const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const skip = noSshd();
 
 /** Both ends clean up after themselves, in the order of their making: workers of the far side end with its sshd. */
@@ -29,10 +28,7 @@ async function setUp(t: TestContext, programs: Programs, options: SshdOptions = 
 
 /** As of a release, which is not built for each command anew. */
 function released(t: TestContext): Programs {
-  const out = temporaryFolder(t, "release");
-  execFileSync(process.execPath, [join(ROOT, "scripts/build.ts"), out], { stdio: "ignore" });
-  symlinkSync(join(ROOT, "node_modules"), join(out, "node_modules"));
-  return findPrograms(pathToFileURL(join(out, "rbees.mjs")).href);
+  return findPrograms(pathToFileURL(join(builtRelease(t), "rbees.mjs")).href);
 }
 
 /** A folder with what a small machine has, and this Node. */
