@@ -4,13 +4,13 @@
  * the rows are the truth, and the next start recovers from them.
  */
 
-import { RbeesError } from "@rbees/contracts/errors";
 import type { Decision, Event } from "@rbees/core/events";
 import type { State } from "@rbees/core/state";
 import { step } from "@rbees/core/step";
 import type { ActiveJob } from "./active-job.ts";
 import { coreNow } from "./clock.ts";
 import { changesOf } from "./record.ts";
+import { shuttingDown } from "./shutting-down.ts";
 import type { Change, Store } from "./store/port.ts";
 
 export interface LoopPorts {
@@ -57,8 +57,7 @@ export class Loop {
 
   /** The same for somebody who is told that it is done: when nothing is decided any more, they are told to come again. */
   ask(event: WithoutTime, who: string | undefined): Sent {
-    if (this.#closed)
-      throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
+    if (this.#closed) throw shuttingDown();
     return this.send(event, who);
   }
 

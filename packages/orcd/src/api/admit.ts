@@ -22,6 +22,7 @@ import type { Loop } from "../loop.ts";
 import type { OrcdMetrics } from "../metrics.ts";
 import type { Policies } from "../policies.ts";
 import { contentText, exactText, longestInput, promptBlocks, showsTools, tokensOfInputs, tokensOfPrompt } from "../prompt.ts";
+import { shuttingDown } from "../shutting-down.ts";
 
 export interface AdmitPorts {
   readonly loop: Loop;
@@ -76,8 +77,7 @@ export function admitTogether(ports: AdmitPorts, prepared: readonly Prepared[], 
 export function prepare(ports: AdmitPorts, by_name: AskedJob, asker: Asker, together = 1): Prepared {
   const { loop, jobs } = ports;
   const asked = throughAdapter(loop.state, by_name);
-  if (ports.stopping())
-    throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
+  if (ports.stopping()) throw shuttingDown();
   // Refused now or never: a job that was let in can be carried out.
   const call = callSchema(asked);
   if (call !== undefined) grammarOf({ json_schema: call }, "tools");

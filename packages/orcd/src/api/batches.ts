@@ -9,6 +9,7 @@ import { type Asked, callerOf } from "../caller.ts";
 import { type Files, fileObject, linesOfFile, seconds } from "../files.ts";
 import { mintId } from "../job-id.ts";
 import { auditChange } from "../record.ts";
+import { shuttingDown } from "../shutting-down.ts";
 import type { FileRow } from "../store/batch-port.ts";
 import type { BatchTable } from "../store/batch-schema.ts";
 import type { Store } from "../store/port.ts";
@@ -87,7 +88,7 @@ export function batchHandlers(ports: BatchApiPorts): Handlers<BatchRoutes> {
 }
 
 async function create({ files, batches, stopping, ...limits }: BatchApiPorts, body: CreateBatch, asker: Asked) {
-  if (stopping()) throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
+  if (stopping()) throw shuttingDown();
   const { tenant, key_id, ...caller } = callerOf(asker);
   const file = await files.find(body.input_file_id, { tenant, key_id, ...caller });
   // Its lines are of its tenant's subjects, whoever else may see them.

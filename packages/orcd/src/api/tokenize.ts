@@ -12,6 +12,7 @@ import { mintJobId } from "../job-id.ts";
 import { rateHeaders } from "../limits.ts";
 import { exactText } from "../prompt.ts";
 import { auditChange, promptDigest } from "../record.ts";
+import { shuttingDown } from "../shutting-down.ts";
 import type { Store } from "../store/port.ts";
 import type { WorkerDirectory } from "../worker-directory.ts";
 import { type AdmitPorts, type Asker, jobSpec } from "./admit.ts";
@@ -36,8 +37,7 @@ export function tokenizeHandlers(ports: TokenizePorts): Handlers<Pick<typeof orc
   async function counted(by_name: Asked, asker: Asker): Promise<Counted & { worker_id: string }> {
     // An adapter has its model's tokenizer.
     const asked = { ...by_name, model: namedModel(loop.state, by_name.model).model };
-    if (ports.stopping())
-      throw new RbeesError("SHUTTING_DOWN", "The orchestrator is stopping; try again in a moment.", { retry_after_ms: 2000 });
+    if (ports.stopping()) throw shuttingDown();
     if (running >= ports.tokenize_running_max) {
       const message = `${running} prompts are being counted, which is as many as may be at once (tokenize_running_max).`;
       throw new RbeesError("RATE_LIMITED", message, { retry_after_ms: RETRY_AFTER_MS });
